@@ -1,0 +1,2 @@
+//! The campanile server.
+fn main() {}
