@@ -1,3 +1,5 @@
 //! campanile: a WebSocket server for pushing to very many clients.
 
+pub mod endpoint;
+pub mod http;
 pub mod protocol;
