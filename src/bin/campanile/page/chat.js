@@ -202,7 +202,10 @@ function forgetOldImages() {
 }
 
 const atBottom = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
-const toBottom = () => (scroller.scrollTop = scroller.scrollHeight);
+function toBottom() {
+  pinned = true; // now, since the scroll event comes only with the next frame
+  scroller.scrollTop = scroller.scrollHeight;
+}
 
 function showUnseen() {
   $("newest").hidden = unseen === 0;
