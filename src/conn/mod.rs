@@ -23,7 +23,7 @@ pub(crate) use id::MAX_SLOTS;
 pub use id::ConnId;
 pub use limits::{Limits, SlowConsumer};
 pub(crate) use outbox::{Frames, MAX_SLICES, Outbox, Pushed};
-pub(crate) use upgrade::{UpgradeHead, check_upgrade, write_accept};
+pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
 pub(crate) use writer::{Sink, Writer};
 
 use crate::http::{Params, Peer};

@@ -120,8 +120,18 @@ impl Log {
         self.len
     }
 
+    #[cfg(test)]
     pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    /// The runs, to be delivered and [put back](Log::put_back).
+    pub(crate) fn take_runs(&mut self) -> Vec<Run> {
+        core::mem::take(&mut self.runs)
+    }
+
+    pub(crate) fn put_back(&mut self, runs: Vec<Run>) {
+        self.runs = runs;
     }
 
     pub(crate) fn runs_mut(&mut self) -> &mut [Run] {

@@ -12,7 +12,7 @@ pub(crate) mod topic;
 
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
-pub(crate) use log::{Log, Mark, Run};
+pub(crate) use log::{Log, Mark};
 pub use topic::{InvalidTopic, MAX_TOPIC};
 
 use crate::conn::{ConnId, Frames};
@@ -38,7 +38,7 @@ impl Publication {
 }
 
 /// A run on its way from its home to the other workers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) topic: Arc<str>,
     pub(crate) frames: Frames,

@@ -5,6 +5,7 @@ pub(crate) mod listener;
 pub(crate) mod stream;
 mod sys;
 
-pub use listener::{ListenAddr, ListenOptions};
-pub(crate) use stream::Stream;
+pub(crate) use listener::Listener;
+pub use listener::{InvalidAddr, ListenAddr, ListenOptions};
+pub(crate) use stream::{Received, Stream};
 pub(crate) use sys::{pin_to_cpu, raise_open_files};

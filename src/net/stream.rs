@@ -59,6 +59,11 @@ impl Stream {
         SourceFd(&self.0.as_raw_fd()).register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
+    /// Ends the registration of a socket that has copies elsewhere; closing one does not.
+    pub(crate) fn deregister(&self, registry: &Registry) {
+        let _ = SourceFd(&self.0.as_raw_fd()).deregister(registry); // it may have gone already
+    }
+
     #[inline]
     pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
         received((&*SockRef::from(&self.0)).read(buf))
