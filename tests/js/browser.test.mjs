@@ -35,11 +35,14 @@ async function withContext(body) {
   }
 }
 
-/** The chat page, connected. Page errors make the test fail when it asks for `errors`. */
+/** The chat page, connected; `errors` are its scripts' and whatever it could not load. */
 async function openPage(context, on = server) {
   const page = await context.newPage();
   page.errors = [];
   page.on("pageerror", (error) => page.errors.push(String(error)));
+  page.on("response", (response) => {
+    if (response.status() >= 400) page.errors.push(`${response.status()} for ${response.url()}`);
+  });
   await page.goto(on.http("/"));
   await state(page, "OPEN");
   return page;
@@ -190,7 +193,7 @@ describe("the chat page", () => {
       const result = document.getElementById("echo-result");
       return (result.value ?? result.textContent).includes("écho 😀");
     }, undefined, { polling: 50 });
-    await page.waitForFunction(() => /\bok\b/i.test(document.getElementById("health").textContent), undefined, { polling: 50 });
+    await page.waitForFunction(() => /\b(ok|healthy)\b/i.test(document.getElementById("health").textContent), undefined, { polling: 50 });
     await page.waitForFunction(() => /^0\b/.test(document.getElementById("buffered").textContent.trim()), undefined, { polling: 50 });
     assert.deepEqual(page.errors, []);
   }));
