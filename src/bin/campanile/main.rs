@@ -1,2 +1,94 @@
-//! The campanile server.
-fn main() {}
+//! The campanile server: the engine with a page, a chat room and two endpoints to measure with. It needs no code to
+//! be useful, and is its own first customer: everything here uses the public API.
+
+mod args;
+mod chat;
+mod echo;
+mod page;
+
+use args::Args;
+use campanile::{BuildError, ListenAddr, Request, Response, Server};
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing::info;
+use tracing_subscriber::filter::LevelFilter;
+
+/// How long clients have to answer the close frame when the server is told to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::from(args.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let server = match build(&args) {
+        Ok(server) => server,
+        Err(e) => {
+            eprintln!("campanile: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve(server) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("campanile: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build(args: &Args) -> Result<Server, BuildError> {
+    let mut builder = Server::builder()
+        .workers(args.workers.map_or(0, usize::from))
+        .route("/chat", chat::route())
+        .route("/echo", echo::echo())
+        .route("/broadcast", echo::broadcast())
+        .get("/healthz", |_: &Request<'_>| Response::new(200).header("Cache-Control", "no-store").text("ok\n"))
+        .get("/*", page::Page::new());
+    for addr in &args.listen {
+        builder = builder.listen(&addr.to_string());
+    }
+    builder.build()
+}
+
+fn serve(server: Server) -> std::io::Result<()> {
+    let handle = server.handle();
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut told = false;
+        for signal in signals.forever() {
+            if told {
+                // Asked twice: without ceremony.
+                std::process::exit(128 + signal);
+            }
+            told = true;
+            info!("ending: {} connections have {GRACE:?} to say goodbye", handle.open_connections());
+            handle.shutdown(GRACE);
+        }
+    })?;
+    announce(server.local_addrs())?;
+    server.run()?;
+    info!("ended");
+    Ok(())
+}
+
+/// Says where it listens, in a first line that programs can read, and what to do with it.
+fn announce(addrs: &[ListenAddr]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for addr in addrs {
+        match addr {
+            ListenAddr::Tcp(addr) => {
+                writeln!(out, "campanile listening on http://{addr}/")?;
+                writeln!(out, "  open it in two tabs to chat; from code: new WebSocket(\"ws://{addr}/chat\")")?;
+            }
+            other => writeln!(out, "campanile listening on {other}")?,
+        }
+    }
+    out.flush()
+}

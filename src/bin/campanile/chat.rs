@@ -1,0 +1,82 @@
+//! The chat room behind the page: `{"name":…,"msg":…}` comes in, everyone gets `name:msg`; images are passed on as
+//! they are; when somebody who has said a name goes, everyone gets `name left`.
+
+use campanile::{Accept, CloseCode, Closed, Conn, Handler, Limits, Message, Refuse, Request, Route};
+use serde::Deserialize;
+
+pub(crate) struct Chat;
+
+/// Everybody is in one room.
+const ROOM: &str = "chat";
+
+/// The page refuses larger images before it sends them.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// Characters of a name.
+const MAX_NAME: usize = 64;
+
+#[derive(Deserialize)]
+struct Line {
+    name: String,
+    msg: String,
+}
+
+pub(crate) fn route() -> Route {
+    let mut limits = Limits::default();
+    limits.max_message_size = MAX_MESSAGE;
+    limits.max_backlog = 4 * MAX_MESSAGE;
+    Route::new(Chat).limits(limits)
+}
+
+/// The name as the others see it: what stands before the first colon.
+fn shown(name: &str) -> String {
+    let printable = name.trim().chars().filter(|c| !c.is_control() && *c != ':');
+    let name: String = printable.take(MAX_NAME).collect();
+    if name.is_empty() { "anonymous".to_owned() } else { name }
+}
+
+impl Handler for Chat {
+    /// The name that was last used.
+    type State = Option<String>;
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<Self::State>, Refuse> {
+        Ok(Accept::new(None))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, Self::State>) {
+        if let Err(e) = conn.subscribe(ROOM) {
+            conn.close(CloseCode::INTERNAL, &e.to_string());
+        }
+    }
+
+    fn message(&self, conn: &mut Conn<'_, Self::State>, message: Message<'_>) {
+        let Some(text) = message.as_text() else { return conn.publish_all(ROOM, message) };
+        match serde_json::from_str::<Line>(text) {
+            Ok(Line { name, msg }) => {
+                let name = shown(&name);
+                let line = format!("{name}:{msg}");
+                *conn.state_mut() = Some(name);
+                conn.publish_all(ROOM, &line);
+            }
+            Err(_) => conn.close(CloseCode::INVALID_DATA, r#"expected {"name":"…","msg":"…"}"#),
+        }
+    }
+
+    fn close(&self, conn: &mut Conn<'_, Self::State>, _: &Closed) {
+        if let Some(name) = conn.state_mut().take() {
+            conn.publish(ROOM, &format!("{name} left"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn names_have_no_colons_and_no_control_characters() {
+        assert_eq!(shown(" Ann: a\n"), "Ann a");
+        assert_eq!(shown(":"), "anonymous");
+        assert_eq!(shown(&"x".repeat(100)).len(), 64);
+    }
+}

@@ -1,0 +1,72 @@
+//! `/echo` sends back what comes, `/broadcast` sends it to all: for trying out, for conformance and for measuring.
+
+use campanile::{Accept, CloseCode, Conn, Handler, Limits, Message, Refuse, Request, Route};
+use std::time::Duration;
+
+pub(crate) struct Echo;
+
+/// A client that sends without reading is not read any further while so much waits for it.
+const PAUSE_AT: usize = 1 << 20;
+
+/// As large as the Autobahn suite asks in its section 9.
+const MAX_ECHO: usize = 16 << 20;
+
+pub(crate) fn echo() -> Route {
+    let mut limits = Limits::default();
+    limits.max_message_size = MAX_ECHO;
+    limits.max_fragments = 65_536;
+    limits.max_backlog = 2 * MAX_ECHO;
+    limits.message_timeout = Duration::from_secs(120);
+    Route::new(Echo).limits(limits)
+}
+
+impl Handler for Echo {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        let _ = conn.send(message); // refused only when it is closing
+        if conn.buffered_amount() > PAUSE_AT {
+            conn.pause();
+        }
+    }
+
+    fn drain(&self, conn: &mut Conn<'_, ()>) {
+        conn.resume();
+    }
+}
+
+pub(crate) struct Broadcast;
+
+/// What goes to everybody is shorter than what goes to one.
+const MAX_BROADCAST: usize = 1 << 20;
+
+const EVERYBODY: &str = "broadcast";
+
+pub(crate) fn broadcast() -> Route {
+    let mut limits = Limits::default();
+    limits.max_message_size = MAX_BROADCAST;
+    limits.max_backlog = 16 * MAX_BROADCAST;
+    Route::new(Broadcast).limits(limits)
+}
+
+impl Handler for Broadcast {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        if let Err(e) = conn.subscribe(EVERYBODY) {
+            conn.close(CloseCode::INTERNAL, &e.to_string());
+        }
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        conn.publish_all(EVERYBODY, message);
+    }
+}

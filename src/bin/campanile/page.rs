@@ -1,0 +1,30 @@
+//! The page that shows the server at work.
+
+use campanile::endpoint::Endpoint;
+use campanile::endpoint::static_files::Embedded;
+use campanile::{Request, Response};
+
+const FILES: &[(&str, &[u8])] = &[
+    ("index.html", include_bytes!("page/index.html")),
+    ("chat.js", include_bytes!("page/chat.js")),
+    ("style.css", include_bytes!("page/style.css")),
+];
+
+/// Nothing but its own files and sockets, and the images that people send each other.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(crate) struct Page(Embedded);
+
+impl Page {
+    pub(crate) fn new() -> Self {
+        Self(Embedded::new(FILES).cache_control("no-cache"))
+    }
+}
+
+impl Endpoint for Page {
+    fn handle(&self, request: &Request<'_>) -> Response {
+        let response = self.0.handle(request).header("Content-Security-Policy", POLICY);
+        response.header("Referrer-Policy", "no-referrer")
+    }
+}
