@@ -2,16 +2,16 @@
 
 #![warn(missing_docs)]
 
-pub mod protocol;
-pub mod http;
 mod conn;
-mod metrics;
-mod hub;
-mod net;
-mod handler;
 pub mod endpoint;
-mod worker;
+mod handler;
+pub mod http;
+mod hub;
+mod metrics;
+mod net;
+pub mod protocol;
 mod server;
+mod worker;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 pub use handler::{

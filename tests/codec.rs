@@ -16,6 +16,9 @@ fn rules(role: Role) -> Rules {
     Rules { role, rsv1: false, max_message_size: 1 << 20, max_fragments: 1024 }
 }
 
+/// A message, where it is cut, and the control frames in its cuts.
+type Fragmented = (Event, Vec<(usize, Option<Event>)>);
+
 /// How the bytes reach the decoder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Path {
@@ -109,15 +112,11 @@ prop_compose! {
         messages in prop::collection::vec(
             (a_message(), prop::collection::vec((0usize..70_000, prop::option::of(a_control())), 0..5)), 0..6),
         keys in prop::collection::vec(any::<[u8; 4]>(), 1..8),
-    ) -> (Vec<(Event, Vec<(usize, Option<Event>)>)>, Vec<[u8; 4]>) { (messages, keys) }
+    ) -> (Vec<Fragmented>, Vec<[u8; 4]>) { (messages, keys) }
 }
 
 /// Writes messages as fragments with control frames between them, and says what should come out.
-fn encode(
-    messages: &[(Event, Vec<(usize, Option<Event>)>)],
-    keys: &[[u8; 4]],
-    role: Role,
-) -> (Vec<u8>, Vec<Event>) {
+fn encode(messages: &[Fragmented], keys: &[[u8; 4]], role: Role) -> (Vec<u8>, Vec<Event>) {
     let (mut out, mut expected) = (Vec::new(), Vec::new());
     let mut keys = keys.iter().cycle();
     let mut key = || if role == Role::Server { keys.next().copied() } else { None };
@@ -258,9 +257,13 @@ fn bad_text_is_refused_within_the_frame() {
 #[test]
 fn a_close_frame_is_checked_in_one_piece_and_in_many() {
     let r = rules(Role::Server);
-    for (payload, ok) in
-        [(&b""[..], true), (b"\x03\xe8bye", true), (b"\x03", false), (b"\x03\xed", false), (b"\x03\xe8\xff", false)]
-    {
+    for (payload, ok) in [
+        (&b""[..], true),
+        (b"\x03\xe8bye", true),
+        (b"\x03", false),
+        (b"\x03\xed", false),
+        (b"\x03\xe8\xff", false),
+    ] {
         let mut frame = Vec::new();
         write(&mut frame, true, Opcode::Close, payload, Some([5; 4]));
         for cuts in [&[][..], &[1]] {

@@ -8,7 +8,7 @@ use core::fmt;
 pub struct ConnId(u64);
 
 /// Slots that one worker may have: 24 bits.
-pub const MAX_SLOTS: usize = 1 << 24;
+pub(crate) const MAX_SLOTS: usize = 1 << 24;
 
 impl ConnId {
     /// `worker` below 256, `slot` below [`MAX_SLOTS`], `generation` not 0.

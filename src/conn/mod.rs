@@ -19,8 +19,8 @@ mod upgrade;
 mod writer;
 
 pub use closed::{Cause, Closed};
-pub(crate) use id::MAX_SLOTS;
 pub use id::ConnId;
+pub(crate) use id::MAX_SLOTS;
 pub use limits::{Limits, SlowConsumer};
 pub(crate) use outbox::{Frames, MAX_SLICES, Outbox, Pushed};
 pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};

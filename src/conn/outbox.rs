@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// One or more encoded frames, shared by everybody they are for.
-pub type Frames = Arc<Vec<u8>>;
+pub(crate) type Frames = Arc<Vec<u8>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -37,7 +37,7 @@ impl Entry {
 
 /// The backlog of one connection.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     queue: VecDeque<Entry>,
     /// Bytes of the first entry that the kernel has.
     written: usize,
@@ -48,7 +48,7 @@ pub struct Outbox {
 /// What became of a message that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Pushed {
+pub(crate) enum Pushed {
     /// It waits, and nothing was lost for it.
     Queued,
     /// So many messages were given up, by the policy: this one, or older ones.
@@ -58,22 +58,22 @@ pub enum Pushed {
 }
 
 /// The most slices handed to one vectored write. A turn rarely has more, and the kernel copies the list.
-pub const MAX_SLICES: usize = 64;
+pub(crate) const MAX_SLICES: usize = 64;
 
 impl Outbox {
     /// Bytes waiting, frame heads included.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// Queues whole frames that are in `frames` at `range`, within the limit. `written` bytes of them are already
     /// with the kernel, which is only possible where nothing else waits.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         frames: &Frames,
         range: Range<usize>,
@@ -121,7 +121,13 @@ impl Outbox {
 
     /// Queues what the kernel did not take of a write: `frames` from its beginning, `written` bytes of which are
     /// gone. Only where nothing else waits.
-    pub fn push_rest(&mut self, frames: &Frames, range: Range<usize>, written: usize, key: Option<Key>) {
+    pub(crate) fn push_rest(
+        &mut self,
+        frames: &Frames,
+        range: Range<usize>,
+        written: usize,
+        key: Option<Key>,
+    ) {
         debug_assert!(self.is_empty() && written < range.len());
         self.append(frames, range, key);
         self.written = written;
@@ -153,7 +159,7 @@ impl Outbox {
 
     /// Queues a control frame before everything that has not begun to be written, behind other control frames.
     /// Beyond every limit: it is small, and there is at most one of each kind.
-    pub fn push_control(&mut self, frame: Vec<u8>) {
+    pub(crate) fn push_control(&mut self, frame: Vec<u8>) {
         self.cut_first();
         let begun = usize::from(self.written > 0);
         let waiting = self.queue.iter().skip(begun).take_while(|e| e.control).count();
@@ -171,7 +177,7 @@ impl Outbox {
     }
 
     /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all.
-    pub fn push_raw(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn push_raw(&mut self, bytes: Vec<u8>) {
         let range = 0..bytes.len();
         self.append(&Arc::new(bytes), range, None);
     }
@@ -230,24 +236,18 @@ impl Outbox {
     }
 
     /// Gives up every message that has not begun to be written, so that a close frame gets through. Says how many.
-    pub fn drop_waiting(&mut self) -> u32 {
+    pub(crate) fn drop_waiting(&mut self) -> u32 {
         self.cut_first();
         self.drop_where(|_| true)
     }
 
     /// How many messages wait, one that has begun to be written included.
-    pub fn messages(&self) -> u32 {
+    pub(crate) fn messages(&self) -> u32 {
         self.queue.iter().filter(|e| !e.control).map(|e| frames_in(&e.frames[e.start..e.end])).sum()
     }
 
-    /// Bytes of memory that the backlog keeps alive beyond its own bytes: a shared buffer lives as long as its last
-    /// reader. At most the first entry has parts that are not counted in [`Outbox::bytes`].
-    pub fn entries(&self) -> usize {
-        self.queue.len()
-    }
-
     /// The next bytes to write, in order.
-    pub fn slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
+    pub(crate) fn slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
         let mut skip = self.written;
         self.queue
             .iter()
@@ -256,7 +256,7 @@ impl Outbox {
     }
 
     /// The kernel took so many bytes more.
-    pub fn advance(&mut self, mut n: usize) {
+    pub(crate) fn advance(&mut self, mut n: usize) {
         self.bytes -= n;
         while let Some(first) = self.queue.front() {
             let left = first.len() - self.written;
@@ -272,7 +272,7 @@ impl Outbox {
     }
 
     /// Empties it for its next user.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.queue.shrink_to(8);
         self.written = 0;
@@ -388,7 +388,7 @@ mod tests {
         /// Whatever is pushed, dropped and written in whatever steps: what leaves is whole frames, in order, each
         /// pushed once, control frames all of them.
         #[test]
-        fn only_whole_frames_leave(steps in prop::collection::vec((0u8..4, 1usize..40), 1..80), policy in 0..3) {
+        fn only_whole_frames_leave(steps in prop::collection::vec((0u8..4, 1usize..40), 1..80), policy in 0usize..3) {
             let policy = [SlowConsumer::DropNewest, SlowConsumer::DropOldest, SlowConsumer::LatestByKey][policy];
             let mut o = Outbox::default();
             let (mut sent, mut n, mut controls) = (Vec::new(), 0u8, 0);
@@ -401,7 +401,7 @@ mod tests {
                         prop_assert_ne!(o.push(&f, 0..f.len(), key, 100, policy), Pushed::Overflow);
                     }
                     1 => {
-                        controls = controls + 1 & 0x7F;
+                        controls = (controls + 1) & 0x7F;
                         let mut f = Vec::new();
                         header::write_frame(&mut f, Opcode::Pong, &[controls]);
                         o.push_control(f);

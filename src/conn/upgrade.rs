@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_status() {
-        let status = |from: &str, to: &str| check(&GOOD.replace(from, to)).map(|_| 101).unwrap_or_else(|e| e.status());
+        let status =
+            |from: &str, to: &str| check(&GOOD.replace(from, to)).map(|_| 101).unwrap_or_else(|e| e.status());
         assert_eq!(status("GET", "POST"), 405);
         assert_eq!(status("upgrade: WebSocket\r\n", ""), 426);
         assert_eq!(status("keep-alive, Upgrade", "keep-alive"), 400);

@@ -25,6 +25,8 @@ const MAX_OUTBOXES: usize = 4096;
 pub(crate) struct Writer {
     pub(crate) cork: Vec<u8>,
     pub(crate) pool: BufferPool,
+    /// Boxed, as connections hold them.
+    #[allow(clippy::vec_box)]
     outboxes: Vec<Box<Outbox>>,
     /// More of what this turn received is to be decoded: what is sent now can be joined with what follows.
     pub(crate) more_input: bool,

@@ -2,8 +2,8 @@
 
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
-use crate::hub::{Delivery, Publication};
 use crate::http::{Peer, Response};
+use crate::hub::{Delivery, Publication};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
 use crossbeam_channel::Sender;
@@ -35,7 +35,10 @@ pub(crate) enum Command {
     /// The open connections of a route.
     List(u16, Sender<Vec<ConnInfo>>),
     /// Close every connection with this code, and end when all are gone or the time has come.
-    Shutdown { code: CloseCode, deadline: Instant },
+    Shutdown {
+        code: CloseCode,
+        deadline: Instant,
+    },
 }
 
 pub(crate) struct Adopt {

@@ -270,4 +270,3 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Conn<'_, S> {
         f.debug_struct("Conn").field("id", &self.id()).field("state", &self.state).finish_non_exhaustive()
     }
 }
-

@@ -110,7 +110,9 @@ impl Origins {
             Rule::Any => true,
             Rule::CookiesFromHere => request.header("cookie").is_none() || is_of_host(origin, request.host()),
             Rule::Here => is_of_host(origin, request.host()),
-            Rule::List(patterns) => parse(origin).is_some_and(|origin| patterns.iter().any(|p| p.matches(&origin))),
+            Rule::List(patterns) => {
+                parse(origin).is_some_and(|origin| patterns.iter().any(|p| p.matches(&origin)))
+            }
         };
         if allowed { Ok(()) } else { Err(HttpError::Forbidden) }
     }
@@ -159,13 +161,25 @@ mod tests {
     #[test]
     fn a_list_takes_exact_origins_and_subdomains() {
         let o = Origins::list(["https://good.com", "https://*.shop.com", "http://here:8080"]).unwrap();
-        for yes in ["https://good.com", "https://GOOD.com:443", "https://a.shop.com", "https://a.b.shop.com", "http://here:8080"]
-        {
+        for yes in [
+            "https://good.com",
+            "https://GOOD.com:443",
+            "https://a.shop.com",
+            "https://a.b.shop.com",
+            "http://here:8080",
+        ] {
             assert!(allows(&o, &format!("Origin: {yes}\r\n")), "{yes}");
         }
         for no in [
-            "http://good.com", "https://good.com.evil.com", "https://evilgood.com", "https://shop.com", "https://xshop.com",
-            "https://good.com:444", "http://here", "null", "https://.shop.com",
+            "http://good.com",
+            "https://good.com.evil.com",
+            "https://evilgood.com",
+            "https://shop.com",
+            "https://xshop.com",
+            "https://good.com:444",
+            "http://here",
+            "null",
+            "https://.shop.com",
         ] {
             assert!(!allows(&o, &format!("Origin: {no}\r\n")), "{no}");
         }

@@ -81,7 +81,8 @@ impl Index {
             return key;
         }
         let name: Arc<str> = name.into();
-        let key = self.topics.insert(Topic { name: name.clone(), subscribers: Vec::new(), held: false }) as u32;
+        let key =
+            self.topics.insert(Topic { name: name.clone(), subscribers: Vec::new(), held: false }) as u32;
         self.by_name.insert(name, key);
         key
     }
@@ -189,6 +190,7 @@ impl Index {
         &self.topics[key as usize].name
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.topics.len()
     }

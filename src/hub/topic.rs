@@ -29,7 +29,7 @@ impl std::error::Error for InvalidTopic {}
 ///
 /// # Errors
 /// It is empty, too long, or has control characters in it.
-pub fn check(name: &str) -> Result<(), InvalidTopic> {
+pub(crate) fn check(name: &str) -> Result<(), InvalidTopic> {
     if name.is_empty() || name.len() > MAX_TOPIC || name.bytes().any(|b| b < 0x20 || b == 0x7F) {
         return Err(InvalidTopic { name: name.chars().take(64).collect() });
     }

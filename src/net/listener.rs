@@ -48,7 +48,11 @@ impl FromStr for ListenAddr {
 
     fn from_str(text: &str) -> Result<Self, InvalidAddr> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err(InvalidAddr { addr: text.into() }) } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() {
+                Err(InvalidAddr { addr: text.into() })
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
         }
         if let Ok(addr) = text.parse() {
             return Ok(Self::Tcp(addr));
@@ -101,7 +105,6 @@ impl Default for ListenOptions {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Socket,
-    no_delay: bool,
     unix: Option<PathBuf>,
 }
 
@@ -127,7 +130,7 @@ impl Listener {
         socket.listen(options.backlog)?;
         // Inherited by what it accepts: one system call less for each connection.
         socket.set_tcp_nodelay(options.no_delay)?;
-        Ok(Self { socket, no_delay: options.no_delay, unix: None })
+        Ok(Self { socket, unix: None })
     }
 
     fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Self> {
@@ -146,7 +149,7 @@ impl Listener {
             socket.bind(&addr)?;
         }
         socket.listen(options.backlog)?;
-        Ok(Self { socket, no_delay: false, unix: Some(path.into()) })
+        Ok(Self { socket, unix: Some(path.into()) })
     }
 
     /// Where it listens, with the port that the system chose.

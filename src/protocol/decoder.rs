@@ -63,7 +63,11 @@ impl<'b> Incoming<'b> {
     /// The message. A compressed one comes as the bytes that it still is.
     #[inline]
     pub fn message(&self) -> Message<'_> {
-        if self.compressed { Message::binary(&self.payload) } else { Message::validated(self.kind, &self.payload) }
+        if self.compressed {
+            Message::binary(&self.payload)
+        } else {
+            Message::validated(self.kind, &self.payload)
+        }
     }
 
     /// What the sender said it is.
@@ -152,7 +156,7 @@ impl Unfinished {
 impl Frame {
     fn advance(&mut self, n: usize) {
         self.left -= n as u64;
-        self.phase = (usize::from(self.phase) + n & 3) as u8;
+        self.phase = ((usize::from(self.phase) + n) & 3) as u8;
     }
 }
 
@@ -272,9 +276,9 @@ impl Decoder {
 
     /// Bytes of memory held for what is not whole yet.
     pub fn held(&self) -> usize {
-        self.partial.as_ref().map_or(0, |p| {
-            size_of::<Partial>() + p.message.as_ref().map_or(0, |m| m.buf.capacity())
-        })
+        self.partial
+            .as_ref()
+            .map_or(0, |p| size_of::<Partial>() + p.message.as_ref().map_or(0, |m| m.buf.capacity()))
     }
 
     /// Whether a message has begun and is not whole yet: fragments or a frame that is still coming.

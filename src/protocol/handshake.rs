@@ -36,7 +36,9 @@ mod tests {
     fn keys_are_sixteen_bytes_in_base64() {
         assert!(is_valid_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
         assert!(is_valid_key(client_key([7; 16]).as_bytes()));
-        for bad in [&b""[..], b"dGhlIHNhbXBsZSBub25jZQ", b"dGhlIHNhbXBsZSBub25jZ!==", &[0xff; 24], &[b'A'; 24]] {
+        for bad in
+            [&b""[..], b"dGhlIHNhbXBsZSBub25jZQ", b"dGhlIHNhbXBsZSBub25jZ!==", &[0xff; 24], &[b'A'; 24]]
+        {
             assert!(!is_valid_key(bad), "{bad:?}");
         }
     }

@@ -101,7 +101,8 @@ pub fn decode(bytes: &[u8], role: Role, rsv1: bool) -> Result<Parsed, ProtocolEr
             n => u64::from(n),
         },
         127 => {
-            match u64::from_be_bytes([rest[0], rest[1], rest[2], rest[3], rest[4], rest[5], rest[6], rest[7]]) {
+            match u64::from_be_bytes([rest[0], rest[1], rest[2], rest[3], rest[4], rest[5], rest[6], rest[7]])
+            {
                 0..=0xFFFF => return Err(ProtocolError::NonMinimalLength),
                 n if n >> 63 != 0 => return Err(ProtocolError::LengthOverflow),
                 n => n,

@@ -55,7 +55,7 @@ impl fmt::Display for BuildError {
             Self::Addr(e) => e.fmt(f),
             Self::Listen { addr, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
-                "can't listen on {addr}: another program does already; end it, or choose another port"
+                "can't listen on {addr}: the address is in use by another program; end it, or choose another port"
             ),
             Self::Listen { addr, error } => write!(f, "can't listen on {addr}: {error}"),
             Self::Route(e) => e.fmt(f),

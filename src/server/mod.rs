@@ -2,7 +2,7 @@
 
 mod builder;
 
-pub use builder::{Builder, BuildError};
+pub use builder::{BuildError, Builder};
 
 use crate::handler::Handle;
 use crate::net::ListenAddr;

@@ -20,7 +20,8 @@ const ACCEPTS: usize = 64;
 const REST: Duration = Duration::from_millis(100);
 
 /// What a full server says.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
 /// Listeners' tokens, below the waker's.
 pub(super) fn token(listener: usize) -> Token {
@@ -63,7 +64,9 @@ impl Worker {
                     let now = Instant::now();
                     if self.accepting.warned.is_none_or(|t| now - t >= Duration::from_secs(1)) {
                         self.accepting.warned = Some(now);
-                        warn!("can't accept: {e}; trying again every {REST:?} (is the limit on open files too low?)");
+                        warn!(
+                            "can't accept: {e}; trying again every {REST:?} (is the limit on open files too low?)"
+                        );
                     }
                     let (_, resting) = self.accepting.rest.get_or_insert((now + REST, Vec::new()));
                     if !resting.contains(&listener) {
@@ -114,7 +117,8 @@ impl Worker {
     pub(super) fn adopt(&mut self, adopt: Adopt) {
         let Adopt { stream, peer, mut received, open, foreign } = adopt;
         let next = self.slots.next();
-        let give_back = |worker: &Self| worker.shared.workers[worker.turn.worker].load.fetch_sub(1, Ordering::Relaxed);
+        let give_back =
+            |worker: &Self| worker.shared.workers[worker.turn.worker].load.fetch_sub(1, Ordering::Relaxed);
         if next >= MAX_SLOTS || self.stopping.is_some() {
             self.turn.count().turned_away.add(1);
             give_back(self);

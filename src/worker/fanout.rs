@@ -142,7 +142,14 @@ impl Worker {
     }
 }
 
-fn push(slot: &mut Slot, turn: &mut Turn, route: &Route, frames: &Frames, range: Range<usize>, key: Option<Key>) {
+fn push(
+    slot: &mut Slot,
+    turn: &mut Turn,
+    route: &Route,
+    frames: &Frames,
+    range: Range<usize>,
+    key: Option<Key>,
+) {
     let (limits, policy) = (&route.limits, route.slow_consumer);
     let _ = slot.conn.push(&mut turn.writer, &slot.stream, frames, range, key, limits, policy);
 }
@@ -153,4 +160,3 @@ fn mark_dirty(slot: &mut Slot, at: u32, dirty: &mut Vec<u32>) {
         dirty.push(at);
     }
 }
-

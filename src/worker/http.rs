@@ -6,7 +6,7 @@ use super::slots::Slot;
 use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::endpoint::Endpoint;
 use crate::handler::{AnyState, Decision, ErasedAccept, Handle};
-use crate::http::{Body, HeaderSlots, HeadScanner, HttpError, Params, Request, RequestHead, Response};
+use crate::http::{Body, HeadScanner, HeaderSlots, HttpError, Params, Request, RequestHead, Response};
 use crate::net::Received;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -116,7 +116,8 @@ impl Worker {
         let Some(exchange) = slot.exchange.as_mut().filter(|e| !e.buf.is_empty() || e.body.is_some()) else {
             return self.requests(at, input);
         };
-        let bound = self.settings.http.max_head + self.settings.http.max_body + self.recv.len().max(input.len());
+        let bound =
+            self.settings.http.max_head + self.settings.http.max_body + self.recv.len().max(input.len());
         if exchange.buf.len() + input.len() > bound {
             return self.refuse(at, HttpError::BodyTooLarge { limit: self.settings.http.max_body as u64 });
         }
@@ -266,7 +267,8 @@ impl Worker {
                 slot.conn.phase = Phase::Deciding;
                 slot.marks.phase = Phase::Deciding as u8;
                 slot.clock.deadline = due;
-                slot.exchange.get_or_insert_default().upgrade = Some(Undecided { accept, offered, route, params });
+                slot.exchange.get_or_insert_default().upgrade =
+                    Some(Undecided { accept, offered, route, params });
                 let id = slot.conn.id;
                 self.wheel.arm(&mut self.slots, at as u32, due);
                 let handle: Handle = self.turn.handle.clone();

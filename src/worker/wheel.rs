@@ -45,11 +45,7 @@ pub(crate) struct Wheel {
 
 impl Wheel {
     pub(crate) fn new() -> Self {
-        Self {
-            heads: vec![NONE; BUCKETS as usize].into(),
-            occupied: [0; BUCKETS as usize / 64],
-            now: 0,
-        }
+        Self { heads: vec![NONE; BUCKETS as usize].into(), occupied: [0; BUCKETS as usize / 64], now: 0 }
     }
 
     /// Lets `slot` fire at `due`, or at the horizon if that is nearer; never in the past.

@@ -49,7 +49,9 @@ fn build(args: &Args) -> Result<Server, BuildError> {
         .route("/chat", chat::route())
         .route("/echo", echo::echo())
         .route("/broadcast", echo::broadcast())
-        .get("/healthz", |_: &Request<'_>| Response::new(200).header("Cache-Control", "no-store").text("ok\n"))
+        .get("/healthz", |_: &Request<'_>| {
+            Response::new(200).header("Cache-Control", "no-store").text("ok\n")
+        })
         .get("/*", page::Page::new());
     for addr in &args.listen {
         builder = builder.listen(&addr.to_string());
@@ -85,7 +87,10 @@ fn announce(addrs: &[ListenAddr]) -> std::io::Result<()> {
         match addr {
             ListenAddr::Tcp(addr) => {
                 writeln!(out, "campanile listening on http://{addr}/")?;
-                writeln!(out, "  open it in two tabs to chat; from code: new WebSocket(\"ws://{addr}/chat\")")?;
+                writeln!(
+                    out,
+                    "  open it in two tabs to chat; from code: new WebSocket(\"ws://{addr}/chat\")"
+                )?;
             }
             other => writeln!(out, "campanile listening on {other}")?,
         }
