@@ -73,10 +73,14 @@ impl Worker {
             if slot.conn.phase != Phase::Deciding {
                 let timeout = ticks(self.limits_of(at).close_timeout);
                 let due = self.now + timeout;
-                if let Some(slot) = self.slots.get(at) {
-                    slot.clock.deadline = due;
-                }
+                let Some(slot) = self.slots.get(at) else { return };
+                slot.clock.deadline = due;
+                let was_paused = core::mem::take(&mut slot.conn.paused);
                 self.wheel.arm(&mut self.slots, at as u32, due);
+                // The peer's close frame is waited for; what comes before it is not delivered any more.
+                if was_paused && phase == Phase::CloseSent {
+                    self.read_unread(at);
+                }
             }
         }
     }
@@ -99,6 +103,12 @@ impl Worker {
         let Some(slot) = self.slots.get(at).filter(|s| !s.conn.paused) else { return };
         slot.clock.received = now; // the silence was ours
         slot.clock.pinged = 0;
+        self.read_unread(at);
+    }
+
+    /// What was received while reading was paused, and then what the kernel has.
+    fn read_unread(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
         slot.conn.tidy();
         if !unread.is_empty() {
