@@ -87,6 +87,10 @@ impl Worker {
     pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
         let Self { slots, turn, rules, shared, now, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        if slot.conn.paused && slot.conn.phase == Phase::Open {
+            // Already in `open`.
+            return slot.conn.cold().unread.extend_from_slice(input);
+        }
         let route = usize::from(slot.conn.route);
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
             decode(slot, turn, r, rules, input, *now);
