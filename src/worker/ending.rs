@@ -101,9 +101,19 @@ impl Worker {
         self.turn.resumed = resumed;
         let now = self.now;
         let Some(slot) = self.slots.get(at).filter(|s| !s.conn.paused) else { return };
-        slot.clock.received = now; // the silence was ours
-        slot.clock.pinged = 0;
+        // The silence was ours.
+        (slot.clock.received, slot.clock.message, slot.clock.pinged) = (now, now, 0);
+        slot.clock.began = if slot.clock.began == 0 { 0 } else { now };
+        self.watch(at);
         self.read_unread(at);
+    }
+
+    /// Has the timer look at an open connection as soon as something can be due.
+    pub(super) fn watch(&mut self, at: usize) {
+        let limits = self.limits_of(at);
+        let Some(slot) = self.slots.get(at) else { return };
+        let Due::At(next) = check(&slot.clock, &limits, slot.conn.paused, self.now) else { return };
+        self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
     /// What was received while reading was paused, and then what the kernel has.
@@ -170,7 +180,10 @@ impl Worker {
                 Due::Ping => {
                     slot.clock.pinged = now + 1; // what came within this tick came before the ping
                     slot.conn.control(&mut self.turn.writer, Opcode::Ping, b"");
-                    now + ticks(limits.pong_timeout) + 1
+                    match check(&slot.clock, &limits, slot.conn.paused, now) {
+                        Due::At(next) => next,
+                        Due::Ping | Due::End(..) => now + 1,
+                    }
                 }
                 Due::End(code, reason, cause) => {
                     self.time_out(at, code, reason, cause);
