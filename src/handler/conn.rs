@@ -155,6 +155,8 @@ impl<'a, S> Conn<'a, S> {
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
         self.context.conn.paused = true;
+        // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
+        self.context.conn.backlogged |= !self.context.turn.writer.cork.is_empty();
     }
 
     /// Reads again.
