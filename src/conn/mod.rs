@@ -229,6 +229,13 @@ impl Connection {
         if self.phase != Phase::Open {
             return Err(Refused { message, reason: RefusedReason::NotOpen });
         }
+        // What is gathered may come to wait, so it is bounded like what waits.
+        if self.outbox.is_none()
+            && !writer.cork.is_empty()
+            && writer.cork.len() + message.len() + header::MAX_HEAD > limits.max_backlog
+        {
+            self.flush_cork(writer, sink);
+        }
         if self.outbox.is_none() {
             self.write(writer, sink, message.kind().into(), message.as_bytes());
             return Ok(if self.outbox.is_none() { Sent::Sent } else { Sent::Queued });
@@ -290,6 +297,35 @@ impl Connection {
         self.backlogged = true;
     }
 
+    /// The same for a run, of which no more may wait than the limit: behind the frame that has begun to be written,
+    /// or the first, the policy decides.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn wait_run(
+        &mut self,
+        writer: &mut Writer,
+        sink: &dyn Sink,
+        frames: &Frames,
+        range: Range<usize>,
+        written: usize,
+        key: Option<crate::protocol::Key>,
+        limits: &Limits,
+        policy: SlowConsumer,
+    ) -> Pushed {
+        let mut end = range.start;
+        while end <= range.start + written {
+            end += header::own_frame_len(&frames[end..range.end]);
+        }
+        let mut outbox = writer.outbox();
+        outbox.push_rest(frames, range.start..end, written, key);
+        self.outbox = Some(outbox);
+        self.blocked = true;
+        self.backlogged = true;
+        if end == range.end {
+            return Pushed::Queued;
+        }
+        self.push(writer, sink, frames, end..range.end, key, limits, policy)
+    }
+
     /// Queues whole frames at the end of what waits, by the policy. If they would not fit and the kernel has not
     /// refused anything yet, it is asked first.
     #[allow(clippy::too_many_arguments)]
@@ -305,6 +341,14 @@ impl Connection {
     ) -> Pushed {
         if !self.blocked && self.buffered() + range.len() > limits.max_backlog {
             self.flush_outbox(writer, sink);
+        }
+        if self.outbox.is_none() && range.len() > limits.max_backlog {
+            match sink.write(&frames[range.clone()]) {
+                Ok(n) if n == range.len() => {}
+                Ok(n) => return self.wait_run(writer, sink, frames, range, n, key, limits, policy),
+                Err(e) => self.broken = Some(e.kind()),
+            }
+            return Pushed::Queued;
         }
         let outbox = self.outbox.get_or_insert_with(|| writer.outbox());
         let pushed = outbox.push(frames, range, key, limits.max_backlog, policy);

@@ -68,7 +68,13 @@ impl Worker {
                         Ok(n) if n == run.bytes().len() => {}
                         Ok(n) => {
                             let frames = run.share();
-                            slot.conn.wait(&mut turn.writer, frames, n, run.key);
+                            let (route, range) = (usize::from(slot.conn.route), 0..frames.len());
+                            let (limits, policy) =
+                                (&shared.routes[route].limits, shared.routes[route].slow_consumer);
+                            let (writer, sink) = (&mut turn.writer, &slot.stream);
+                            let _ =
+                                slot.conn.wait_run(writer, sink, &frames, range, n, run.key, limits, policy);
+                            mark_dirty(slot, subscriber.slot, dirty);
                         }
                         Err(e) => {
                             slot.conn.broken = Some(e.kind());
