@@ -364,7 +364,8 @@ fn a_slow_subscriber_does_not_hold_up_the_others() {
     let server = slow_server(handler, SlowConsumer::DropOldest);
     let mut slow = server.open_slow("/");
     let mut quick = server.open("/");
-    (events.opened(), events.opened());
+    events.opened();
+    events.opened();
     let began = Instant::now();
     for n in 0..1500 {
         server.handle.publish("news", &numbered(n)).unwrap();
