@@ -107,8 +107,8 @@ fn publishers_that_are_subscribers_hear_each_other_and_not_themselves_in_one_tur
         for (i, client) in all.iter_mut().enumerate() {
             client.text(&format!("pub room {round} {i};pub room {round} {i} b"));
         }
-        for i in 0..all.len() {
-            let mut heard: Vec<String> = (0..6).map(|_| all[i].read_text()).collect();
+        for (i, client) in all.iter_mut().enumerate() {
+            let mut heard: Vec<String> = (0..6).map(|_| client.read_text()).collect();
             // Each publisher's two are in order; whose come first is not said.
             for other in (0..4).filter(|o| *o != i) {
                 let its: Vec<_> =
