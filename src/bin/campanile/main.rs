@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
 /// How long clients have to answer the close frame when the server is told to end.
@@ -74,7 +74,10 @@ fn serve(server: Server) -> std::io::Result<()> {
             handle.shutdown(GRACE);
         }
     })?;
-    announce(server.local_addrs())?;
+    if let Err(e) = announce(server.local_addrs()) {
+        // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
+        warn!("can't say where it listens: {e}");
+    }
     server.run()?;
     info!("ended");
     Ok(())
