@@ -143,11 +143,12 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.ready_state()
     }
 
-    /// Bytes of messages sent and not yet handed to the kernel, with the 2 to 10 bytes of each frame's head. Zero
-    /// means that a message sent now waits for nothing.
+    /// Bytes of messages that the kernel has not taken and that wait, with the 2 to 10 bytes of each frame's head. As
+    /// long as it is not zero, [`Handler::drain`](super::Handler::drain) is still to come. What this turn has gathered
+    /// and hands over at its end does not wait: it is not counted.
     #[inline]
     pub fn buffered_amount(&self) -> usize {
-        self.context.conn.buffered() + self.context.turn.writer.cork.len()
+        self.context.conn.buffered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,
@@ -155,8 +156,6 @@ impl<'a, S> Conn<'a, S> {
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
         self.context.conn.paused = true;
-        // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
-        self.context.conn.backlogged |= !self.context.turn.writer.cork.is_empty();
     }
 
     /// Reads again.
