@@ -136,6 +136,9 @@ pub(crate) struct Connection {
     pub(crate) route: u16,
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
+    /// It was paused until just now: what was received before is to be looked at, and the socket to be read although
+    /// the kernel reports nothing new.
+    pub(crate) resumed: bool,
     /// The kernel took less than it was given: no write until it says that it can take more.
     pub(crate) blocked: bool,
     /// A backlog has been reported to nobody yet: `drain` is due when it has gone.
@@ -158,6 +161,7 @@ impl Connection {
             route: u16::MAX,
             phase: Phase::Http,
             paused: false,
+            resumed: false,
             blocked: false,
             backlogged: false,
             broken: None,
@@ -172,6 +176,10 @@ impl Connection {
             Phase::CloseSent | Phase::Ending | Phase::Failing | Phase::Lingering => ReadyState::Closing,
             Phase::Dead => ReadyState::Closed,
         }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.resumed |= core::mem::take(&mut self.paused);
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {

@@ -18,8 +18,6 @@ pub(crate) struct Turn {
     pub(crate) number: u32,
     pub(crate) handle: Handle,
     pub(crate) worker: usize,
-    /// Connections of this worker that can be read again although the kernel reports nothing new.
-    pub(crate) resumed: Vec<u32>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
 }
 
@@ -159,10 +157,7 @@ impl<'a, S> Conn<'a, S> {
 
     /// Reads again.
     pub fn resume(&mut self) {
-        if core::mem::take(&mut self.context.conn.paused) {
-            let slot = self.context.conn.id.slot() as u32;
-            self.context.turn.resumed.push(slot);
-        }
+        self.context.conn.resume();
     }
 
     /// Whether reading is paused.

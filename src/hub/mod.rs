@@ -12,7 +12,7 @@ pub(crate) mod topic;
 
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
-pub(crate) use log::{Log, Mark};
+pub(crate) use log::{Log, Mark, Run};
 pub use topic::{InvalidTopic, MAX_TOPIC};
 
 use crate::conn::{ConnId, Frames};

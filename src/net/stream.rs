@@ -75,6 +75,11 @@ impl Stream {
         received((&*SockRef::from(&self.0)).read_vectored(&mut parts))
     }
 
+    /// The error that the kernel has noted for this socket.
+    pub(crate) fn take_error(&self) -> Option<io::ErrorKind> {
+        SockRef::from(&self.0).take_error().ok().flatten().map(|e| e.kind())
+    }
+
     /// Ends our half: the peer reads to the end and then sees it.
     pub(crate) fn end_sending(&self) {
         let _ = SockRef::from(&self.0).shutdown(Shutdown::Write); // it may have gone already

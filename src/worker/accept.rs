@@ -158,10 +158,6 @@ impl Worker {
         } else if !received.is_empty() {
             self.http_input(at, &mut received);
         }
-        // What came before it was registered raises no edge.
-        if foreign {
-            self.read(at, false);
-        }
         self.after(at);
     }
 }

@@ -38,10 +38,10 @@ impl Worker {
             }
             Command::Pause(id, pause) => self.on_open(id, |w, at| {
                 let Some(slot) = w.slots.get(at) else { return };
-                if slot.conn.paused && !pause {
-                    w.turn.resumed.push(at as u32);
+                match pause {
+                    true => slot.conn.paused = true,
+                    false => slot.conn.resume(),
                 }
-                slot.conn.paused = pause;
             }),
             Command::Subscribe(id, topic) => self.on_open(id, |w, at| w.subscribe(at, &topic)),
             Command::Unsubscribe(id, topic) => self.on_open(id, |w, at| {

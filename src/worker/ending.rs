@@ -88,17 +88,10 @@ impl Worker {
 
     /// Reading was paused and goes on: first with what was received before.
     fn resume(&mut self, at: usize) {
-        let mut resumed = core::mem::take(&mut self.turn.resumed);
-        if !resumed.contains(&(at as u32)) {
-            self.turn.resumed = resumed;
-            return;
-        }
-        resumed.retain(|r| *r != at as u32);
-        self.turn.resumed = resumed;
         let now = self.now;
-        let Some(slot) = self.slots.get(at).filter(|s| !s.conn.paused) else { return };
-        slot.clock.received = now; // the silence was ours
-        slot.clock.pinged = 0;
+        let Some(slot) = self.slots.get(at).filter(|s| s.conn.resumed && !s.conn.paused) else { return };
+        slot.conn.resumed = false;
+        (slot.clock.received, slot.clock.pinged) = (now, 0); // the silence was ours
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
         slot.conn.tidy();
         if !unread.is_empty() {

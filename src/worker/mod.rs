@@ -75,12 +75,12 @@ pub(crate) struct Worker {
     again: Vec<u32>,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
-    /// Slots whose application is to hear of lost messages.
-    losers: Vec<u32>,
     began: Instant,
     now: Tick,
     date: Date,
     generation: u32,
+    /// The mailbox has something.
+    woken: bool,
     stopping: Option<Stopping>,
     pin: Option<usize>,
 }
@@ -151,7 +151,6 @@ impl Worker {
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
-            resumed: Vec::new(),
             counters: shared.counters.clone(),
         };
         Ok(Self {
@@ -170,11 +169,11 @@ impl Worker {
             again: Vec::new(),
             dirty: Vec::new(),
             doomed: Vec::new(),
-            losers: Vec::new(),
             began: Instant::now(),
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
+            woken: false,
             stopping: None,
             pin,
         })
@@ -215,7 +214,7 @@ impl Worker {
 
     /// How long to wait for events.
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.dirty.is_empty() || self.accepting.is_due() {
+        if self.woken || !self.again.is_empty() || !self.dirty.is_empty() || self.accepting.is_due() {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
@@ -232,7 +231,9 @@ impl Worker {
     fn event(&mut self, event: &mio::event::Event) {
         let token = event.token();
         let Some(at) = self.slots.at_token(token) else {
-            if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
+            if token == WAKER {
+                self.woken = true;
+            } else if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
                 self.accept(listener);
             }
             return;
@@ -240,8 +241,19 @@ impl Worker {
         if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked) {
             self.write_on(at);
         }
+        if event.is_error() {
+            // Reset: nothing will be read or written any more, paused or not.
+            if let Some(error) = self.slots.get(at).and_then(|s| s.stream.take_error()) {
+                return self.gone(at, error);
+            }
+        }
+        if event.is_read_closed()
+            && let Some(slot) = self.slots.get(at)
+        {
+            slot.marks.ended = true;
+        }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(at, event.is_read_closed() || event.is_error());
+            self.read(at);
         }
     }
 
@@ -249,26 +261,26 @@ impl Worker {
         for at in core::mem::take(&mut self.again) {
             if let Some(slot) = self.slots.get(at as usize) {
                 slot.marks.again = false;
-                self.read(at as usize, false);
+                self.read(at as usize);
             }
         }
         self.accept_again();
     }
 
+    /// Does what other threads ask, if one of them has woken this one.
     fn mailbox(&mut self) {
-        // Before looking: what comes from here on wakes again.
-        if self.inbox.is_empty() {
-            self.inbox.disarm();
-            if self.inbox.is_empty() {
-                return;
-            }
+        if !self.woken {
+            return;
         }
+        // Before looking: what comes from here on wakes again.
         self.inbox.disarm();
         for _ in 0..COMMANDS {
-            let Some(command) = self.inbox.take() else { return };
+            let Some(command) = self.inbox.take() else {
+                self.woken = false;
+                return;
+            };
             self.command(command);
         }
-        self.inbox.rearm();
     }
 
     fn has_ended(&self) -> bool {

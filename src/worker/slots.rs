@@ -8,10 +8,10 @@ use crate::net::Stream;
 use mio::Token;
 use slab::Slab;
 
-/// One connection.
+/// One connection, on a socket, or in simulations and benches on something else that takes bytes.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) stream: Stream,
+pub(crate) struct Slot<S = Stream> {
+    pub(crate) stream: S,
     pub(crate) conn: Connection,
     /// What the application keeps; none before the upgrade.
     pub(crate) state: Option<AnyState>,
@@ -46,6 +46,8 @@ pub(crate) struct Marks {
     pub(crate) dirty: bool,
     /// It is in the list of those to be removed.
     pub(crate) doomed: bool,
+    /// The peer has ended its half: there is an end to be read behind the last bytes.
+    pub(crate) ended: bool,
     /// Its descriptor may have copies elsewhere.
     pub(crate) foreign: bool,
     /// The phase that `deadline` is for.
@@ -53,14 +55,16 @@ pub(crate) struct Marks {
 }
 
 /// The slots of a worker.
-#[derive(Debug, Default)]
-pub(crate) struct Slots(Slab<Slot>);
+#[derive(Debug)]
+pub(crate) struct Slots<S = Stream>(Slab<Slot<S>>);
 
-impl Slots {
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+impl<S> Default for Slots<S> {
+    fn default() -> Self {
+        Self(Slab::new())
     }
+}
 
+impl<S> Slots<S> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -70,22 +74,22 @@ impl Slots {
         self.0.vacant_key()
     }
 
-    pub(crate) fn insert(&mut self, slot: Slot) -> usize {
+    pub(crate) fn insert(&mut self, slot: Slot<S>) -> usize {
         self.0.insert(slot)
     }
 
-    pub(crate) fn remove(&mut self, at: usize) -> Option<Slot> {
+    pub(crate) fn remove(&mut self, at: usize) -> Option<Slot<S>> {
         self.0.try_remove(at)
     }
 
     #[inline]
-    pub(crate) fn get(&mut self, at: usize) -> Option<&mut Slot> {
+    pub(crate) fn get(&mut self, at: usize) -> Option<&mut Slot<S>> {
         self.0.get_mut(at)
     }
 
     /// The slot of this connection, unless it has another tenant by now.
     #[inline]
-    pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot> {
+    pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
         self.0.get_mut(id.slot()).filter(|s| s.conn.id == id)
     }
 
@@ -96,7 +100,7 @@ impl Slots {
         self.0.get(at).filter(|s| s.conn.id.generation() == generation).map(|_| at)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Slot)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Slot<S>)> {
         self.0.iter()
     }
 
@@ -111,7 +115,7 @@ pub(crate) fn token(id: ConnId) -> Token {
     Token((id.generation() as usize) << 32 | id.slot())
 }
 
-impl Store for Slots {
+impl<S> Store for Slots<S> {
     fn links(&mut self, slot: u32) -> &mut Links {
         &mut self.0[slot as usize].timer
     }
