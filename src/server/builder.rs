@@ -12,7 +12,9 @@ use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::debug;
 
 /// Puts a server together: where it listens, what it serves, what it may cost.
@@ -28,6 +30,7 @@ pub struct Builder {
     mailbox: usize,
     receive_buffer: usize,
     spare_buffers: usize,
+    until: Option<(OwnedFd, Duration)>,
 }
 
 /// Why a server can't be built.
@@ -88,6 +91,7 @@ impl Default for Builder {
             mailbox: 65_536,
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
+            until: None,
         }
     }
 }
@@ -192,11 +196,20 @@ impl Builder {
         self
     }
 
+    /// Ends the server, as [`Handle::shutdown`] with this deadline does, when the descriptor can be read: the pipe that a
+    /// signal handler writes to. So a server with one worker needs no second thread, and the kernel then spares it the
+    /// locks on its table of descriptors: 2 % of an echo of 20 bytes.
+    #[must_use]
+    pub fn until(mut self, readable: impl Into<OwnedFd>, deadline: Duration) -> Self {
+        self.until = Some((readable.into(), deadline));
+        self
+    }
+
     /// Binds the addresses and prepares the workers; nothing is accepted before [`Server::run`] or [`Server::spawn`].
     ///
     /// # Errors
     /// An address or a route can't be, or the system refuses.
-    pub fn build(self) -> Result<Server, BuildError> {
+    pub fn build(mut self) -> Result<Server, BuildError> {
         let workers = match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -234,6 +247,7 @@ impl Builder {
                 settings: settings.clone(),
                 listeners: core::mem::take(&mut listeners[number]),
                 pin: self.pin.then_some(number),
+                until: self.until.take(),
             })
         });
         let workers = workers.collect::<io::Result<_>>().map_err(BuildError::System)?;

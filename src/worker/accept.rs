@@ -23,13 +23,13 @@ const REST: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// Listeners' tokens, below the waker's.
+/// Listeners' tokens, below those of [`super::WAKER`] and [`super::UNTIL`].
 pub(super) fn token(listener: usize) -> Token {
-    Token(usize::MAX - 1 - listener)
+    Token(usize::MAX - 2 - listener)
 }
 
 pub(super) fn listener_of(token: Token, listeners: usize) -> Option<usize> {
-    (usize::MAX - 1).checked_sub(token.0).filter(|i| *i < listeners)
+    (usize::MAX - 2).checked_sub(token.0).filter(|i| *i < listeners)
 }
 
 /// What the worker remembers about accepting.

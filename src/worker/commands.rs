@@ -124,6 +124,7 @@ impl Worker {
     }
 
     fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
+        info!("worker {} ends: {} connections have until the deadline", self.turn.worker, self.slots.len());
         self.listeners.clear();
         let earlier = self.stopping.as_ref().is_none_or(|s| deadline < s.deadline);
         if earlier {

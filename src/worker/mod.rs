@@ -28,17 +28,23 @@ use crate::hub::mailbox::{Inbox, Wake};
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
 use http::{HttpLimits, Resource};
-use mio::{Events, Poll, Token, Waker};
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
 use slots::Slots;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, warn};
 use wheel::{TICK_MS, Tick, Wheel};
 
-/// The waker's token; listeners count down from the one below. Connections have a generation above 32 bits and are
+/// The waker's token; listeners count down from two below. Connections have a generation above 32 bits and are
 /// never mistaken for either, as that is never `u32::MAX` for a slot of all ones.
 const WAKER: Token = Token(usize::MAX);
+
+/// The token of what tells the server to end.
+const UNTIL: Token = Token(usize::MAX - 1);
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -82,6 +88,8 @@ pub(crate) struct Worker {
     /// The mailbox has something.
     woken: bool,
     stopping: Option<Stopping>,
+    /// What tells the whole server to end, and how long it then has.
+    until: Option<(OwnedFd, Duration)>,
     pin: Option<usize>,
 }
 
@@ -137,11 +145,15 @@ pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pin: Option<usize>,
+    pub(crate) until: Option<(OwnedFd, Duration)>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { number, poll, inbox, shared, settings, listeners, pin } = parts;
+        let Parts { number, poll, inbox, shared, settings, listeners, pin, until } = parts;
+        if let Some((fd, _)) = &until {
+            SourceFd(&fd.as_raw_fd()).register(poll.registry(), UNTIL, Interest::READABLE)?;
+        }
         for (i, listener) in listeners.iter().enumerate() {
             listener.register(poll.registry(), accept::token(i))?;
         }
@@ -175,6 +187,7 @@ impl Worker {
             generation: 0,
             woken: false,
             stopping: None,
+            until,
             pin,
         })
     }
@@ -233,6 +246,10 @@ impl Worker {
         let Some(at) = self.slots.at_token(token) else {
             if token == WAKER {
                 self.woken = true;
+            } else if token == UNTIL {
+                if let Some((_, deadline)) = self.until.take() {
+                    self.turn.handle.shutdown(deadline);
+                }
             } else if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
                 self.accept(listener);
             }

@@ -65,6 +65,10 @@ impl<S> Default for Slots<S> {
 }
 
 impl<S> Slots<S> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
