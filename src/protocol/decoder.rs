@@ -143,7 +143,7 @@ impl Unfinished {
     fn unmask(&mut self, frame: &mut Frame, n: usize) -> Result<(), ProtocolError> {
         let validate = self.kind == Kind::Text && !self.compressed;
         for piece in self.buf.last_mut(n).chunks_mut(STEP) {
-            mask::apply(piece, frame.mask, usize::from(frame.phase));
+            unmask(piece, frame.mask, usize::from(frame.phase));
             if validate {
                 self.utf8.feed(piece).map_err(|_| ProtocolError::InvalidUtf8)?;
             }
@@ -295,19 +295,27 @@ impl Decoder {
     }
 }
 
+/// A server's frames have no mask, which is a key of zero: passing over them would cost a client a tenth of 1 MiB.
+#[inline]
+fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
+    if key != [0; 4] {
+        mask::apply(payload, key, phase);
+    }
+}
+
 #[inline]
 fn unmask_whole(payload: &mut [u8], key: [u8; 4], text: bool) -> Result<(), ProtocolError> {
     if !text {
-        mask::apply(payload, key, 0);
+        unmask(payload, key, 0);
         return Ok(());
     }
     if payload.len() <= STEP {
-        mask::apply(payload, key, 0);
+        unmask(payload, key, 0);
         return utf8::validate(payload).map(|_| ()).map_err(|_| ProtocolError::InvalidUtf8);
     }
     let mut validator = Validator::default();
     for piece in payload.chunks_mut(STEP) {
-        mask::apply(piece, key, 0); // STEP is a multiple of 4
+        unmask(piece, key, 0); // STEP is a multiple of 4
         validator.feed(piece).map_err(|_| ProtocolError::InvalidUtf8)?;
     }
     validator.finish().map_err(|_| ProtocolError::InvalidUtf8)
