@@ -1,6 +1,26 @@
 //! campanile: a WebSocket server for pushing to very many clients.
 
+#![warn(missing_docs)]
+
 pub mod protocol;
+pub mod http;
+mod conn;
+mod metrics;
+mod hub;
+mod net;
+mod handler;
+pub mod endpoint;
+mod worker;
+mod server;
+
+pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
+pub use handler::{
+    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, Origins, Pending, Refuse, Route,
+};
+pub use http::{Peer, Request, Response};
+pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError};
+pub use metrics::Stats;
+pub use net::{InvalidAddr, ListenAddr, ListenOptions};
 pub use protocol::{CloseCode, Message};
-#[doc(hidden)]
-pub enum SlowConsumer { /** x */ LatestByKey }
+pub use server::{BuildError, Builder, Running, Server};
+pub use worker::http::HttpLimits;

@@ -59,6 +59,12 @@ impl MessageBuf {
         &mut self.bytes[from..self.filled]
     }
 
+    /// The memory, as an empty vector.
+    pub fn into_empty_vec(mut self) -> Vec<u8> {
+        self.bytes.clear();
+        self.bytes
+    }
+
     /// The message, as a vector.
     pub fn into_vec(mut self) -> Vec<u8> {
         self.bytes.truncate(self.filled);

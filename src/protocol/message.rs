@@ -46,8 +46,7 @@ pub struct Key(core::num::NonZeroU64);
 
 impl Key {
     fn new(name: &str) -> Self {
-        #[allow(deprecated)]
-        let mut hasher = core::hash::SipHasher::new();
+        let mut hasher = std::hash::DefaultHasher::new();
         name.hash(&mut hasher);
         Self(core::num::NonZeroU64::new(hasher.finish()).unwrap_or(core::num::NonZeroU64::MIN))
     }

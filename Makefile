@@ -1,0 +1,36 @@
+# The whole vocabulary of this repository; `make` alone lists it.
+#
+#   ARGS    flags for `run`, `bench` and `loadtest`    make run ARGS='--listen 0.0.0.0:8080'
+#   SUITES  the suites `test` runs, default all        make test SUITES='js browser'
+#   PYTHON  the Python to use                          make test PYTHON=python3.12
+
+CARGO ?= cargo
+PYTHON ?= python3
+ARGS ?=
+SUITES ?=
+export CARGO PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench loadtest lint
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r target text; do printf '%-17s%s\n' "$$target" "$$text"; done
+
+run: ## Start the server on 127.0.0.1:9001
+	$(CARGO) run --release --package campanile --bin campanile -- $(ARGS)
+
+test: ## Install what the tests need, once, and run all of them
+	@tests/setup $(SUITES)
+	@$(PYTHON) tests/run $(SUITES)
+
+bench: ## Run the criterion benches
+	$(CARGO) bench --workspace --benches -- $(ARGS)
+
+loadtest: ## Load a running server; without ARGS, echo on 127.0.0.1:9001
+	$(CARGO) run --release --package campanile-loadtest -- $(or $(ARGS),echo ws://127.0.0.1:9001/echo)
+
+lint: ## Formatting, clippy and rustdoc, every warning an error
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps

@@ -1,0 +1,82 @@
+//! How a connection ended.
+
+use crate::protocol::{CloseCode, ProtocolError};
+use core::fmt;
+
+/// Who or what ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The peer began the closing handshake.
+    Peer,
+    /// This program called `close`.
+    Application,
+    /// This program called `terminate`.
+    Terminated,
+    /// The server shuts down.
+    Shutdown,
+    /// The peer broke the protocol or a limit.
+    Protocol(ProtocolError),
+    /// Nothing came within [`Limits::pong_timeout`](crate::Limits::pong_timeout) of a ping.
+    PongTimeout,
+    /// No message came within [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    IdleTimeout,
+    /// A message was not finished within [`Limits::message_timeout`](crate::Limits::message_timeout).
+    MessageTimeout,
+    /// Its backlog was at its limit and its policy is to close.
+    SlowConsumer,
+    /// A handler panicked.
+    Panic,
+    /// The connection broke: the peer went without a close frame (`UnexpectedEof`), or the kernel's error.
+    Transport(std::io::ErrorKind),
+}
+
+impl Cause {
+    /// A short name for logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Application => "application",
+            Self::Terminated => "terminated",
+            Self::Shutdown => "shutdown",
+            Self::Protocol(_) => "protocol",
+            Self::PongTimeout => "pong_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::MessageTimeout => "message_timeout",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Panic => "panic",
+            Self::Transport(_) => "transport",
+        }
+    }
+}
+
+/// The end of a connection, as [`Handler::close`](crate::Handler::close) hears of it: exactly once for each
+/// connection that was opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Closed {
+    /// The peer's code where it closed; otherwise the one that was sent, or
+    /// [`CloseCode::ABNORMAL`] where there was no close frame at all.
+    pub code: CloseCode,
+    /// The reason that came or went with the code.
+    pub reason: String,
+    /// Who or what ended it.
+    pub cause: Cause,
+    /// Whether the closing handshake was finished: a close frame in both directions.
+    pub was_clean: bool,
+    /// Messages that were still waiting and are lost.
+    pub unsent: u32,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {}", self.code, self.cause.name())?;
+        if let Cause::Protocol(e) = self.cause {
+            write!(f, " ({e})")?;
+        }
+        if !self.reason.is_empty() {
+            write!(f, ": {}", self.reason)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Names of connections that can't be confused.
+
+use core::fmt;
+
+/// The name of one connection, for the life of the server. It carries worker, slot and generation: a slot's next
+/// tenant has another name, so a command for a connection that has gone reaches nobody.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(u64);
+
+/// Slots that one worker may have: 24 bits.
+pub const MAX_SLOTS: usize = 1 << 24;
+
+impl ConnId {
+    /// `worker` below 256, `slot` below [`MAX_SLOTS`], `generation` not 0.
+    pub(crate) const fn new(worker: usize, slot: usize, generation: u32) -> Self {
+        debug_assert!(worker < 256 && slot < MAX_SLOTS && generation != 0);
+        Self((generation as u64) << 32 | (slot as u64) << 8 | worker as u64)
+    }
+
+    pub(crate) const fn worker(self) -> usize {
+        self.0 as usize & 0xFF
+    }
+
+    pub(crate) const fn slot(self) -> usize {
+        (self.0 >> 8) as usize & (MAX_SLOTS - 1)
+    }
+
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The name as a number, for logs and maps. Never 0.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.worker(), self.slot(), self.generation())
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_come_back() {
+        let id = ConnId::new(255, MAX_SLOTS - 1, u32::MAX);
+        assert_eq!((id.worker(), id.slot(), id.generation()), (255, MAX_SLOTS - 1, u32::MAX));
+        assert_ne!(ConnId::new(0, 0, 1), ConnId::new(0, 0, 2));
+        assert_eq!(ConnId::new(3, 7, 9).to_string(), "3.7.9");
+    }
+}

@@ -1,0 +1,73 @@
+//! Every bound and wait of a connection, each with its default, its price and when to move it.
+
+use crate::protocol::CloseCode;
+use core::time::Duration;
+
+/// What happens to a message for a connection whose backlog is at its limit ([`Limits::max_backlog`]). Always at
+/// message boundaries, always counted, and the application hears of it
+/// ([`Handler::dropped`](crate::Handler::dropped)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowConsumer {
+    /// The connection is closed with this code. Nothing is lost silently: the client knows and comes back. What
+    /// waited is given up, so that the close frame can still get through.
+    Close(CloseCode),
+    /// The new message is given up; what waits stays. For streams where the beginning matters.
+    DropNewest,
+    /// The oldest messages that have not begun to be written are given up until the new one fits. For streams where
+    /// the present matters.
+    DropOldest,
+    /// As `DropOldest`, and a message with a key ([`Message::with_key`](crate::Message::with_key)) also replaces a
+    /// waiting one with the same key before the limit is reached. For tickers and images.
+    LatestByKey,
+}
+
+/// What one connection may cost. All limits are on by default.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one incoming message, all fragments together; over it the connection ends with 1009. Default 64 KiB.
+    /// A message that does not fit in one read is held in memory while it comes.
+    pub max_message_size: usize,
+    /// Frames of one incoming message, empty ones too; over it the connection ends with 1008. Default 1,024.
+    pub max_fragments: u32,
+    /// Bytes waiting to be sent, frame heads included. A message that finds others waiting and does not fit meets
+    /// [`SlowConsumer`]; one that finds none waiting is always taken, so a connection holds at most this or one
+    /// message. Default 1 MiB.
+    pub max_backlog: usize,
+    /// Topics that one connection may subscribe to. Default 1,024; each costs 16 bytes.
+    pub max_subscriptions: usize,
+    /// From accepting a connection to the end of its opening handshake, and between requests of plain HTTP.
+    /// Default 10 s.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a message to its last; over it the connection ends with 1008. Default 30 s.
+    pub message_timeout: Duration,
+    /// A connection from which nothing came for so long is pinged. Default 25 s; zero turns the heartbeat off, and
+    /// then a peer that vanished is only noticed when the kernel gives up on it.
+    pub ping_interval: Duration,
+    /// A pinged connection from which nothing comes for so long is ended, however busy the way to it is.
+    /// Default 10 s.
+    pub pong_timeout: Duration,
+    /// A connection that sends no message for so long is closed with 1000, whatever it answers to pings. Default
+    /// zero: never.
+    pub idle_timeout: Duration,
+    /// How long the peer has for its part of the closing handshake. Default 5 s.
+    pub close_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_size: 64 << 10,
+            max_fragments: 1024,
+            max_backlog: 1 << 20,
+            max_subscriptions: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::ZERO,
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}

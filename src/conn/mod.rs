@@ -1,0 +1,518 @@
+//! One connection as a machine without a socket: what it receives is decoded, what it sends is gathered, and its
+//! ending takes its steps here. The worker brings bytes, time and a [`Sink`] to write to.
+//!
+//! ```text
+//!  Http ──▶ Deciding ──▶ Open ──close()──▶ CloseSent ──peer's close──▶ Ending ──all written──▶ Dead
+//!    │          │         ├── peer's close ───────────────────────────▶ Ending
+//!    │          │         └── fail ───────────────▶ Failing ──all written──▶ Lingering ──EOF──▶ Dead
+//!    └──────────┴──────── last response ──────────▶ Failing
+//! ```
+//! Ending closes at once, as RFC 6455 section 7.1.1 asks of a server: both close frames are through. Lingering first
+//! ends only the sending half and reads on for a while, because closing a socket with unread bytes in it resets the
+//! connection, and the peer would lose the close frame that says why.
+
+mod closed;
+mod id;
+mod limits;
+mod outbox;
+mod upgrade;
+mod writer;
+
+pub use closed::{Cause, Closed};
+pub(crate) use id::MAX_SLOTS;
+pub use id::ConnId;
+pub use limits::{Limits, SlowConsumer};
+pub(crate) use outbox::{Frames, MAX_SLICES, Outbox, Pushed};
+pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
+pub(crate) use writer::{Sink, Writer};
+
+use crate::http::{Params, Peer};
+use crate::protocol::{CloseCode, Decoder, Message, Opcode, ProtocolError, close, header};
+use core::fmt;
+use core::ops::Range;
+
+/// Where a connection is in its life, in the words of the browser's API, which count from 0 to 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum ReadyState {
+    /// The opening handshake is not finished.
+    Connecting = 0,
+    /// Messages can be sent.
+    Open = 1,
+    /// The closing handshake has begun.
+    Closing = 2,
+    /// It has ended.
+    Closed = 3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Plain HTTP: before the upgrade, or for good.
+    Http,
+    /// A handler decides about the upgrade on another thread.
+    Deciding,
+    Open,
+    /// Our close frame is on its way, the peer's is awaited.
+    CloseSent,
+    /// The last bytes are being written, then the socket is closed.
+    Ending,
+    /// The last bytes are being written to a peer that may still be sending.
+    Failing,
+    /// Our half is ended; what still comes is thrown away.
+    Lingering,
+    Dead,
+}
+
+/// What became of a message that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Sent {
+    /// It goes to the kernel with this turn's write; nothing waits before it.
+    Sent,
+    /// It waits behind a backlog; [`Handler::drain`](crate::Handler::drain) will be called when that has gone.
+    Queued,
+}
+
+/// A message that was not taken, and why. The message comes back with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refused<'m> {
+    /// The message.
+    pub message: Message<'m>,
+    /// Why.
+    pub reason: RefusedReason,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusedReason {
+    /// The connection is not open any more.
+    NotOpen,
+    /// The backlog is at its limit and the policy is to drop the newest, or to close, which has now begun.
+    BacklogFull,
+}
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.message.len();
+        match self.reason {
+            RefusedReason::NotOpen => write!(f, "message of {len} bytes refused: the connection is not open"),
+            RefusedReason::BacklogFull => write!(f, "message of {len} bytes refused: the backlog is full"),
+        }
+    }
+}
+
+impl std::error::Error for Refused<'_> {}
+
+/// What most connections never need.
+#[derive(Debug, Default)]
+pub(crate) struct Cold {
+    pub(crate) params: Params,
+    pub(crate) protocol: Option<Box<str>>,
+    pub(crate) end: Option<End>,
+    /// Received while reading was paused or the upgrade undecided; to be decoded first.
+    pub(crate) unread: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: Box<str>,
+    pub(crate) cause: Cause,
+    pub(crate) clean: bool,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnId,
+    pub(crate) peer: Peer,
+    pub(crate) decoder: Decoder,
+    outbox: Option<Box<Outbox>>,
+    pub(crate) cold: Option<Box<Cold>>,
+    /// Turn and position up to which the turn's log has been taken already.
+    caught_up: (u32, u32),
+    pub(crate) route: u16,
+    pub(crate) phase: Phase,
+    pub(crate) paused: bool,
+    /// The kernel took less than it was given: no write until it says that it can take more.
+    pub(crate) blocked: bool,
+    /// A backlog has been reported to nobody yet: `drain` is due when it has gone.
+    pub(crate) backlogged: bool,
+    /// The socket failed while writing.
+    pub(crate) broken: Option<std::io::ErrorKind>,
+    /// Messages given up by the policy since the application was last told.
+    pub(crate) dropped: u32,
+}
+
+impl Connection {
+    pub(crate) fn new(id: ConnId, peer: Peer) -> Self {
+        Self {
+            id,
+            peer,
+            decoder: Decoder::default(),
+            outbox: None,
+            cold: None,
+            caught_up: (0, 0),
+            route: u16::MAX,
+            phase: Phase::Http,
+            paused: false,
+            blocked: false,
+            backlogged: false,
+            broken: None,
+            dropped: 0,
+        }
+    }
+
+    pub(crate) fn ready_state(&self) -> ReadyState {
+        match self.phase {
+            Phase::Http | Phase::Deciding => ReadyState::Connecting,
+            Phase::Open => ReadyState::Open,
+            Phase::CloseSent | Phase::Ending | Phase::Failing | Phase::Lingering => ReadyState::Closing,
+            Phase::Dead => ReadyState::Closed,
+        }
+    }
+
+    pub(crate) fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
+    }
+
+    /// Drops the cold part where nothing is in it.
+    pub(crate) fn tidy(&mut self) {
+        if let Some(cold) = &self.cold
+            && cold.params.is_empty()
+            && cold.protocol.is_none()
+            && cold.end.is_none()
+            && cold.unread.is_empty()
+        {
+            self.cold = None;
+        }
+    }
+
+    /// Bytes of messages taken and not yet handed to the kernel, their frame heads of 2 to 10 bytes included.
+    pub(crate) fn buffered(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |o| o.bytes())
+    }
+
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_written_out(&self) -> bool {
+        self.outbox.is_none()
+    }
+
+    /// Whether a shared frame can go to the socket directly.
+    pub(crate) fn takes_directly(&self, turn: u32) -> bool {
+        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != turn
+    }
+
+    /// The position in this turn's log that was reached for this connection.
+    pub(crate) fn position(&self, turn: u32) -> u32 {
+        if self.caught_up.0 == turn { self.caught_up.1 } else { 0 }
+    }
+
+    pub(crate) fn catch_up(&mut self, turn: u32, position: u32) {
+        self.caught_up = (turn, position);
+    }
+
+    // ---- sending ----
+
+    /// Sends a message to the connection that the turn is about: gathered in the cork, or behind a backlog.
+    #[inline]
+    pub(crate) fn send<'m>(
+        &mut self,
+        writer: &mut Writer,
+        sink: &dyn Sink,
+        limits: &Limits,
+        policy: SlowConsumer,
+        message: Message<'m>,
+    ) -> Result<Sent, Refused<'m>> {
+        if self.phase != Phase::Open {
+            return Err(Refused { message, reason: RefusedReason::NotOpen });
+        }
+        if self.outbox.is_none() {
+            self.write(writer, sink, message.kind().into(), message.as_bytes());
+            return Ok(if self.outbox.is_none() { Sent::Sent } else { Sent::Queued });
+        }
+        let mut frames = Vec::with_capacity(message.len() + 10);
+        header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
+        let len = frames.len();
+        match self.push(writer, sink, &Frames::new(frames), 0..len, message.key(), limits, policy) {
+            Pushed::Queued => Ok(Sent::Queued),
+            Pushed::Dropped(_) if policy != SlowConsumer::DropNewest => Ok(Sent::Queued),
+            Pushed::Dropped(_) | Pushed::Overflow => {
+                Err(Refused { message, reason: RefusedReason::BacklogFull })
+            }
+        }
+    }
+
+    /// Gathers a frame, or writes it through where copying it would only cost.
+    #[inline]
+    fn write(&mut self, writer: &mut Writer, sink: &dyn Sink, opcode: Opcode, payload: &[u8]) {
+        if writer.gathers(payload.len()) {
+            header::write_frame(&mut writer.cork, opcode, payload);
+        } else {
+            let head = header::encode(true, false, opcode, payload.len(), None);
+            self.write_through(writer, sink, &head, payload);
+        }
+    }
+
+    /// Writes the cork, a head and a payload at once; copies only what the kernel does not take.
+    fn write_through(&mut self, writer: &mut Writer, sink: &dyn Sink, head: &[u8], payload: &[u8]) {
+        let parts = [&writer.cork[..], head, payload];
+        let len: usize = parts.iter().map(|p| p.len()).sum();
+        match sink.write_vectored(&parts.map(std::io::IoSlice::new)) {
+            Ok(n) if n == len => {}
+            Ok(n) => {
+                // Everything in one buffer that begins at a frame's boundary, as the outbox wants it.
+                let mut rest = writer.pool.take(len).into_empty_vec();
+                rest.reserve(len);
+                parts.iter().for_each(|p| rest.extend_from_slice(p));
+                self.wait(writer, Frames::new(rest), n, None);
+            }
+            Err(e) => self.broken = Some(e.kind()),
+        }
+        writer.cork.clear();
+    }
+
+    /// The kernel took only `written` bytes of these frames; the rest waits.
+    pub(crate) fn wait(
+        &mut self,
+        writer: &mut Writer,
+        frames: Frames,
+        written: usize,
+        key: Option<crate::protocol::Key>,
+    ) {
+        let len = frames.len();
+        let mut outbox = writer.outbox();
+        outbox.push_rest(&frames, 0..len, written, key);
+        self.outbox = Some(outbox);
+        self.blocked = true;
+        self.backlogged = true;
+    }
+
+    /// Queues whole frames at the end of what waits, by the policy. If they would not fit and the kernel has not
+    /// refused anything yet, it is asked first.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn push(
+        &mut self,
+        writer: &mut Writer,
+        sink: &dyn Sink,
+        frames: &Frames,
+        range: Range<usize>,
+        key: Option<crate::protocol::Key>,
+        limits: &Limits,
+        policy: SlowConsumer,
+    ) -> Pushed {
+        if !self.blocked && self.buffered() + range.len() > limits.max_backlog {
+            self.flush_outbox(writer, sink);
+        }
+        let outbox = self.outbox.get_or_insert_with(|| writer.outbox());
+        let pushed = outbox.push(frames, range, key, limits.max_backlog, policy);
+        match pushed {
+            Pushed::Queued => {}
+            Pushed::Dropped(n) => self.dropped += n,
+            Pushed::Overflow => {
+                let SlowConsumer::Close(code) = policy else { return pushed };
+                self.fail(writer, sink, code, "too slow: the backlog is full", Cause::SlowConsumer);
+            }
+        }
+        pushed
+    }
+
+    /// Queues a control frame: at once where nothing waits, otherwise before the messages that wait.
+    pub(crate) fn control(&mut self, writer: &mut Writer, opcode: Opcode, payload: &[u8]) {
+        match &mut self.outbox {
+            None => header::write_frame(&mut writer.cork, opcode, payload),
+            Some(outbox) => {
+                let mut frame = Vec::with_capacity(payload.len() + 2);
+                header::write_frame(&mut frame, opcode, payload);
+                outbox.push_control(frame);
+            }
+        }
+    }
+
+    /// Bytes that are no frames: an HTTP response.
+    pub(crate) fn write_raw(&mut self, writer: &mut Writer, bytes: &[u8]) {
+        if self.outbox.is_none() {
+            writer.cork.extend_from_slice(bytes);
+        } else if let Some(outbox) = &mut self.outbox {
+            outbox.push_raw(bytes.to_vec());
+        }
+    }
+
+    /// Hands what the turn gathered, or what waits, to the kernel.
+    #[inline]
+    pub(crate) fn flush(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+        if self.outbox.is_some() {
+            // Frames were corked before anything waited, or raw bytes were: they never come behind a backlog.
+            debug_assert!(writer.cork.is_empty());
+            if !self.blocked {
+                self.flush_outbox(writer, sink);
+            }
+        } else if !writer.cork.is_empty() {
+            self.flush_cork(writer, sink);
+        }
+    }
+
+    pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+        match sink.write(&writer.cork) {
+            Ok(n) if n == writer.cork.len() => writer.cork.clear(),
+            Ok(n) => {
+                let cork = core::mem::take(&mut writer.cork);
+                self.wait(writer, Frames::new(cork), n, None);
+            }
+            Err(e) => {
+                writer.cork.clear();
+                self.broken = Some(e.kind());
+            }
+        }
+    }
+
+    fn flush_outbox(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+        let Some(outbox) = &mut self.outbox else { return };
+        while !outbox.is_empty() {
+            let mut slices = [std::io::IoSlice::new(&[]); MAX_SLICES];
+            let (mut n, mut asked) = (0, 0);
+            for slice in outbox.slices() {
+                asked += slice.len();
+                slices[n] = slice;
+                n += 1;
+            }
+            match sink.write_vectored(&slices[..n]) {
+                Ok(taken) => {
+                    outbox.advance(taken);
+                    if taken < asked {
+                        self.blocked = true;
+                        self.backlogged = true;
+                        return;
+                    }
+                }
+                Err(e) => {
+                    self.broken = Some(e.kind());
+                    break;
+                }
+            }
+        }
+        if let Some(outbox) = self.outbox.take() {
+            writer.reuse(outbox);
+        }
+    }
+
+    // ---- ending ----
+
+    fn set_end(&mut self, code: CloseCode, reason: &str, cause: Cause) {
+        let cold = self.cold();
+        if cold.end.is_none() {
+            cold.end = Some(End { code, reason: reason.into(), cause, clean: false });
+        }
+    }
+
+    /// Queues a close frame behind everything else.
+    fn send_close(&mut self, writer: &mut Writer, sink: &dyn Sink, code: CloseCode, reason: &str) {
+        let mut payload = Vec::with_capacity(2 + reason.len());
+        close::write_payload(&mut payload, code, reason);
+        if self.outbox.is_none() {
+            self.write(writer, sink, Opcode::Close, &payload);
+        } else if let Some(outbox) = &mut self.outbox {
+            let mut frame = Vec::with_capacity(payload.len() + 2);
+            header::write_frame(&mut frame, Opcode::Close, &payload);
+            outbox.push_raw(frame);
+        }
+    }
+
+    /// Begins the closing handshake. Messages that wait are sent first. False: it has begun already.
+    pub(crate) fn close(
+        &mut self,
+        writer: &mut Writer,
+        sink: &dyn Sink,
+        code: CloseCode,
+        reason: &str,
+        cause: Cause,
+    ) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        self.set_end(code, reason, cause);
+        self.send_close(writer, sink, code, reason);
+        self.phase = Phase::CloseSent;
+        true
+    }
+
+    /// Ends the connection without waiting for the peer's consent (RFC 6455 section 7.1.7): messages that wait are
+    /// given up, the close frame is sent, what still comes is not looked at.
+    pub(crate) fn fail(
+        &mut self,
+        writer: &mut Writer,
+        sink: &dyn Sink,
+        code: CloseCode,
+        reason: &str,
+        cause: Cause,
+    ) {
+        match self.phase {
+            Phase::Open => {
+                self.set_end(code, reason, cause);
+                if let Some(outbox) = &mut self.outbox {
+                    self.dropped += outbox.drop_waiting();
+                    if outbox.is_empty() {
+                        self.outbox = None;
+                    }
+                }
+                self.send_close(writer, sink, code, reason);
+                self.phase = Phase::Failing;
+            }
+            Phase::CloseSent => self.phase = Phase::Failing,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn fail_protocol(&mut self, writer: &mut Writer, sink: &dyn Sink, error: ProtocolError) {
+        let reason = error.to_string();
+        self.fail(writer, sink, error.close_code(), &reason, Cause::Protocol(error));
+    }
+
+    /// The peer's close frame (RFC 6455 section 5.5.1): answered with the same code unless ours is out already.
+    pub(crate) fn peer_closed(&mut self, writer: &mut Writer, sink: &dyn Sink, payload: &[u8]) {
+        let (code, reason) = close::parse(payload).ok().flatten().unwrap_or((CloseCode::NO_STATUS, ""));
+        if self.phase == Phase::Open {
+            self.set_end(code, reason, Cause::Peer);
+            self.send_close(writer, sink, code, "");
+        }
+        if let Some(end) = self.cold.as_mut().and_then(|c| c.end.as_mut()) {
+            end.clean = true;
+        }
+        self.phase = Phase::Ending;
+    }
+
+    /// Ends it here and now.
+    pub(crate) fn die(&mut self, code: CloseCode, cause: Cause) {
+        self.set_end(code, "", cause);
+        self.phase = Phase::Dead;
+    }
+
+    /// The end, for the application; what waits is lost.
+    pub(crate) fn closed(&mut self) -> Closed {
+        let unsent = self.outbox.as_ref().map_or(0, |o| o.messages());
+        let unsent = unsent + core::mem::take(&mut self.dropped);
+        let end = self.cold.as_mut().and_then(|c| c.end.take());
+        match end {
+            Some(e) => {
+                Closed { code: e.code, reason: e.reason.into(), cause: e.cause, was_clean: e.clean, unsent }
+            }
+            None => Closed {
+                code: CloseCode::ABNORMAL,
+                reason: String::new(),
+                cause: Cause::Transport(self.broken.unwrap_or(std::io::ErrorKind::UnexpectedEof)),
+                was_clean: false,
+                unsent,
+            },
+        }
+    }
+
+    /// Gives back what it borrowed from its worker.
+    pub(crate) fn release(&mut self, writer: &mut Writer) {
+        self.decoder.clear(&mut writer.pool);
+        if let Some(outbox) = self.outbox.take() {
+            writer.reuse(outbox);
+        }
+    }
+}

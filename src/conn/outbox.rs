@@ -1,0 +1,436 @@
+//! What waits for a socket that can't take more: pointers and offsets into shared frames, never copies for each
+//! subscriber, never moved.
+//!
+//! ```text
+//!   written
+//!      v
+//!  [ entry 0 ........ ][ control ][ entry 1 ][ entry 2 = several frames of one turn ]
+//!    |frame|frame|frame|
+//! ```
+//! Every entry begins and ends at a frame's boundary. Control frames pass what has not begun to be written. What is
+//! dropped is dropped in whole frames.
+
+use super::SlowConsumer;
+use crate::protocol::{Key, header};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One or more encoded frames, shared by everybody they are for.
+pub type Frames = Arc<Vec<u8>>;
+
+#[derive(Debug)]
+struct Entry {
+    frames: Frames,
+    start: usize,
+    end: usize,
+    control: bool,
+    key: Option<Key>,
+}
+
+impl Entry {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// The backlog of one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queue: VecDeque<Entry>,
+    /// Bytes of the first entry that the kernel has.
+    written: usize,
+    /// Bytes waiting.
+    bytes: usize,
+}
+
+/// What became of a message that was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pushed {
+    /// It waits, and nothing was lost for it.
+    Queued,
+    /// So many messages were given up, by the policy: this one, or older ones.
+    Dropped(u32),
+    /// It did not fit and the policy is to close.
+    Overflow,
+}
+
+/// The most slices handed to one vectored write. A turn rarely has more, and the kernel copies the list.
+pub const MAX_SLICES: usize = 64;
+
+impl Outbox {
+    /// Bytes waiting, frame heads included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Queues whole frames that are in `frames` at `range`, within the limit. `written` bytes of them are already
+    /// with the kernel, which is only possible where nothing else waits.
+    pub fn push(
+        &mut self,
+        frames: &Frames,
+        range: Range<usize>,
+        key: Option<Key>,
+        limit: usize,
+        policy: SlowConsumer,
+    ) -> Pushed {
+        let mut dropped = 0;
+        if let (SlowConsumer::LatestByKey, Some(key)) = (policy, key) {
+            dropped += self.drop_where(|e| e.key == Some(key));
+        }
+        if self.is_empty() || self.bytes + range.len() <= limit {
+            self.append(frames, range, key);
+            return if dropped == 0 { Pushed::Queued } else { Pushed::Dropped(dropped) };
+        }
+        match policy {
+            SlowConsumer::Close(_) => return Pushed::Overflow,
+            SlowConsumer::DropNewest => {
+                // Of several frames, as many as fit.
+                let mut at = range.start;
+                while at < range.end {
+                    let len = header::own_frame_len(&frames[at..range.end]);
+                    if self.bytes + len <= limit && dropped == 0 {
+                        self.append(frames, at..at + len, key);
+                    } else {
+                        dropped += 1;
+                    }
+                    at += len;
+                }
+            }
+            SlowConsumer::DropOldest | SlowConsumer::LatestByKey => {
+                let mut at = range.start;
+                while at < range.end {
+                    let len = header::own_frame_len(&frames[at..range.end]);
+                    while self.bytes + len > limit && self.drop_first() {
+                        dropped += 1;
+                    }
+                    self.append(frames, at..at + len, key);
+                    at += len;
+                }
+            }
+        }
+        Pushed::Dropped(dropped)
+    }
+
+    /// Queues what the kernel did not take of a write: `frames` from its beginning, `written` bytes of which are
+    /// gone. Only where nothing else waits.
+    pub fn push_rest(&mut self, frames: &Frames, range: Range<usize>, written: usize, key: Option<Key>) {
+        debug_assert!(self.is_empty() && written < range.len());
+        self.append(frames, range, key);
+        self.written = written;
+        self.bytes -= written;
+    }
+
+    fn append(&mut self, frames: &Frames, range: Range<usize>, key: Option<Key>) {
+        if range.is_empty() {
+            return;
+        }
+        self.bytes += range.len();
+        if let Some(last) = self.queue.back_mut()
+            && Arc::ptr_eq(&last.frames, frames)
+            && last.end == range.start
+            && !last.control
+            && last.key == key
+        {
+            last.end = range.end;
+            return;
+        }
+        self.queue.push_back(Entry {
+            frames: frames.clone(),
+            start: range.start,
+            end: range.end,
+            control: false,
+            key,
+        });
+    }
+
+    /// Queues a control frame before everything that has not begun to be written, behind other control frames.
+    /// Beyond every limit: it is small, and there is at most one of each kind.
+    pub fn push_control(&mut self, frame: Vec<u8>) {
+        self.cut_first();
+        let begun = usize::from(self.written > 0);
+        let waiting = self.queue.iter().skip(begun).take_while(|e| e.control).count();
+        // RFC 6455 section 5.5.3: of several pings only the latest need be answered. So a flood of pings from a peer
+        // that does not read leaves one pong waiting.
+        if let Some(same) = self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
+            self.bytes = self.bytes - same.len() + frame.len();
+            (same.end, same.frames) = (frame.len(), Arc::new(frame));
+            return;
+        }
+        let at = begun + waiting;
+        self.bytes += frame.len();
+        let end = frame.len();
+        self.queue.insert(at, Entry { frames: Arc::new(frame), start: 0, end, control: true, key: None });
+    }
+
+    /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all.
+    pub fn push_raw(&mut self, bytes: Vec<u8>) {
+        let range = 0..bytes.len();
+        self.append(&Arc::new(bytes), range, None);
+    }
+
+    /// Cuts the first entry behind the frame that has begun to be written.
+    fn cut_first(&mut self) {
+        let Some(first) = self.queue.front_mut().filter(|_| self.written > 0) else { return };
+        let mut boundary = first.start;
+        while boundary - first.start < self.written {
+            boundary += header::own_frame_len(&first.frames[boundary..first.end]);
+        }
+        if boundary < first.end {
+            let rest = Entry {
+                frames: first.frames.clone(),
+                start: boundary,
+                end: first.end,
+                control: false,
+                key: first.key,
+            };
+            first.end = boundary;
+            self.queue.insert(1, rest);
+        }
+    }
+
+    /// Gives up the oldest message that has not begun to be written. False: there is none.
+    fn drop_first(&mut self) -> bool {
+        self.cut_first();
+        let begun = usize::from(self.written > 0);
+        let Some(at) = self.queue.iter().skip(begun).position(|e| !e.control).map(|p| p + begun) else {
+            return false;
+        };
+        let entry = &mut self.queue[at];
+        let len = header::own_frame_len(&entry.frames[entry.start..entry.end]);
+        entry.start += len;
+        self.bytes -= len;
+        if entry.len() == 0 {
+            self.queue.remove(at);
+        }
+        true
+    }
+
+    /// Gives up messages that have not begun to be written; says how many.
+    fn drop_where(&mut self, unwanted: impl Fn(&Entry) -> bool) -> u32 {
+        let mut first = self.written > 0;
+        let (mut dropped, mut freed) = (0, 0);
+        self.queue.retain(|e| {
+            if core::mem::take(&mut first) || e.control || !unwanted(e) {
+                return true;
+            }
+            dropped += frames_in(&e.frames[e.start..e.end]);
+            freed += e.len();
+            false
+        });
+        self.bytes -= freed;
+        dropped
+    }
+
+    /// Gives up every message that has not begun to be written, so that a close frame gets through. Says how many.
+    pub fn drop_waiting(&mut self) -> u32 {
+        self.cut_first();
+        self.drop_where(|_| true)
+    }
+
+    /// How many messages wait, one that has begun to be written included.
+    pub fn messages(&self) -> u32 {
+        self.queue.iter().filter(|e| !e.control).map(|e| frames_in(&e.frames[e.start..e.end])).sum()
+    }
+
+    /// Bytes of memory that the backlog keeps alive beyond its own bytes: a shared buffer lives as long as its last
+    /// reader. At most the first entry has parts that are not counted in [`Outbox::bytes`].
+    pub fn entries(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next bytes to write, in order.
+    pub fn slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
+        let mut skip = self.written;
+        self.queue
+            .iter()
+            .take(MAX_SLICES)
+            .map(move |e| IoSlice::new(&e.frames[e.start + core::mem::take(&mut skip)..e.end]))
+    }
+
+    /// The kernel took so many bytes more.
+    pub fn advance(&mut self, mut n: usize) {
+        self.bytes -= n;
+        while let Some(first) = self.queue.front() {
+            let left = first.len() - self.written;
+            if n < left {
+                self.written += n;
+                return;
+            }
+            n -= left;
+            self.written = 0;
+            self.queue.pop_front();
+        }
+        debug_assert_eq!(n, 0);
+    }
+
+    /// Empties it for its next user.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.queue.shrink_to(8);
+        self.written = 0;
+        self.bytes = 0;
+    }
+}
+
+/// Whole frames in `bytes`.
+fn frames_in(mut bytes: &[u8]) -> u32 {
+    let mut n = 0;
+    while !bytes.is_empty() {
+        bytes = &bytes[header::own_frame_len(bytes)..];
+        n += 1;
+    }
+    n
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{CloseCode, Message, Opcode};
+    use proptest::prelude::*;
+
+    fn frames(payloads: &[&[u8]]) -> Frames {
+        let mut out = Vec::new();
+        for p in payloads {
+            header::write_frame(&mut out, Opcode::Binary, p);
+        }
+        Arc::new(out)
+    }
+
+    fn push(o: &mut Outbox, f: &Frames, limit: usize, policy: SlowConsumer) -> Pushed {
+        o.push(f, 0..f.len(), None, limit, policy)
+    }
+
+    fn contents(o: &Outbox) -> Vec<u8> {
+        o.slices().flat_map(|s| s.to_vec()).collect()
+    }
+
+    const CLOSE: SlowConsumer = SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER);
+
+    #[test]
+    fn an_empty_outbox_takes_a_message_of_any_size_and_a_full_one_none() {
+        let mut o = Outbox::default();
+        let big = frames(&[&[1; 100]]);
+        assert_eq!(push(&mut o, &big, 10, CLOSE), Pushed::Queued);
+        assert_eq!(push(&mut o, &big, 10, CLOSE), Pushed::Overflow);
+        assert_eq!(o.bytes(), 102);
+        o.advance(102);
+        assert!(o.is_empty());
+    }
+
+    #[test]
+    fn drop_newest_keeps_what_waits_and_drop_oldest_what_comes() {
+        let first = frames(&[b"one", b"two"]);
+        let more = frames(&[b"three", b"four"]);
+        let mut o = Outbox::default();
+        let _ = push(&mut o, &first, 20, SlowConsumer::DropNewest);
+        assert_eq!(push(&mut o, &more, 20, SlowConsumer::DropNewest), Pushed::Dropped(1));
+        assert_eq!(contents(&o), frames(&[b"one", b"two", b"three"])[..]);
+
+        let mut o = Outbox::default();
+        let _ = push(&mut o, &first, 20, SlowConsumer::DropOldest);
+        assert_eq!(push(&mut o, &more, 20, SlowConsumer::DropOldest), Pushed::Dropped(1));
+        assert_eq!(contents(&o), frames(&[b"two", b"three", b"four"])[..]);
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_is_never_dropped_and_control_frames_wait_behind_it_alone() {
+        let mut o = Outbox::default();
+        let f = frames(&[b"first", b"second"]);
+        let _ = push(&mut o, &f, 100, CLOSE);
+        o.advance(3);
+        let ping = frames(&[b"!"]).to_vec();
+        o.push_control(ping);
+        let mut expected = f[3..7].to_vec();
+        expected.extend_from_slice(&frames(&[b"!", b"second"]));
+        assert_eq!(contents(&o), expected);
+        assert_eq!(o.drop_waiting(), 1);
+        expected.truncate(4 + 3);
+        assert_eq!(contents(&o), expected);
+        assert_eq!(o.bytes(), expected.len());
+    }
+
+    #[test]
+    fn the_latest_of_a_key_replaces_the_one_that_waits() {
+        let mut o = Outbox::default();
+        let key = |k: &str| Message::text("").with_key(k).key();
+        let (a, b, c) = (frames(&[b"EUR 1"]), frames(&[b"USD 1"]), frames(&[b"EUR 2"]));
+        let policy = SlowConsumer::LatestByKey;
+        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 100, policy), Pushed::Queued);
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 100, policy), Pushed::Queued);
+        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 100, policy), Pushed::Dropped(1));
+        assert_eq!(contents(&o), frames(&[b"USD 1", b"EUR 2"])[..]);
+        // Once it is being written it stays.
+        o.advance(1);
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 100, policy), Pushed::Queued);
+        assert_eq!(o.messages(), 3);
+    }
+
+    #[test]
+    fn what_is_shared_is_not_copied() {
+        let mut o = Outbox::default();
+        let f = frames(&[&[5; 1000], &[6; 1000]]);
+        let _ = push(&mut o, &f, 10_000, CLOSE);
+        assert_eq!(o.slices().next().unwrap().as_ptr(), f.as_ptr());
+        assert_eq!(Arc::strong_count(&f), 2);
+        o.clear();
+        assert_eq!(Arc::strong_count(&f), 1);
+    }
+
+    proptest! {
+        /// Whatever is pushed, dropped and written in whatever steps: what leaves is whole frames, in order, each
+        /// pushed once, control frames all of them.
+        #[test]
+        fn only_whole_frames_leave(steps in prop::collection::vec((0u8..4, 1usize..40), 1..80), policy in 0..3) {
+            let policy = [SlowConsumer::DropNewest, SlowConsumer::DropOldest, SlowConsumer::LatestByKey][policy];
+            let mut o = Outbox::default();
+            let (mut sent, mut n, mut controls) = (Vec::new(), 0u8, 0);
+            for (what, size) in steps {
+                match what {
+                    0 => {
+                        n += 1;
+                        let f = frames(&[&vec![n; size], &vec![n; size / 2]]);
+                        let key = Message::text("").with_key(&(size % 3).to_string()).key();
+                        prop_assert_ne!(o.push(&f, 0..f.len(), key, 100, policy), Pushed::Overflow);
+                    }
+                    1 => {
+                        controls = controls + 1 & 0x7F;
+                        let mut f = Vec::new();
+                        header::write_frame(&mut f, Opcode::Pong, &[controls]);
+                        o.push_control(f);
+                    }
+                    _ => {
+                        let all = contents(&o);
+                        let k = size.min(all.len());
+                        sent.extend_from_slice(&all[..k]);
+                        o.advance(k);
+                    }
+                }
+                prop_assert_eq!(o.bytes(), contents(&o).len());
+            }
+            sent.extend_from_slice(&contents(&o));
+            let (mut at, mut last, mut seen) = (0, 0, 0);
+            while at < sent.len() {
+                let len = header::own_frame_len(&sent[at..]);
+                let frame = &sent[at..at + len];
+                if frame[0] == 0x8A {
+                    prop_assert!(frame[2] > seen);
+                    seen = frame[2];
+                } else {
+                    let id = frame.get(2).copied().unwrap_or(last);
+                    prop_assert!(id >= last && frame[2..].iter().all(|b| *b == id));
+                    last = id;
+                }
+                at += len;
+            }
+            prop_assert_eq!((at, seen), (sent.len(), controls));
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a worker lends to the connection it is busy with: the cork, in which one turn's frames are gathered for one
+//! write, and spare outboxes and buffers.
+
+use super::Outbox;
+use crate::protocol::buffer::BufferPool;
+use std::io::{self, IoSlice};
+
+/// Where bytes go: a socket that does not block. Taking nothing (`Ok(0)`) means that it would block.
+pub(crate) trait Sink {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// A payload of at least this many bytes is written from where it is, if nothing follows it in this turn; below, the
+/// copy is cheaper than the longer list that the kernel then has to walk.
+const MIN_WRITE_THROUGH: usize = 4 << 10;
+
+/// The cork is written out when it holds this much, so that a handler that sends without end holds no memory.
+const MAX_CORK: usize = 256 << 10;
+
+/// Outboxes kept for later: a fan-out to slow subscribers allocates none.
+const MAX_OUTBOXES: usize = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) cork: Vec<u8>,
+    pub(crate) pool: BufferPool,
+    outboxes: Vec<Box<Outbox>>,
+    /// More of what this turn received is to be decoded: what is sent now can be joined with what follows.
+    pub(crate) more_input: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(pool_bytes: usize) -> Self {
+        Self { cork: Vec::new(), pool: BufferPool::new(pool_bytes), outboxes: Vec::new(), more_input: false }
+    }
+
+    /// Whether a payload of this length is to be copied into the cork.
+    #[inline]
+    pub(crate) fn gathers(&self, len: usize) -> bool {
+        len < MIN_WRITE_THROUGH || self.more_input && self.cork.len() + len <= MAX_CORK
+    }
+
+    /// Whether the cork should be written out before anything else is gathered.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.cork.len() > MAX_CORK
+    }
+
+    /// An empty outbox.
+    pub(crate) fn outbox(&mut self) -> Box<Outbox> {
+        self.outboxes.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn reuse(&mut self, mut outbox: Box<Outbox>) {
+        if self.outboxes.len() < MAX_OUTBOXES {
+            outbox.clear();
+            self.outboxes.push(outbox);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What other threads ask of a worker. All of it is in this enum: nothing else crosses threads.
+
+use super::{Accept, AnyState, ConnInfo, ErasedAccept};
+use crate::conn::{ConnId, Frames};
+use crate::hub::{Delivery, Publication};
+use crate::http::{Peer, Response};
+use crate::net::Stream;
+use crate::protocol::{CloseCode, Key};
+use crossbeam_channel::Sender;
+use std::time::Instant;
+
+pub(crate) enum Command {
+    /// A socket that another worker accepted, or a program handed over.
+    Adopt(Box<Adopt>),
+    /// The answer to an upgrade that is decided later.
+    Decide(ConnId, Decision),
+    /// One message for one connection.
+    Send(ConnId, Frames, Option<Key>),
+    Ping(ConnId, Vec<u8>),
+    Close(ConnId, CloseCode, Box<str>),
+    Terminate(ConnId),
+    Pause(ConnId, bool),
+    Subscribe(ConnId, Box<str>),
+    Unsubscribe(ConnId, Box<str>),
+    /// Messages whose topics have their home here.
+    Publish(Vec<Publication>),
+    /// The same for one, from outside.
+    PublishOne(Publication),
+    /// A run from its home.
+    Deliver(Delivery),
+    /// One message for every connection of a route.
+    Broadcast(u16, Frames),
+    /// How many of this worker's connections listen to a topic.
+    CountSubscribers(Box<str>, Sender<usize>),
+    /// The open connections of a route.
+    List(u16, Sender<Vec<ConnInfo>>),
+    /// Close every connection with this code, and end when all are gone or the time has come.
+    Shutdown { code: CloseCode, deadline: Instant },
+}
+
+pub(crate) struct Adopt {
+    pub(crate) stream: Stream,
+    pub(crate) peer: Peer,
+    /// What was read from it already.
+    pub(crate) received: Vec<u8>,
+    /// The handshake is over: route, state, subprotocol.
+    pub(crate) open: Option<(u16, AnyState, Option<Box<str>>)>,
+    /// Whether the descriptor may have copies elsewhere, so that closing ours does not end its registration.
+    pub(crate) foreign: bool,
+}
+
+pub(crate) enum Decision {
+    Accept(ErasedAccept),
+    Refuse(Response),
+}
+
+impl Decision {
+    pub(crate) fn from_accept<S: Send + 'static>(accept: Accept<S>) -> Self {
+        Self::Accept(accept.into())
+    }
+}

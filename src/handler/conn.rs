@@ -1,0 +1,273 @@
+//! What a callback is given: the connection, borrowed for as long as the callback runs.
+
+use super::{Handle, Route};
+use crate::Message;
+use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState, Refused, Sent, Sink, Writer};
+use crate::http::{Params, Peer};
+use crate::hub::{Hub, SubscribeError};
+use crate::metrics::Counters;
+use crate::protocol::{CloseCode, Opcode};
+use crossbeam_utils::CachePadded;
+use std::sync::Arc;
+
+/// What a worker brings to every callback.
+pub(crate) struct Turn {
+    pub(crate) writer: Writer,
+    pub(crate) hub: Hub,
+    /// Counts the turns of the loop, from 1.
+    pub(crate) number: u32,
+    pub(crate) handle: Handle,
+    pub(crate) worker: usize,
+    /// Connections of this worker that can be read again although the kernel reports nothing new.
+    pub(crate) resumed: Vec<u32>,
+    pub(crate) counters: Arc<[CachePadded<Counters>]>,
+}
+
+impl Turn {
+    #[inline]
+    pub(crate) fn count(&self) -> &Counters {
+        &self.counters[self.worker]
+    }
+}
+
+/// All that one connection's callback touches.
+pub(crate) struct Context<'a> {
+    pub(crate) conn: &'a mut Connection,
+    pub(crate) turn: &'a mut Turn,
+    pub(crate) sink: &'a dyn Sink,
+    pub(crate) route: &'a Route,
+}
+
+impl Context<'_> {
+    /// Puts what the turn's log has for this connection into its backlog, so that what is sent now follows it.
+    fn catch_up(&mut self) {
+        let Turn { writer, hub, number, .. } = &mut *self.turn;
+        let slot = self.conn.id.slot() as u32;
+        if !hub.index.has_subscriptions(slot) {
+            return;
+        }
+        let from = self.conn.position(*number);
+        if !writer.cork.is_empty() {
+            self.conn.flush_cork(writer, self.sink);
+        }
+        let (index, position) = (&hub.index, hub.log.position());
+        for run in hub.log.runs_mut() {
+            if !index.listens_to(slot, run.topic) {
+                continue;
+            }
+            let ranges: Vec<_> = run.part(self.conn.id, from).collect();
+            let frames = run.share();
+            for range in ranges {
+                let (limits, policy) = (&self.route.limits, self.route.slow_consumer);
+                let _ = self.conn.push(writer, self.sink, &frames, range, run.key, limits, policy);
+            }
+        }
+        self.conn.catch_up(*number, position);
+    }
+
+    #[inline]
+    fn send<'m>(&mut self, message: Message<'m>) -> Result<Sent, Refused<'m>> {
+        if !self.turn.hub.log.is_empty() {
+            self.catch_up();
+        }
+        let writer = &mut self.turn.writer;
+        let sent =
+            self.conn.send(writer, self.sink, &self.route.limits, self.route.slow_consumer, message)?;
+        if writer.is_full() {
+            self.conn.flush_cork(writer, self.sink);
+        }
+        self.turn.count().messages_out.add(1);
+        Ok(sent)
+    }
+}
+
+/// A connection, in a callback of its [`Handler`](super::Handler).
+///
+/// Everything said here happens on the worker that owns the connection. To reach a connection from elsewhere, keep
+/// its [`Conn::id`] and use the [`Handle`].
+pub struct Conn<'a, S> {
+    context: Context<'a>,
+    state: &'a mut S,
+}
+
+impl<'a, S> Conn<'a, S> {
+    #[inline]
+    pub(crate) fn new(context: Context<'a>, state: &'a mut S) -> Self {
+        Self { context, state }
+    }
+
+    /// The connection's name, for the [`Handle`].
+    #[inline]
+    pub fn id(&self) -> ConnId {
+        self.context.conn.id
+    }
+
+    /// What the application keeps for this connection.
+    #[inline]
+    pub fn state(&self) -> &S {
+        self.state
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn state_mut(&mut self) -> &mut S {
+        self.state
+    }
+
+    /// Sends a message to this connection. What a turn sends leaves in one write, when the callbacks of what was
+    /// received together have returned; a large payload may leave at once.
+    ///
+    /// # Errors
+    /// The connection is closing, or its backlog is full ([`Limits::max_backlog`](crate::Limits::max_backlog)); the
+    /// message comes back with the error.
+    #[inline]
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Sent, Refused<'m>> {
+        self.context.send(message.into())
+    }
+
+    /// Begins the closing handshake. Messages sent before are delivered first; messages that still come in are not
+    /// given to the handler any more. A code that may not be on the wire (1005, 1006 …) is sent as a close frame
+    /// without a code; a reason of more than 123 bytes is cut. Closing twice does nothing.
+    pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) {
+        let Context { conn, turn, sink, .. } = &mut self.context;
+        conn.close(&mut turn.writer, *sink, code.into(), reason, Cause::Application);
+    }
+
+    /// Ends the connection at once, without a close frame: the peer sees 1006.
+    pub fn terminate(&mut self) {
+        self.context.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
+    }
+
+    /// Open, closing or closed; as in the browser.
+    pub fn ready_state(&self) -> ReadyState {
+        self.context.conn.ready_state()
+    }
+
+    /// Bytes of messages sent and not yet handed to the kernel, with the 2 to 10 bytes of each frame's head. Zero
+    /// means that a message sent now waits for nothing.
+    #[inline]
+    pub fn buffered_amount(&self) -> usize {
+        self.context.conn.buffered() + self.context.turn.writer.cork.len()
+    }
+
+    /// Reads nothing more from this connection, not even what has been received together with the current message,
+    /// until [`Conn::resume`]. TCP then makes the peer wait. Pings aren't answered meanwhile, and pongs aren't seen:
+    /// a connection that stays paused beyond the pong deadline is not ended for that.
+    pub fn pause(&mut self) {
+        self.context.conn.paused = true;
+    }
+
+    /// Reads again.
+    pub fn resume(&mut self) {
+        if core::mem::take(&mut self.context.conn.paused) {
+            let slot = self.context.conn.id.slot() as u32;
+            self.context.turn.resumed.push(slot);
+        }
+    }
+
+    /// Whether reading is paused.
+    pub fn is_paused(&self) -> bool {
+        self.context.conn.paused
+    }
+
+    /// Sends a ping; a payload of more than 125 bytes is cut. The server pings by itself
+    /// ([`Limits::ping_interval`](crate::Limits::ping_interval)).
+    pub fn ping(&mut self, payload: &[u8]) {
+        if self.context.conn.phase == Phase::Open {
+            let payload = &payload[..payload.len().min(125)];
+            self.context.conn.control(&mut self.context.turn.writer, Opcode::Ping, payload);
+        }
+    }
+
+    /// The address of the peer.
+    pub fn peer(&self) -> &Peer {
+        &self.context.conn.peer
+    }
+
+    /// The subprotocol that was chosen.
+    pub fn protocol(&self) -> Option<&str> {
+        self.context.conn.cold.as_ref()?.protocol.as_deref()
+    }
+
+    /// The parameters of the route: `room` in `/chat/:room`.
+    pub fn params(&self) -> Option<&Params> {
+        self.context.conn.cold.as_ref().map(|c| &c.params)
+    }
+
+    /// One parameter of the route.
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params()?.get(name)
+    }
+
+    /// The pattern of the route that this connection came in by, such as `/chat/:room`.
+    pub fn route(&self) -> &str {
+        &self.context.route.pattern
+    }
+
+    /// Listens to a topic: what is published to it from now on is sent to this connection. Says whether that is new.
+    ///
+    /// # Errors
+    /// The name can't be a topic's, the connection has too many subscriptions, or it is closing.
+    pub fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
+        let Context { conn, turn, .. } = &self.context;
+        if conn.phase != Phase::Open {
+            return Err(SubscribeError::Closed);
+        }
+        // What this turn published before is not for a subscriber that comes after it.
+        let log = (turn.number, turn.hub.log.position());
+        if log.1 > 0 {
+            self.context.catch_up();
+        }
+        let Context { conn, turn, route, .. } = &mut self.context;
+        let new = turn.hub.index.subscribe(conn.id.slot() as u32, topic, route.limits.max_subscriptions)?;
+        if new && log.1 > 0 {
+            conn.catch_up(log.0, log.1);
+        }
+        Ok(new)
+    }
+
+    /// Listens no more. Says whether it did. What was published before is still sent.
+    pub fn unsubscribe(&mut self, topic: &str) -> bool {
+        if !self.context.turn.hub.log.is_empty() {
+            self.context.catch_up();
+        }
+        let slot = self.context.conn.id.slot() as u32;
+        self.context.turn.hub.index.unsubscribe(slot, topic)
+    }
+
+    /// Whether this connection listens to a topic.
+    pub fn is_subscribed(&self, topic: &str) -> bool {
+        self.context.turn.hub.index.is_subscribed(self.context.conn.id.slot() as u32, topic)
+    }
+
+    /// The topics that this connection listens to, in no order.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.context.turn.hub.index.topics_of(self.context.conn.id.slot() as u32)
+    }
+
+    /// Publishes to everybody else who listens to the topic, on all workers. The publisher need not listen itself.
+    /// A name that can't be a topic's reaches nobody.
+    #[inline]
+    pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
+        let id = self.id();
+        self.context.turn.hub.publish(topic, message.into(), Some(id));
+    }
+
+    /// Publishes to everybody who listens to the topic, this connection included if it does.
+    #[inline]
+    pub fn publish_all<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
+        self.context.turn.hub.publish(topic, message.into(), None);
+    }
+
+    /// The way to the server and to other connections, for any thread.
+    pub fn handle(&self) -> &Handle {
+        &self.context.turn.handle
+    }
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Conn<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conn").field("id", &self.id()).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+

@@ -1,0 +1,77 @@
+//! Handlers of different types behind one: the worker knows neither the handler's type nor its state's.
+
+use super::accept::{AcceptKind, Pending};
+use super::{Conn, Context, Handle, Handler, Refuse};
+use crate::Message;
+use crate::conn::{Closed, ConnId};
+use crate::http::{Request, Response};
+use core::any::Any;
+use core::time::Duration;
+
+/// A connection's state. A box of `()` allocates nothing.
+pub(crate) type AnyState = Box<dyn Any + Send>;
+
+/// An [`Accept`](super::Accept) of unknown type.
+pub(crate) enum ErasedAccept {
+    Now { state: AnyState, protocol: Option<Box<str>>, response: Response },
+    Later { timeout: Duration, start: Box<dyn FnOnce(Handle, ConnId) + Send> },
+}
+
+/// What can happen to an open connection, for one virtual call.
+pub(crate) enum Event<'a> {
+    Open,
+    Message(Message<'a>),
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    Drain,
+    Dropped(u32),
+    Close(&'a Closed),
+}
+
+pub(crate) trait Erased: Send + Sync {
+    fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse>;
+    fn event(&self, context: Context<'_>, state: &mut AnyState, event: Event<'_>);
+    /// Whether a state handed over from outside is this handler's.
+    fn takes(&self, state: &AnyState) -> bool;
+}
+
+impl<S: Send + 'static> From<super::Accept<S>> for ErasedAccept {
+    fn from(accept: super::Accept<S>) -> Self {
+        match accept.0 {
+            AcceptKind::Now { state, protocol, response } => {
+                Self::Now { state: Box::new(state), protocol, response }
+            }
+            AcceptKind::Later { timeout, start } => {
+                Self::Later { timeout, start: Box::new(move |handle, id| start(Pending::new(handle, id))) }
+            }
+        }
+    }
+}
+
+impl<H: Handler> Erased for H {
+    fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse> {
+        Handler::upgrade(self, request).map(ErasedAccept::from)
+    }
+
+    #[inline]
+    fn event(&self, context: Context<'_>, state: &mut AnyState, event: Event<'_>) {
+        // Only this handler's own `upgrade`, or an adoption checked by `takes`, puts a state there.
+        let Some(state) = state.downcast_mut::<H::State>() else {
+            unreachable!("a state of another handler's");
+        };
+        let conn = &mut Conn::new(context, state);
+        match event {
+            Event::Message(message) => self.message(conn, message),
+            Event::Open => self.open(conn),
+            Event::Ping(payload) => self.ping(conn, payload),
+            Event::Pong(payload) => self.pong(conn, payload),
+            Event::Drain => self.drain(conn),
+            Event::Dropped(messages) => self.dropped(conn, messages),
+            Event::Close(end) => self.close(conn, end),
+        }
+    }
+
+    fn takes(&self, state: &AnyState) -> bool {
+        state.is::<H::State>()
+    }
+}

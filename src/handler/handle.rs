@@ -1,0 +1,350 @@
+//! The way to a running server from any thread.
+
+use super::{Adopt, Command, Decision, Route};
+use crate::Message;
+use crate::conn::{ConnId, Frames, ReadyState};
+use crate::http::Peer;
+use crate::hub::mailbox::{Mailbox, Refused};
+use crate::hub::{Publication, home_of, topic};
+use crate::metrics::{Counters, Stats};
+use crate::net::Stream;
+use crate::protocol::{CloseCode, header};
+use core::fmt;
+use core::time::Duration;
+use crossbeam_utils::CachePadded;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// What every thread of a server knows.
+pub(crate) struct Shared {
+    pub(crate) workers: Vec<WorkerShared>,
+    pub(crate) routes: Arc<[Route]>,
+    pub(crate) counters: Arc<[CachePadded<Counters>]>,
+}
+
+pub(crate) struct WorkerShared {
+    pub(crate) mailbox: Mailbox<Command>,
+    /// Sockets placed there: counted by whoever places one, so that a burst does not all go to one worker.
+    pub(crate) load: CachePadded<AtomicUsize>,
+}
+
+/// Publishes, sends, closes and asks, from any thread. Cheap to clone. What it says is put into a worker's mailbox
+/// and done in order; nothing here waits for a socket, and only the questions wait for an answer.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Why a handle could not pass something on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// As many commands wait for that worker as may ([`Builder::mailbox`](crate::Builder::mailbox)). The call did
+    /// nothing; try again in a while.
+    Full,
+    /// The server has ended.
+    Ended,
+    /// The topic's name is none.
+    Topic(crate::InvalidTopic),
+    /// There is no such route.
+    NoRoute {
+        /// The pattern that was asked for.
+        pattern: String,
+    },
+    /// The state handed over is not of the type that the route's handler keeps.
+    WrongState,
+    /// No answer came in time: a worker is busy or stuck in a handler.
+    Timeout,
+    /// The socket can't be used.
+    Socket(std::io::ErrorKind),
+}
+
+impl fmt::Display for HandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the worker's mailbox is full: publish slower, or raise its limit"),
+            Self::Ended => f.write_str("the server has ended"),
+            Self::Topic(e) => e.fmt(f),
+            Self::NoRoute { pattern } => write!(f, "there is no WebSocket route {pattern:?}"),
+            Self::WrongState => f.write_str("the state is not of the type that the route's handler keeps"),
+            Self::Timeout => f.write_str("a worker did not answer in time: is a handler stuck?"),
+            Self::Socket(kind) => write!(f, "the socket can't be used: {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for HandleError {}
+
+/// What is told of a connection in a list.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnInfo {
+    /// Its name.
+    pub id: ConnId,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Open or closing.
+    pub ready_state: ReadyState,
+    /// Bytes that wait for it.
+    pub buffered_amount: usize,
+    /// The subprotocol that was chosen.
+    pub protocol: Option<String>,
+    /// The topics that it listens to.
+    pub topics: Vec<String>,
+}
+
+/// How long a question waits for a worker.
+const ANSWER: Duration = Duration::from_secs(5);
+
+fn encode(message: Message<'_>) -> Frames {
+    let mut frames = Vec::with_capacity(message.len() + 10);
+    header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
+    Frames::new(frames)
+}
+
+impl Handle {
+    pub(crate) fn command(&self, id: ConnId, command: Command, always: bool) -> Result<(), HandleError> {
+        self.command_worker(id.worker(), command, always)
+    }
+
+    pub(crate) fn command_worker(
+        &self,
+        worker: usize,
+        command: Command,
+        always: bool,
+    ) -> Result<(), HandleError> {
+        let worker = self.shared.workers.get(worker).ok_or(HandleError::Ended)?;
+        let sent = if always { worker.mailbox.send_always(command) } else { worker.mailbox.send(command) };
+        sent.map_err(|e| match e {
+            Refused::Full(_) => HandleError::Full,
+            Refused::Closed(_) => HandleError::Ended,
+        })
+    }
+
+    fn every_worker(&self, mut command: impl FnMut() -> Command, always: bool) -> Result<(), HandleError> {
+        (0..self.shared.workers.len()).try_for_each(|w| self.command_worker(w, command(), always))
+    }
+
+    pub(crate) fn decide(&self, id: ConnId, decision: Decision) {
+        let _ = self.command(id, Command::Decide(id, decision), true); // with the server the client has gone too
+    }
+
+    fn route(&self, pattern: &str) -> Result<u16, HandleError> {
+        let found = self.shared.routes.iter().position(|r| r.pattern == pattern);
+        found.map(|r| r as u16).ok_or_else(|| HandleError::NoRoute { pattern: pattern.to_owned() })
+    }
+
+    /// Publishes to everybody who listens to the topic. Messages of one thread to one topic keep their order, and
+    /// every subscriber sees a topic's messages in the same order.
+    ///
+    /// # Errors
+    /// The topic's name is none, or the worker that orders it has a full mailbox: then nothing was published.
+    pub fn publish<'m>(&self, topic: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
+        self.publish_except(topic, message, None)
+    }
+
+    /// Publishes to everybody who listens but this connection.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub fn publish_except<'m>(
+        &self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        except: impl Into<Option<ConnId>>,
+    ) -> Result<(), HandleError> {
+        topic::check(topic).map_err(HandleError::Topic)?;
+        let publication = Publication::new(topic, message.into(), except.into());
+        let home = home_of(topic, self.shared.workers.len());
+        self.command_worker(home, Command::PublishOne(publication), false)
+    }
+
+    /// Sends to every open connection of a route, given by its pattern (`"/chat/:room"`).
+    ///
+    /// # Errors
+    /// There is no such route, or a mailbox is full: then some workers may have sent it and others not.
+    pub fn broadcast<'m>(&self, route: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
+        let route = self.route(route)?;
+        let frames = encode(message.into());
+        self.every_worker(|| Command::Broadcast(route, frames.clone()), false)
+    }
+
+    /// Sends to one connection. Messages of one thread to one connection keep their order. For a connection that has
+    /// gone this does nothing: the slot's next tenant has another name.
+    ///
+    /// # Errors
+    /// The mailbox is full or the server has ended.
+    pub fn send<'m>(&self, id: ConnId, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
+        let message = message.into();
+        self.command(id, Command::Send(id, encode(message), message.key()), false)
+    }
+
+    /// Begins the closing handshake; see [`Conn::close`](super::Conn::close).
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub fn close(&self, id: ConnId, code: impl Into<CloseCode>, reason: &str) -> Result<(), HandleError> {
+        self.command(id, Command::Close(id, code.into(), reason.into()), false)
+    }
+
+    /// Ends a connection at once, without a close frame.
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub fn terminate(&self, id: ConnId) -> Result<(), HandleError> {
+        self.command(id, Command::Terminate(id), false)
+    }
+
+    /// Sends a ping; a payload of more than 125 bytes is cut.
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub fn ping(&self, id: ConnId, payload: &[u8]) -> Result<(), HandleError> {
+        self.command(id, Command::Ping(id, payload[..payload.len().min(125)].to_vec()), false)
+    }
+
+    /// Reads nothing more from a connection.
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub fn pause(&self, id: ConnId) -> Result<(), HandleError> {
+        self.command(id, Command::Pause(id, true), false)
+    }
+
+    /// Reads again.
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub fn resume(&self, id: ConnId) -> Result<(), HandleError> {
+        self.command(id, Command::Pause(id, false), false)
+    }
+
+    /// Makes a connection listen to a topic. Nothing happens where the connection has gone or has too many
+    /// subscriptions.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub fn subscribe(&self, id: ConnId, topic: &str) -> Result<(), HandleError> {
+        topic::check(topic).map_err(HandleError::Topic)?;
+        self.command(id, Command::Subscribe(id, topic.into()), false)
+    }
+
+    /// Makes a connection listen no more.
+    ///
+    /// # Errors
+    /// As [`Handle::send`].
+    pub fn unsubscribe(&self, id: ConnId, topic: &str) -> Result<(), HandleError> {
+        self.command(id, Command::Unsubscribe(id, topic.into()), false)
+    }
+
+    /// What the server has counted: open connections, messages, failures.
+    pub fn stats(&self) -> Stats {
+        Stats::sum(&self.shared.counters)
+    }
+
+    /// WebSockets that are open now, on all routes.
+    pub fn open_connections(&self) -> usize {
+        self.stats().open as usize
+    }
+
+    /// How many connections listen to a topic. Asks every worker.
+    ///
+    /// # Errors
+    /// A worker did not answer within 5 s, or the server has ended. Never call it from a handler: the worker would
+    /// wait for itself.
+    pub fn subscribers(&self, topic: &str) -> Result<usize, HandleError> {
+        let (tx, rx) = crossbeam_channel::unbounded();
+        self.every_worker(|| Command::CountSubscribers(topic.into(), tx.clone()), false)?;
+        drop(tx);
+        self.answers(&rx).map(|counts| counts.into_iter().sum())
+    }
+
+    /// The open connections of a route, given by its pattern. Asks every worker.
+    ///
+    /// # Errors
+    /// As [`Handle::subscribers`], and there is no such route.
+    pub fn connections(&self, route: &str) -> Result<Vec<ConnInfo>, HandleError> {
+        let route = self.route(route)?;
+        let (tx, rx) = crossbeam_channel::unbounded();
+        self.every_worker(|| Command::List(route, tx.clone()), false)?;
+        drop(tx);
+        self.answers(&rx).map(|lists| lists.into_iter().flatten().collect())
+    }
+
+    fn answers<T>(&self, answers: &crossbeam_channel::Receiver<T>) -> Result<Vec<T>, HandleError> {
+        let deadline = Instant::now() + ANSWER;
+        let answer = |_| answers.recv_deadline(deadline).map_err(|_| HandleError::Timeout);
+        (0..self.shared.workers.len()).map(answer).collect()
+    }
+
+    /// Ends the server: no new connections, a close frame with 1001 to every client, and the end of the workers when
+    /// all have answered or `deadline` has passed. [`Server::run`](crate::Server::run) returns then. Calling it again
+    /// may only bring the end forward.
+    pub fn shutdown(&self, deadline: Duration) {
+        let deadline = Instant::now() + deadline;
+        let code = CloseCode::GOING_AWAY;
+        for worker in 0..self.shared.workers.len() {
+            let _ = self.command_worker(worker, Command::Shutdown { code, deadline }, true); // ended already
+        }
+    }
+
+    /// Takes over a socket that another program, or another part of this one, has accepted, together with what was
+    /// already read from it: from here on this server speaks HTTP on it, opening handshake first. What `ws` calls
+    /// `noServer`.
+    ///
+    /// # Errors
+    /// The socket can't be used, the mailbox is full, or the server has ended.
+    pub fn adopt(&self, socket: impl Into<OwnedFd>, received: Vec<u8>) -> Result<(), HandleError> {
+        self.hand_over(socket.into(), received, None)
+    }
+
+    /// The same for a socket whose opening handshake the host program has answered itself: with 101, the
+    /// [`accept_key`](crate::protocol::handshake::accept_key) and perhaps a subprotocol. `state` is of the type that
+    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is.
+    ///
+    /// # Errors
+    /// As [`Handle::adopt`], and there is no such route, or the state is not of its type.
+    pub fn adopt_open<S: Send + 'static>(
+        &self,
+        socket: impl Into<OwnedFd>,
+        received: Vec<u8>,
+        route: &str,
+        state: S,
+        protocol: Option<&str>,
+    ) -> Result<(), HandleError> {
+        let index = self.route(route)?;
+        let state: super::AnyState = Box::new(state);
+        if !self.shared.routes[usize::from(index)].handler.takes(&state) {
+            return Err(HandleError::WrongState);
+        }
+        self.hand_over(socket.into(), received, Some((index, state, protocol.map(Into::into))))
+    }
+
+    fn hand_over(
+        &self,
+        fd: OwnedFd,
+        received: Vec<u8>,
+        open: Option<(u16, super::AnyState, Option<Box<str>>)>,
+    ) -> Result<(), HandleError> {
+        let socket = socket2::Socket::from(fd);
+        let peer = socket.peer_addr().map_err(|e| HandleError::Socket(e.kind()))?;
+        let peer = peer.as_socket().map_or(Peer::Unix, Peer::Ip);
+        let stream = Stream::adopt(socket.into()).map_err(|e| HandleError::Socket(e.kind()))?;
+        let adopt = Adopt { stream, peer, received, open, foreign: true };
+        self.command_worker(self.least_loaded(), Command::Adopt(Box::new(adopt)), false)
+    }
+
+    /// The worker with the fewest sockets.
+    pub(crate) fn least_loaded(&self) -> usize {
+        let load = |w: &usize| self.shared.workers[*w].load.load(Ordering::Relaxed);
+        (0..self.shared.workers.len()).min_by_key(load).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("workers", &self.shared.workers.len()).finish_non_exhaustive()
+    }
+}

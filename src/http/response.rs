@@ -1,0 +1,294 @@
+//! A response: status, headers, body. What frames it on the wire (Content-Length, Connection, Date) is the server's to
+//! write, so a handler can't contradict the bytes that follow.
+//!
+//! No header can smuggle a line in. [`Response::header`] is for a program's own words and can't fail: in a value each
+//! forbidden byte becomes a space (RFC 9110, section 5.5 offers that), in a name a hyphen. [`Response::try_header`] is
+//! for names and values from elsewhere and refuses what it would have to change.
+
+use core::fmt;
+use std::io::Write;
+
+pub use super::body::Body;
+use super::fields::is_token;
+use super::reason;
+
+/// The headers the server writes itself. From a handler they are ignored or refused.
+const RESERVED: [&str; 4] = ["Content-Length", "Transfer-Encoding", "Connection", "Date"];
+
+/// A response that is being made or about to be sent.
+#[derive(Debug)]
+pub struct Response {
+    status: u16,
+    /// As on the wire: `name: value CR LF` each.
+    headers: Vec<u8>,
+    body: Body,
+}
+
+/// A header that can't be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidHeader {
+    /// The name isn't a token.
+    Name,
+    /// The value contains a CR, LF or another control character.
+    Value,
+    /// The server writes this header itself.
+    Reserved,
+}
+
+impl fmt::Display for InvalidHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "the name of the header is not a token",
+            Self::Value => "the value of the header contains a control character",
+            Self::Reserved => "the server writes this header itself",
+        })
+    }
+}
+
+impl core::error::Error for InvalidHeader {}
+
+impl Response {
+    /// A response without headers and body. A status that isn't three digits from 100 on becomes 500.
+    #[must_use]
+    pub const fn new(status: u16) -> Self {
+        let status = if matches!(status, 100..=999) { status } else { 500 };
+        Self { status, headers: Vec::new(), body: Body::Empty }
+    }
+
+    /// Adds a header. Bytes that mustn't stand in it are replaced, see above; one the server writes itself is ignored.
+    /// A second Content-Type replaces the first.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
+        let name = sanitized(name.as_bytes(), b'-', |byte| is_token(&[byte]));
+        if !name.is_empty() && !is_reserved(&name) {
+            self.push(&name, &sanitized(value.as_ref(), b' ', is_value_byte));
+        }
+        self
+    }
+
+    /// Adds a header or says why that can't be.
+    ///
+    /// # Errors
+    /// When name or value may not stand on the wire, or the server writes this header itself.
+    pub fn try_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, InvalidHeader> {
+        let (name, value) = (name.as_bytes(), value.as_ref());
+        if !is_token(name) {
+            return Err(InvalidHeader::Name);
+        }
+        if !value.iter().copied().all(is_value_byte) {
+            return Err(InvalidHeader::Value);
+        }
+        if is_reserved(name) {
+            return Err(InvalidHeader::Reserved);
+        }
+        self.push(name, value);
+        Ok(self)
+    }
+
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets a body of plain text.
+    #[must_use]
+    pub fn text(self, text: impl Into<Body>) -> Self {
+        self.header("Content-Type", "text/plain; charset=utf-8").body(text)
+    }
+
+    /// Sets a body of HTML.
+    #[must_use]
+    pub fn html(self, html: impl Into<Body>) -> Self {
+        self.header("Content-Type", "text/html; charset=utf-8").body(html)
+    }
+
+    /// Sets a body of JSON, which the caller has encoded.
+    #[must_use]
+    pub fn json(self, json: impl Into<Body>) -> Self {
+        self.header("Content-Type", "application/json").body(json)
+    }
+
+    /// The status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The headers set so far, as name and value.
+    pub fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines().filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line.get(colon + 2..)?.strip_suffix(b"\r\n")?))
+        })
+    }
+
+    /// How many bytes the body has: what a GET would be sent.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        if self.may_have_body() { self.body.len() } else { 0 }
+    }
+
+    /// Takes the body to send after the head; empty where the status allows none.
+    #[must_use]
+    pub fn into_body(self) -> Body {
+        if self.may_have_body() { self.body } else { Body::Empty }
+    }
+
+    /// Writes the head to `out`: status line, Date, Content-Length, Connection, the handler's headers, the empty line.
+    ///
+    /// `date` is the time as HTTP writes it; `keep_alive` says whether another response may follow; `head_only` that
+    /// this answers a HEAD and no body follows.
+    pub fn encode_head(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
+        out.reserve(160 + self.headers.len());
+        // Writing to a Vec doesn't fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, reason(self.status));
+        // RFC 9110, section 8.6: no length with 1xx and 204, nor here with 304; with HEAD only the one a GET would get,
+        // which an empty body doesn't tell.
+        if self.may_have_body() && !(head_only && matches!(self.body, Body::Empty)) {
+            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+        }
+        // RFC 9110, section 7.8: who sends Upgrade must name it in Connection. RFC 9112, section 9.6: who closes must
+        // say so.
+        let upgrade = self.headers().any(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
+        out.extend_from_slice(match (upgrade, keep_alive) {
+            (true, true) => b"Connection: upgrade\r\n".as_slice(),
+            (true, false) if self.status == 101 => b"Connection: upgrade\r\n",
+            (true, false) => b"Connection: upgrade, close\r\n",
+            (false, true) => b"",
+            (false, false) => b"Connection: close\r\n",
+        });
+        out.extend_from_slice(&self.headers);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// RFC 9112, section 6.3, rule 1: these responses end with their head, whatever their headers say.
+    fn may_have_body(&self) -> bool {
+        !matches!(self.status, 100..=199 | 204 | 304)
+    }
+
+    /// `name` and `value` are good to send.
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        const UNIQUE: &[u8] = b"content-type";
+        if name.eq_ignore_ascii_case(UNIQUE) {
+            let is_old =
+                |line: &&[u8]| line.get(..UNIQUE.len()).is_some_and(|old| old.eq_ignore_ascii_case(UNIQUE));
+            self.headers = self.lines().filter(|line| !is_old(line)).collect::<Vec<_>>().concat();
+        }
+        for part in [name, b": ", value, b"\r\n"] {
+            self.headers.extend_from_slice(part);
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.headers.split_inclusive(|&byte| byte == b'\n')
+    }
+}
+
+fn is_reserved(name: &[u8]) -> bool {
+    RESERVED.iter().any(|reserved| reserved.as_bytes().eq_ignore_ascii_case(name))
+}
+
+const fn is_value_byte(byte: u8) -> bool {
+    !byte.is_ascii_control() || byte == b'\t'
+}
+
+fn sanitized(bytes: &[u8], instead: u8, holds: impl Fn(u8) -> bool) -> Vec<u8> {
+    bytes.iter().map(|&byte| if holds(byte) { byte } else { instead }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn encode(response: &Response, keep_alive: bool, head_only: bool) -> String {
+        let mut out = Vec::new();
+        response.encode_head(&mut out, DATE, keep_alive, head_only);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_page_is_framed_by_the_server() {
+        let response = Response::new(200).html("<p>").header("X-A", "b");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nDate: {DATE}\r\nContent-Length: 3\r\n\
+             Content-Type: text/html; charset=utf-8\r\nX-A: b\r\n\r\n"
+        );
+        assert_eq!(encode(&response, true, false), head);
+        assert_eq!(encode(&response, true, true), head, "a HEAD is told the length");
+        assert!(encode(&response, false, false).contains("\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn a_status_without_a_body_has_no_length_and_sends_none() {
+        for status in [100, 101, 204, 304] {
+            let response = Response::new(status).body("lost");
+            assert!(!encode(&response, true, false).contains("Content-Length"), "{status}");
+            assert_eq!(response.body_len(), 0);
+            assert!(response.into_body().is_empty());
+        }
+        assert!(encode(&Response::new(200), true, false).contains("\r\nContent-Length: 0\r\n"));
+        assert!(!encode(&Response::new(200), true, true).contains("Content-Length"));
+    }
+
+    #[test]
+    fn an_upgrade_is_named_in_connection() {
+        let response = Response::new(101).header("Upgrade", "websocket");
+        assert!(
+            encode(&response, false, false).contains("\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn no_header_can_smuggle_a_line_in() {
+        let response = Response::new(200).header("X\r\nEvil", "a\r\nSet-Cookie: b\0");
+        assert!(encode(&response, true, false).ends_with("\r\nX--Evil: a  Set-Cookie: b \r\n\r\n"));
+        let refusal = |name: &str, value: &[u8]| Response::new(200).try_header(name, value).unwrap_err();
+        assert_eq!(refusal("X", b"a\nb"), InvalidHeader::Value);
+        assert_eq!(refusal("X", b"a\0"), InvalidHeader::Value);
+        assert_eq!(refusal("X: a\r\nY", b"b"), InvalidHeader::Name);
+        assert_eq!(refusal("", b"b"), InvalidHeader::Name);
+        assert_eq!(refusal("transfer-encoding", b"chunked"), InvalidHeader::Reserved);
+        assert_eq!(Response::new(200).header("content-length", "9").headers().count(), 0);
+    }
+
+    #[test]
+    fn the_content_type_is_set_once_and_other_headers_add_up() {
+        let response = Response::new(200).text("a").header("Set-Cookie", "a=1").header("Set-Cookie", "b=2");
+        let response = response.header("content-type", "text/css");
+        let names: Vec<_> = response.headers().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"Set-Cookie"[..], b"Set-Cookie", b"content-type"]);
+    }
+
+    #[test]
+    fn a_status_that_is_none_is_a_failure() {
+        assert_eq!(Response::new(0).status(), 500);
+        assert_eq!(Response::new(1000).status(), 500);
+        assert!(encode(&Response::new(299), true, false).starts_with("HTTP/1.1 299 \r\n"));
+    }
+
+    #[test]
+    fn a_response_can_cross_threads() {
+        fn is_send<T: Send>() {}
+        is_send::<Response>();
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_one_line(value in prop::collection::vec(any::<u8>(), 0..40)) {
+            let response = Response::new(200).header("X", &value);
+            let mut out = Vec::new();
+            response.encode_head(&mut out, DATE, true, false);
+            let lines = out.iter().filter(|&&byte| byte == b'\n').count();
+            prop_assert_eq!(lines, 5);
+            let refused = Response::new(200).try_header("X", &value).is_err();
+            prop_assert_eq!(refused, response.headers().next().map(|(_, sent)| sent) != Some(&value));
+        }
+    }
+}

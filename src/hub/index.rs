@@ -1,0 +1,256 @@
+//! Who listens to what, on one worker: topic to subscribers and subscriber to topics, each side knowing its place in
+//! the other, so that leaving costs the same however many there are.
+
+use super::topic::{self, InvalidTopic};
+use core::fmt;
+use slab::Slab;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A topic's place in the index of its worker.
+pub(crate) type TopicKey = u32;
+
+#[derive(Debug)]
+struct Topic {
+    name: Arc<str>,
+    subscribers: Vec<Subscriber>,
+    /// A turn's log still names it, so it stays although nobody listens.
+    held: bool,
+}
+
+/// An entry of a topic's list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) slot: u32,
+    /// Where the slot's list names this topic.
+    back: u32,
+}
+
+/// An entry of a slot's list.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    topic: TopicKey,
+    /// Where the topic's list names this slot.
+    at: u32,
+}
+
+/// Why a subscription was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The name can't be a topic's.
+    Topic(InvalidTopic),
+    /// The connection has as many subscriptions as it may.
+    TooMany {
+        /// The limit ([`Limits::max_subscriptions`](crate::Limits::max_subscriptions)).
+        limit: usize,
+    },
+    /// The connection is closing or has gone.
+    Closed,
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(e) => e.fmt(f),
+            Self::TooMany { limit } => write!(f, "the connection has {limit} subscriptions, the most it may"),
+            Self::Closed => f.write_str("the connection is closing or has gone"),
+        }
+    }
+}
+
+impl std::error::Error for SubscribeError {}
+
+/// The index of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    topics: Slab<Topic>,
+    by_name: HashMap<Arc<str>, TopicKey>,
+    /// By slot.
+    links: Vec<Vec<Link>>,
+}
+
+impl Index {
+    pub(crate) fn find(&self, name: &str) -> Option<TopicKey> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The topic of this name, made if it isn't there. The name has been checked.
+    pub(crate) fn find_or_add(&mut self, name: &str) -> TopicKey {
+        if let Some(key) = self.find(name) {
+            return key;
+        }
+        let name: Arc<str> = name.into();
+        let key = self.topics.insert(Topic { name: name.clone(), subscribers: Vec::new(), held: false }) as u32;
+        self.by_name.insert(name, key);
+        key
+    }
+
+    /// Says whether the subscription is new.
+    pub(crate) fn subscribe(&mut self, slot: u32, name: &str, limit: usize) -> Result<bool, SubscribeError> {
+        topic::check(name).map_err(SubscribeError::Topic)?;
+        if self.is_subscribed(slot, name) {
+            return Ok(false);
+        }
+        if self.links_of(slot).len() >= limit {
+            return Err(SubscribeError::TooMany { limit });
+        }
+        let key = self.find_or_add(name);
+        if self.links.len() <= slot as usize {
+            self.links.resize_with(slot as usize + 1, Vec::new);
+        }
+        let links = &mut self.links[slot as usize];
+        let subscribers = &mut self.topics[key as usize].subscribers;
+        if links.capacity() == 0 {
+            links.reserve_exact(1); // most listen to one topic
+        }
+        links.push(Link { topic: key, at: subscribers.len() as u32 });
+        subscribers.push(Subscriber { slot, back: links.len() as u32 - 1 });
+        Ok(true)
+    }
+
+    /// Says whether there was a subscription.
+    pub(crate) fn unsubscribe(&mut self, slot: u32, name: &str) -> bool {
+        let Some(key) = self.find(name) else { return false };
+        let Some(at) = self.links_of(slot).iter().position(|l| l.topic == key) else { return false };
+        self.remove_link(slot, at);
+        true
+    }
+
+    /// Ends every subscription of a slot and gives back what it held.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        while let Some(last) = self.links_of(slot).len().checked_sub(1) {
+            self.remove_link(slot, last);
+        }
+        if let Some(links) = self.links.get_mut(slot as usize) {
+            *links = Vec::new();
+        }
+    }
+
+    fn remove_link(&mut self, slot: u32, at: usize) {
+        let links = &mut self.links[slot as usize];
+        let link = links.swap_remove(at);
+        if let Some(moved) = links.get(at) {
+            self.topics[moved.topic as usize].subscribers[moved.at as usize].back = at as u32;
+        }
+        let subscribers = &mut self.topics[link.topic as usize].subscribers;
+        subscribers.swap_remove(link.at as usize);
+        if let Some(moved) = subscribers.get(link.at as usize) {
+            self.links[moved.slot as usize][moved.back as usize].at = link.at;
+        }
+        self.remove_if_unused(link.topic);
+    }
+
+    fn remove_if_unused(&mut self, key: TopicKey) {
+        let topic = &self.topics[key as usize];
+        if topic.subscribers.is_empty() && !topic.held {
+            let topic = self.topics.remove(key as usize);
+            self.by_name.remove(&topic.name);
+        }
+    }
+
+    /// Keeps a topic while a turn's log names it.
+    pub(crate) fn hold(&mut self, key: TopicKey) {
+        self.topics[key as usize].held = true;
+    }
+
+    pub(crate) fn release(&mut self, key: TopicKey) {
+        if let Some(topic) = self.topics.get_mut(key as usize) {
+            topic.held = false;
+            self.remove_if_unused(key);
+        }
+    }
+
+    fn links_of(&self, slot: u32) -> &[Link] {
+        self.links.get(slot as usize).map_or(&[], |l| l)
+    }
+
+    pub(crate) fn has_subscriptions(&self, slot: u32) -> bool {
+        !self.links_of(slot).is_empty()
+    }
+
+    pub(crate) fn listens_to(&self, slot: u32, key: TopicKey) -> bool {
+        self.links_of(slot).iter().any(|l| l.topic == key)
+    }
+
+    pub(crate) fn is_subscribed(&self, slot: u32, name: &str) -> bool {
+        self.find(name).is_some_and(|key| self.listens_to(slot, key))
+    }
+
+    pub(crate) fn topics_of(&self, slot: u32) -> impl Iterator<Item = &str> {
+        self.links_of(slot).iter().map(|l| &*self.topics[l.topic as usize].name)
+    }
+
+    pub(crate) fn subscribers(&self, key: TopicKey) -> &[Subscriber] {
+        self.topics.get(key as usize).map_or(&[], |t| &t.subscribers)
+    }
+
+    pub(crate) fn name(&self, key: TopicKey) -> &Arc<str> {
+        &self.topics[key as usize].name
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn slots(index: &Index, name: &str) -> BTreeSet<u32> {
+        index.find(name).map(|k| index.subscribers(k).iter().map(|s| s.slot).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_topic_lives_as_long_as_somebody_listens() {
+        let mut index = Index::default();
+        assert_eq!(index.subscribe(3, "room", 9), Ok(true));
+        assert_eq!(index.subscribe(3, "room", 9), Ok(false));
+        assert!(index.is_subscribed(3, "room"));
+        assert_eq!(index.len(), 1);
+        assert!(index.unsubscribe(3, "room"));
+        assert!(!index.unsubscribe(3, "room"));
+        assert_eq!(index.len(), 0);
+    }
+
+    #[test]
+    fn subscriptions_are_bounded_and_names_checked() {
+        let mut index = Index::default();
+        assert_eq!(index.subscribe(0, "a", 1), Ok(true));
+        assert_eq!(index.subscribe(0, "b", 1), Err(SubscribeError::TooMany { limit: 1 }));
+        assert!(matches!(index.subscribe(1, "", 1), Err(SubscribeError::Topic(_))));
+        assert_eq!(index.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn both_sides_agree_whatever_happens(steps in prop::collection::vec((0u8..3, 0u32..6, 0usize..5), 0..200)) {
+            let names = ["a", "b", "c", "d", "e"];
+            let mut index = Index::default();
+            let mut naive: BTreeSet<(u32, usize)> = BTreeSet::new();
+            for (what, slot, t) in steps {
+                match what {
+                    0 => prop_assert_eq!(index.subscribe(slot, names[t], 99).unwrap(), naive.insert((slot, t))),
+                    1 => prop_assert_eq!(index.unsubscribe(slot, names[t]), naive.remove(&(slot, t))),
+                    _ => {
+                        index.remove(slot);
+                        naive.retain(|(s, _)| *s != slot);
+                    }
+                }
+                for (i, name) in names.iter().enumerate() {
+                    let expected: BTreeSet<u32> = naive.iter().filter(|(_, t)| *t == i).map(|(s, _)| *s).collect();
+                    prop_assert_eq!(slots(&index, name), expected);
+                }
+                for slot in 0..6 {
+                    let topics: BTreeSet<&str> = index.topics_of(slot).collect();
+                    let expected = naive.iter().filter(|(s, _)| *s == slot).map(|(_, t)| names[*t]).collect();
+                    prop_assert_eq!(topics, expected);
+                }
+            }
+            prop_assert_eq!(index.len(), naive.iter().map(|(_, t)| t).collect::<BTreeSet<_>>().len());
+        }
+    }
+}

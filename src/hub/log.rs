@@ -1,0 +1,298 @@
+//! What one turn of a worker's loop publishes: runs of neighbouring messages of one topic, joined once, in one buffer
+//! that all subscribers share.
+//!
+//! ```text
+//!   run 0: topic "room"             run 1: topic "ticks"   run 2: topic "room"
+//!  [frame|frame|frame]             [frame|frame]          [frame]
+//!   0     1     2  <- position      3     4                5
+//! ```
+//! Runs leave in this order at the end of the turn, so what one sender published to several topics keeps its order.
+//! A connection that is written to directly in between first takes what the log has for it ([`Log::part`] from its
+//! own position), and at the end of the turn only the rest.
+
+use super::index::TopicKey;
+use crate::conn::{ConnId, Frames};
+use crate::protocol::{Key, Message, header};
+use core::ops::Range;
+use std::sync::Arc;
+
+/// Where a message's frame ends in its run, and whom it is not for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) end: usize,
+    pub(crate) except: Option<ConnId>,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// Only this turn needs them so far.
+    Own(Vec<u8>),
+    /// A backlog or another worker has a share.
+    Shared(Frames),
+}
+
+/// Neighbouring messages of one topic.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) topic: TopicKey,
+    pub(crate) key: Option<Key>,
+    /// Position in the turn of the first message.
+    first: u32,
+    bytes: Bytes,
+    marks: Vec<Mark>,
+    /// Whether any message is not for everybody.
+    pub(crate) selective: bool,
+    /// Whether it began on this worker, which then passes it on to the others.
+    pub(crate) origin: bool,
+}
+
+impl Run {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Shared(frames) => frames,
+        }
+    }
+
+    /// The bytes, from now on shared.
+    pub(crate) fn share(&mut self) -> Frames {
+        match &mut self.bytes {
+            Bytes::Shared(frames) => frames.clone(),
+            Bytes::Own(bytes) => {
+                let frames = Arc::new(core::mem::take(bytes));
+                self.bytes = Bytes::Shared(frames.clone());
+                frames
+            }
+        }
+    }
+
+    pub(crate) fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
+    pub(crate) fn messages(&self) -> u32 {
+        self.marks.len() as u32
+    }
+
+    /// The ranges that are for `conn`, from this position of the turn on; neighbouring messages as one range.
+    pub(crate) fn part(&self, conn: ConnId, from: u32) -> impl Iterator<Item = Range<usize>> {
+        let skip = from.saturating_sub(self.first) as usize;
+        let mut at = skip.min(self.marks.len());
+        let mut start = if at == 0 { 0 } else { self.marks[at - 1].end };
+        core::iter::from_fn(move || {
+            while let Some(mark) = self.marks.get(at).filter(|m| m.except == Some(conn)) {
+                start = mark.end;
+                at += 1;
+            }
+            let begin = start;
+            while let Some(mark) = self.marks.get(at).filter(|m| m.except != Some(conn)) {
+                start = mark.end;
+                at += 1;
+            }
+            (start > begin).then_some(begin..start)
+        })
+    }
+}
+
+/// A run that grew to this is not continued: a slow subscriber keeps whole runs alive.
+const MAX_RUN: usize = 256 << 10;
+
+/// Frames published elsewhere that are at least this long are shared instead of being joined to their neighbours.
+const MIN_SHARED: usize = 8 << 10;
+
+/// The runs of one turn.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    runs: Vec<Run>,
+    /// Messages so far.
+    len: u32,
+    /// Buffers of earlier turns.
+    spare: Vec<(Vec<u8>, Vec<Mark>)>,
+}
+
+impl Log {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Messages so far: the position of the next.
+    pub(crate) fn position(&self) -> u32 {
+        self.len
+    }
+
+    #[cfg(test)]
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The runs, to be delivered and [put back](Log::put_back).
+    pub(crate) fn take_runs(&mut self) -> Vec<Run> {
+        core::mem::take(&mut self.runs)
+    }
+
+    pub(crate) fn put_back(&mut self, runs: Vec<Run>) {
+        self.runs = runs;
+    }
+
+    pub(crate) fn runs_mut(&mut self) -> &mut [Run] {
+        &mut self.runs
+    }
+
+    /// Encodes a message behind its neighbours.
+    pub(crate) fn publish(&mut self, topic: TopicKey, message: Message<'_>, except: Option<ConnId>) {
+        let run = self.run(topic, message.key(), message.len());
+        if let Bytes::Own(bytes) = &mut run.bytes {
+            header::write_frame(bytes, message.kind().into(), message.as_bytes());
+            let end = bytes.len();
+            run.mark(end, except);
+        }
+        self.len += 1;
+    }
+
+    /// Takes frames that were encoded elsewhere, one message.
+    pub(crate) fn publish_frames(
+        &mut self,
+        topic: TopicKey,
+        frames: Frames,
+        key: Option<Key>,
+        except: Option<ConnId>,
+    ) {
+        if frames.len() >= MIN_SHARED {
+            let end = frames.len();
+            self.adopt(topic, frames, vec![Mark { end, except }], key, true);
+            return;
+        }
+        let run = self.run(topic, key, frames.len());
+        if let Bytes::Own(bytes) = &mut run.bytes {
+            bytes.extend_from_slice(&frames);
+            let end = bytes.len();
+            run.mark(end, except);
+        }
+        self.len += 1;
+    }
+
+    /// Takes a run as another worker has joined it.
+    pub(crate) fn adopt(
+        &mut self,
+        topic: TopicKey,
+        frames: Frames,
+        marks: Vec<Mark>,
+        key: Option<Key>,
+        origin: bool,
+    ) {
+        let first = self.len;
+        self.len += marks.len() as u32;
+        let selective = marks.iter().any(|m| m.except.is_some());
+        self.runs.push(Run { topic, key, first, bytes: Bytes::Shared(frames), marks, selective, origin });
+    }
+
+    /// The run that a message of `len` bytes joins.
+    fn run(&mut self, topic: TopicKey, key: Option<Key>, len: usize) -> &mut Run {
+        let joins = self.runs.last().is_some_and(|run| {
+            run.topic == topic
+                && key.is_none()
+                && run.key.is_none()
+                && run.origin
+                && matches!(&run.bytes, Bytes::Own(bytes) if bytes.len() + len <= MAX_RUN)
+        });
+        if !joins {
+            let (bytes, marks) = self.spare.pop().unwrap_or_default();
+            let bytes = Bytes::Own(bytes);
+            let first = self.len;
+            self.runs.push(Run { topic, key, first, bytes, marks, selective: false, origin: true });
+        }
+        let last = self.runs.len() - 1;
+        &mut self.runs[last]
+    }
+
+    /// The turn is over. Gives the topics it held, and keeps a few buffers for the next.
+    pub(crate) fn clear(&mut self, mut released: impl FnMut(TopicKey)) {
+        for run in self.runs.drain(..) {
+            released(run.topic);
+            if let Bytes::Own(mut bytes) = run.bytes
+                && bytes.capacity() <= 2 * MAX_RUN
+                && self.spare.len() < 16
+            {
+                let mut marks = run.marks;
+                bytes.clear();
+                marks.clear();
+                self.spare.push((bytes, marks));
+            }
+        }
+        self.len = 0;
+    }
+}
+
+impl Run {
+    fn mark(&mut self, end: usize, except: Option<ConnId>) {
+        self.selective |= except.is_some();
+        self.marks.push(Mark { end, except });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(slot: usize) -> ConnId {
+        ConnId::new(0, slot, 1)
+    }
+
+    fn parts(run: &Run, conn: ConnId, from: u32) -> Vec<u8> {
+        run.part(conn, from).flat_map(|r| run.bytes()[r].to_vec()).filter(|b| b.is_ascii_alphabetic()).collect()
+    }
+
+    #[test]
+    fn neighbours_of_one_topic_are_joined_and_others_keep_their_place() {
+        let mut log = Log::default();
+        log.publish(1, "a".into(), None);
+        log.publish(1, "b".into(), None);
+        log.publish(2, "c".into(), None);
+        log.publish(1, "d".into(), None);
+        let runs: Vec<_> = log.runs().iter().map(|r| (r.topic, r.messages())).collect();
+        assert_eq!(runs, [(1, 2), (2, 1), (1, 1)]);
+        assert_eq!(log.position(), 4);
+        let mut topics = Vec::new();
+        log.clear(|t| topics.push(t));
+        assert_eq!((topics, log.position()), (vec![1, 2, 1], 0));
+    }
+
+    #[test]
+    fn a_sender_is_left_out_of_its_own_messages_only() {
+        let mut log = Log::default();
+        for (text, except) in [("a", Some(1)), ("b", Some(2)), ("c", Some(1)), ("d", None), ("e", Some(2))] {
+            log.publish(7, text.into(), except.map(id));
+        }
+        let run = &log.runs()[0];
+        assert_eq!(parts(run, id(1), 0), b"bde");
+        assert_eq!(parts(run, id(2), 0), b"acd");
+        assert_eq!(parts(run, id(3), 0), b"abcde");
+        assert_eq!(parts(run, id(3), 3), b"de");
+        assert_eq!(parts(run, id(2), 4), b"");
+        assert_eq!(run.part(id(3), 0).count(), 1);
+    }
+
+    #[test]
+    fn a_long_run_is_not_continued_and_a_key_stands_alone() {
+        let mut log = Log::default();
+        let big = vec![0; MAX_RUN];
+        log.publish(1, Message::binary(&big), None);
+        log.publish(1, "x".into(), None);
+        log.publish(1, Message::text("x").with_key("k"), None);
+        log.publish(1, "x".into(), None);
+        assert_eq!(log.runs().len(), 4);
+    }
+
+    #[test]
+    fn large_frames_from_elsewhere_are_shared_and_small_ones_joined() {
+        let mut log = Log::default();
+        let small = Arc::new(vec![0x82, 0]);
+        let large = Arc::new(vec![0; MIN_SHARED]);
+        log.publish_frames(1, small.clone(), None, None);
+        log.publish_frames(1, small.clone(), None, None);
+        log.publish_frames(1, large.clone(), None, None);
+        assert_eq!(log.runs().len(), 2);
+        assert_eq!(log.runs()[1].bytes().as_ptr(), large.as_ptr());
+        assert_eq!(Arc::strong_count(&small), 1 + 0);
+    }
+}

@@ -1,0 +1,87 @@
+//! Counters: one padded set for each worker, written by it alone, merged when somebody reads.
+
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// By the owner only: a load and a store, which costs what a plain addition costs.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One worker's counters.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters { $(pub(crate) $name: Counter,)* }
+
+        /// What the server has counted since it started, all workers together.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Stats {
+            pub(crate) fn sum(workers: &[CachePadded<Counters>]) -> Self {
+                let mut sum = Self::default();
+                for worker in workers { $(sum.$name = sum.$name.wrapping_add(worker.$name.get());)* }
+                sum
+            }
+        }
+    };
+}
+
+counters! {
+    /// Sockets that are connected now: HTTP, WebSockets, and those that are ending.
+    sockets,
+    /// WebSockets that are open now.
+    open,
+    /// Sockets accepted or adopted.
+    accepted,
+    /// Accepts that failed; see the log for why. Out of file descriptors is one.
+    accept_errors,
+    /// Sockets turned away because the server was full.
+    turned_away,
+    /// Opening handshakes that led to a WebSocket.
+    upgraded,
+    /// Requests of plain HTTP answered, refused upgrades included.
+    requests,
+    /// Messages received.
+    messages_in,
+    /// Bytes of messages received.
+    bytes_in,
+    /// Messages sent by handlers and handles to one connection.
+    messages_out,
+    /// Messages given to connections because they subscribe to a topic.
+    deliveries,
+    /// Messages given up because a consumer was slow.
+    dropped,
+    /// Connections closed because a consumer was slow.
+    slow_consumers,
+    /// Connections ended because the peer broke the protocol or a limit.
+    protocol_errors,
+    /// Connections ended because no pong came.
+    pong_timeouts,
+    /// Connections ended because something else took too long: a handshake, a message, a close.
+    timeouts,
+    /// Panics in handlers.
+    panics,
+    /// Publications and commands lost because another worker's mailbox was full.
+    mailbox_full,
+    /// Times a worker woke up and looked.
+    turns,
+}

@@ -1,0 +1,11 @@
+//! Sockets: the only folder that makes system calls on them. Above it, a connection sees a
+//! [`Sink`](crate::conn::Sink).
+
+pub(crate) mod listener;
+pub(crate) mod stream;
+mod sys;
+
+pub(crate) use listener::Listener;
+pub use listener::{InvalidAddr, ListenAddr, ListenOptions};
+pub(crate) use stream::{Received, Stream};
+pub(crate) use sys::{pin_to_cpu, raise_open_files};

@@ -1,0 +1,106 @@
+//! One connected socket, TCP or Unix, non-blocking.
+
+use crate::conn::Sink;
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use socket2::{SockRef, Socket};
+use std::io::{self, IoSlice, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// A descriptor and nothing else: 4 bytes.
+#[derive(Debug)]
+pub(crate) struct Stream(OwnedFd);
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// So many bytes. Less than there was room for means that there is no more now.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// The peer has ended its half.
+    End,
+}
+
+fn received(result: io::Result<usize>) -> io::Result<Received> {
+    match result {
+        Ok(0) => Ok(Received::End),
+        Ok(n) => Ok(Received::Bytes(n)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Received::Nothing),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Received::Nothing),
+        Err(e) => Err(e),
+    }
+}
+
+/// A peer that is gone must not end the process: no SIGPIPE, also in programs that kept its default.
+const NO_SIGNAL: i32 = libc::MSG_NOSIGNAL;
+
+impl Stream {
+    /// Takes a connected socket and makes it non-blocking.
+    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        socket.set_nonblocking(true)?;
+        let is_unix = socket.local_addr()?.is_unix();
+        if !is_unix {
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Self(socket.into()))
+    }
+
+    /// A socket that is non-blocking already.
+    pub(crate) fn from_accepted(socket: Socket) -> Self {
+        Self(socket.into())
+    }
+
+    /// Registers it, edge-triggered for both directions, for as long as it lives.
+    pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Ends the registration of a socket that has copies elsewhere; closing one does not.
+    pub(crate) fn deregister(&self, registry: &Registry) {
+        let _ = SourceFd(&self.0.as_raw_fd()).deregister(registry); // it may have gone already
+    }
+
+    #[inline]
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
+        received((&*SockRef::from(&self.0)).read(buf))
+    }
+
+    /// Receives into `first` and then into `then`.
+    pub(crate) fn recv_vectored(&self, first: &mut [u8], then: &mut [u8]) -> io::Result<Received> {
+        let mut parts = [io::IoSliceMut::new(first), io::IoSliceMut::new(then)];
+        received((&*SockRef::from(&self.0)).read_vectored(&mut parts))
+    }
+
+    /// Ends our half: the peer reads to the end and then sees it.
+    pub(crate) fn end_sending(&self) {
+        let _ = SockRef::from(&self.0).shutdown(Shutdown::Write); // it may have gone already
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn taken(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::Interrupted => Ok(0),
+        other => other,
+    }
+}
+
+impl Sink for Stream {
+    #[inline]
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        taken(SockRef::from(&self.0).send_with_flags(bytes, NO_SIGNAL))
+    }
+
+    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        taken(SockRef::from(&self.0).send_vectored_with_flags(parts, NO_SIGNAL))
+    }
+}

@@ -1,0 +1,300 @@
+//! The one place where a server's settings come together.
+
+use super::Server;
+use crate::endpoint::Endpoint;
+use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
+use crate::http::{RouteError, Router};
+use crate::hub::mailbox::mailbox;
+use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, raise_open_files};
+use crate::worker::http::{HttpLimits, Resource};
+use crate::worker::{Parts, Settings, Worker, prepare};
+use crossbeam_utils::CachePadded;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use tracing::debug;
+
+/// Puts a server together: where it listens, what it serves, what it may cost.
+pub struct Builder {
+    listen: Vec<Result<ListenAddr, InvalidAddr>>,
+    options: ListenOptions,
+    routes: Vec<Route>,
+    endpoints: Vec<(String, String, Arc<dyn Endpoint>)>,
+    workers: usize,
+    pin: bool,
+    http: HttpLimits,
+    max_connections: usize,
+    mailbox: usize,
+    receive_buffer: usize,
+    spare_buffers: usize,
+}
+
+/// Why a server can't be built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An address that was not understood.
+    Addr(InvalidAddr),
+    /// An address that can't be listened on.
+    Listen {
+        /// The address.
+        addr: ListenAddr,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// A route that can't be.
+    Route(RouteError),
+    /// The system refused something else.
+    System(io::Error),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(e) => e.fmt(f),
+            Self::Listen { addr, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "can't listen on {addr}: another program does already; end it, or choose another port"
+            ),
+            Self::Listen { addr, error } => write!(f, "can't listen on {addr}: {error}"),
+            Self::Route(e) => e.fmt(f),
+            Self::System(e) => write!(f, "can't set up the event loop: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Addr(e) => Some(e),
+            Self::Listen { error, .. } | Self::System(error) => Some(error),
+            Self::Route(e) => Some(e),
+        }
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            options: ListenOptions::default(),
+            routes: Vec::new(),
+            endpoints: Vec::new(),
+            workers: 0,
+            pin: false,
+            http: HttpLimits::default(),
+            max_connections: 1 << 20,
+            mailbox: 65_536,
+            receive_buffer: 256 << 10,
+            spare_buffers: 16 << 20,
+        }
+    }
+}
+
+impl Builder {
+    /// Listens on an address: `"127.0.0.1:9001"`, `"[::]:9001"`, `"unix:/run/bell.sock"`, or port 0 for one that the
+    /// system chooses. Several calls listen on several. Without any, the server only has what is handed to
+    /// [`Handle::adopt`].
+    #[must_use]
+    pub fn listen(mut self, addr: &str) -> Self {
+        self.listen.push(addr.parse());
+        self
+    }
+
+    /// How it listens.
+    #[must_use]
+    pub fn listen_options(mut self, options: ListenOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Serves WebSockets at a path: `/chat`, `/chat/:room`, `/files/*`. The most specific pattern wins, whatever the
+    /// order. A handler alone has the default settings; see [`Route`] for others.
+    #[must_use]
+    pub fn route(mut self, pattern: &str, route: impl Into<Route>) -> Self {
+        let mut route = route.into();
+        route.pattern = pattern.to_owned();
+        self.routes.push(route);
+        self
+    }
+
+    /// Answers GET, and with it HEAD, at a path. The same path may also be a WebSocket route: whoever asks for an
+    /// upgrade gets that.
+    #[must_use]
+    pub fn get(self, pattern: &str, endpoint: impl Endpoint) -> Self {
+        self.on("GET", pattern, endpoint)
+    }
+
+    /// Answers POST at a path.
+    #[must_use]
+    pub fn post(self, pattern: &str, endpoint: impl Endpoint) -> Self {
+        self.on("POST", pattern, endpoint)
+    }
+
+    /// Answers a method at a path; `*` stands for every method that has no answer of its own.
+    #[must_use]
+    pub fn on(mut self, method: &str, pattern: &str, endpoint: impl Endpoint) -> Self {
+        self.endpoints.push((pattern.to_owned(), method.to_owned(), Arc::new(endpoint)));
+        self
+    }
+
+    /// How many event loops run, each on a thread of its own: 1 to 256. Default, and for 0: one for each core.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Pins each worker to a core. Default off: it helps on a machine that does nothing else, and hurts on others.
+    #[must_use]
+    pub fn pin_workers(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// The bounds of plain HTTP, which the opening handshake begins as.
+    #[must_use]
+    pub fn http_limits(mut self, limits: HttpLimits) -> Self {
+        self.http = limits;
+        self
+    }
+
+    /// Sockets in all; who comes when there are so many gets a 503. Default 1,048,576, in practice the limit on open
+    /// files, which is raised as far as the system allows.
+    #[must_use]
+    pub fn max_connections(mut self, most: usize) -> Self {
+        self.max_connections = most;
+        self
+    }
+
+    /// Commands that may wait for one worker; a handle's call beyond gets [`HandleError::Full`](crate::HandleError).
+    /// Default 65,536. Memory is taken only as they wait.
+    #[must_use]
+    pub fn mailbox(mut self, commands: usize) -> Self {
+        self.mailbox = commands.max(1);
+        self
+    }
+
+    /// Bytes of each worker's receive buffer, which all its connections share. Default 256 KiB. A message that fits
+    /// is never copied; a buffer beyond the processor's second-level cache costs more than it saves.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = bytes.clamp(4 << 10, 16 << 20);
+        self
+    }
+
+    /// Bytes of buffers that each worker keeps for its next large messages. Default 16 MiB; taken only by large
+    /// messages.
+    #[must_use]
+    pub fn spare_buffers(mut self, bytes: usize) -> Self {
+        self.spare_buffers = bytes;
+        self
+    }
+
+    /// Binds the addresses and prepares the workers; nothing is accepted before [`Server::run`] or [`Server::spawn`].
+    ///
+    /// # Errors
+    /// An address or a route can't be, or the system refuses.
+    pub fn build(self) -> Result<Server, BuildError> {
+        let workers = match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+        .min(256);
+        match raise_open_files() {
+            Ok(files) => debug!("up to {files} open files"),
+            Err(e) => debug!("can't raise the limit on open files: {e}"),
+        }
+        let router = router(&self.routes, self.endpoints).map_err(BuildError::Route)?;
+        let (mut listeners, addrs) = bind(self.listen, &self.options, workers)?;
+        let counters = (0..workers).map(|_| CachePadded::default()).collect();
+        let (mut polls, mut inboxes, mut shared) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (poll, wake) = prepare().map_err(BuildError::System)?;
+            let (tx, rx) = mailbox::<Command>(self.mailbox, wake);
+            polls.push(poll);
+            inboxes.push(rx);
+            shared.push(WorkerShared { mailbox: tx, load: CachePadded::default() });
+        }
+        let shared = Arc::new(Shared { workers: shared, routes: self.routes.into(), counters });
+        let settings = Arc::new(Settings {
+            router,
+            http: self.http,
+            max_connections: self.max_connections,
+            receive_buffer: self.receive_buffer,
+            spare_buffers: self.spare_buffers,
+        });
+        let workers = polls.into_iter().zip(inboxes).enumerate().map(|(number, (poll, inbox))| {
+            Worker::new(Parts {
+                number,
+                poll,
+                inbox,
+                shared: shared.clone(),
+                settings: settings.clone(),
+                listeners: core::mem::take(&mut listeners[number]),
+                pin: self.pin.then_some(number),
+            })
+        });
+        let workers = workers.collect::<io::Result<_>>().map_err(BuildError::System)?;
+        Ok(Server { workers, addrs, handle: Handle { shared } })
+    }
+}
+
+/// Each worker's listeners: with a shared port one of its own for each; otherwise the first accepts and hands over.
+type Listeners = Vec<Vec<Listener>>;
+
+fn bind(
+    addrs: Vec<Result<ListenAddr, InvalidAddr>>,
+    options: &ListenOptions,
+    workers: usize,
+) -> Result<(Listeners, Vec<ListenAddr>), BuildError> {
+    let mut listeners: Listeners = (0..workers).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    for (i, addr) in addrs.into_iter().enumerate() {
+        let addr = addr.map_err(BuildError::Addr)?;
+        let failed = |error| BuildError::Listen { addr: addr.clone(), error };
+        let first = Listener::bind(&addr, options).map_err(failed)?;
+        let local = first.local_addr().map_err(failed)?;
+        listeners[i % workers].push(first);
+        if options.reuse_port && matches!(local, ListenAddr::Tcp(_)) {
+            for worker in (0..workers).filter(|w| *w != i % workers) {
+                listeners[worker].push(Listener::bind(&local, options).map_err(failed)?);
+            }
+        }
+        bound.push(local);
+    }
+    Ok((listeners, bound))
+}
+
+fn router(
+    routes: &[Route],
+    endpoints: Vec<(String, String, Arc<dyn Endpoint>)>,
+) -> Result<Router<Resource>, RouteError> {
+    let mut resources: BTreeMap<&str, Resource> = BTreeMap::new();
+    for (i, route) in routes.iter().enumerate() {
+        let resource = resources.entry(&route.pattern).or_default();
+        if resource.websocket.replace(i as u16).is_some() {
+            let pattern = route.pattern.clone();
+            return Err(RouteError::Taken { by: pattern.clone(), pattern });
+        }
+    }
+    for (pattern, method, endpoint) in &endpoints {
+        resources.entry(pattern).or_default().endpoints.push((method.as_str().into(), endpoint.clone()));
+    }
+    let mut router = Router::new();
+    for (pattern, resource) in resources {
+        router.insert(pattern, resource)?;
+    }
+    Ok(router)
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("listen", &self.listen)
+            .field("routes", &self.routes)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! What other threads ask for, done one by one in the order in which they asked.
+
+use super::{Stopping, Worker};
+use crate::conn::{Cause, ConnId, Phase, ReadyState};
+use crate::handler::{Command, ConnInfo};
+use crate::protocol::{CloseCode, Opcode};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tracing::info;
+
+impl Worker {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adopt) => {
+                if adopt.foreign {
+                    self.shared.workers[self.turn.worker].load.fetch_add(1, Ordering::Relaxed);
+                }
+                self.adopt(*adopt);
+            }
+            Command::Decide(id, decision) => self.decide(id, decision),
+            Command::Send(id, frames, key) => {
+                if let Some(at) = self.open_slot(id) {
+                    self.queue(at, &frames, key);
+                }
+            }
+            Command::Ping(id, payload) => self.on_open(id, |w, at| {
+                if let Some(slot) = w.slots.get(at) {
+                    slot.conn.control(&mut w.turn.writer, Opcode::Ping, &payload);
+                }
+            }),
+            Command::Close(id, code, reason) => {
+                self.on_open(id, |w, at| w.close(at, code, &reason, Cause::Application));
+            }
+            Command::Terminate(id) => {
+                if let Some(at) = self.slots.find(id).map(|s| s.conn.id.slot()) {
+                    self.terminate(at);
+                }
+            }
+            Command::Pause(id, pause) => self.on_open(id, |w, at| {
+                let Some(slot) = w.slots.get(at) else { return };
+                if slot.conn.paused && !pause {
+                    w.turn.resumed.push(at as u32);
+                }
+                slot.conn.paused = pause;
+            }),
+            Command::Subscribe(id, topic) => self.on_open(id, |w, at| w.subscribe(at, &topic)),
+            Command::Unsubscribe(id, topic) => self.on_open(id, |w, at| {
+                w.settle();
+                w.turn.hub.index.unsubscribe(at as u32, &topic);
+            }),
+            Command::Publish(publications) => {
+                publications.into_iter().for_each(|p| self.turn.hub.publish_here(p));
+            }
+            Command::PublishOne(publication) => self.turn.hub.publish_here(publication),
+            Command::Deliver(delivery) => self.turn.hub.deliver(&delivery),
+            Command::Broadcast(route, frames) => {
+                for at in self.slots.keys() {
+                    if self.slots.get(at).is_some_and(|s| s.conn.route == route) {
+                        self.queue(at, &frames, None);
+                    }
+                }
+            }
+            Command::CountSubscribers(topic, answer) => {
+                let index = &self.turn.hub.index;
+                let count = index.find(&topic).map_or(0, |key| index.subscribers(key).len());
+                let _ = answer.send(count); // whoever asked may have stopped waiting
+            }
+            Command::List(route, answer) => {
+                let _ = answer.send(self.list(route));
+            }
+            Command::Shutdown { code, deadline } => self.shut_down(code, deadline),
+        }
+    }
+
+    fn open_slot(&mut self, id: ConnId) -> Option<usize> {
+        self.slots.find(id).filter(|s| s.conn.phase == Phase::Open).map(|s| s.conn.id.slot())
+    }
+
+    fn on_open(&mut self, id: ConnId, act: impl FnOnce(&mut Self, usize)) {
+        if let Some(at) = self.open_slot(id) {
+            act(self, at);
+            self.after(at);
+        }
+    }
+
+    /// Messages that were published before go out before, so that what follows is ordered after them.
+    fn settle(&mut self) {
+        if !self.turn.hub.log.is_empty() {
+            self.fan_out();
+        }
+    }
+
+    fn close(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
+        self.settle();
+        if let Some(slot) = self.slots.get(at) {
+            slot.conn.close(&mut self.turn.writer, &slot.stream, code, reason, cause);
+        }
+    }
+
+    fn subscribe(&mut self, at: usize, topic: &str) {
+        self.settle();
+        let limit = self.limits_of(at).max_subscriptions;
+        if let Err(e) = self.turn.hub.index.subscribe(at as u32, topic, limit) {
+            info!("subscription to {topic:?} refused: {e}");
+        }
+    }
+
+    fn list(&self, route: u16) -> Vec<ConnInfo> {
+        let of_route = |c: &crate::conn::Connection| {
+            c.route == route && matches!(c.ready_state(), ReadyState::Open | ReadyState::Closing)
+        };
+        self.slots
+            .iter()
+            .filter(|(_, s)| of_route(&s.conn))
+            .map(|(at, s)| ConnInfo {
+                id: s.conn.id,
+                peer: s.conn.peer,
+                ready_state: s.conn.ready_state(),
+                buffered_amount: s.conn.buffered(),
+                protocol: s.conn.cold.as_ref().and_then(|c| c.protocol.as_deref().map(str::to_owned)),
+                topics: self.turn.hub.index.topics_of(at as u32).map(str::to_owned).collect(),
+            })
+            .collect()
+    }
+
+    fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
+        self.listeners.clear();
+        let earlier = self.stopping.as_ref().is_none_or(|s| deadline < s.deadline);
+        if earlier {
+            self.stopping = Some(Stopping { deadline });
+        }
+        for at in self.slots.keys() {
+            match self.slots.get(at).map(|s| s.conn.phase) {
+                Some(Phase::Open) => {
+                    self.close(at, code, "the server shuts down", Cause::Shutdown);
+                    self.after(at);
+                }
+                Some(Phase::Http | Phase::Deciding) => self.http_shutdown(at),
+                _ => {}
+            }
+        }
+    }
+}

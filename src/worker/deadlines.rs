@@ -1,0 +1,97 @@
+//! When a connection has to be looked at, and what is wrong with it then. Pure: time comes in as ticks.
+
+use super::slots::Clock;
+use super::wheel::{TICK_MS, Tick};
+use crate::conn::{Cause, Limits};
+use crate::protocol::CloseCode;
+use core::time::Duration;
+
+/// A duration in ticks, at least one.
+pub(crate) fn ticks(duration: Duration) -> Tick {
+    let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS));
+    u32::try_from(ticks).unwrap_or(u32::MAX / 2).clamp(1, u32::MAX / 2)
+}
+
+/// What is due for an open connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing before this tick.
+    At(Tick),
+    /// A ping.
+    Ping,
+    /// Its end.
+    End(CloseCode, &'static str, Cause),
+}
+
+/// Looks at an open connection. While it is paused nothing is read, so silence says nothing.
+pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> Due {
+    let mut next = now + ticks(Duration::from_secs(60));
+    if clock.began != 0 {
+        let due = clock.began + ticks(limits.message_timeout);
+        if due <= now {
+            return Due::End(CloseCode::POLICY, "message not finished in time", Cause::MessageTimeout);
+        }
+        next = next.min(due);
+    }
+    if limits.idle_timeout > Duration::ZERO {
+        let due = clock.message + ticks(limits.idle_timeout);
+        if due <= now {
+            return Due::End(CloseCode::NORMAL, "idle", Cause::IdleTimeout);
+        }
+        next = next.min(due);
+    }
+    if limits.ping_interval > Duration::ZERO && !paused {
+        // Only what comes in is life: what we send to a dead peer goes well until the kernel's buffers are full.
+        if clock.pinged != 0 && clock.received < clock.pinged {
+            let due = clock.pinged + ticks(limits.pong_timeout);
+            if due <= now {
+                return Due::End(CloseCode::TIMEOUT, "no pong", Cause::PongTimeout);
+            }
+            return Due::At(next.min(due));
+        }
+        let due = clock.received + ticks(limits.ping_interval);
+        if due <= now {
+            return Due::Ping;
+        }
+        next = next.min(due);
+    }
+    Due::At(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(s: u64) -> Tick {
+        ticks(Duration::from_secs(s))
+    }
+
+    #[test]
+    fn a_silent_connection_is_pinged_and_then_ended() {
+        let limits = Limits::default();
+        let mut clock = Clock { received: 10, message: 10, ..Default::default() };
+        assert_eq!(check(&clock, &limits, false, 11), Due::At(10 + seconds(25)));
+        let now = 10 + seconds(25);
+        assert_eq!(check(&clock, &limits, false, now), Due::Ping);
+        clock.pinged = now;
+        assert_eq!(check(&clock, &limits, false, now + 1), Due::At(now + seconds(10)));
+        assert!(matches!(
+            check(&clock, &limits, false, now + seconds(10)),
+            Due::End(CloseCode::TIMEOUT, _, Cause::PongTimeout)
+        ));
+        assert!(matches!(check(&clock, &limits, true, now + seconds(10)), Due::At(_)), "paused");
+        clock.received = now + 3;
+        assert_eq!(check(&clock, &limits, false, now + seconds(10)), Due::At(now + 3 + seconds(25)));
+    }
+
+    #[test]
+    fn an_unfinished_message_and_an_idle_connection_have_their_ends() {
+        let mut limits = Limits::default();
+        let clock = Clock { received: 900, message: 100, began: 200, ..Default::default() };
+        let end = check(&clock, &limits, false, 200 + seconds(30));
+        assert!(matches!(end, Due::End(CloseCode::POLICY, _, Cause::MessageTimeout)));
+        limits.idle_timeout = Duration::from_secs(20);
+        let end = check(&clock, &limits, false, 100 + seconds(20));
+        assert!(matches!(end, Due::End(CloseCode::NORMAL, _, Cause::IdleTimeout)));
+    }
+}

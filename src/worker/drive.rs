@@ -1,0 +1,211 @@
+//! From a readable socket to the handlers, and from the handlers to the socket.
+
+use super::Worker;
+use super::slots::Slot;
+use crate::conn::{Cause, Phase};
+use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
+use crate::http::Params;
+use crate::net::Received;
+use crate::protocol::{CloseCode, Item, Opcode, Payload, Rules};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A frame of which at least so much is missing is received straight into its message. Below, one copy is cheaper
+/// than the second part of the vectored read.
+const MIN_DIRECT: usize = 4 << 10;
+
+impl Worker {
+    /// The socket can be read. `ended`: the kernel knows that the peer's half is over, or of an error.
+    pub(super) fn read(&mut self, at: usize, ended: bool) {
+        let Some(slot) = self.slots.get(at) else { return };
+        match slot.conn.phase {
+            Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),
+            Phase::Http => self.read_http(at),
+            Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
+            // Paused, or a decision is awaited: it is read when that is over. Only an end is noticed.
+            Phase::Open | Phase::CloseSent | Phase::Deciding => {
+                if ended && slot.conn.phase == Phase::Deciding {
+                    self.gone(at, std::io::ErrorKind::UnexpectedEof);
+                }
+                return;
+            }
+            Phase::Dead => return,
+        }
+        // A short read has taken everything that was there, but not the end behind it.
+        if ended && let Some(slot) = self.slots.get(at) {
+            let reads_on = !slot.conn.paused && !matches!(slot.conn.phase, Phase::Dead | Phase::Deciding);
+            if reads_on && !slot.marks.again {
+                slot.marks.again = true;
+                self.again.push(at as u32);
+            }
+        }
+        self.after(at);
+    }
+
+    fn read_open(&mut self, at: usize) {
+        let Self { slots, turn, recv, rules, shared, now, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        let route = usize::from(slot.conn.route);
+        let (route, rules) = (&shared.routes[route], &rules[route]);
+        let received = match slot.conn.decoder.spare(MIN_DIRECT) {
+            None => slot.stream.recv(recv).map(|r| (r, 0, recv.len())),
+            Some(spare) => {
+                let room = spare.len();
+                slot.stream.recv_vectored(spare, recv).map(|r| (r, room, room + recv.len()))
+            }
+        };
+        let (n, direct, room) = match received {
+            Ok((Received::Bytes(n), direct, room)) => (n, n.min(direct), room),
+            Ok((Received::Nothing, ..)) => return,
+            Ok((Received::End, ..)) => return self.gone(at, std::io::ErrorKind::UnexpectedEof),
+            Err(e) => return self.gone(at, e.kind()),
+        };
+        slot.clock.received = *now;
+        let mut going = true;
+        if direct > 0 {
+            turn.writer.more_input = n > direct;
+            match slot.conn.decoder.fill(direct) {
+                Ok(None) => {}
+                Ok(Some(item)) => going = item_in(slot, turn, route, item, *now),
+                Err(e) => {
+                    going = false;
+                    slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
+                }
+            }
+        }
+        let rest = &mut recv[..n - direct];
+        if going {
+            decode(slot, turn, route, rules, rest, *now);
+        } else if slot.conn.paused && !rest.is_empty() {
+            slot.conn.cold().unread.extend_from_slice(rest);
+        }
+        if n == room {
+            self.again(at);
+        }
+    }
+
+    /// Bytes of an open connection that did not come from its socket just now.
+    pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
+        let Self { slots, turn, rules, shared, now, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        let route = usize::from(slot.conn.route);
+        if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
+            decode(slot, turn, r, rules, input, *now);
+        }
+    }
+
+    /// Has this connection read once more in the next turn.
+    pub(super) fn again(&mut self, at: usize) {
+        if let Some(slot) = self.slots.get(at).filter(|s| !s.marks.again) {
+            slot.marks.again = true;
+            self.again.push(at as u32);
+        }
+    }
+
+    /// The socket can be written again.
+    pub(super) fn write_on(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        slot.conn.blocked = false;
+        slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        self.after(at);
+    }
+
+    /// A connection becomes a WebSocket.
+    pub(super) fn open(
+        &mut self,
+        at: usize,
+        route: u16,
+        state: AnyState,
+        protocol: Option<Box<str>>,
+        params: Params,
+    ) {
+        let Self { slots, turn, shared, now, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        slot.conn.route = route;
+        slot.conn.phase = Phase::Open;
+        slot.state = Some(state);
+        slot.exchange = None;
+        (slot.clock.received, slot.clock.message) = (*now, *now);
+        if protocol.is_some() || !params.is_empty() {
+            let cold = slot.conn.cold();
+            (cold.protocol, cold.params) = (protocol, params);
+        }
+        turn.count().upgraded.add(1);
+        turn.count().open.add(1);
+        self.turn.writer.more_input = true; // what `open` sends leaves together with the 101
+        call(slot, &mut self.turn, &shared.routes[usize::from(route)], Event::Open);
+    }
+}
+
+/// Calls the handler. A panic ends the connection with 1011 and nothing else.
+pub(super) fn call(slot: &mut Slot, turn: &mut Turn, route: &Route, event: Event<'_>) {
+    let Slot { stream, conn, state: Some(state), .. } = slot else { return };
+    let context = Context { conn, turn, sink: stream, route };
+    if catch_unwind(AssertUnwindSafe(|| route.handler.event(context, state, event))).is_err() {
+        turn.count().panics.add(1);
+        conn.fail(&mut turn.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
+    }
+}
+
+/// Decodes what was received and calls the handler for each message, until it closes or pauses the connection.
+#[inline]
+fn decode(slot: &mut Slot, turn: &mut Turn, route: &Route, rules: &Rules, mut input: &mut [u8], now: u32) {
+    loop {
+        let item = match slot.conn.decoder.next(&mut input, rules, &mut turn.writer.pool) {
+            Ok(Some(item)) => item,
+            Ok(None) => break,
+            Err(e) => {
+                turn.count().protocol_errors.add(1);
+                return slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
+            }
+        };
+        turn.writer.more_input = !input.is_empty();
+        if !item_in(slot, turn, route, item, now) {
+            if slot.conn.paused && !input.is_empty() {
+                slot.conn.cold().unread.extend_from_slice(input);
+            }
+            return;
+        }
+    }
+    if slot.conn.decoder.is_within_message() {
+        if slot.clock.began == 0 {
+            slot.clock.began = now;
+        }
+    } else {
+        slot.clock.began = 0;
+    }
+}
+
+/// One message or control frame. Whether to go on with the next.
+#[inline]
+fn item_in(slot: &mut Slot, turn: &mut Turn, route: &Route, item: Item<'_>, now: u32) -> bool {
+    match item {
+        Item::Message(incoming) => {
+            slot.clock.message = now;
+            slot.clock.began = 0;
+            // After our close frame the application is done with this connection (RFC 6455 section 7.1.3).
+            if slot.conn.phase == Phase::Open {
+                let message = incoming.message();
+                turn.count().messages_in.add(1);
+                turn.count().bytes_in.add(message.len() as u64);
+                call(slot, turn, route, Event::Message(message));
+            }
+            if let Payload::Own(buf) = incoming.into_payload() {
+                turn.writer.pool.give(buf);
+            }
+        }
+        Item::Ping(payload) => {
+            // Section 5.5.2: answered with the same payload, unless the closing handshake has begun.
+            if slot.conn.phase == Phase::Open {
+                slot.conn.control(&mut turn.writer, Opcode::Pong, &payload);
+                call(slot, turn, route, Event::Ping(&payload));
+            }
+        }
+        Item::Pong(payload) => {
+            if slot.conn.phase == Phase::Open {
+                call(slot, turn, route, Event::Pong(&payload));
+            }
+        }
+        Item::Close(payload) => slot.conn.peer_closed(&mut turn.writer, &slot.stream, &payload),
+    }
+    matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.paused
+}

@@ -1,0 +1,241 @@
+//! What follows from a connection's phase: writing out, reporting, timing, and its end.
+
+use super::Worker;
+use super::deadlines::{Due, check, ticks};
+use super::drive::call;
+use super::slots::Slot;
+use crate::conn::{Cause, Limits, Phase};
+use crate::handler::ErasedEvent as Event;
+use crate::net::Received;
+use crate::protocol::{CloseCode, Opcode};
+use std::sync::atomic::Ordering;
+use tracing::debug;
+
+/// Rounds of writing out and telling the application, before it has to wait for the next turn.
+const ROUNDS: usize = 4;
+
+impl Worker {
+    /// After anything was done with a connection: what was gathered is written, what follows from it is done.
+    pub(super) fn after(&mut self, at: usize) {
+        let Self { slots, turn, shared, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        for _ in 0..ROUNDS {
+            slot.conn.flush(&mut turn.writer, &slot.stream);
+            if let Some(kind) = slot.conn.broken {
+                turn.writer.cork.clear();
+                slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
+            }
+            if slot.conn.phase != Phase::Open {
+                break;
+            }
+            let route = &shared.routes[usize::from(slot.conn.route)];
+            let dropped = core::mem::take(&mut slot.conn.dropped);
+            if dropped > 0 {
+                turn.count().dropped.add(u64::from(dropped));
+                call(slot, turn, route, Event::Dropped(dropped));
+            } else if slot.conn.backlogged && slot.conn.is_written_out() {
+                slot.conn.backlogged = false;
+                call(slot, turn, route, Event::Drain);
+            } else {
+                break;
+            }
+        }
+        self.advance(at);
+    }
+
+    /// Takes the steps towards the end that are possible now.
+    fn advance(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let phase = slot.conn.phase;
+        match phase {
+            Phase::Open => {
+                if slot.clock.began != 0 {
+                    let due = slot.clock.began + ticks(self.limits_of(at).message_timeout);
+                    self.wheel.arm_earlier(&mut self.slots, at as u32, due);
+                }
+                return self.resume(at);
+            }
+            Phase::Http => return self.pump(at),
+            Phase::Ending if slot.conn.is_written_out() => slot.conn.phase = Phase::Dead,
+            Phase::Failing if slot.conn.is_written_out() => {
+                slot.stream.end_sending();
+                slot.conn.phase = Phase::Lingering;
+            }
+            _ => {}
+        }
+        if slot.conn.phase == Phase::Dead {
+            self.doom(at);
+            return;
+        }
+        // A phase that leads to the end has a deadline of its own.
+        if slot.marks.phase != slot.conn.phase as u8 {
+            slot.marks.phase = slot.conn.phase as u8;
+            if slot.conn.phase != Phase::Deciding {
+                let timeout = ticks(self.limits_of(at).close_timeout);
+                let due = self.now + timeout;
+                if let Some(slot) = self.slots.get(at) {
+                    slot.clock.deadline = due;
+                }
+                self.wheel.arm(&mut self.slots, at as u32, due);
+            }
+        }
+    }
+
+    pub(super) fn limits_of(&mut self, at: usize) -> Limits {
+        let route = self.slots.get(at).map(|s| usize::from(s.conn.route));
+        route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.limits)
+    }
+
+    /// Reading was paused and goes on: first with what was received before.
+    fn resume(&mut self, at: usize) {
+        let mut resumed = core::mem::take(&mut self.turn.resumed);
+        if !resumed.contains(&(at as u32)) {
+            self.turn.resumed = resumed;
+            return;
+        }
+        resumed.retain(|r| *r != at as u32);
+        self.turn.resumed = resumed;
+        let now = self.now;
+        let Some(slot) = self.slots.get(at).filter(|s| !s.conn.paused) else { return };
+        slot.clock.received = now; // the silence was ours
+        slot.clock.pinged = 0;
+        let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
+        slot.conn.tidy();
+        if !unread.is_empty() {
+            self.open_input(at, &mut unread);
+            self.after(at);
+        }
+        self.again(at);
+    }
+
+    /// The peer went, or the socket failed.
+    pub(super) fn gone(&mut self, at: usize, kind: std::io::ErrorKind) {
+        let Some(slot) = self.slots.get(at) else { return };
+        slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
+        self.doom(at);
+    }
+
+    /// Ends it here and now, by our own will.
+    pub(super) fn terminate(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        slot.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
+        self.doom(at);
+    }
+
+    fn doom(&mut self, at: usize) {
+        if let Some(slot) = self.slots.get(at).filter(|s| !s.marks.doomed) {
+            slot.conn.phase = Phase::Dead;
+            slot.marks.doomed = true;
+            self.doomed.push(at as u32);
+        }
+    }
+
+    /// Reads what nobody wants any more, so that the kernel does not answer it with a reset.
+    pub(super) fn read_away(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        match slot.stream.recv(&mut self.recv) {
+            Ok(Received::Bytes(n)) if n == self.recv.len() => self.again(at),
+            Ok(Received::Bytes(_) | Received::Nothing) => {}
+            // Our last bytes may still be on their way to a peer that only ended its own half.
+            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.conn.is_written_out() => {}
+            Ok(Received::End) => self.doom(at),
+            Err(e) => self.gone(at, e.kind()),
+        }
+    }
+
+    pub(super) fn timers(&mut self) {
+        for _ in 0..super::TIMERS {
+            let Some(at) = self.wheel.pop(&mut self.slots, self.now) else { return };
+            self.timer(at as usize);
+        }
+    }
+
+    fn timer(&mut self, at: usize) {
+        let limits = self.limits_of(at);
+        let now = self.now;
+        let Some(slot) = self.slots.get(at) else { return };
+        let next = match slot.conn.phase {
+            Phase::Open => match check(&slot.clock, &limits, slot.conn.paused, now) {
+                Due::At(next) => next,
+                Due::Ping => {
+                    slot.clock.pinged = now + 1; // what came within this tick came before the ping
+                    slot.conn.control(&mut self.turn.writer, Opcode::Ping, b"");
+                    now + ticks(limits.pong_timeout) + 1
+                }
+                Due::End(code, reason, cause) => {
+                    self.time_out(at, code, reason, cause);
+                    return;
+                }
+            },
+            _ if slot.clock.deadline > now => slot.clock.deadline,
+            _ => return self.overdue(at),
+        };
+        self.wheel.arm(&mut self.slots, at as u32, next);
+        self.after(at);
+    }
+
+    /// An open connection has waited too long for something.
+    fn time_out(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let (writer, stream) = (&mut self.turn.writer, &slot.stream);
+        if cause == Cause::IdleTimeout {
+            slot.conn.close(writer, stream, code, reason, cause);
+        } else {
+            slot.conn.fail(writer, stream, code, reason, cause);
+        }
+        if cause == Cause::PongTimeout {
+            // Nobody is there to end it with: one try to say why, and the socket is closed.
+            self.turn.count().pong_timeouts.add(1);
+            self.after(at);
+            self.doom(at);
+        } else {
+            self.turn.count().timeouts.add(1);
+            self.after(at);
+        }
+    }
+
+    /// A phase other than open has lasted too long.
+    fn overdue(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        self.turn.count().timeouts.add(1);
+        match slot.conn.phase {
+            Phase::Http => self.http_overdue(at),
+            Phase::Deciding => self.undecided(at),
+            _ => self.doom(at),
+        }
+    }
+
+    /// Removes the connections that have ended, and tells their applications.
+    pub(super) fn sweep(&mut self) {
+        while let Some(at) = self.doomed.pop() {
+            self.bury(at as usize);
+        }
+    }
+
+    fn bury(&mut self, at: usize) {
+        let Self { slots, turn, shared, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        if slot.state.is_some() {
+            let end = slot.conn.closed();
+            debug!("{} ended: {end}", slot.conn.id);
+            let count = turn.count();
+            count.open.sub(1);
+            count.dropped.add(u64::from(end.unsent));
+            if end.cause == Cause::SlowConsumer {
+                count.slow_consumers.add(1);
+            }
+            call(slot, turn, &shared.routes[usize::from(slot.conn.route)], Event::Close(&end));
+            turn.writer.cork.clear();
+        }
+        turn.hub.index.remove(at as u32);
+        self.wheel.disarm(&mut self.slots, at as u32);
+        let Some(mut slot) = self.slots.remove(at) else { return };
+        slot.conn.release(&mut self.turn.writer);
+        if slot.marks.foreign {
+            slot.stream.deregister(self.poll.registry());
+        }
+        self.turn.count().sockets.sub(1);
+        self.shared.workers[self.turn.worker].load.fetch_sub(1, Ordering::Relaxed);
+        drop::<Slot>(slot);
+    }
+}

@@ -1,0 +1,490 @@
+//! Plain HTTP on a connection, up to the upgrade or the end.
+
+use super::Worker;
+use super::deadlines::ticks;
+use super::slots::Slot;
+use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
+use crate::endpoint::Endpoint;
+use crate::handler::{AnyState, Decision, ErasedAccept, Handle};
+use crate::http::{Body, HeaderSlots, HeadScanner, HttpError, Params, Request, RequestHead, Response};
+use crate::net::Received;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The bounds of plain HTTP, before any route is known.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct HttpLimits {
+    /// Bytes of a request's head; over it the answer is 431. Default 8 KiB.
+    pub max_head: usize,
+    /// Headers of a request; over it the answer is 431. Default 64, at most 128.
+    pub max_headers: usize,
+    /// Bytes of a request's body; over it the answer is 413. Default 64 KiB.
+    pub max_body: usize,
+    /// From accepting a connection to the end of its first request, and between the end of one and that of the next;
+    /// over it the answer is 408. Default 10 s.
+    pub timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self { max_head: 8 << 10, max_headers: 64, max_body: 64 << 10, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// What a path leads to.
+#[derive(Default)]
+pub(crate) struct Resource {
+    pub(crate) websocket: Option<u16>,
+    /// By method.
+    pub(crate) endpoints: Vec<(Box<str>, Arc<dyn Endpoint>)>,
+}
+
+/// What HTTP keeps between reads.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    /// The beginning of a request, or requests that came while another was being answered.
+    buf: Vec<u8>,
+    scanner: HeadScanner,
+    /// Bytes that the whole request has, once its head is known.
+    need: usize,
+    /// A body that is being sent.
+    body: Option<(Box<dyn Read + Send>, u64)>,
+    /// The connection ends with this response.
+    last: bool,
+    /// What the client of an undecided upgrade is to be answered with.
+    upgrade: Option<Undecided>,
+}
+
+struct Undecided {
+    accept: String,
+    offered: Vec<Box<str>>,
+    route: u16,
+    params: Params,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("buf", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a body read and written in one step.
+const STEP: usize = 64 << 10;
+
+/// Steps of a body in one turn.
+const STEPS: usize = 4;
+
+/// What came of a request.
+enum Outcome {
+    /// It was answered, or is being answered; this many bytes were taken.
+    Answered(usize),
+    /// The connection is a WebSocket from here on.
+    Upgraded(usize),
+    /// A handler decides.
+    Deciding(usize),
+    /// More of it has to come.
+    Incomplete,
+    /// It can't be answered properly, and nothing after it.
+    Refused(HttpError),
+}
+
+impl Worker {
+    pub(super) fn read_http(&mut self, at: usize) {
+        let Self { slots, recv, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        let n = match slot.stream.recv(recv) {
+            Ok(Received::Bytes(n)) => n,
+            Ok(Received::Nothing) => return,
+            Ok(Received::End) => return self.gone(at, std::io::ErrorKind::UnexpectedEof),
+            Err(e) => return self.gone(at, e.kind()),
+        };
+        if n == recv.len() {
+            self.again(at);
+        }
+        // The buffer is lent out for as long as the requests in it are looked at.
+        let mut recv = core::mem::take(&mut self.recv);
+        self.http_input(at, &mut recv[..n]);
+        self.recv = recv;
+    }
+
+    /// Bytes of requests.
+    pub(super) fn http_input(&mut self, at: usize, input: &mut [u8]) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let Some(exchange) = slot.exchange.as_mut().filter(|e| !e.buf.is_empty() || e.body.is_some()) else {
+            return self.requests(at, input);
+        };
+        let bound = self.settings.http.max_head + self.settings.http.max_body + self.recv.len().max(input.len());
+        if exchange.buf.len() + input.len() > bound {
+            return self.refuse(at, HttpError::BodyTooLarge { limit: self.settings.http.max_body as u64 });
+        }
+        exchange.buf.extend_from_slice(input);
+        if exchange.body.is_none() && exchange.buf.len() >= exchange.need {
+            let mut buf = core::mem::take(&mut exchange.buf);
+            self.requests(at, &mut buf);
+        }
+    }
+
+    /// Answers the requests that are whole, and keeps the rest.
+    fn requests(&mut self, at: usize, mut input: &mut [u8]) {
+        while !input.is_empty() {
+            let taken = match self.request(at, input) {
+                Outcome::Answered(n) => n,
+                Outcome::Upgraded(n) => return self.open_input(at, &mut input[n..]),
+                Outcome::Deciding(n) => {
+                    if let Some(slot) = self.slots.get(at) {
+                        slot.conn.cold().unread = input[n..].to_vec();
+                    }
+                    return;
+                }
+                Outcome::Incomplete => break,
+                Outcome::Refused(e) => return self.refuse(at, e),
+            };
+            input = &mut input[taken..];
+            let Some(slot) = self.slots.get(at) else { return };
+            if slot.conn.phase != Phase::Http {
+                return;
+            }
+            if let Some(exchange) = &mut slot.exchange {
+                (exchange.scanner, exchange.need) = (HeadScanner::default(), 0);
+                if exchange.last {
+                    return;
+                }
+                if exchange.body.is_some() {
+                    break;
+                }
+            }
+        }
+        let Some(slot) = self.slots.get(at) else { return };
+        if !input.is_empty() {
+            slot.exchange.get_or_insert_default().buf = input.to_vec();
+        } else if slot.exchange.as_ref().is_some_and(|e| e.body.is_none() && !e.last) {
+            slot.exchange = None;
+        }
+    }
+
+    fn request(&mut self, at: usize, input: &mut [u8]) -> Outcome {
+        let settings = self.settings.clone();
+        let limits = &settings.http;
+        let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
+        let head_len = match &mut slot.exchange {
+            Some(exchange) => exchange.scanner.scan(input, limits.max_head),
+            None => {
+                let mut scanner = HeadScanner::default();
+                let found = scanner.scan(input, limits.max_head);
+                if matches!(found, Ok(None)) {
+                    slot.exchange.get_or_insert_default().scanner = scanner;
+                }
+                found
+            }
+        };
+        let head_len = match head_len {
+            Ok(Some(n)) => n,
+            Ok(None) => return Outcome::Incomplete,
+            Err(e) => return Outcome::Refused(e),
+        };
+        let (head_bytes, rest) = input.split_at(head_len);
+        let mut slots = HeaderSlots::new();
+        let head = match RequestHead::parse(head_bytes, &mut slots, limits.max_headers) {
+            Ok(head) => head,
+            Err(e) => return Outcome::Refused(e),
+        };
+        let body_len = head.content_length().unwrap_or(0);
+        if body_len > limits.max_body as u64 {
+            return Outcome::Refused(HttpError::BodyTooLarge { limit: limits.max_body as u64 });
+        }
+        let body_len = body_len as usize;
+        if rest.len() < body_len {
+            let exchange = slot.exchange.get_or_insert_default();
+            // RFC 9110 section 10.1.1: the client may wait for this before it sends the body.
+            if exchange.need == 0 && head.expects_continue() {
+                slot.conn.write_raw(&mut self.turn.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            exchange.need = head_len + body_len;
+            return Outcome::Incomplete;
+        }
+        let taken = head_len + body_len;
+        slot.clock.deadline = self.now + ticks(limits.timeout);
+        let Some(found) = settings.router.find(head.path()) else {
+            self.respond(at, HttpError::NotFound.response(), &head);
+            return Outcome::Answered(taken);
+        };
+        let (resource, params) = (found.value, found.params);
+        if let Some(route) = resource.websocket
+            && (asks_for_websocket(&head) || resource.endpoints.is_empty())
+        {
+            return self.upgrade(at, route, &head, params, taken);
+        }
+        let peer = slot.conn.peer;
+        let request = Request::new(&head, &params, &peer, &rest[..body_len]);
+        let response = answer(resource, &request);
+        let response = response.unwrap_or_else(|| {
+            self.turn.count().panics.add(1);
+            HttpError::Internal.response()
+        });
+        self.respond(at, response, &head);
+        Outcome::Answered(taken)
+    }
+
+    fn upgrade(
+        &mut self,
+        at: usize,
+        route: u16,
+        head: &RequestHead<'_>,
+        params: Params,
+        taken: usize,
+    ) -> Outcome {
+        let shared = self.shared.clone();
+        let handler = &shared.routes[usize::from(route)];
+        let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
+        let peer = slot.conn.peer;
+        let request = Request::new(head, &params, &peer, b"");
+        let checked = check_upgrade(head).and_then(|upgrade| {
+            handler.origins.check(&request)?;
+            Ok(upgrade)
+        });
+        let accept = match checked {
+            Ok(upgrade) => upgrade.accept,
+            Err(e) => {
+                self.respond(at, e.response(), head);
+                return Outcome::Answered(taken);
+            }
+        };
+        let answer = catch_unwind(AssertUnwindSafe(|| handler.handler.upgrade(&request)));
+        match answer {
+            Ok(Ok(ErasedAccept::Now { state, protocol, response })) => {
+                let protocol = protocol.filter(|p| head.protocols().any(|offered| offered == &**p));
+                self.accept_upgrade(at, &accept, route, params, state, protocol, &response);
+                Outcome::Upgraded(taken)
+            }
+            Ok(Ok(ErasedAccept::Later { timeout, start })) => {
+                let offered = head.protocols().map(Into::into).collect();
+                let due = self.now + ticks(timeout);
+                let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
+                slot.conn.phase = Phase::Deciding;
+                slot.marks.phase = Phase::Deciding as u8;
+                slot.clock.deadline = due;
+                slot.exchange.get_or_insert_default().upgrade = Some(Undecided { accept, offered, route, params });
+                let id = slot.conn.id;
+                self.wheel.arm(&mut self.slots, at as u32, due);
+                let handle: Handle = self.turn.handle.clone();
+                if catch_unwind(AssertUnwindSafe(|| start(handle, id))).is_err() {
+                    self.turn.count().panics.add(1);
+                    self.undecided(at);
+                }
+                Outcome::Deciding(taken)
+            }
+            Ok(Err(refuse)) => {
+                self.respond(at, refuse.0, head);
+                Outcome::Answered(taken)
+            }
+            Err(_) => {
+                self.turn.count().panics.add(1);
+                self.respond(at, HttpError::Internal.response(), head);
+                Outcome::Answered(taken)
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn accept_upgrade(
+        &mut self,
+        at: usize,
+        accept: &str,
+        route: u16,
+        params: Params,
+        state: AnyState,
+        protocol: Option<Box<str>>,
+        response: &Response,
+    ) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let mut head = Vec::with_capacity(160);
+        let mut lines = Vec::new();
+        for (name, value) in response.headers() {
+            lines.extend_from_slice(name);
+            lines.extend_from_slice(b": ");
+            lines.extend_from_slice(value);
+            lines.extend_from_slice(b"\r\n");
+        }
+        write_accept(&mut head, accept, protocol.as_deref(), &lines);
+        slot.conn.write_raw(&mut self.turn.writer, &head);
+        self.open(at, route, state, protocol, params);
+    }
+
+    /// The answer to an upgrade that was decided on another thread.
+    pub(super) fn decide(&mut self, id: crate::conn::ConnId, decision: Decision) {
+        let Some(slot) = self.slots.find(id).filter(|s| s.conn.phase == Phase::Deciding) else { return };
+        let at = id.slot();
+        let Some(undecided) = slot.exchange.as_mut().and_then(|e| e.upgrade.take()) else { return };
+        let Undecided { accept, offered, route, params } = undecided;
+        match decision {
+            Decision::Accept(ErasedAccept::Now { state, protocol, response }) => {
+                let mut unread = core::mem::take(&mut slot.conn.cold().unread);
+                slot.conn.tidy();
+                let protocol = protocol.filter(|p| offered.contains(p));
+                self.accept_upgrade(at, &accept, route, params, state, protocol, &response);
+                self.open_input(at, &mut unread);
+            }
+            Decision::Accept(ErasedAccept::Later { .. }) => self.end_with(at, HttpError::Internal.response()),
+            Decision::Refuse(response) => self.end_with(at, response),
+        }
+        self.after(at);
+        self.again(at); // what came meanwhile was left in the kernel
+    }
+
+    /// No decision came in time.
+    pub(super) fn undecided(&mut self, at: usize) {
+        let retry_after = Duration::from_secs(1);
+        self.end_with(at, HttpError::Unavailable { retry_after }.response());
+        self.after(at);
+    }
+
+    /// No request came in time. One that never began is not worth an answer.
+    pub(super) fn http_overdue(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let writing = !slot.conn.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some());
+        if !writing && slot.exchange.is_some() {
+            let limit = self.settings.http.timeout;
+            self.refuse(at, HttpError::Timeout { limit });
+            self.after(at);
+        } else {
+            self.gone(at, std::io::ErrorKind::TimedOut);
+        }
+    }
+
+    /// The server shuts down: what is being answered is finished, everything else ends.
+    pub(super) fn http_shutdown(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        match &mut slot.exchange {
+            Some(exchange) if exchange.body.is_some() || !slot.conn.is_written_out() => exchange.last = true,
+            _ if slot.conn.phase == Phase::Deciding => self.undecided(at),
+            _ => self.terminate(at),
+        }
+    }
+
+    /// A request that can't be answered properly: what follows it can't be trusted to be one.
+    fn refuse(&mut self, at: usize, error: HttpError) {
+        self.end_with(at, error.response());
+    }
+
+    /// The last response of a connection.
+    fn end_with(&mut self, at: usize, response: Response) {
+        let now = self.now;
+        let Some(slot) = self.slots.get(at) else { return };
+        let mut head = Vec::with_capacity(256);
+        response.encode_head(&mut head, self.date.at(now), false, false);
+        slot.conn.write_raw(&mut self.turn.writer, &head);
+        if let Some(bytes) = in_memory(&response.into_body()) {
+            slot.conn.write_raw(&mut self.turn.writer, bytes);
+        }
+        slot.conn.phase = Phase::Failing;
+        slot.exchange = None;
+        self.turn.count().requests.add(1);
+    }
+
+    fn respond(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
+        let now = self.now;
+        let Some(slot) = self.slots.get(at) else { return };
+        let head_only = head.method() == "HEAD";
+        let keep_alive = head.keep_alive() && self.stopping.is_none();
+        let mut bytes = Vec::with_capacity(256);
+        response.encode_head(&mut bytes, self.date.at(now), keep_alive, head_only);
+        slot.conn.write_raw(&mut self.turn.writer, &bytes);
+        let body = response.into_body();
+        if head_only {
+            // RFC 9110 section 9.3.2: the head that GET would get, and nothing else.
+        } else if let Some(bytes) = in_memory(&body) {
+            slot.conn.write_raw(&mut self.turn.writer, bytes);
+        } else if let Body::Reader { reader, len } = body {
+            slot.exchange.get_or_insert_default().body = Some((reader, len));
+        }
+        if !keep_alive {
+            slot.exchange.get_or_insert_default().last = true;
+        }
+        self.turn.count().requests.add(1);
+    }
+
+    /// Goes on with a body that is being sent, and then with what came behind its request.
+    pub(super) fn pump(&mut self, at: usize) {
+        for _ in 0..STEPS {
+            let Some(slot) = self.slots.get(at).filter(|s| s.conn.phase == Phase::Http) else { return };
+            let Some(exchange) = &mut slot.exchange else { return };
+            if !slot.conn.is_written_out() {
+                return;
+            }
+            let Some((reader, left)) = &mut exchange.body else {
+                if exchange.last {
+                    slot.conn.phase = Phase::Failing;
+                    slot.exchange = None;
+                    return self.after(at);
+                }
+                return;
+            };
+            let want = (*left).min(STEP as u64) as usize;
+            let mut piece = vec![0; want];
+            let n = match reader.read(&mut piece) {
+                // The file shrank, or the disk failed: the promise in Content-Length can't be kept.
+                Ok(0) | Err(_) if *left > 0 => return self.terminate(at),
+                Ok(n) => n,
+                Err(_) => 0,
+            };
+            *left -= n as u64;
+            let over = *left == 0;
+            if over {
+                exchange.body = None;
+            }
+            slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
+            slot.conn.write_raw(&mut self.turn.writer, &piece[..n]);
+            slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            if slot.conn.broken.is_some() {
+                return self.gone(at, std::io::ErrorKind::BrokenPipe);
+            }
+            if over && slot.exchange.as_ref().is_some_and(|e| !e.last && !e.buf.is_empty()) {
+                let mut buf = slot.exchange.take().map(|e| e.buf).unwrap_or_default();
+                self.requests(at, &mut buf);
+                if let Some(slot) = self.slots.get(at) {
+                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                }
+            }
+        }
+        // More than a turn's share.
+        if self.slots.get(at).is_some_and(pumps_on) {
+            self.dirty_later(at);
+        }
+    }
+}
+
+fn pumps_on(slot: &mut Slot) -> bool {
+    slot.conn.phase == Phase::Http
+        && slot.conn.is_written_out()
+        && slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last)
+}
+
+/// Calls the endpoint. `None`: it panicked.
+fn answer(resource: &Resource, request: &Request<'_>) -> Option<Response> {
+    let of = |method: &str| resource.endpoints.iter().find(|(m, _)| &**m == method).map(|(_, e)| e);
+    let endpoint = match request.method() {
+        "HEAD" => of("HEAD").or_else(|| of("GET")),
+        method => of(method),
+    };
+    let Some(endpoint) = endpoint.or_else(|| of("*")) else {
+        let mut allow: Vec<&str> = resource.endpoints.iter().map(|(m, _)| &**m).collect();
+        if allow.contains(&"GET") && !allow.contains(&"HEAD") {
+            allow.push("HEAD");
+        }
+        return Some(Response::new(405).header("Allow", allow.join(", ")).text("method not allowed\n"));
+    };
+    catch_unwind(AssertUnwindSafe(|| endpoint.handle(request))).ok()
+}
+
+fn in_memory(body: &Body) -> Option<&[u8]> {
+    match body {
+        Body::Empty => Some(&[]),
+        Body::Static(bytes) => Some(bytes),
+        Body::Owned(bytes) => Some(bytes),
+        Body::Shared(bytes) => Some(bytes),
+        Body::Reader { .. } => None,
+    }
+}

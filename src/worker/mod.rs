@@ -1,0 +1,285 @@
+//! One event loop on one thread: it owns its connections for life, and nothing on the way of a message takes a lock or
+//! writes a line of memory that another core writes.
+//!
+//! A turn has its phases, always in this order:
+//!
+//! 1. wait, until a socket, the mailbox or a timer has something;
+//! 2. events: accept, read (which calls handlers and writes their answers), write;
+//! 3. again: connections that had more than one turn's share, or were resumed;
+//! 4. mailbox: what other threads ask;
+//! 5. timers;
+//! 6. fan-out: what the turn published, to everybody it is for; and the connections that have ended are swept out.
+
+mod accept;
+mod commands;
+pub(crate) mod deadlines;
+mod drive;
+mod ending;
+mod fanout;
+pub(crate) mod http;
+pub(crate) mod slots;
+pub(crate) mod wheel;
+
+use crate::conn::Writer;
+use crate::handler::{Command, Handle, Shared, Turn};
+use crate::http::Router;
+use crate::hub::Hub;
+use crate::hub::mailbox::{Inbox, Wake};
+use crate::net::{Listener, pin_to_cpu};
+use crate::protocol::Rules;
+use http::{HttpLimits, Resource};
+use mio::{Events, Poll, Token, Waker};
+use slots::Slots;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tracing::{error, warn};
+use wheel::{TICK_MS, Tick, Wheel};
+
+/// The waker's token; listeners count down from the one below. Connections have a generation above 32 bits and are
+/// never mistaken for either, as that is never `u32::MAX` for a slot of all ones.
+const WAKER: Token = Token(usize::MAX);
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+
+/// Commands done in one turn, so that a flood of publications does not starve the sockets.
+const COMMANDS: usize = 4096;
+
+/// Timers fired in one turn; with a million connections pinged every 25 s, 2,560 fire in a tick.
+const TIMERS: usize = 4096;
+
+/// What a worker needs to know of the server, the same for all.
+pub(crate) struct Settings {
+    pub(crate) router: Router<Resource>,
+    pub(crate) http: HttpLimits,
+    pub(crate) max_connections: usize,
+    pub(crate) receive_buffer: usize,
+    pub(crate) spare_buffers: usize,
+}
+
+pub(crate) struct Worker {
+    poll: Poll,
+    events: Option<Events>,
+    slots: Slots,
+    turn: Turn,
+    /// Where everything is received; what is not done with at the end of a connection's read is copied out.
+    recv: Box<[u8]>,
+    wheel: Wheel,
+    inbox: Inbox<Command>,
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    rules: Vec<Rules>,
+    listeners: Vec<Listener>,
+    accepting: accept::Accepting,
+    again: Vec<u32>,
+    dirty: Vec<u32>,
+    doomed: Vec<u32>,
+    /// Slots whose application is to hear of lost messages.
+    losers: Vec<u32>,
+    began: Instant,
+    now: Tick,
+    date: Date,
+    generation: u32,
+    stopping: Option<Stopping>,
+    pin: Option<usize>,
+}
+
+struct Stopping {
+    deadline: Instant,
+}
+
+/// The `Date` of responses, made once a second.
+#[derive(Default)]
+struct Date {
+    text: String,
+    made: Option<Tick>,
+}
+
+impl Date {
+    fn at(&mut self, now: Tick) -> &str {
+        if self.made.is_none_or(|made| now - made >= (1000 / TICK_MS) as u32) {
+            self.text = httpdate::fmt_http_date(SystemTime::now());
+            self.made = Some(now);
+        }
+        &self.text
+    }
+}
+
+struct PollWaker(Waker);
+
+impl Wake for PollWaker {
+    fn wake(&self) {
+        if let Err(e) = self.0.wake() {
+            error!("can't wake a worker: {e}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("number", &self.number()).finish_non_exhaustive()
+    }
+}
+
+/// A worker's poll, made before its thread so that others can already wake it.
+pub(crate) fn prepare() -> io::Result<(Poll, Box<dyn Wake>)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    Ok((poll, Box::new(PollWaker(waker))))
+}
+
+pub(crate) struct Parts {
+    pub(crate) number: usize,
+    pub(crate) poll: Poll,
+    pub(crate) inbox: Inbox<Command>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) pin: Option<usize>,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { number, poll, inbox, shared, settings, listeners, pin } = parts;
+        for (i, listener) in listeners.iter().enumerate() {
+            listener.register(poll.registry(), accept::token(i))?;
+        }
+        let turn = Turn {
+            writer: Writer::new(settings.spare_buffers),
+            hub: Hub::new(number, shared.workers.len()),
+            number: 1,
+            handle: Handle { shared: shared.clone() },
+            worker: number,
+            resumed: Vec::new(),
+            counters: shared.counters.clone(),
+        };
+        Ok(Self {
+            poll,
+            events: Some(Events::with_capacity(EVENTS)),
+            slots: Slots::default(),
+            turn,
+            recv: vec![0; settings.receive_buffer].into(),
+            wheel: Wheel::new(),
+            inbox,
+            rules: shared.routes.iter().map(|r| r.rules()).collect(),
+            shared,
+            settings,
+            listeners,
+            accepting: accept::Accepting::default(),
+            again: Vec::new(),
+            dirty: Vec::new(),
+            doomed: Vec::new(),
+            losers: Vec::new(),
+            began: Instant::now(),
+            now: 1, // 0 means never
+            date: Date::default(),
+            generation: 0,
+            stopping: None,
+            pin,
+        })
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.turn.worker
+    }
+
+    /// Runs until it is told to end.
+    pub(crate) fn run(mut self) {
+        if let Some(cpu) = self.pin
+            && let Err(e) = pin_to_cpu(cpu)
+        {
+            warn!("worker {} stays unpinned: core {cpu}: {e}", self.turn.worker);
+        }
+        let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
+        while !self.has_ended() {
+            if let Err(e) = self.poll.poll(&mut events, self.patience())
+                && e.kind() != io::ErrorKind::Interrupted
+            {
+                // Only a bug of ours gets here (a bad descriptor); without the poll there is no going on.
+                error!("worker {}: poll: {e}", self.turn.worker);
+                break;
+            }
+            self.begin_turn();
+            for event in &events {
+                self.event(event);
+            }
+            self.read_again();
+            self.mailbox();
+            self.timers();
+            self.sweep();
+            self.fan_out();
+        }
+        self.end();
+    }
+
+    /// How long to wait for events.
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() || !self.dirty.is_empty() || self.accepting.is_due() {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
+        let stop = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
+        [timer, self.accepting.patience(), stop].into_iter().flatten().min()
+    }
+
+    fn begin_turn(&mut self) {
+        self.now = 1 + (self.began.elapsed().as_millis() as u64 / TICK_MS) as Tick;
+        self.turn.number = self.turn.number.wrapping_add(1).max(1);
+        self.turn.count().turns.add(1);
+    }
+
+    fn event(&mut self, event: &mio::event::Event) {
+        let token = event.token();
+        let Some(at) = self.slots.at_token(token) else {
+            if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
+                self.accept(listener);
+            }
+            return;
+        };
+        if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked) {
+            self.write_on(at);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(at, event.is_read_closed() || event.is_error());
+        }
+    }
+
+    fn read_again(&mut self) {
+        for at in core::mem::take(&mut self.again) {
+            if let Some(slot) = self.slots.get(at as usize) {
+                slot.marks.again = false;
+                self.read(at as usize, false);
+            }
+        }
+        self.accept_again();
+    }
+
+    fn mailbox(&mut self) {
+        // Before looking: what comes from here on wakes again.
+        if self.inbox.is_empty() {
+            self.inbox.disarm();
+            if self.inbox.is_empty() {
+                return;
+            }
+        }
+        self.inbox.disarm();
+        for _ in 0..COMMANDS {
+            let Some(command) = self.inbox.take() else { return };
+            self.command(command);
+        }
+        self.inbox.rearm();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|s| self.slots.is_empty() || s.deadline <= Instant::now())
+    }
+
+    /// What is left is ended without ceremony.
+    fn end(&mut self) {
+        for at in self.slots.keys() {
+            self.terminate(at);
+        }
+        self.sweep();
+    }
+}

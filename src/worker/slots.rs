@@ -1,0 +1,130 @@
+//! The connections of one worker: a slab of slots, each with its socket, its machine and its place in the timers.
+
+use super::http::Exchange;
+use super::wheel::{Links, Store, Tick};
+use crate::conn::{ConnId, Connection};
+use crate::handler::AnyState;
+use crate::net::Stream;
+use mio::Token;
+use slab::Slab;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) stream: Stream,
+    pub(crate) conn: Connection,
+    /// What the application keeps; none before the upgrade.
+    pub(crate) state: Option<AnyState>,
+    /// What HTTP keeps between reads; none for an open WebSocket.
+    pub(crate) exchange: Option<Box<Exchange>>,
+    pub(crate) timer: Links,
+    pub(crate) clock: Clock,
+    pub(crate) marks: Marks,
+}
+
+/// When things happened, in ticks. Zero: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// Something came.
+    pub(crate) received: Tick,
+    /// A whole message came.
+    pub(crate) message: Tick,
+    /// A message began that is not whole yet.
+    pub(crate) began: Tick,
+    /// A ping went out that nothing has followed yet.
+    pub(crate) pinged: Tick,
+    /// When the current phase has lasted too long; not used while open.
+    pub(crate) deadline: Tick,
+}
+
+/// What the worker has noted about a slot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Marks {
+    /// It is in the list of those to be read again.
+    pub(crate) again: bool,
+    /// It is in the list of those with something to write.
+    pub(crate) dirty: bool,
+    /// It is in the list of those to be removed.
+    pub(crate) doomed: bool,
+    /// Its descriptor may have copies elsewhere.
+    pub(crate) foreign: bool,
+    /// The phase that `deadline` is for.
+    pub(crate) phase: u8,
+}
+
+/// The slots of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Slots(Slab<Slot>);
+
+impl Slots {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The slot that the next connection will have.
+    pub(crate) fn next(&self) -> usize {
+        self.0.vacant_key()
+    }
+
+    pub(crate) fn insert(&mut self, slot: Slot) -> usize {
+        self.0.insert(slot)
+    }
+
+    pub(crate) fn remove(&mut self, at: usize) -> Option<Slot> {
+        self.0.try_remove(at)
+    }
+
+    #[inline]
+    pub(crate) fn get(&mut self, at: usize) -> Option<&mut Slot> {
+        self.0.get_mut(at)
+    }
+
+    /// The slot of this connection, unless it has another tenant by now.
+    #[inline]
+    pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot> {
+        self.0.get_mut(id.slot()).filter(|s| s.conn.id == id)
+    }
+
+    /// The slot that a readiness event is for.
+    #[inline]
+    pub(crate) fn at_token(&mut self, token: Token) -> Option<usize> {
+        let (at, generation) = (token.0 & (u32::MAX as usize), (token.0 >> 32) as u32);
+        self.0.get(at).filter(|s| s.conn.id.generation() == generation).map(|_| at)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.0.iter()
+    }
+
+    /// Where the slots are, to walk over them while they change.
+    pub(crate) fn keys(&self) -> Vec<usize> {
+        self.0.iter().map(|(at, _)| at).collect()
+    }
+}
+
+/// The token of a connection: slot and generation, so that no stale event reaches the next tenant.
+pub(crate) fn token(id: ConnId) -> Token {
+    Token((id.generation() as usize) << 32 | id.slot())
+}
+
+impl Store for Slots {
+    fn links(&mut self, slot: u32) -> &mut Links {
+        &mut self.0[slot as usize].timer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_costs_one_slot_and_nothing_else() {
+        // The slab's entry is all that a connection without state, parameters and subscriptions has.
+        let entry = size_of::<Option<Slot>>();
+        assert!(entry <= 176, "{entry} bytes");
+    }
+}

@@ -1,0 +1,96 @@
+"""The server under test as a child process: started on a port of the system's choice, always ended.
+
+CAMPANILE_BIN says which binary. Nothing here waits a fixed time.
+"""
+
+import atexit
+import os
+import queue
+import re
+import resource
+import subprocess
+import threading
+from pathlib import Path
+
+DEADLINE = 15  # seconds, for one thing to happen
+MIB = 1024 * 1024
+
+BUILT = Path(__file__).resolve().parents[2] / "target/release/campanile"
+BINARY = os.environ.get("CAMPANILE_BIN") or str(BUILT)
+
+
+def more_files(wanted=4096):
+    """500 connections and some need more descriptors than some shells allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Server:
+    """A running server; `port` is where."""
+
+    def __init__(self):
+        more_files()  # inherited
+        try:
+            self.process = subprocess.Popen(
+                [BINARY, "--listen", "127.0.0.1:0"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as problem:
+            raise RuntimeError(f"no binary at {BINARY}: set CAMPANILE_BIN or run 'make test'") from problem
+        atexit.register(self.kill)
+        lines = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
+        self._reader.start()
+        try:
+            line = lines.get(timeout=DEADLINE)
+            found = re.fullmatch(r"campanile listening on http://127\.0\.0\.1:(\d+)/\n", line)
+            if not found:
+                raise RuntimeError(f"unexpected first line: {line!r}")
+        except BaseException:
+            self.kill()
+            raise
+        self.port = int(found[1])
+
+    def _read(self, lines):
+        for line in self.process.stdout:
+            lines.put(line)
+        lines.put("")  # the end, for one who still waits
+
+    def ws(self, path):
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def stop(self):
+        """Asks it to end; its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(DEADLINE)
+        finally:
+            self.kill()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
+        atexit.unregister(self.kill)
+
+
+class WithServer:
+    """For test cases: one server for the class, in `cls.server`, and that it ends well is a test too."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.server = Server()
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.server.stop()
+        super().tearDownClass()
+        if code != 0:
+            raise AssertionError(f"campanile ended with {code}")
