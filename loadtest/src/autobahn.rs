@@ -26,7 +26,7 @@ pub(crate) fn run(url: &str, agent: &str) -> Result<bool, String> {
     for case in 1..=cases {
         let target = server.with_path(&format!("/runCase?case={case}&agent={agent}"));
         if let Err(e) = converse(&target, |kind, payload, wire| {
-            wire.write_frame(kind.into(), payload.len(), |out| out.extend_from_slice(payload));
+            wire.write_frame(kind.into(), payload);
         }) {
             eprintln!("case {case}: {e}");
             all = false;

@@ -8,6 +8,7 @@
 //! Pings and close frames are answered here; the answers, as everything to be sent, go to [`Wire::out`].
 
 use crate::opening::{HandshakeError, Opening, Request};
+use crate::outbox::Outbox;
 use campanile::protocol::buffer::BufferPool;
 use campanile::protocol::header::{self, Parsed};
 use campanile::protocol::{
@@ -19,7 +20,7 @@ use std::fmt;
 #[derive(Debug)]
 pub(crate) struct Wire {
     /// What is to be sent on the connection that was used last.
-    pub(crate) out: Vec<u8>,
+    pub(crate) out: Outbox,
     /// For masks and nonces.
     pub(crate) rng: fastrand::Rng,
     pool: BufferPool,
@@ -39,7 +40,7 @@ impl Wire {
     pub(crate) fn new(max_message_size: usize, max_fragments: u32, validate: bool) -> Self {
         let rules = Rules { role: Role::Client, rsv1: false, max_message_size, max_fragments };
         Self {
-            out: Vec::new(),
+            out: Outbox::default(),
             rng: fastrand::Rng::new(),
             pool: BufferPool::new(POOL_BYTES),
             rules,
@@ -54,16 +55,30 @@ impl Wire {
         }
     }
 
-    /// Appends a frame with a fresh mask key, its `len` bytes of payload written by `fill`.
+    /// Appends a frame with `len` bytes of payload, which the caller writes, masked with the key that it is given.
     #[inline]
-    pub(crate) fn write_frame(&mut self, opcode: Opcode, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn frame(&mut self, opcode: Opcode, len: usize) -> ([u8; 4], &mut [u8]) {
         // Section 5.3: a fresh key for each frame. It need not be hard to guess here: no script runs in this client.
         let key = self.rng.u32(..).to_ne_bytes();
-        self.out.extend_from_slice(&header::encode(true, false, opcode, len, Some(key)));
-        let from = self.out.len();
-        fill(&mut self.out);
-        debug_assert_eq!(self.out.len() - from, len);
-        mask::apply(&mut self.out[from..], key, 0);
+        let head = header::encode(true, false, opcode, len, Some(key));
+        let size = head.len();
+        let frame = self.out.space(size + len);
+        // The head of a short message; a copy of a known size is no call.
+        if size == 6
+            && let Some((first, _)) = frame.split_first_chunk_mut::<6>()
+        {
+            first.copy_from_slice(&head[..6]);
+            return (key, &mut frame[6..]);
+        }
+        let (first, payload) = frame.split_at_mut(size);
+        first.copy_from_slice(&head);
+        (key, payload)
+    }
+
+    /// Appends a frame with this payload.
+    pub(crate) fn write_frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        let (key, masked) = self.frame(opcode, payload.len());
+        mask::copy(payload, masked, key, 0);
     }
 }
 
@@ -218,7 +233,7 @@ impl Connection {
             }
             // Section 5.5.2: answered with the same payload, unless a close frame has gone out.
             Item::Ping(payload) if self.is_open() => {
-                wire.write_frame(Opcode::Pong, payload.len(), |out| out.extend_from_slice(&payload));
+                wire.write_frame(Opcode::Pong, &payload);
             }
             Item::Ping(_) | Item::Pong(_) => {}
             Item::Close(payload) => {
@@ -248,12 +263,22 @@ impl Connection {
 fn write_close(code: CloseCode, wire: &mut Wire) {
     let mut payload = Vec::new();
     close::write_payload(&mut payload, code, "");
-    wire.write_frame(Opcode::Close, payload.len(), |out| out.extend_from_slice(&payload));
+    wire.write_frame(Opcode::Close, &payload);
 }
 
 /// A message of a single frame that is whole in `input`, taken from there unvalidated. All else is the decoder's.
 #[inline]
 fn whole_message<'b>(input: &mut &'b mut [u8], rules: &Rules) -> Option<(Kind, &'b mut [u8])> {
+    // FIN, text or binary, unmasked and shorter than 126 bytes: nothing else is to be asked about such a head.
+    if let [first @ (0x81 | 0x82), len @ 0..=125, ..] = **input
+        && let end = 2 + usize::from(len)
+        && end <= input.len()
+    {
+        let kind = if first == 0x81 { Kind::Text } else { Kind::Binary };
+        let (frame, rest) = std::mem::take(input).split_at_mut(end);
+        *input = rest;
+        return Some((kind, &mut frame[2..]));
+    }
     let Ok(Parsed::Head(head)) = header::decode(input, Role::Client, false) else { return None };
     let kind = match head.opcode {
         Opcode::Text => Kind::Text,
@@ -290,7 +315,7 @@ mod tests {
     }
 
     /// Feeds `stream` in pieces of `step` bytes and writes down what happens.
-    fn run(stream: &[u8], step: usize, validate: bool) -> (Vec<String>, Vec<u8>) {
+    fn run(stream: &[u8], step: usize, validate: bool) -> (Vec<String>, Outbox) {
         let (mut connection, mut wire) = open(validate);
         let request = request();
         let mut seen = Vec::new();
@@ -316,10 +341,12 @@ mod tests {
     }
 
     /// What the client sent, unmasked.
-    fn sent(mut bytes: &mut [u8]) -> Vec<(String, Vec<u8>)> {
+    fn sent(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         let rules = Rules { role: Role::Server, rsv1: false, max_message_size: 1 << 20, max_fragments: 9 };
         let (mut decoder, mut pool) = (Decoder::default(), BufferPool::new(0));
         let mut all = Vec::new();
+        let mut bytes = bytes.to_vec();
+        let mut bytes = &mut bytes[..];
         while let Some(item) = decoder.next(&mut bytes, &rules, &mut pool).unwrap() {
             all.push(match item {
                 Item::Message(m) => ("message".into(), m.message().as_bytes().to_vec()),
@@ -340,9 +367,9 @@ mod tests {
         stream.extend(server_frame(Opcode::Text, b"too late"));
         for validate in [false, true] {
             for step in 1..=stream.len() {
-                let (seen, mut out) = run(&stream, step, validate);
+                let (seen, out) = run(&stream, step, validate);
                 assert_eq!(seen, ["Text [103, 195, 182]", "Binary [7, 8]", "closed Some(1001 (Going Away))"]);
-                let answers = sent(&mut out);
+                let answers = sent(&out);
                 assert_eq!(answers, [("pong".into(), b"?".to_vec()), ("close".into(), vec![3, 233])]);
             }
         }
@@ -356,9 +383,9 @@ mod tests {
             (&[0x81, 1, 0xFF], 1007),
             (&[0x82, 127, 0, 0, 0, 0, 1, 0, 0, 0], 1009),
         ] {
-            let (seen, mut out) = run(stream, 99, true);
+            let (seen, out) = run(stream, 99, true);
             assert!(seen.len() == 1 && seen[0].starts_with("protocol error"), "{seen:?}");
-            assert_eq!(sent(&mut out), [("close".into(), code.to_be_bytes().to_vec())]);
+            assert_eq!(sent(&out), [("close".into(), code.to_be_bytes().to_vec())]);
         }
     }
 
@@ -373,7 +400,7 @@ mod tests {
         let event = connection.next(&mut input, &request(), &mut wire).unwrap();
         assert!(matches!(event, Some(Event::Closed(Some(CloseCode::NORMAL)))));
         assert!(connection.is_over());
-        assert_eq!(sent(&mut wire.out), [("close".into(), vec![3, 232])]);
+        assert_eq!(sent(&wire.out), [("close".into(), vec![3, 232])]);
     }
 
     #[test]
@@ -381,7 +408,7 @@ mod tests {
         let request = request();
         let mut wire = Wire::new(1024, 9, true);
         let mut connection = Connection::open(&request, &mut wire);
-        let text = String::from_utf8(wire.out.clone()).unwrap();
+        let text = String::from_utf8(wire.out.to_vec()).unwrap();
         let key = text.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
         let accept = campanile::protocol::handshake::accept_key(key.as_bytes());
         let mut stream = format!("HTTP/1.1 101 Ok\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").into_bytes();

@@ -15,6 +15,7 @@ mod connection;
 mod control;
 mod limits;
 mod opening;
+mod outbox;
 mod pace;
 mod payload;
 mod plan;

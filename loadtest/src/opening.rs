@@ -1,5 +1,6 @@
 //! The client's half of the opening handshake (RFC 6455 section 4.1): the request, and what the answer has to be.
 
+use crate::outbox::Outbox;
 use crate::target::Target;
 use campanile::protocol::handshake::{accept_key, client_key};
 use std::fmt;
@@ -56,11 +57,11 @@ impl Request {
     }
 
     /// Appends the request with this nonce, and gives what waits for the answer.
-    pub(crate) fn write(&self, nonce: [u8; 16], out: &mut Vec<u8>) -> Opening {
+    pub(crate) fn write(&self, nonce: [u8; 16], out: &mut Outbox) -> Opening {
         let key = client_key(nonce);
-        out.extend_from_slice(&self.before_key);
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(&self.after_key);
+        out.extend(&self.before_key);
+        out.extend(key.as_bytes());
+        out.extend(&self.after_key);
         Opening { accept: accept_key(key.as_bytes()), head: Vec::new() }
     }
 }
@@ -166,7 +167,7 @@ mod tests {
 
     fn answer(text: &str, subprotocols: &[&str]) -> Result<bool, HandshakeError> {
         let request = request(subprotocols);
-        let mut opening = request.write([1; 16], &mut Vec::new());
+        let mut opening = request.write([1; 16], &mut Outbox::default());
         let text = text.replace("ACCEPT", &opening.accept);
         let mut bytes = text.into_bytes();
         opening.receive(&mut &mut bytes[..], &request)
@@ -177,9 +178,9 @@ mod tests {
 
     #[test]
     fn the_request_has_what_was_asked_for() {
-        let mut out = Vec::new();
+        let mut out = Outbox::default();
         request(&["a", "b"]).write([1; 16], &mut out);
-        let text = String::from_utf8(out).unwrap();
+        let text = String::from_utf8(out.to_vec()).unwrap();
         assert!(text.starts_with("GET /p HTTP/1.1\r\nHost: h:1\r\n"));
         for line in ["Origin: http://example.org", "Sec-WebSocket-Protocol: a, b", "X-Bell: big"] {
             assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}");
@@ -191,8 +192,8 @@ mod tests {
     fn a_good_answer_opens_however_it_is_cut_and_leaves_what_follows() {
         let request = request(&[]);
         let whole = |o: &Opening| format!("{GOOD}\r\nREST").replace("ACCEPT", &o.accept).into_bytes();
-        for cut in 1..whole(&request.write([2; 16], &mut Vec::new())).len() - 4 {
-            let mut opening = request.write([2; 16], &mut Vec::new());
+        for cut in 1..whole(&request.write([2; 16], &mut Outbox::default())).len() - 4 {
+            let mut opening = request.write([2; 16], &mut Outbox::default());
             let mut bytes = whole(&opening);
             let (first, second) = bytes.split_at_mut(cut);
             let mut first = first;

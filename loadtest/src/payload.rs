@@ -11,7 +11,7 @@
 //! Messages shorter than a stamp are body only. The pattern is made once for a run: random bytes, or text in groups
 //! of four bytes (ASCII, two-, three- and four-byte characters) that can be cut at any group.
 
-use campanile::protocol::Kind;
+use campanile::protocol::{Kind, mask};
 
 /// Bytes of the stamp.
 pub(crate) const STAMP: usize = 8;
@@ -26,6 +26,9 @@ const SEQUENCE_MASK: u32 = (1 << SEQUENCE_BITS) - 1;
 /// Windows of the pattern, four bytes apart: enough that neighbouring messages differ, few enough to stay in the
 /// first-level cache.
 const WINDOWS: usize = 256;
+
+/// Bodies up to this length are compared without a call.
+const SHORT: usize = 32;
 
 /// Characters of one, two, three and four bytes, every group four bytes long.
 const TEXT: [&str; 12] =
@@ -90,18 +93,25 @@ impl Payloads {
         self.min + ((hash >> 32) * (self.spread as u64 + 1) >> 32) as usize
     }
 
-    /// Appends this message's payload.
+    /// Writes this message's payload, masked, to a slice of its length.
     #[inline]
-    pub(crate) fn write(&self, out: &mut Vec<u8>, sender: u32, sequence: u32) {
-        let mut len = self.len(sender, sequence);
-        if len >= STAMP {
-            out.extend_from_slice(&stamp(sender, sequence).to_le_bytes());
-            len -= STAMP;
-        }
-        let (body, stops) = self.body(len, sender, sequence);
-        out.extend_from_slice(body);
-        if stops > 0 {
-            out.extend_from_slice(&b"..."[..stops]);
+    pub(crate) fn write(&self, out: &mut [u8], key: [u8; 4], sender: u32, sequence: u32) {
+        let key32 = u32::from_le_bytes(key);
+        let body = match out.split_first_chunk_mut::<STAMP>() {
+            // The stamp is two keys long: the body begins with the key's first byte again.
+            Some((head, body)) => {
+                let key64 = u64::from(key32) << 32 | u64::from(key32);
+                *head = (stamp(sender, sequence) ^ key64).to_le_bytes();
+                body
+            }
+            None => out,
+        };
+        let (same, stops) = self.body(body.len(), sender, sequence);
+        let (front, end) = body.split_at_mut(same.len());
+        mask::copy(same, front, key, 0);
+        // Text's whole groups are four bytes long, so that this too begins with the key's first byte.
+        for (byte, k) in end[..stops].iter_mut().zip(key) {
+            *byte = b'.' ^ k;
         }
     }
 
@@ -127,7 +137,7 @@ impl Payloads {
     fn is_body(&self, body: &[u8], sender: u32, sequence: u32) -> bool {
         let (same, stops) = self.body(body.len(), sender, sequence);
         let (front, end) = body.split_at(same.len());
-        front == same && (stops == 0 || end == &b"..."[..stops])
+        equal(front, same) && (stops == 0 || end == &b"..."[..stops])
     }
 
     /// What else it may be, if not what was expected.
@@ -152,6 +162,25 @@ impl Payloads {
         let stops = if self.kind == Kind::Text { len % 4 } else { 0 };
         (&self.pattern[window * 4..][..len - stops], stops)
     }
+}
+
+/// Whether both, of the same length, are equal. Short ones are compared here: for those, the call of `memcmp` costs
+/// more than the comparison.
+#[inline]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    if a.len() > SHORT {
+        return a == b;
+    }
+    let (a_words, a_rest) = a.as_chunks::<4>();
+    let (b_words, b_rest) = b.as_chunks::<4>();
+    let mut differ = 0;
+    for (x, y) in a_words.iter().zip(b_words) {
+        differ |= u32::from_le_bytes(*x) ^ u32::from_le_bytes(*y);
+    }
+    for (x, y) in a_rest.iter().zip(b_rest) {
+        differ |= u32::from(x ^ y);
+    }
+    differ == 0
 }
 
 /// Eight characters of six bits, from `0` (0x30) to `o` (0x6F).
@@ -188,8 +217,9 @@ mod tests {
     }
 
     fn message(p: &Payloads, sender: u32, sequence: u32) -> Vec<u8> {
-        let mut out = Vec::new();
-        p.write(&mut out, sender, sequence);
+        let (mut out, key) = (vec![0; p.len(sender, sequence)], [1, 2, 3, 250]);
+        p.write(&mut out, key, sender, sequence);
+        mask::apply(&mut out, key, 0);
         out
     }
 

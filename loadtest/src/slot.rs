@@ -1,6 +1,7 @@
 //! A socket, its connection and what could not be written yet.
 
 use crate::connection::Connection;
+use crate::outbox::Outbox;
 use mio::net::TcpStream;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -33,7 +34,7 @@ pub(crate) struct Slot {
     /// When this state's patience began: connect, or close.
     pub(crate) since: u64,
     /// Waiting to be written; the first `written` bytes have been.
-    backlog: Vec<u8>,
+    backlog: Outbox,
     written: usize,
     /// The kernel takes no more until it says so.
     blocked: bool,
@@ -42,7 +43,7 @@ pub(crate) struct Slot {
 }
 
 /// Buffers for what could not be written, kept by a thread.
-pub(crate) type Spares = Vec<Vec<u8>>;
+pub(crate) type Spares = Vec<Outbox>;
 
 /// How many of them.
 const MAX_SPARES: usize = 64;
@@ -54,14 +55,14 @@ impl Slot {
     }
 
     /// Puts `out` behind what waits, without writing.
-    pub(crate) fn defer(&mut self, out: &mut Vec<u8>) {
-        self.backlog.extend_from_slice(out);
+    pub(crate) fn defer(&mut self, out: &mut Outbox) {
+        self.backlog.extend(out);
         out.clear();
     }
 
     /// Writes what waits and then `out`, in one call to the kernel; keeps what it does not take. Leaves `out` empty.
     #[inline]
-    pub(crate) fn flush(&mut self, out: &mut Vec<u8>, spares: &mut Spares) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, out: &mut Outbox, spares: &mut Spares) -> io::Result<()> {
         let Some(stream) = &mut self.stream else {
             out.clear();
             return Ok(());
@@ -106,7 +107,7 @@ impl Slot {
         self.written = 0;
         let mut empty = std::mem::take(&mut self.backlog);
         empty.clear();
-        if empty.capacity() > 0 && spares.len() < MAX_SPARES {
+        if empty.has_memory() && spares.len() < MAX_SPARES {
             spares.push(empty);
         }
     }

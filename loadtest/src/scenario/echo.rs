@@ -183,8 +183,8 @@ mod tests {
     }
 
     fn payload(e: &Echo, sequence: u32) -> Vec<u8> {
-        let mut out = Vec::new();
-        e.payloads.write(&mut out, 0, sequence);
+        let mut out = vec![0; e.payloads.len(0, sequence)];
+        e.payloads.write(&mut out, [0; 4], 0, sequence);
         out
     }
 

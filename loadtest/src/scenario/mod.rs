@@ -33,7 +33,8 @@ impl Desk {
     #[inline]
     pub(crate) fn send(&mut self, payloads: &Payloads, sender: u32, sequence: u32) {
         let len = payloads.len(sender, sequence);
-        self.wire.write_frame(payloads.kind().into(), len, |out| payloads.write(out, sender, sequence));
+        let (key, payload) = self.wire.frame(payloads.kind().into(), len);
+        payloads.write(payload, key, sender, sequence);
         self.stats.sent += 1;
     }
 }
