@@ -27,6 +27,12 @@ impl Outbox {
         self.space(piece.len()).copy_from_slice(piece);
     }
 
+    /// The last `n` bytes.
+    #[inline]
+    pub(crate) fn last_mut(&mut self, n: usize) -> &mut [u8] {
+        &mut self.bytes[self.filled - n..self.filled]
+    }
+
     /// Empties it; its memory stays.
     #[inline]
     pub(crate) fn clear(&mut self) {

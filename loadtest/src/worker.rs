@@ -15,7 +15,7 @@ use crate::stats::Stats;
 use campanile::protocol::CloseCode;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -355,10 +355,10 @@ impl<S: Scenario> Worker<S> {
     #[inline]
     fn read_once(&mut self, at: usize) -> Took {
         let slot = &mut self.slots[at];
-        let Some(stream) = &mut slot.stream else { return Took::Gone };
+        let Some(stream) = &slot.stream else { return Took::Gone };
         let (n, room, direct) = match slot.connection.spare() {
-            Some(spare) => (stream.read(spare), spare.len(), true),
-            None => (stream.read(&mut self.input), self.input.len(), false),
+            Some(spare) => (slot::read(stream, spare), spare.len(), true),
+            None => (slot::read(stream, &mut self.input), self.input.len(), false),
         };
         let n = match n {
             Ok(0) => return self.end_of_stream(at),
@@ -387,17 +387,19 @@ impl<S: Scenario> Worker<S> {
                     next = Some(self.scenario.opened(at, &mut self.desk));
                 }
                 Ok(Some(Event::Closed(code))) => closed = Some(code),
-                Ok(None) if input.is_empty() => break,
                 Ok(None) => {}
                 Err(failure) => {
                     self.fail(at, failure);
                     return Took::Gone;
                 }
             }
-            event = slot.connection.next(&mut input, &self.job.request, &mut self.desk.wire);
-            if matches!(event, Ok(None)) {
+            while let Some((kind, payload)) = slot.connection.whole_message(&mut input, &self.desk.wire) {
+                self.scenario.message(at, kind, payload, &mut self.desk);
+            }
+            if input.is_empty() {
                 break;
             }
+            event = slot.connection.next(&mut input, &self.job.request, &mut self.desk.wire);
         }
         if let Some(next) = next {
             self.opened(at, next);
