@@ -315,12 +315,12 @@ impl<S: Scenario> Worker<S> {
 
     fn drive(&mut self, at: usize, readable: bool, writable: bool, read_closed: bool) {
         if self.slots[at].state == State::Connecting {
-            if writable || read_closed {
-                self.connected(at);
+            if !writable && !read_closed {
+                return;
             }
-            return;
-        }
-        if writable {
+            self.connected(at);
+            // A server that answers before it is asked: this edge is the only one to say so.
+        } else if writable {
             let done = self.slots[at].unblock(&mut self.spares);
             if let Err(e) = done {
                 self.lose(at, io_label(&e));
