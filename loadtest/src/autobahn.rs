@@ -11,9 +11,9 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-/// Section 9 sends messages of up to 16 MiB, in up to 65,536 fragments.
+/// Section 9 sends messages of up to 16 MiB, in up to 65,536 fragments and an empty last one.
 const MAX_MESSAGE: usize = 64 << 20;
-const MAX_FRAGMENTS: u32 = 65_536;
+const MAX_FRAGMENTS: u32 = 1 << 17;
 
 /// A case that is silent for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -34,7 +34,8 @@ struct Shared {
     messages: AtomicU64,
     open: AtomicU64,
     errors: AtomicU64,
-    settled: AtomicBool,
+    /// When that was, and 0 before.
+    settled_at: AtomicU64,
     idle: AtomicBool,
     waker: OnceLock<Waker>,
 }
@@ -113,8 +114,15 @@ impl Control {
         shared.messages.store(progress.messages, Relaxed);
         shared.open.store(progress.open, Relaxed);
         shared.errors.store(progress.errors, Relaxed);
-        shared.settled.store(progress.settled, Relaxed);
+        if progress.settled && shared.settled_at.load(Relaxed) == 0 {
+            shared.settled_at.store(self.now().max(1), Relaxed);
+        }
         shared.idle.store(progress.idle, Relaxed);
+    }
+
+    /// How long it took until every connection was open or had failed, in nanoseconds.
+    pub(crate) fn settled_after(&self) -> u64 {
+        self.workers.iter().map(|w| w.settled_at.load(Relaxed)).max().unwrap_or(0)
     }
 
     /// The sum of the workers' counters.
@@ -124,7 +132,7 @@ impl Control {
             sum.messages += w.messages.load(Relaxed);
             sum.open += w.open.load(Relaxed);
             sum.errors += w.errors.load(Relaxed);
-            sum.settled &= w.settled.load(Relaxed);
+            sum.settled &= w.settled_at.load(Relaxed) > 0;
             sum.idle &= w.idle.load(Relaxed);
         }
         sum

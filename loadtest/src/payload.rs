@@ -90,7 +90,7 @@ impl Payloads {
         // Fibonacci hashing of both numbers: any size of the range, the same on both ends.
         let hash = (u64::from(sender) << 32 | u64::from(sequence & SEQUENCE_MASK))
             .wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.min + ((hash >> 32) * (self.spread as u64 + 1) >> 32) as usize
+        self.min + (((hash >> 32) * (self.spread as u64 + 1)) >> 32) as usize
     }
 
     /// Writes this message's payload, masked, to a slice of its length.

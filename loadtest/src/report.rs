@@ -45,6 +45,8 @@ pub(crate) struct Report {
 struct Connections {
     asked: usize,
     opened: u64,
+    /// Lost after they had opened.
+    lost: u64,
     alive_at_end: usize,
     /// Opened per second, from the first to the last.
     opened_per_second: f64,
@@ -129,6 +131,7 @@ impl Report {
             connections: Connections {
                 asked: plan.conns,
                 opened: stats.opened,
+                lost: stats.lost,
                 alive_at_end: alive,
                 opened_per_second: if opening > 0.0 { stats.opened as f64 / opening } else { 0.0 },
             },

@@ -143,14 +143,13 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn phases(&mut self, failed: &dyn Fn() -> bool) {
-        let began = Instant::now();
         let cycles = matches!(self.plan.mode, Mode::Connect { .. });
         let over = |w: &Self| w.is_over() || failed();
         if !cycles {
             while !self.control.progress().settled && !over(self) {
                 self.tick(Duration::ZERO);
             }
-            self.watched.opening = began.elapsed();
+            self.watched.opening = Duration::from_nanos(self.control.settled_after());
             self.wait(SETTLE, &over);
             self.watched.resident_after = proc::resident_bytes(&self.plan.pids);
         }

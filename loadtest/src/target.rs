@@ -54,7 +54,7 @@ impl Target {
             .to_socket_addrs()
             .map_err(|e| format!("can't resolve {}: {e}", self.host))?
             .collect();
-        let first = all.iter().find(|a| a.is_ipv4()).or(all.first());
+        let first = all.iter().find(|a| a.is_ipv4()).or_else(|| all.first());
         first.copied().ok_or_else(|| format!("{} has no address", self.host))
     }
 }

@@ -171,7 +171,8 @@ impl<S: Scenario> Worker<S> {
             }
             self.desk.now = self.control.now();
             for again in std::mem::take(&mut self.again) {
-                self.read(again, false);
+                // To the end: if that has come, its event has been seen.
+                self.read(again, true);
             }
             for event in &events {
                 match event.token() {
