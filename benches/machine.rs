@@ -2,41 +2,13 @@
 //!
 //! `make bench` runs it. Figures are of this process alone; the kernel's price of a message is some microseconds.
 
-use campanile::internal::Machine;
-use campanile::protocol::{Opcode, Role, header, mask, utf8};
-use campanile::{Accept, Conn, Handler, Limits, Message, Refuse, Request, Route};
+mod support;
+
+use campanile::Message;
+use campanile::protocol::{Opcode, Role, header, utf8};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
-
-struct Echo;
-
-impl Handler for Echo {
-    type State = ();
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        let _ = conn.send(message);
-    }
-}
-
-/// A client's frame.
-fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    let key = [0x12, 0x34, 0x56, 0x78];
-    let mut out = header::encode(true, false, opcode, payload.len(), Some(key)).to_vec();
-    let from = out.len();
-    out.extend_from_slice(payload);
-    mask::apply(&mut out[from..], key, 0);
-    out
-}
-
-fn text(len: usize) -> String {
-    let mut text: String = "naïve café, 消息推送, price: 42.17; ".chars().cycle().take(len).collect();
-    while text.len() > len {
-        text.pop();
-    }
-    text
-}
+use support::{echo_machine, frame, room, text};
 
 fn heads(c: &mut Criterion) {
     let mut group = c.benchmark_group("head");
@@ -76,9 +48,7 @@ fn echo(c: &mut Criterion) {
             ("binary", frame(Opcode::Binary, text(len).as_bytes())),
             ("text", frame(Opcode::Text, text(len).as_bytes())),
         ] {
-            let mut limits = Limits::default();
-            limits.max_message_size = 1 << 20;
-            let mut machine = Machine::new(Route::new(Echo).limits(limits));
+            let mut machine = echo_machine();
             let conn = machine.open(());
             let read = one.repeat(depth);
             group.throughput(Throughput::Elements(depth as u64));
@@ -97,11 +67,7 @@ fn echo(c: &mut Criterion) {
 fn fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan-out");
     for subscribers in [1, 100, 10_000] {
-        let mut machine = Machine::new(Echo);
-        for _ in 0..subscribers {
-            let conn = machine.open(());
-            machine.subscribe(conn, "room");
-        }
+        let mut machine = room(subscribers as usize);
         let message = text(100);
         for (name, messages) in [("one message", 1), ("16 messages of one turn", 16)] {
             group.throughput(Throughput::Elements(subscribers * messages));
@@ -117,9 +83,21 @@ fn fan_out(c: &mut Criterion) {
     }
 }
 
+/// A turn of the timers with many connections, a 390th of which are due.
+fn timers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("timers");
+    for connections in [10_000, 1_000_000] {
+        let mut machine = echo_machine();
+        for _ in 0..connections {
+            machine.open(());
+        }
+        group.bench_function(BenchmarkId::new("tick", connections), |b| b.iter(|| machine.tick()));
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(50).measurement_time(std::time::Duration::from_secs(2));
-    targets = heads, validation, echo, fan_out
+    targets = heads, validation, echo, fan_out, timers
 }
 criterion_main!(benches);

@@ -80,7 +80,9 @@ impl Machine {
         let mut conn = Connection::new(ConnId::new(0, at, 1), Peer::Unix);
         conn.phase = Phase::Open;
         conn.route = 0;
-        let clock = Clock { received: self.now, message: self.now, ..Clock::default() };
+        // As if connections had come over 25 s, so that their timers don't all fire in one tick.
+        let received = self.now + at as u32 % 390;
+        let clock = Clock { received, message: received, ..Clock::default() };
         let at = self.slots.insert(Slot {
             stream: Void,
             conn,
@@ -92,8 +94,7 @@ impl Machine {
             charged: 0,
         });
         if let Due::At(due) = check(&clock, &self.shared.routes[0].limits, false, self.now) {
-            // Connections come over time; so do their timers.
-            self.wheel.arm(&mut self.slots, at as u32, due - at as u32 % 390);
+            self.wheel.arm(&mut self.slots, at as u32, due);
         }
         at
     }
@@ -114,6 +115,11 @@ impl Machine {
     /// Publishes, as a handler does.
     pub fn publish(&mut self, topic: &str, message: Message<'_>) {
         self.turn.hub.publish(topic, message, None);
+    }
+
+    /// The same from a connection that does not want it back.
+    pub fn publish_from(&mut self, at: usize, topic: &str, message: Message<'_>) {
+        self.turn.hub.publish(topic, message, Some(ConnId::new(0, at, 1)));
     }
 
     /// Ends the turn: what was published goes to its subscribers.
