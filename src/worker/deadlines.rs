@@ -26,6 +26,9 @@ pub(crate) enum Due {
 /// Looks at an open connection. While it is paused nothing is read, so silence says nothing.
 pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
+    if paused {
+        return Due::At(next);
+    }
     if clock.began != 0 {
         let due = clock.began + ticks(limits.message_timeout);
         if due <= now {
@@ -40,7 +43,7 @@ pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> 
         }
         next = next.min(due);
     }
-    if limits.ping_interval > Duration::ZERO && !paused {
+    if limits.ping_interval > Duration::ZERO {
         // Only what comes in is life: what we send to a dead peer goes well until the kernel's buffers are full.
         if clock.pinged != 0 && clock.received < clock.pinged {
             let due = clock.pinged + ticks(limits.pong_timeout);

@@ -55,6 +55,7 @@ impl Worker {
             Err(e) => return self.gone(at, e.kind()),
         };
         slot.clock.received = *now;
+        slot.clock.pinged = 0; // what comes answers every ping before it, also one of this very tick
         let mut going = true;
         if direct > 0 {
             turn.writer.more_input = n > direct;
@@ -82,6 +83,10 @@ impl Worker {
     pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
         let Self { slots, turn, rules, shared, now, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        if slot.conn.paused && slot.conn.phase == Phase::Open {
+            // Already in `open`.
+            return slot.conn.cold().unread.extend_from_slice(input);
+        }
         let route = usize::from(slot.conn.route);
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
             decode(slot, turn, r, rules, input, *now);
@@ -113,7 +118,7 @@ impl Worker {
         protocol: Option<Box<str>>,
         params: Params,
     ) {
-        let Self { slots, turn, shared, now, .. } = self;
+        let Self { slots, turn, now, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         slot.conn.route = route;
         slot.conn.phase = Phase::Open;
@@ -126,8 +131,11 @@ impl Worker {
         }
         turn.count().upgraded.add(1);
         turn.count().open.add(1);
+        self.watch(at);
         self.turn.writer.more_input = true; // what `open` sends leaves together with the 101
-        call(slot, &mut self.turn, &shared.routes[usize::from(route)], Event::Open);
+        let Self { slots, turn, shared, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        call(slot, turn, &shared.routes[usize::from(route)], Event::Open);
     }
 }
 
