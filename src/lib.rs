@@ -115,6 +115,9 @@ pub mod protocol;
 mod server;
 mod worker;
 
+#[doc(hidden)]
+pub mod internal;
+
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 pub use handler::{
     Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, Origins, Pending, Refuse, Route,

@@ -203,6 +203,12 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |o| o.bytes())
     }
 
+    /// Bytes of unfinished message and backlog.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.decoder.held() + self.buffered()
+    }
+
     /// Whether nothing waits to be written.
     pub(crate) fn is_written_out(&self) -> bool {
         self.outbox.is_none()

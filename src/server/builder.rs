@@ -27,6 +27,7 @@ pub struct Builder {
     pin: bool,
     http: HttpLimits,
     max_connections: usize,
+    max_memory: u64,
     mailbox: usize,
     receive_buffer: usize,
     spare_buffers: usize,
@@ -88,6 +89,7 @@ impl Default for Builder {
             pin: false,
             http: HttpLimits::default(),
             max_connections: 1 << 20,
+            max_memory: 1 << 30,
             mailbox: 65_536,
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
@@ -172,6 +174,14 @@ impl Builder {
         self
     }
 
+    /// Bytes that all connections together may hold in unfinished messages and backlogs; a frame that waits for several
+    /// is counted for each. Over it, a connection that wants more is closed with 1013. Default 1 GiB.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.max_memory = bytes;
+        self
+    }
+
     /// Commands that may wait for one worker; a handle's call beyond gets [`HandleError::Full`](crate::HandleError).
     /// Default 65,536. Memory is taken only as they wait.
     #[must_use]
@@ -235,6 +245,7 @@ impl Builder {
             router,
             http: self.http,
             max_connections: self.max_connections,
+            max_memory: self.max_memory,
             receive_buffer: self.receive_buffer,
             spare_buffers: self.spare_buffers,
         });

@@ -147,6 +147,7 @@ impl Worker {
             timer: Links::default(),
             clock,
             marks: Marks { foreign, ..Marks::default() },
+            charged: 0,
         });
         self.wheel.arm(&mut self.slots, at as u32, clock.deadline);
         let count = self.turn.count();

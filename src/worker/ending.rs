@@ -40,7 +40,34 @@ impl Worker {
                 break;
             }
         }
+        self.charge(at);
         self.advance(at);
+    }
+
+    /// Counts what the connection holds. Over the server's budget, whoever wants more is ended: what is held can then
+    /// only shrink.
+    #[inline]
+    fn charge(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let held = slot.conn.held() as u32;
+        if held != slot.charged {
+            self.charge_anew(at, held);
+        }
+    }
+
+    fn charge_anew(&mut self, at: usize, held: u32) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let before = core::mem::replace(&mut slot.charged, held);
+        let count = &self.turn.counters[self.turn.worker];
+        count.held_bytes.shift(u64::from(before), u64::from(held));
+        let all = || self.turn.counters.iter().map(|c| c.held_bytes.get()).sum::<u64>();
+        if held > before && slot.conn.phase == Phase::Open && all() > self.settings.max_memory {
+            count.over_budget.add(1);
+            let (writer, code) = (&mut self.turn.writer, CloseCode::TRY_AGAIN_LATER);
+            slot.conn.fail(writer, &slot.stream, code, "the server is out of memory", Cause::OverBudget);
+            slot.conn.decoder.clear(&mut writer.pool);
+            slot.conn.flush(writer, &slot.stream);
+        }
     }
 
     /// Takes the steps towards the end that are possible now.
@@ -224,6 +251,7 @@ impl Worker {
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };
         slot.conn.release(&mut self.turn.writer);
+        self.turn.count().held_bytes.sub(u64::from(slot.charged));
         if slot.marks.foreign {
             slot.stream.deregister(self.poll.registry());
         }

@@ -108,6 +108,7 @@ pub(crate) fn deliver<S: Sink>(
                     Ok(n) => {
                         let frames = run.share();
                         slot.conn.wait(&mut turn.writer, frames, n, run.key);
+                        mark_dirty(slot, subscriber.slot, dirty);
                     }
                     Err(e) => {
                         slot.conn.broken = Some(e.kind());

@@ -13,9 +13,9 @@
 mod accept;
 mod commands;
 pub(crate) mod deadlines;
-mod drive;
+pub(crate) mod drive;
 mod ending;
-mod fanout;
+pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod slots;
 pub(crate) mod wheel;
@@ -60,6 +60,7 @@ pub(crate) struct Settings {
     pub(crate) router: Router<Resource>,
     pub(crate) http: HttpLimits,
     pub(crate) max_connections: usize,
+    pub(crate) max_memory: u64,
     pub(crate) receive_buffer: usize,
     pub(crate) spare_buffers: usize,
 }

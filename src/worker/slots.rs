@@ -20,6 +20,8 @@ pub(crate) struct Slot<S = Stream> {
     pub(crate) timer: Links,
     pub(crate) clock: Clock,
     pub(crate) marks: Marks,
+    /// Bytes of unfinished message and backlog that have been counted for it.
+    pub(crate) charged: u32,
 }
 
 /// When things happened, in ticks. Zero: never.
