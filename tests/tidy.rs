@@ -220,6 +220,13 @@ fn fields(text: &str, name: &str) -> BTreeSet<String> {
     code(body).lines().filter_map(|l| l.strip_prefix("    pub ")).map(|l| word(l).to_owned()).collect()
 }
 
+/// The builder's methods that set a bound: not those that add something to serve, or take one of the tables above.
+fn settings(text: &str) -> BTreeSet<String> {
+    let others = ["listen", "listen_options", "route", "get", "post", "on", "http_limits", "build"];
+    let methods = text.split("\n    pub fn ").skip(1).map(word).filter(|m| !others.contains(m));
+    methods.map(str::to_owned).collect()
+}
+
 fn counters(text: &str) -> BTreeSet<String> {
     let body =
         text.split_once("\ncounters! {").map_or("", |(_, rest)| rest).split("\n}").next().unwrap_or_default();
@@ -253,7 +260,8 @@ fn every_folder_is_a_layer_and_the_page_has_the_same_table() {
         let cell = row.and_then(|r| r.split('|').nth(2)).unwrap_or_else(|| panic!("no row for {layer}"));
         let mut shown: Vec<_> =
             cell.split(',').map(|c| c.trim().to_owned()).filter(|c| !c.is_empty()).collect();
-        (imports.sort(), shown.sort());
+        imports.sort();
+        shown.sort();
         assert_eq!(shown, imports, "{layer} on docs/architecture.md");
     }
 }
@@ -299,6 +307,8 @@ fn every_option_and_metric_has_its_row() {
         assert!(source.len() > 3, "{name} has lost its fields, or this test has");
         none(differ(name, &source, &rows(&page, &format!("\n## `{name}`"))));
     }
+    let source = settings(&read("src/server/builder.rs"));
+    none(differ("Builder", &source, &rows(&page, "\n## `Builder`")));
     let source = counters(&read("src/metrics/mod.rs"));
     assert!(source.len() > 3, "the counters are gone, or this test has lost them");
     none(differ("metrics", &source, &rows(&read("docs/metrics.md"), "# Metrics")));
@@ -355,6 +365,7 @@ fn the_other_rules_can_fail_too() {
     assert!(length("a", &"\n".repeat(MAX_LINES + 1)).is_some() && length("a", "x").is_none());
     let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(fields("pub struct A {\n    /// Doc\n    pub b: u8,\n    c: u8,\n}\n", "A"), names(&["b"]));
+    assert_eq!(settings("x\n    pub fn mailbox(mut self)\n    pub fn get(self)"), names(&["mailbox"]));
     assert_eq!(counters("\ncounters! {\n    /// One, two\n    a,\n    b,\n}\n"), names(&["a", "b"]));
     assert_eq!(rows("## x\n| `a`, `b` | `c` |\n\n## y\n| `d` | |\n", "## x"), names(&["a", "b"]));
     assert_eq!(differ("t", &names(&["a", "b"]), &names(&["b", "c"])).len(), 2);
