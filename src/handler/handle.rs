@@ -77,7 +77,7 @@ impl fmt::Display for HandleError {
 
 impl std::error::Error for HandleError {}
 
-/// What is told of a connection in a list.
+/// What is told of a connection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnInfo {
@@ -91,6 +91,10 @@ pub struct ConnInfo {
     pub buffered_amount: usize,
     /// The subprotocol that was chosen.
     pub protocol: Option<String>,
+    /// The pattern of its route.
+    pub route: String,
+    /// The parameters of its route, by name.
+    pub params: Vec<(String, String)>,
     /// The topics that it listens to.
     pub topics: Vec<String>,
 }
@@ -258,6 +262,28 @@ impl Handle {
     pub fn subscribers(&self, topic: &str) -> Result<usize, HandleError> {
         let (tx, rx) = crossbeam_channel::unbounded();
         self.every_worker(|| Command::CountSubscribers(topic.into(), tx.clone()), false)?;
+        drop(tx);
+        self.answers(&rx).map(|counts| counts.into_iter().sum())
+    }
+
+    /// What there is to tell of one connection; `None` when it has gone. Asks its worker.
+    ///
+    /// # Errors
+    /// As [`Handle::subscribers`].
+    pub fn connection(&self, id: ConnId) -> Result<Option<ConnInfo>, HandleError> {
+        let (tx, rx) = crossbeam_channel::bounded(1);
+        self.command(id, Command::Info(id, tx), false)?;
+        rx.recv_timeout(ANSWER).map_err(|_| HandleError::Timeout)
+    }
+
+    /// How many open connections a route has, given by its pattern. Asks every worker.
+    ///
+    /// # Errors
+    /// As [`Handle::subscribers`], and there is no such route.
+    pub fn open_on(&self, route: &str) -> Result<usize, HandleError> {
+        let route = self.route(route)?;
+        let (tx, rx) = crossbeam_channel::unbounded();
+        self.every_worker(|| Command::CountOpen(route, tx.clone()), false)?;
         drop(tx);
         self.answers(&rx).map(|counts| counts.into_iter().sum())
     }

@@ -93,6 +93,11 @@ impl<S> Slots<S> {
         self.0.get_mut(at)
     }
 
+    /// The same, to look at only.
+    pub(crate) fn peek(&self, id: ConnId) -> Option<&Slot<S>> {
+        self.0.get(id.slot()).filter(|s| s.conn.id == id)
+    }
+
     /// The slot of this connection, unless it has another tenant by now.
     #[inline]
     pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
