@@ -53,8 +53,8 @@
 //! with its worker for life, and all callbacks of a connection run there, one at a time, while the worker's other
 //! connections wait. So a callback must not block: hand long work to a thread of the program, with [`Conn::id`] and a
 //! [`Handle`], or decide about an upgrade with [`Accept::later`]. A handler is shared by all workers (`Sync`); its state
-//! for each connection is not ([`Handler::State`] is `Send` only). The two calls of a handle that wait for an answer,
-//! [`Handle::subscribers`] and [`Handle::connections`], are not for callbacks.
+//! for each connection is not ([`Handler::State`] is `Send` only). The calls of a handle that wait
+//! for an answer ([`Handle::subscribers`], [`Handle::connections`], [`Handle::connection`], [`Handle::open_on`]) are not for callbacks.
 //!
 //! # What is promised
 //!
