@@ -123,7 +123,7 @@ impl<'a, S> Conn<'a, S> {
         self.context.send(message.into())
     }
 
-    /// Begins the closing handshake. Messages sent before are delivered first; messages that still come in are not
+    /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not
     /// given to the handler any more. A code that may not be on the wire (1005, 1006 …) is sent as a close frame
     /// without a code; a reason of more than 123 bytes is cut. Closing twice does nothing.
     pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) {
@@ -165,7 +165,7 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.paused
     }
 
-    /// Sends a ping; a payload of more than 125 bytes is cut. The server pings by itself
+    /// Sends a ping (RFC 6455 section 5.5.2); a payload of more than 125 bytes is cut. The server pings by itself
     /// ([`Limits::ping_interval`](crate::Limits::ping_interval)).
     pub fn ping(&mut self, payload: &[u8]) {
         if self.context.conn.phase == Phase::Open {
@@ -241,7 +241,8 @@ impl<'a, S> Conn<'a, S> {
     }
 
     /// Publishes to everybody else who listens to the topic, on all workers. The publisher need not listen itself.
-    /// A name that can't be a topic's reaches nobody.
+    /// A name that can't be a topic's reaches nobody. With several workers, what is published may arrive after what is
+    /// [sent](Conn::send) later.
     #[inline]
     pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
         let id = self.id();

@@ -165,7 +165,8 @@ impl Handle {
         self.command_worker(home, Command::PublishOne(publication), false)
     }
 
-    /// Sends to every open connection of a route, given by its pattern (`"/chat/:room"`).
+    /// Sends to every open connection of a route, given by its pattern (`"/chat/:room"`). A message's key has no effect
+    /// here, and there is no order between this and what is published.
     ///
     /// # Errors
     /// There is no such route, or a mailbox is full: then some workers may have sent it and others not.
@@ -321,14 +322,15 @@ impl Handle {
     /// `noServer`.
     ///
     /// # Errors
-    /// The socket can't be used, the mailbox is full, or the server has ended.
+    /// The socket can't be used, the mailbox is full, or the server has ended. The socket is closed then.
     pub fn adopt(&self, socket: impl Into<OwnedFd>, received: Vec<u8>) -> Result<(), HandleError> {
         self.hand_over(socket.into(), received, None)
     }
 
     /// The same for a socket whose opening handshake the host program has answered itself: with 101, the
     /// [`accept_key`](crate::protocol::handshake::accept_key) and perhaps a subprotocol. `state` is of the type that
-    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is.
+    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is. What RFC 6455 section 4.2.1 asks of the
+    /// client, and whether its origin may connect, is for the host program to check. The connection has no parameters.
     ///
     /// # Errors
     /// As [`Handle::adopt`], and there is no such route, or the state is not of its type.

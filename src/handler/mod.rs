@@ -70,10 +70,10 @@ pub trait Handler: Send + Sync + 'static {
     /// A whole message has come. It borrows from the receive buffer; to keep it, copy its bytes.
     fn message(&self, conn: &mut Conn<'_, Self::State>, message: Message<'_>);
 
-    /// A ping has come and was answered.
+    /// A ping has come and was answered (RFC 6455 section 5.5.2).
     fn ping(&self, conn: &mut Conn<'_, Self::State>, payload: &[u8]) {}
 
-    /// A pong has come, asked for or not.
+    /// A pong has come, asked for or not (RFC 6455 section 5.5.3).
     fn pong(&self, conn: &mut Conn<'_, Self::State>, payload: &[u8]) {}
 
     /// The backlog has gone: everything that was queued is with the kernel.
@@ -82,7 +82,7 @@ pub trait Handler: Send + Sync + 'static {
     /// So many messages for this connection were given up since the last call, by the policy for slow consumers.
     fn dropped(&self, conn: &mut Conn<'_, Self::State>, messages: u32) {}
 
-    /// The connection has ended, for whatever reason. Called exactly once for each that was opened; nothing can be
-    /// sent any more, and its subscriptions end after this.
+    /// The connection has ended, for whatever reason. Called exactly once for each that was opened. Nothing can be
+    /// sent to it any more; it may still publish, and its subscriptions end after this.
     fn close(&self, conn: &mut Conn<'_, Self::State>, end: &Closed) {}
 }
