@@ -4,7 +4,7 @@
 //!     ws = new WebSocket("ws://127.0.0.1:9001/chat/tower?name=Ann"); ws.onmessage = (e) => console.log(e.data)
 //!     ws.send("the bell rings")
 
-use campanile::{Accept, CloseCode, Closed, Conn, Handler, Message, Refuse, Request, Server};
+use campanile::{Accept, CloseCode, Closed, Conn, Handler, Message, Refuse, Request, Server, check_topic};
 use std::sync::Arc;
 
 struct Chat;
@@ -23,13 +23,14 @@ impl Handler for Chat {
         let (Some(name), Some(room)) = (name, request.param("room")) else {
             return Err(Refuse::new(400).text("say who you are: /chat/tower?name=Ann\n"));
         };
+        check_topic(room).map_err(|e| Refuse::new(400).text(format!("{e}\n")))?;
         Ok(Accept::new(Arc::new(Member { name: name.into_owned(), room: room.to_owned() })))
     }
 
     fn open(&self, conn: &mut Conn<'_, Self::State>) {
         let me = conn.state().clone();
         if let Err(e) = conn.subscribe(&me.room) {
-            return conn.close(CloseCode::POLICY, &e.to_string()); // a room that can't be a topic
+            return conn.close(CloseCode::POLICY, &e.to_string());
         }
         conn.publish_all(&me.room, &format!("{} joined", me.name));
     }

@@ -120,10 +120,11 @@ pub mod internal;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 pub use handler::{
-    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, Origins, Pending, Refuse, Route,
+    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, OnMessage, Origins, Pending, Refuse,
+    Route, on_message,
 };
 pub use http::{Peer, Request, Response};
-pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError};
+pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError, check_topic};
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
 pub use protocol::{CloseCode, Message};

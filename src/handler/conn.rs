@@ -38,7 +38,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// Puts what the turn's log has for this connection into its backlog, so that what is sent now follows it.
-    fn catch_up(&mut self) {
+    pub(crate) fn catch_up(&mut self) {
         let Turn { writer, hub, number, .. } = &mut *self.turn;
         let slot = self.conn.id.slot() as u32;
         if !hub.index.has_subscriptions(slot) {
@@ -184,14 +184,23 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.cold.as_ref()?.protocol.as_deref()
     }
 
-    /// The parameters of the route: `room` in `/chat/:room`.
-    pub fn params(&self) -> Option<&Params> {
-        self.context.conn.cold.as_ref().map(|c| &c.params)
+    /// The parameters of the route: `room` in `/chat/:room`. A share of them, so that one can name the topic that is
+    /// published to:
+    ///
+    /// ```
+    /// # use campanile::{Conn, Message};
+    /// # fn example(conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    /// let params = conn.params();
+    /// conn.publish(params.get("room").unwrap_or("lobby"), message);
+    /// # }
+    /// ```
+    pub fn params(&self) -> Params {
+        self.context.conn.cold.as_ref().map(|c| c.params.clone()).unwrap_or_default()
     }
 
     /// One parameter of the route.
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.params()?.get(name)
+        self.context.conn.cold.as_ref()?.params.get(name)
     }
 
     /// The pattern of the route that this connection came in by, such as `/chat/:room`.

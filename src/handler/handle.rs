@@ -172,8 +172,9 @@ impl Handle {
     /// There is no such route, or a mailbox is full: then some workers may have sent it and others not.
     pub fn broadcast<'m>(&self, route: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
         let route = self.route(route)?;
-        let frames = encode(message.into());
-        self.every_worker(|| Command::Broadcast(route, frames.clone()), false)
+        let message = message.into();
+        let frames = encode(message);
+        self.every_worker(|| Command::Broadcast(route, frames.clone(), message.key()), false)
     }
 
     /// Sends to one connection. Messages of one thread to one connection keep their order. For a connection that has

@@ -5,6 +5,7 @@ mod command;
 mod conn;
 mod erased;
 mod handle;
+mod on_message;
 mod origin;
 mod route;
 
@@ -15,6 +16,7 @@ pub(crate) use conn::{Context, Turn};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 pub use handle::{ConnInfo, Handle, HandleError};
 pub(crate) use handle::{Shared, WorkerShared};
+pub use on_message::{OnMessage, on_message};
 pub use origin::{InvalidOrigin, Origins};
 pub use route::Route;
 

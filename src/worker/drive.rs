@@ -64,6 +64,7 @@ impl Worker {
                 Ok(Some(item)) => going = item_in(slot, turn, route, item, *now),
                 Err(e) => {
                     going = false;
+                    turn.count().protocol_errors.add(1);
                     slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
                 }
             }

@@ -49,7 +49,7 @@ impl Worker {
     #[inline]
     fn charge(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let held = slot.conn.held() as u32;
+        let held = slot.conn.held().min(u32::MAX as usize) as u32;
         if held != slot.charged {
             self.charge_anew(at, held);
         }

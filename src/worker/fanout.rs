@@ -3,7 +3,7 @@
 use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
-use crate::handler::{Command, Route, Turn};
+use crate::handler::{Command, Context, Route, Turn};
 use crate::hub::Run;
 
 use crate::protocol::Key;
@@ -79,6 +79,10 @@ impl Worker {
         let Self { slots, turn, shared, dirty, .. } = self;
         let Some(slot) = slots.get(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
+        if !turn.hub.log.is_empty() {
+            // What one thread published before it sent comes before.
+            Context { conn: &mut slot.conn, turn, sink: &slot.stream, route }.catch_up();
+        }
         push(slot, turn, route, frames, 0..frames.len(), key);
         turn.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);
