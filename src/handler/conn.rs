@@ -145,7 +145,7 @@ impl<'a, S> Conn<'a, S> {
     /// means that a message sent now waits for nothing.
     #[inline]
     pub fn buffered_amount(&self) -> usize {
-        self.context.conn.buffered() + self.context.turn.writer.cork.len()
+        self.context.conn.buffered() + self.context.turn.writer.gathered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,
@@ -153,6 +153,8 @@ impl<'a, S> Conn<'a, S> {
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
         self.context.conn.paused = true;
+        // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
+        self.context.conn.backlogged |= self.context.turn.writer.gathered() > 0;
     }
 
     /// Reads again.

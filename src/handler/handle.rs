@@ -11,6 +11,7 @@ use crate::net::Stream;
 use crate::protocol::{CloseCode, header};
 use core::fmt;
 use core::time::Duration;
+use crossbeam_channel::RecvTimeoutError;
 use crossbeam_utils::CachePadded;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -106,6 +107,14 @@ fn encode(message: Message<'_>) -> Frames {
     let mut frames = Vec::with_capacity(message.len() + 10);
     header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
     Frames::new(frames)
+}
+
+/// A worker that ends takes the questions in its mailbox with it.
+fn no_answer(e: RecvTimeoutError) -> HandleError {
+    match e {
+        RecvTimeoutError::Timeout => HandleError::Timeout,
+        RecvTimeoutError::Disconnected => HandleError::Ended,
+    }
 }
 
 impl Handle {
@@ -274,7 +283,7 @@ impl Handle {
     pub fn connection(&self, id: ConnId) -> Result<Option<ConnInfo>, HandleError> {
         let (tx, rx) = crossbeam_channel::bounded(1);
         self.command(id, Command::Info(id, tx), false)?;
-        rx.recv_timeout(ANSWER).map_err(|_| HandleError::Timeout)
+        rx.recv_timeout(ANSWER).map_err(no_answer)
     }
 
     /// How many open connections a route has, given by its pattern. Asks every worker.
@@ -303,7 +312,7 @@ impl Handle {
 
     fn answers<T>(&self, answers: &crossbeam_channel::Receiver<T>) -> Result<Vec<T>, HandleError> {
         let deadline = Instant::now() + ANSWER;
-        let answer = |_| answers.recv_deadline(deadline).map_err(|_| HandleError::Timeout);
+        let answer = |_| answers.recv_deadline(deadline).map_err(no_answer);
         (0..self.shared.workers.len()).map(answer).collect()
     }
 

@@ -22,7 +22,7 @@ impl Worker {
         for _ in 0..ROUNDS {
             slot.conn.flush(&mut turn.writer, &slot.stream);
             if let Some(kind) = slot.conn.broken {
-                turn.writer.cork.clear();
+                turn.writer.clear();
                 slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
             }
             if slot.conn.phase != Phase::Open {
@@ -271,7 +271,7 @@ impl Worker {
                 count.slow_consumers.add(1);
             }
             call(slot, turn, &shared.routes[usize::from(slot.conn.route)], Event::Close(&end));
-            turn.writer.cork.clear();
+            turn.writer.clear();
         }
         turn.hub.index.remove(at as u32);
         self.wheel.disarm(&mut self.slots, at as u32);

@@ -110,8 +110,19 @@ pub(crate) fn deliver<S: Sink>(
                 match slot.stream.write(run.bytes()) {
                     Ok(n) if n == run.bytes().len() => {}
                     Ok(n) => {
-                        let frames = run.share();
-                        slot.conn.wait(&mut turn.writer, frames, n, run.key);
+                        let (frames, range) = (run.share(), 0..run.bytes().len());
+                        let Route { limits, slow_consumer, .. } = &routes[usize::from(slot.conn.route)];
+                        let (writer, sink) = (&mut turn.writer, &slot.stream);
+                        let _ = slot.conn.wait_run(
+                            writer,
+                            sink,
+                            &frames,
+                            range,
+                            n,
+                            run.key,
+                            limits,
+                            *slow_consumer,
+                        );
                         mark_dirty(slot, subscriber.slot, dirty);
                     }
                     Err(e) => {
