@@ -316,6 +316,8 @@ fn a_server_that_shuts_down_takes_no_new_connections() {
     client.read_close();
     let refused = std::net::TcpStream::connect_timeout(&server.addr, DEADLINE);
     assert!(refused.is_err(), "{refused:?}");
+    drop(client);
+    server.ended();
 }
 
 #[test]

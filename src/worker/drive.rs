@@ -1,6 +1,7 @@
 //! From a readable socket to the handlers, and from the handlers to the socket.
 
 use super::Worker;
+use super::http::is_answering;
 use super::slots::Slot;
 use crate::conn::{Cause, Phase, Sink};
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
@@ -19,6 +20,7 @@ impl Worker {
         let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),
+            Phase::Http if is_answering(slot) => slot.conn.paused = true,
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
             // A client that has gone needs no decision.

@@ -125,9 +125,13 @@ impl Worker {
                 if exchange.last {
                     return;
                 }
-                if exchange.body.is_some() {
-                    break;
-                }
+            }
+            if self.turn.writer.is_full() {
+                slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            }
+            if is_answering(slot) {
+                slot.conn.paused = true;
+                break;
             }
         }
         let Some(slot) = self.slots.get(at) else { return };
@@ -318,8 +322,7 @@ impl Worker {
     /// No request came in time. One that never began is not worth an answer.
     pub(super) fn http_overdue(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let writing = !slot.conn.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some());
-        if !writing && slot.exchange.is_some() {
+        if !is_answering(slot) && slot.exchange.is_some() {
             let limit = self.settings.http.timeout;
             self.refuse(at, HttpError::Timeout { limit });
             self.after(at);
@@ -384,17 +387,25 @@ impl Worker {
     pub(super) fn pump(&mut self, at: usize) {
         for _ in 0..STEPS {
             let Some(slot) = self.slots.get(at).filter(|s| s.conn.phase == Phase::Http) else { return };
-            let Some(exchange) = &mut slot.exchange else { return };
             if !slot.conn.is_written_out() {
                 return;
             }
-            let Some((reader, left)) = &mut exchange.body else {
-                if exchange.last {
+            let Some((reader, left)) = slot.exchange.as_mut().and_then(|e| e.body.as_mut()) else {
+                if slot.exchange.as_ref().is_some_and(|e| e.last) {
                     slot.conn.phase = Phase::Failing;
                     slot.exchange = None;
                     return self.after(at);
                 }
-                return;
+                if !core::mem::take(&mut slot.conn.paused) {
+                    return;
+                }
+                let mut buf = slot.exchange.as_mut().map(|e| core::mem::take(&mut e.buf)).unwrap_or_default();
+                self.requests(at, &mut buf);
+                self.again(at);
+                if let Some(slot) = self.slots.get(at) {
+                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                }
+                continue;
             };
             let want = (*left).min(STEP as u64) as usize;
             let mut piece = vec![0; want];
@@ -405,8 +416,9 @@ impl Worker {
                 Err(_) => 0,
             };
             *left -= n as u64;
-            let over = *left == 0;
-            if over {
+            if *left == 0
+                && let Some(exchange) = &mut slot.exchange
+            {
                 exchange.body = None;
             }
             slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
@@ -414,13 +426,6 @@ impl Worker {
             slot.conn.flush(&mut self.turn.writer, &slot.stream);
             if slot.conn.broken.is_some() {
                 return self.gone(at, std::io::ErrorKind::BrokenPipe);
-            }
-            if over && slot.exchange.as_ref().is_some_and(|e| !e.last && !e.buf.is_empty()) {
-                let mut buf = slot.exchange.take().map(|e| e.buf).unwrap_or_default();
-                self.requests(at, &mut buf);
-                if let Some(slot) = self.slots.get(at) {
-                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
-                }
             }
         }
         // More than a turn's share.
@@ -433,7 +438,13 @@ impl Worker {
 fn pumps_on(slot: &mut Slot) -> bool {
     slot.conn.phase == Phase::Http
         && slot.conn.is_written_out()
-        && slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last)
+        && (slot.conn.paused || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last))
+}
+
+/// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
+/// read its answers waits, and not the answers.
+pub(super) fn is_answering(slot: &Slot) -> bool {
+    !slot.conn.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some())
 }
 
 /// Calls the endpoint. `None`: it panicked.

@@ -69,6 +69,13 @@ impl TestServer {
         until(what, || says(&self.handle.stats()));
     }
 
+    /// For tests that end the server themselves: nobody is to be asked at the end.
+    pub(crate) fn ended(mut self) {
+        if let Some(running) = self.running.take() {
+            join(running);
+        }
+    }
+
     /// Waits until every worker has done what was asked of it before.
     pub(crate) fn settle(&self) {
         self.handle.subscribers("nobody listens here").expect("every worker answers");
@@ -298,13 +305,13 @@ impl Client {
                 true
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => true,
-            Err(e) => panic!("nothing came: {e}; before it: {}", self.buf.escape_ascii()),
+            Err(e) => panic!("nothing came: {e}; before it: {}", shorten(&self.buf)),
         }
     }
 
     fn take(&mut self, n: usize) -> Vec<u8> {
         while self.buf.len() < n {
-            assert!(self.more(), "the stream ended after {:?}", self.buf.escape_ascii().to_string());
+            assert!(self.more(), "the stream ended after {}", shorten(&self.buf));
         }
         let rest = self.buf.split_off(n);
         std::mem::replace(&mut self.buf, rest)
@@ -316,7 +323,7 @@ impl Client {
             if let Some(at) = self.buf.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at;
             }
-            assert!(self.more(), "the stream ended within a head: {}", self.buf.escape_ascii());
+            assert!(self.more(), "the stream ended within a head: {}", shorten(&self.buf));
         };
         let head = self.take(end + 4);
         String::from_utf8(head[..end].to_vec()).expect("a head is ASCII")
