@@ -26,7 +26,7 @@ const PURE: &[&str] = &["protocol", "http", "conn", "hub"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =
-    &["std::net", "std::fs", "std::thread", "Instant::now", "SystemTime::now", "mio", "socket2", "libc"];
+    &["std::net", "std::fs", "std::thread", "Instant::now", "SystemTime::now", "mio", "socket2", "rustix"];
 
 const MAX_LINES: usize = 700;
 
