@@ -8,6 +8,7 @@ use crate::conn::{Cause, Limits, Phase};
 use crate::handler::ErasedEvent as Event;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use tracing::debug;
 
@@ -276,6 +277,11 @@ impl Worker {
         turn.hub.index.remove(at as u32);
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };
+        // The state is the application's, and so is what happens when it is dropped.
+        let state = slot.state.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+            self.turn.count().panics.add(1);
+        }
         slot.conn.release(&mut self.turn.writer);
         self.turn.count().held_bytes.sub(u64::from(slot.charged));
         if slot.marks.foreign {

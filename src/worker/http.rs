@@ -293,7 +293,13 @@ impl Worker {
 
     /// The answer to an upgrade that was decided on another thread.
     pub(super) fn decide(&mut self, id: crate::conn::ConnId, decision: Decision) {
-        let Some(slot) = self.slots.find(id).filter(|s| s.conn.phase == Phase::Deciding) else { return };
+        let Some(slot) = self.slots.find(id).filter(|s| s.conn.phase == Phase::Deciding) else {
+            // The client has gone. Dropping the state that was meant for it runs the application's code.
+            if catch_unwind(AssertUnwindSafe(|| drop(decision))).is_err() {
+                self.turn.count().panics.add(1);
+            }
+            return;
+        };
         let at = id.slot();
         let Some(undecided) = slot.exchange.as_mut().and_then(|e| e.upgrade.take()) else { return };
         let Undecided { accept, offered, route, params } = undecided;
@@ -409,7 +415,11 @@ impl Worker {
             };
             let want = (*left).min(STEP as u64) as usize;
             let mut piece = vec![0; want];
-            let n = match reader.read(&mut piece) {
+            let read = catch_unwind(AssertUnwindSafe(|| reader.read(&mut piece)));
+            let n = match read.unwrap_or_else(|_| {
+                self.turn.count().panics.add(1);
+                Err(std::io::ErrorKind::Other.into())
+            }) {
                 // The file shrank, or the disk failed: the promise in Content-Length can't be kept.
                 Ok(0) | Err(_) if *left > 0 => return self.terminate(at),
                 Ok(n) => n,
