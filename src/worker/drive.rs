@@ -20,7 +20,8 @@ impl Worker {
         let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),
-            Phase::Http if is_answering(slot) => slot.conn.paused = true,
+            // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.
+            Phase::Http if slot.conn.paused || is_answering(slot) => slot.conn.paused = true,
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
             // A client that has gone needs no decision.
