@@ -1,2 +1,93 @@
-//! The load client.
-fn main() {}
+//! `campanile-loadtest`: loads a WebSocket server, checks every answer and measures.
+//!
+//! ```text
+//!  args ─> plan ─> run ─┬─ worker (a thread, an epoll) ── slot (a socket) ── connection (bytes in, bytes out)
+//!                       │     └─ scenario: what is sent, checked and counted
+//!                       └─ progress, proc ─> report
+//! ```
+//!
+//! It uses the same protocol code as the server and nothing else of it. Threads share a phase, a few counters and, in
+//! fan-out runs, the times at which messages were sent.
+
+mod args;
+mod autobahn;
+mod connection;
+mod control;
+mod limits;
+mod opening;
+mod outbox;
+mod pace;
+mod payload;
+mod plan;
+mod proc;
+mod progress;
+mod report;
+mod run;
+mod scenario;
+mod slot;
+mod stats;
+mod target;
+mod worker;
+
+use args::{Args, Task};
+use clap::Parser as _;
+use plan::Plan;
+use report::Report;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// There were errors during the run.
+const FAILED: u8 = 1;
+
+/// What was asked for can't be done.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Args::parse().task().and_then(perform) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(message) => {
+            eprintln!("campanile-loadtest: {message}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// True if all went well.
+fn perform(task: Task) -> Result<bool, String> {
+    match task {
+        Task::Run(plan) => {
+            let report = run::run(&plan, &*interruption()?)?;
+            write(&plan, &report)?;
+            Ok(report.is_clean())
+        }
+        Task::Autobahn(suite) => autobahn::run(&suite.url, &suite.agent),
+    }
+}
+
+/// Set by the first Ctrl-C, which ends the run early; the second ends the process.
+fn interruption() -> Result<Arc<AtomicBool>, String> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let registered = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)));
+        registered.map_err(|e| format!("no signal handler: {e}"))?;
+    }
+    Ok(flag)
+}
+
+fn write(plan: &Plan, report: &Report) -> Result<(), String> {
+    let mut stdout = std::io::stdout().lock();
+    let json = || serde_json::to_string_pretty(report).map_err(|e| e.to_string());
+    let to_stdout = plan.json.as_deref() == Some("-");
+    if let Some(file) = plan.json.as_ref().filter(|_| !to_stdout) {
+        std::fs::write(file, json()? + "\n").map_err(|e| format!("--json {file}: {e}"))?;
+    }
+    let text = if to_stdout { json()? + "\n" } else { report.to_string() };
+    // A reader that has gone away is none of our errors.
+    let _ = stdout.write_all(text.as_bytes());
+    Ok(())
+}

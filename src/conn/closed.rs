@@ -25,6 +25,9 @@ pub enum Cause {
     MessageTimeout,
     /// Its backlog was at its limit and its policy is to close.
     SlowConsumer,
+    /// All connections together held more than [`Builder::max_memory`](crate::Builder::max_memory), and this one
+    /// wanted more.
+    OverBudget,
     /// A handler panicked.
     Panic,
     /// The connection broke: the peer went without a close frame (`UnexpectedEof`), or the kernel's error.
@@ -44,6 +47,7 @@ impl Cause {
             Self::IdleTimeout => "idle_timeout",
             Self::MessageTimeout => "message_timeout",
             Self::SlowConsumer => "slow_consumer",
+            Self::OverBudget => "over_budget",
             Self::Panic => "panic",
             Self::Transport(_) => "transport",
         }

@@ -136,6 +136,9 @@ pub(crate) struct Connection {
     pub(crate) route: u16,
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
+    /// It was paused until just now: what was received before is to be looked at, and the socket to be read although
+    /// the kernel reports nothing new.
+    pub(crate) resumed: bool,
     /// The kernel took less than it was given: no write until it says that it can take more.
     pub(crate) blocked: bool,
     /// A backlog has been reported to nobody yet: `drain` is due when it has gone.
@@ -158,6 +161,7 @@ impl Connection {
             route: u16::MAX,
             phase: Phase::Http,
             paused: false,
+            resumed: false,
             blocked: false,
             backlogged: false,
             broken: None,
@@ -172,6 +176,10 @@ impl Connection {
             Phase::CloseSent | Phase::Ending | Phase::Failing | Phase::Lingering => ReadyState::Closing,
             Phase::Dead => ReadyState::Closed,
         }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.resumed |= core::mem::take(&mut self.paused);
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {
@@ -193,6 +201,12 @@ impl Connection {
     /// Bytes of messages taken and not yet handed to the kernel, their frame heads of 2 to 10 bytes included.
     pub(crate) fn buffered(&self) -> usize {
         self.outbox.as_ref().map_or(0, |o| o.bytes())
+    }
+
+    /// Bytes of unfinished message and backlog.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.decoder.held() + self.buffered()
     }
 
     /// Whether nothing waits to be written.
@@ -278,7 +292,7 @@ impl Connection {
             }
             Err(e) => self.broken = Some(e.kind()),
         }
-        writer.cork.clear();
+        writer.clear();
     }
 
     /// The kernel took only `written` bytes of these frames; the rest waits.
@@ -378,7 +392,7 @@ impl Connection {
     /// Bytes that are no frames: an HTTP response.
     pub(crate) fn write_raw(&mut self, writer: &mut Writer, bytes: &[u8]) {
         if self.outbox.is_none() {
-            writer.cork.extend_from_slice(bytes);
+            writer.gather_raw(bytes);
         } else if let Some(outbox) = &mut self.outbox {
             outbox.push_raw(bytes.to_vec());
         }
@@ -400,13 +414,13 @@ impl Connection {
 
     pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &dyn Sink) {
         match sink.write(&writer.cork) {
-            Ok(n) if n == writer.cork.len() => writer.cork.clear(),
+            Ok(n) if n == writer.cork.len() => writer.clear(),
             Ok(n) => {
-                let cork = core::mem::take(&mut writer.cork);
+                let cork = writer.take();
                 self.wait(writer, Frames::new(cork), n, None);
             }
             Err(e) => {
-                writer.cork.clear();
+                writer.clear();
                 self.broken = Some(e.kind());
             }
         }

@@ -278,7 +278,7 @@ impl Outbox {
     /// Empties it for its next user.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
-        self.queue.shrink_to(8);
+        self.queue.shrink_to(MAX_SLICES);
         self.written = 0;
         self.bytes = 0;
     }

@@ -29,9 +29,13 @@ pub(crate) enum Command {
     /// A run from its home.
     Deliver(Delivery),
     /// One message for every connection of a route.
-    Broadcast(u16, Frames),
+    Broadcast(u16, Frames, Option<Key>),
     /// How many of this worker's connections listen to a topic.
     CountSubscribers(Box<str>, Sender<usize>),
+    /// One connection, if it is still there.
+    Info(ConnId, Sender<Option<ConnInfo>>),
+    /// How many open connections a route has.
+    CountOpen(u16, Sender<usize>),
     /// The open connections of a route.
     List(u16, Sender<Vec<ConnInfo>>),
     /// Close every connection with this code, and end when all are gone or the time has come.

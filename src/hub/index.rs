@@ -186,6 +186,19 @@ impl Index {
         self.topics.get(key as usize).map_or(&[], |t| &t.subscribers)
     }
 
+    /// The list of a topic, to be walked over while the rest of the worker is in use, and [put
+    /// back](Index::put_back). Nobody may subscribe or leave meanwhile.
+    pub(crate) fn take_subscribers(&mut self, key: TopicKey) -> Vec<Subscriber> {
+        self.topics.get_mut(key as usize).map(|t| core::mem::take(&mut t.subscribers)).unwrap_or_default()
+    }
+
+    pub(crate) fn put_back(&mut self, key: TopicKey, subscribers: Vec<Subscriber>) {
+        if let Some(topic) = self.topics.get_mut(key as usize) {
+            debug_assert!(topic.subscribers.is_empty());
+            topic.subscribers = subscribers;
+        }
+    }
+
     pub(crate) fn name(&self, key: TopicKey) -> &Arc<str> {
         &self.topics[key as usize].name
     }

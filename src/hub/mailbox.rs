@@ -110,13 +110,6 @@ impl<C> Inbox<C> {
         self.shared.flag.disarm();
     }
 
-    /// Wakes the worker once more: it has not taken everything.
-    pub(crate) fn rearm(&self) {
-        if self.shared.flag.arm() {
-            self.shared.wake.wake();
-        }
-    }
-
     /// The next command, if there is one.
     pub(crate) fn take(&self) -> Option<C> {
         match self.channel.try_recv() {
@@ -126,10 +119,6 @@ impl<C> Inbox<C> {
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.channel.is_empty()
     }
 }
 

@@ -19,6 +19,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
+    /// By the owner only.
+    pub(crate) fn shift(&self, from: u64, to: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(from).wrapping_add(to), Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -60,6 +65,10 @@ counters! {
     upgraded,
     /// Requests of plain HTTP answered, refused upgrades included.
     requests,
+    /// Bytes of unfinished messages and backlogs that are held now.
+    held_bytes,
+    /// Connections ended because all together held more than the server may.
+    over_budget,
     /// Messages received.
     messages_in,
     /// Bytes of messages received.

@@ -1,8 +1,9 @@
 //! New connections: accepted within bounds, and placed on the worker that has the fewest.
 
-use super::slots::{self, Clock, Marks, Slot};
+use super::Worker;
+use super::deadlines::{Clock, ticks};
+use super::slots::{self, Marks, Slot};
 use super::wheel::Links;
-use super::{Worker, deadlines::ticks};
 use crate::conn::{ConnId, Connection, MAX_SLOTS, Sink};
 use crate::handler::{Adopt, Command};
 use crate::http::Peer;
@@ -23,13 +24,13 @@ const REST: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// Listeners' tokens, below the waker's.
+/// Listeners' tokens, below those of [`super::WAKER`] and [`super::UNTIL`].
 pub(super) fn token(listener: usize) -> Token {
-    Token(usize::MAX - 1 - listener)
+    Token(usize::MAX - 2 - listener)
 }
 
 pub(super) fn listener_of(token: Token, listeners: usize) -> Option<usize> {
-    (usize::MAX - 1).checked_sub(token.0).filter(|i| *i < listeners)
+    (usize::MAX - 2).checked_sub(token.0).filter(|i| *i < listeners)
 }
 
 /// What the worker remembers about accepting.
@@ -147,6 +148,7 @@ impl Worker {
             timer: Links::default(),
             clock,
             marks: Marks { foreign, ..Marks::default() },
+            charged: 0,
         });
         self.wheel.arm(&mut self.slots, at as u32, clock.deadline);
         let count = self.turn.count();
@@ -157,10 +159,6 @@ impl Worker {
             self.open_input(at, &mut received);
         } else if !received.is_empty() {
             self.http_input(at, &mut received);
-        }
-        // What came before it was registered raises no edge.
-        if foreign {
-            self.read(at, false);
         }
         self.after(at);
     }

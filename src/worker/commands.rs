@@ -1,7 +1,8 @@
 //! What other threads ask for, done one by one in the order in which they asked.
 
+use super::slots::Slot;
 use super::{Stopping, Worker};
-use crate::conn::{Cause, ConnId, Phase, ReadyState};
+use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
@@ -38,10 +39,10 @@ impl Worker {
             }
             Command::Pause(id, pause) => self.on_open(id, |w, at| {
                 let Some(slot) = w.slots.get(at) else { return };
-                if slot.conn.paused && !pause {
-                    w.turn.resumed.push(at as u32);
+                match pause {
+                    true => slot.conn.paused = true,
+                    false => slot.conn.resume(),
                 }
-                slot.conn.paused = pause;
             }),
             Command::Subscribe(id, topic) => self.on_open(id, |w, at| w.subscribe(at, &topic)),
             Command::Unsubscribe(id, topic) => self.on_open(id, |w, at| {
@@ -53,10 +54,10 @@ impl Worker {
             }
             Command::PublishOne(publication) => self.turn.hub.publish_here(publication),
             Command::Deliver(delivery) => self.turn.hub.deliver(&delivery),
-            Command::Broadcast(route, frames) => {
+            Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
                     if self.slots.get(at).is_some_and(|s| s.conn.route == route) {
-                        self.queue(at, &frames, None);
+                        self.queue(at, &frames, key);
                     }
                 }
             }
@@ -66,7 +67,13 @@ impl Worker {
                 let _ = answer.send(count); // whoever asked may have stopped waiting
             }
             Command::List(route, answer) => {
-                let _ = answer.send(self.list(route));
+                let _ = answer.send(self.of_route(route).map(|s| self.info(s)).collect());
+            }
+            Command::Info(id, answer) => {
+                let _ = answer.send(self.slots.peek(id).map(|s| self.info(s)));
+            }
+            Command::CountOpen(route, answer) => {
+                let _ = answer.send(self.of_route(route).count());
             }
             Command::Shutdown { code, deadline } => self.shut_down(code, deadline),
         }
@@ -105,25 +112,31 @@ impl Worker {
         }
     }
 
-    fn list(&self, route: u16) -> Vec<ConnInfo> {
-        let of_route = |c: &crate::conn::Connection| {
-            c.route == route && matches!(c.ready_state(), ReadyState::Open | ReadyState::Closing)
-        };
-        self.slots
-            .iter()
-            .filter(|(_, s)| of_route(&s.conn))
-            .map(|(at, s)| ConnInfo {
-                id: s.conn.id,
-                peer: s.conn.peer,
-                ready_state: s.conn.ready_state(),
-                buffered_amount: s.conn.buffered(),
-                protocol: s.conn.cold.as_ref().and_then(|c| c.protocol.as_deref().map(str::to_owned)),
-                topics: self.turn.hub.index.topics_of(at as u32).map(str::to_owned).collect(),
-            })
-            .collect()
+    /// The connections of a route, from the end of their opening handshake to the end of their closing one.
+    fn of_route(&self, route: u16) -> impl Iterator<Item = &Slot> {
+        let open = |c: &Connection| matches!(c.ready_state(), ReadyState::Open | ReadyState::Closing);
+        self.slots.iter().map(|(_, s)| s).filter(move |s| s.conn.route == route && open(&s.conn))
+    }
+
+    fn info(&self, slot: &Slot) -> ConnInfo {
+        let conn = &slot.conn;
+        let cold = conn.cold.as_ref();
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let route = self.shared.routes.get(usize::from(conn.route));
+        ConnInfo {
+            id: conn.id,
+            peer: conn.peer,
+            ready_state: conn.ready_state(),
+            buffered_amount: conn.buffered(),
+            protocol: cold.and_then(|c| c.protocol.as_deref().map(str::to_owned)),
+            route: route.map(|r| r.pattern.clone()).unwrap_or_default(),
+            params: cold.map(|c| c.params.iter().map(owned).collect()).unwrap_or_default(),
+            topics: self.turn.hub.index.topics_of(conn.id.slot() as u32).map(str::to_owned).collect(),
+        }
     }
 
     fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
+        info!("worker {} ends: {} connections have until the deadline", self.turn.worker, self.slots.len());
         self.listeners.clear();
         let earlier = self.stopping.as_ref().is_none_or(|s| deadline < s.deadline);
         if earlier {

@@ -1,10 +1,24 @@
 //! When a connection has to be looked at, and what is wrong with it then. Pure: time comes in as ticks.
 
-use super::slots::Clock;
 use super::wheel::{TICK_MS, Tick};
 use crate::conn::{Cause, Limits};
 use crate::protocol::CloseCode;
 use core::time::Duration;
+
+/// When things happened, in ticks. Zero: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// Something came.
+    pub(crate) received: Tick,
+    /// A whole message came.
+    pub(crate) message: Tick,
+    /// A message began that is not whole yet.
+    pub(crate) began: Tick,
+    /// A ping went out that nothing has followed yet.
+    pub(crate) pinged: Tick,
+    /// When the current phase has lasted too long; not used while open.
+    pub(crate) deadline: Tick,
+}
 
 /// A duration in ticks, at least one.
 pub(crate) fn ticks(duration: Duration) -> Tick {

@@ -3,7 +3,7 @@
 use super::Worker;
 use super::http::is_answering;
 use super::slots::Slot;
-use crate::conn::{Cause, Phase};
+use crate::conn::{Cause, Phase, Sink};
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
 use crate::http::Params;
 use crate::net::Received;
@@ -15,30 +15,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const MIN_DIRECT: usize = 4 << 10;
 
 impl Worker {
-    /// The socket can be read. `ended`: the kernel knows that the peer's half is over, or of an error.
-    pub(super) fn read(&mut self, at: usize, ended: bool) {
+    /// The socket can be read.
+    pub(super) fn read(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),
-            Phase::Http if is_answering(slot) => slot.conn.paused = true,
+            // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.
+            Phase::Http if slot.conn.paused || is_answering(slot) => slot.conn.paused = true,
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
-            // Paused, or a decision is awaited: it is read when that is over. Only an end is noticed.
-            Phase::Open | Phase::CloseSent | Phase::Deciding => {
-                if ended && slot.conn.phase == Phase::Deciding {
-                    self.gone(at, std::io::ErrorKind::UnexpectedEof);
-                }
-                return;
-            }
-            Phase::Dead => return,
+            // A client that has gone needs no decision.
+            Phase::Deciding if slot.marks.ended => self.gone(at, std::io::ErrorKind::UnexpectedEof),
+            // Paused, or a decision is awaited: it is read when that is over.
+            Phase::Open | Phase::CloseSent | Phase::Deciding | Phase::Dead => return,
         }
         // A short read has taken everything that was there, but not the end behind it.
-        if ended && let Some(slot) = self.slots.get(at) {
-            let reads_on = !slot.conn.paused && !matches!(slot.conn.phase, Phase::Dead | Phase::Deciding);
-            if reads_on && !slot.marks.again {
-                slot.marks.again = true;
-                self.again.push(at as u32);
-            }
+        if let Some(slot) = self.slots.get(at).filter(|s| s.marks.ended)
+            && !slot.conn.paused
+            && !matches!(slot.conn.phase, Phase::Dead | Phase::Deciding)
+        {
+            self.again(at);
         }
         self.after(at);
     }
@@ -148,7 +144,7 @@ impl Worker {
 }
 
 /// Calls the handler. A panic ends the connection with 1011 and nothing else.
-pub(super) fn call(slot: &mut Slot, turn: &mut Turn, route: &Route, event: Event<'_>) {
+pub(crate) fn call<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, event: Event<'_>) {
     let Slot { stream, conn, state: Some(state), .. } = slot else { return };
     let context = Context { conn, turn, sink: stream, route };
     if catch_unwind(AssertUnwindSafe(|| route.handler.event(context, state, event))).is_err() {
@@ -159,7 +155,14 @@ pub(super) fn call(slot: &mut Slot, turn: &mut Turn, route: &Route, event: Event
 
 /// Decodes what was received and calls the handler for each message, until it closes or pauses the connection.
 #[inline]
-fn decode(slot: &mut Slot, turn: &mut Turn, route: &Route, rules: &Rules, mut input: &mut [u8], now: u32) {
+pub(crate) fn decode<S: Sink>(
+    slot: &mut Slot<S>,
+    turn: &mut Turn,
+    route: &Route,
+    rules: &Rules,
+    mut input: &mut [u8],
+    now: u32,
+) {
     loop {
         let item = match slot.conn.decoder.next(&mut input, rules, &mut turn.writer.pool) {
             Ok(Some(item)) => item,
@@ -188,7 +191,7 @@ fn decode(slot: &mut Slot, turn: &mut Turn, route: &Route, rules: &Rules, mut in
 
 /// One message or control frame. Whether to go on with the next.
 #[inline]
-fn item_in(slot: &mut Slot, turn: &mut Turn, route: &Route, item: Item<'_>, now: u32) -> bool {
+fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: Item<'_>, now: u32) -> bool {
     match item {
         Item::Message(incoming) => {
             slot.clock.message = now;

@@ -23,7 +23,7 @@ impl Worker {
         for _ in 0..ROUNDS {
             slot.conn.flush(&mut turn.writer, &slot.stream);
             if let Some(kind) = slot.conn.broken {
-                turn.writer.cork.clear();
+                turn.writer.clear();
                 slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
             }
             if slot.conn.phase != Phase::Open {
@@ -41,7 +41,34 @@ impl Worker {
                 break;
             }
         }
+        self.charge(at);
         self.advance(at);
+    }
+
+    /// Counts what the connection holds. Over the server's budget, whoever wants more is ended: what is held can then
+    /// only shrink.
+    #[inline]
+    fn charge(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let held = slot.conn.held().min(u32::MAX as usize) as u32;
+        if held != slot.charged {
+            self.charge_anew(at, held);
+        }
+    }
+
+    fn charge_anew(&mut self, at: usize, held: u32) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let before = core::mem::replace(&mut slot.charged, held);
+        let count = &self.turn.counters[self.turn.worker];
+        count.held_bytes.shift(u64::from(before), u64::from(held));
+        let all = || self.turn.counters.iter().map(|c| c.held_bytes.get()).sum::<u64>();
+        if held > before && slot.conn.phase == Phase::Open && all() > self.settings.max_memory {
+            count.over_budget.add(1);
+            let (writer, code) = (&mut self.turn.writer, CloseCode::TRY_AGAIN_LATER);
+            slot.conn.fail(writer, &slot.stream, code, "the server is out of memory", Cause::OverBudget);
+            slot.conn.decoder.clear(&mut writer.pool);
+            slot.conn.flush(writer, &slot.stream);
+        }
     }
 
     /// Takes the steps towards the end that are possible now.
@@ -93,15 +120,9 @@ impl Worker {
 
     /// Reading was paused and goes on: first with what was received before.
     fn resume(&mut self, at: usize) {
-        let mut resumed = core::mem::take(&mut self.turn.resumed);
-        if !resumed.contains(&(at as u32)) {
-            self.turn.resumed = resumed;
-            return;
-        }
-        resumed.retain(|r| *r != at as u32);
-        self.turn.resumed = resumed;
         let now = self.now;
-        let Some(slot) = self.slots.get(at).filter(|s| !s.conn.paused) else { return };
+        let Some(slot) = self.slots.get(at).filter(|s| s.conn.resumed && !s.conn.paused) else { return };
+        slot.conn.resumed = false;
         // The silence was ours.
         (slot.clock.received, slot.clock.message, slot.clock.pinged) = (now, now, 0);
         slot.clock.began = if slot.clock.began == 0 { 0 } else { now };
@@ -158,7 +179,9 @@ impl Worker {
             Ok(Received::Bytes(n)) if n == self.recv.len() => self.again(at),
             Ok(Received::Bytes(_) | Received::Nothing) => {}
             // Our last bytes may still be on their way to a peer that only ended its own half.
-            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.conn.is_written_out() => {}
+            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.conn.is_written_out() => {
+                slot.marks.ended = false; // it has been read
+            }
             Ok(Received::End) => self.doom(at),
             Err(e) => self.gone(at, e.kind()),
         }
@@ -249,7 +272,7 @@ impl Worker {
                 count.slow_consumers.add(1);
             }
             call(slot, turn, &shared.routes[usize::from(slot.conn.route)], Event::Close(&end));
-            turn.writer.cork.clear();
+            turn.writer.clear();
         }
         turn.hub.index.remove(at as u32);
         self.wheel.disarm(&mut self.slots, at as u32);
@@ -260,6 +283,7 @@ impl Worker {
             self.turn.count().panics.add(1);
         }
         slot.conn.release(&mut self.turn.writer);
+        self.turn.count().held_bytes.sub(u64::from(slot.charged));
         if slot.marks.foreign {
             slot.stream.deregister(self.poll.registry());
         }

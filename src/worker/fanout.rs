@@ -1,9 +1,10 @@
 //! The end of a turn: what was published goes to everybody it is for.
 
 use super::Worker;
-use super::slots::Slot;
+use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
-use crate::handler::{Command, Route, Turn};
+use crate::handler::{Command, Context, Route, Turn};
+use crate::hub::Run;
 
 use crate::protocol::Key;
 use std::ops::Range;
@@ -15,12 +16,12 @@ impl Worker {
         loop {
             self.send_away();
             if !self.turn.hub.log.is_empty() {
-                self.deliver();
+                let Self { slots, turn, shared, dirty, .. } = self;
+                deliver(slots, turn, &shared.routes, dirty);
             }
             self.turn.hub.end_turn();
             self.turn.number = self.turn.number.wrapping_add(1).max(1);
             self.write_dirty();
-            self.tell_losers();
             if self.doomed.is_empty() {
                 return;
             }
@@ -52,64 +53,6 @@ impl Worker {
         }
     }
 
-    fn deliver(&mut self) {
-        let Self { slots, turn, shared, dirty, losers, doomed, .. } = self;
-        let mut runs = turn.hub.log.take_runs();
-        let alone = runs.len() == 1;
-        let (mut deliveries, mut blocked) = (0, Vec::new());
-        for run in &mut runs {
-            let subscribers = turn.hub.index.subscribers(run.topic);
-            deliveries += subscribers.len() as u64 * u64::from(run.messages());
-            for subscriber in subscribers {
-                let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
-                if alone && !run.selective && slot.conn.takes_directly(turn.number) {
-                    // The usual case: the shared bytes, straight to the socket.
-                    match slot.stream.write(run.bytes()) {
-                        Ok(n) if n == run.bytes().len() => {}
-                        Ok(n) => {
-                            let frames = run.share();
-                            let (route, range) = (usize::from(slot.conn.route), 0..frames.len());
-                            let (limits, policy) =
-                                (&shared.routes[route].limits, shared.routes[route].slow_consumer);
-                            let (writer, sink) = (&mut turn.writer, &slot.stream);
-                            let _ =
-                                slot.conn.wait_run(writer, sink, &frames, range, n, run.key, limits, policy);
-                            mark_dirty(slot, subscriber.slot, dirty);
-                        }
-                        Err(e) => {
-                            slot.conn.broken = Some(e.kind());
-                            mark_dirty(slot, subscriber.slot, dirty);
-                        }
-                    }
-                } else if slot.conn.phase == Phase::Open {
-                    blocked.push(subscriber.slot);
-                }
-            }
-            for at in blocked.drain(..) {
-                let Some(slot) = slots.get(at as usize) else { continue };
-                let route = &shared.routes[usize::from(slot.conn.route)];
-                let from = slot.conn.position(turn.number);
-                if run.selective || from > 0 {
-                    let ranges: Vec<_> = run.part(slot.conn.id, from).collect();
-                    let frames = run.share();
-                    for range in ranges {
-                        push(slot, turn, route, &frames, range, run.key);
-                    }
-                } else {
-                    let frames = run.share();
-                    push(slot, turn, route, &frames, 0..frames.len(), run.key);
-                }
-                mark_dirty(slot, at, dirty);
-                if slot.conn.dropped > 0 {
-                    losers.push(at);
-                }
-            }
-        }
-        debug_assert!(doomed.len() <= slots.len());
-        turn.count().deliveries.add(deliveries);
-        turn.hub.log.put_back(runs);
-    }
-
     /// Writes what was queued in this turn.
     pub(super) fn write_dirty(&mut self) {
         let mut dirty = core::mem::take(&mut self.dirty);
@@ -131,25 +74,89 @@ impl Worker {
         }
     }
 
-    fn tell_losers(&mut self) {
-        for at in core::mem::take(&mut self.losers) {
-            self.after(at as usize);
-        }
-    }
-
     /// Queues a frame for one connection, to be written at the end of the turn.
     pub(super) fn queue(&mut self, at: usize, frames: &Frames, key: Option<Key>) {
         let Self { slots, turn, shared, dirty, .. } = self;
         let Some(slot) = slots.get(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
+        if !turn.hub.log.is_empty() {
+            // What one thread published before it sent comes before.
+            Context { conn: &mut slot.conn, turn, sink: &slot.stream, route }.catch_up();
+        }
         push(slot, turn, route, frames, 0..frames.len(), key);
         turn.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);
     }
 }
 
-fn push(
-    slot: &mut Slot,
+/// Gives every run to its subscribers: straight to the socket where nothing waits, else to the backlog; the slots
+/// with a backlog to write are noted in `dirty`.
+pub(crate) fn deliver<S: Sink>(
+    slots: &mut Slots<S>,
+    turn: &mut Turn,
+    routes: &[Route],
+    dirty: &mut Vec<u32>,
+) {
+    let mut runs = turn.hub.log.take_runs();
+    let alone = runs.len() == 1;
+    let mut deliveries = 0;
+    for run in &mut runs {
+        let subscribers = turn.hub.index.take_subscribers(run.topic);
+        deliveries += subscribers.len() as u64 * u64::from(run.messages());
+        for subscriber in &subscribers {
+            let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
+            if alone && !run.selective && slot.conn.takes_directly(turn.number) {
+                // The usual case: the shared bytes, straight to the socket.
+                match slot.stream.write(run.bytes()) {
+                    Ok(n) if n == run.bytes().len() => {}
+                    Ok(n) => {
+                        let (frames, range) = (run.share(), 0..run.bytes().len());
+                        let Route { limits, slow_consumer, .. } = &routes[usize::from(slot.conn.route)];
+                        let (writer, sink) = (&mut turn.writer, &slot.stream);
+                        let _ = slot.conn.wait_run(
+                            writer,
+                            sink,
+                            &frames,
+                            range,
+                            n,
+                            run.key,
+                            limits,
+                            *slow_consumer,
+                        );
+                        mark_dirty(slot, subscriber.slot, dirty);
+                    }
+                    Err(e) => {
+                        slot.conn.broken = Some(e.kind());
+                        mark_dirty(slot, subscriber.slot, dirty);
+                    }
+                }
+            } else if slot.conn.phase == Phase::Open {
+                let route = &routes[usize::from(slot.conn.route)];
+                push_part(slot, turn, route, run);
+                mark_dirty(slot, subscriber.slot, dirty);
+            }
+        }
+        turn.hub.index.put_back(run.topic, subscribers);
+    }
+    turn.count().deliveries.add(deliveries);
+    turn.hub.log.put_back(runs);
+}
+
+/// What of a run is for this connection and has not been given to it yet.
+fn push_part<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, run: &mut Run) {
+    let from = slot.conn.position(turn.number);
+    let frames = run.share();
+    if run.selective || from > 0 {
+        for range in run.part(slot.conn.id, from) {
+            push(slot, turn, route, &frames, range, run.key);
+        }
+    } else {
+        push(slot, turn, route, &frames, 0..frames.len(), run.key);
+    }
+}
+
+fn push<S: Sink>(
+    slot: &mut Slot<S>,
     turn: &mut Turn,
     route: &Route,
     frames: &Frames,
@@ -160,7 +167,7 @@ fn push(
     let _ = slot.conn.push(&mut turn.writer, &slot.stream, frames, range, key, limits, policy);
 }
 
-fn mark_dirty(slot: &mut Slot, at: u32, dirty: &mut Vec<u32>) {
+fn mark_dirty<S>(slot: &mut Slot<S>, at: u32, dirty: &mut Vec<u32>) {
     if !slot.marks.dirty {
         slot.marks.dirty = true;
         dirty.push(at);

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::deadlines::ticks;
+use super::exchange::Undecided;
 use super::slots::Slot;
 use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::endpoint::Endpoint;
@@ -40,35 +41,6 @@ pub(crate) struct Resource {
     pub(crate) websocket: Option<u16>,
     /// By method.
     pub(crate) endpoints: Vec<(Box<str>, Arc<dyn Endpoint>)>,
-}
-
-/// What HTTP keeps between reads.
-#[derive(Default)]
-pub(crate) struct Exchange {
-    /// The beginning of a request, or requests that came while another was being answered.
-    buf: Vec<u8>,
-    scanner: HeadScanner,
-    /// Bytes that the whole request has, once its head is known.
-    need: usize,
-    /// A body that is being sent.
-    body: Option<(Box<dyn Read + Send>, u64)>,
-    /// The connection ends with this response.
-    last: bool,
-    /// What the client of an undecided upgrade is to be answered with.
-    upgrade: Option<Undecided>,
-}
-
-struct Undecided {
-    accept: String,
-    offered: Vec<Box<str>>,
-    route: u16,
-    params: Params,
-}
-
-impl std::fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("buf", &self.buf.len()).finish_non_exhaustive()
-    }
 }
 
 /// Bytes of a body read and written in one step.

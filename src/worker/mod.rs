@@ -13,9 +13,10 @@
 mod accept;
 mod commands;
 pub(crate) mod deadlines;
-mod drive;
+pub(crate) mod drive;
 mod ending;
-mod fanout;
+pub(crate) mod exchange;
+pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod slots;
 pub(crate) mod wheel;
@@ -28,17 +29,23 @@ use crate::hub::mailbox::{Inbox, Wake};
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
 use http::{HttpLimits, Resource};
-use mio::{Events, Poll, Token, Waker};
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
 use slots::Slots;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, warn};
 use wheel::{TICK_MS, Tick, Wheel};
 
-/// The waker's token; listeners count down from the one below. Connections have a generation above 32 bits and are
+/// The waker's token; listeners count down from two below. Connections have a generation above 32 bits and are
 /// never mistaken for either, as that is never `u32::MAX` for a slot of all ones.
 const WAKER: Token = Token(usize::MAX);
+
+/// The token of what tells the server to end.
+const UNTIL: Token = Token(usize::MAX - 1);
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -54,6 +61,7 @@ pub(crate) struct Settings {
     pub(crate) router: Router<Resource>,
     pub(crate) http: HttpLimits,
     pub(crate) max_connections: usize,
+    pub(crate) max_memory: u64,
     pub(crate) receive_buffer: usize,
     pub(crate) spare_buffers: usize,
 }
@@ -75,13 +83,15 @@ pub(crate) struct Worker {
     again: Vec<u32>,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
-    /// Slots whose application is to hear of lost messages.
-    losers: Vec<u32>,
     began: Instant,
     now: Tick,
     date: Date,
     generation: u32,
+    /// The mailbox has something.
+    woken: bool,
     stopping: Option<Stopping>,
+    /// What tells the whole server to end, and how long it then has.
+    until: Option<(OwnedFd, Duration)>,
     pin: Option<usize>,
 }
 
@@ -137,11 +147,15 @@ pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pin: Option<usize>,
+    pub(crate) until: Option<(OwnedFd, Duration)>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { number, poll, inbox, shared, settings, listeners, pin } = parts;
+        let Parts { number, poll, inbox, shared, settings, listeners, pin, until } = parts;
+        if let Some((fd, _)) = &until {
+            SourceFd(&fd.as_raw_fd()).register(poll.registry(), UNTIL, Interest::READABLE)?;
+        }
         for (i, listener) in listeners.iter().enumerate() {
             listener.register(poll.registry(), accept::token(i))?;
         }
@@ -151,7 +165,6 @@ impl Worker {
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
-            resumed: Vec::new(),
             counters: shared.counters.clone(),
         };
         Ok(Self {
@@ -170,12 +183,13 @@ impl Worker {
             again: Vec::new(),
             dirty: Vec::new(),
             doomed: Vec::new(),
-            losers: Vec::new(),
             began: Instant::now(),
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
+            woken: false,
             stopping: None,
+            until,
             pin,
         })
     }
@@ -215,7 +229,7 @@ impl Worker {
 
     /// How long to wait for events.
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() || !self.dirty.is_empty() || self.accepting.is_due() {
+        if self.woken || !self.again.is_empty() || !self.dirty.is_empty() || self.accepting.is_due() {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
@@ -232,7 +246,13 @@ impl Worker {
     fn event(&mut self, event: &mio::event::Event) {
         let token = event.token();
         let Some(at) = self.slots.at_token(token) else {
-            if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
+            if token == WAKER {
+                self.woken = true;
+            } else if token == UNTIL {
+                if let Some((_, deadline)) = self.until.take() {
+                    self.turn.handle.shutdown(deadline);
+                }
+            } else if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
                 self.accept(listener);
             }
             return;
@@ -240,8 +260,19 @@ impl Worker {
         if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked) {
             self.write_on(at);
         }
+        if event.is_error() {
+            // Reset: nothing will be read or written any more, paused or not.
+            if let Some(error) = self.slots.get(at).and_then(|s| s.stream.take_error()) {
+                return self.gone(at, error);
+            }
+        }
+        if event.is_read_closed()
+            && let Some(slot) = self.slots.get(at)
+        {
+            slot.marks.ended = true;
+        }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(at, event.is_read_closed() || event.is_error());
+            self.read(at);
         }
     }
 
@@ -249,26 +280,26 @@ impl Worker {
         for at in core::mem::take(&mut self.again) {
             if let Some(slot) = self.slots.get(at as usize) {
                 slot.marks.again = false;
-                self.read(at as usize, false);
+                self.read(at as usize);
             }
         }
         self.accept_again();
     }
 
+    /// Does what other threads ask, if one of them has woken this one.
     fn mailbox(&mut self) {
-        // Before looking: what comes from here on wakes again.
-        if self.inbox.is_empty() {
-            self.inbox.disarm();
-            if self.inbox.is_empty() {
-                return;
-            }
+        if !self.woken {
+            return;
         }
+        // Before looking: what comes from here on wakes again.
         self.inbox.disarm();
         for _ in 0..COMMANDS {
-            let Some(command) = self.inbox.take() else { return };
+            let Some(command) = self.inbox.take() else {
+                self.woken = false;
+                return;
+            };
             self.command(command);
         }
-        self.inbox.rearm();
     }
 
     fn has_ended(&self) -> bool {

@@ -1,17 +1,18 @@
 //! The connections of one worker: a slab of slots, each with its socket, its machine and its place in the timers.
 
-use super::http::Exchange;
-use super::wheel::{Links, Store, Tick};
+use super::deadlines::Clock;
+use super::exchange::Exchange;
+use super::wheel::{Links, Store};
 use crate::conn::{ConnId, Connection};
 use crate::handler::AnyState;
 use crate::net::Stream;
 use mio::Token;
 use slab::Slab;
 
-/// One connection.
+/// One connection, on a socket, or in simulations and benches on something else that takes bytes.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) stream: Stream,
+pub(crate) struct Slot<S = Stream> {
+    pub(crate) stream: S,
     pub(crate) conn: Connection,
     /// What the application keeps; none before the upgrade.
     pub(crate) state: Option<AnyState>,
@@ -20,21 +21,8 @@ pub(crate) struct Slot {
     pub(crate) timer: Links,
     pub(crate) clock: Clock,
     pub(crate) marks: Marks,
-}
-
-/// When things happened, in ticks. Zero: never.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clock {
-    /// Something came.
-    pub(crate) received: Tick,
-    /// A whole message came.
-    pub(crate) message: Tick,
-    /// A message began that is not whole yet.
-    pub(crate) began: Tick,
-    /// A ping went out that nothing has followed yet.
-    pub(crate) pinged: Tick,
-    /// When the current phase has lasted too long; not used while open.
-    pub(crate) deadline: Tick,
+    /// Bytes of unfinished message and backlog that have been counted for it.
+    pub(crate) charged: u32,
 }
 
 /// What the worker has noted about a slot.
@@ -46,6 +34,8 @@ pub(crate) struct Marks {
     pub(crate) dirty: bool,
     /// It is in the list of those to be removed.
     pub(crate) doomed: bool,
+    /// The peer has ended its half: there is an end to be read behind the last bytes.
+    pub(crate) ended: bool,
     /// Its descriptor may have copies elsewhere.
     pub(crate) foreign: bool,
     /// The phase that `deadline` is for.
@@ -53,10 +43,16 @@ pub(crate) struct Marks {
 }
 
 /// The slots of a worker.
-#[derive(Debug, Default)]
-pub(crate) struct Slots(Slab<Slot>);
+#[derive(Debug)]
+pub(crate) struct Slots<S = Stream>(Slab<Slot<S>>);
 
-impl Slots {
+impl<S> Default for Slots<S> {
+    fn default() -> Self {
+        Self(Slab::new())
+    }
+}
+
+impl<S> Slots<S> {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -70,22 +66,27 @@ impl Slots {
         self.0.vacant_key()
     }
 
-    pub(crate) fn insert(&mut self, slot: Slot) -> usize {
+    pub(crate) fn insert(&mut self, slot: Slot<S>) -> usize {
         self.0.insert(slot)
     }
 
-    pub(crate) fn remove(&mut self, at: usize) -> Option<Slot> {
+    pub(crate) fn remove(&mut self, at: usize) -> Option<Slot<S>> {
         self.0.try_remove(at)
     }
 
     #[inline]
-    pub(crate) fn get(&mut self, at: usize) -> Option<&mut Slot> {
+    pub(crate) fn get(&mut self, at: usize) -> Option<&mut Slot<S>> {
         self.0.get_mut(at)
+    }
+
+    /// The same, to look at only.
+    pub(crate) fn peek(&self, id: ConnId) -> Option<&Slot<S>> {
+        self.0.get(id.slot()).filter(|s| s.conn.id == id)
     }
 
     /// The slot of this connection, unless it has another tenant by now.
     #[inline]
-    pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot> {
+    pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
         self.0.get_mut(id.slot()).filter(|s| s.conn.id == id)
     }
 
@@ -96,7 +97,7 @@ impl Slots {
         self.0.get(at).filter(|s| s.conn.id.generation() == generation).map(|_| at)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Slot)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Slot<S>)> {
         self.0.iter()
     }
 
@@ -111,7 +112,7 @@ pub(crate) fn token(id: ConnId) -> Token {
     Token((id.generation() as usize) << 32 | id.slot())
 }
 
-impl Store for Slots {
+impl<S> Store for Slots<S> {
     fn links(&mut self, slot: u32) -> &mut Links {
         &mut self.0[slot as usize].timer
     }

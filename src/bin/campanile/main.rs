@@ -11,7 +11,10 @@ use campanile::{BuildError, ListenAddr, Request, Response, Server};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{IsTerminal, Write};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
 fn build(args: &Args) -> Result<Server, BuildError> {
     let mut builder = Server::builder()
         .workers(args.workers.map_or(0, usize::from))
+        .until(signals().map_err(BuildError::System)?, GRACE)
         .route("/chat", chat::route())
         .route("/echo", echo::echo())
         .route("/broadcast", echo::broadcast())
@@ -59,21 +63,20 @@ fn build(args: &Args) -> Result<Server, BuildError> {
     builder.build()
 }
 
+/// What can be read once a signal to end has come. A second one ends the process without ceremony.
+fn signals() -> std::io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    let told = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal only sets the flag.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, told.clone())?;
+        signal_hook::flag::register(signal, told.clone())?;
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
 fn serve(server: Server) -> std::io::Result<()> {
-    let handle = server.handle();
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut told = false;
-        for signal in signals.forever() {
-            if told {
-                // Asked twice: without ceremony.
-                std::process::exit(128 + signal);
-            }
-            told = true;
-            info!("ending: {} connections have {GRACE:?} to say goodbye", handle.open_connections());
-            handle.shutdown(GRACE);
-        }
-    })?;
     if let Err(e) = announce(server.local_addrs()) {
         // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
         warn!("can't say where it listens: {e}");

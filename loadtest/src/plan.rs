@@ -1,0 +1,120 @@
+//! What a run is to do: the meaning of what was typed.
+
+use crate::opening::Extras;
+use crate::target::Target;
+use campanile::protocol::Kind;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// A mode of the load client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Every connection gets its own messages back.
+    Echo,
+    /// One publishes, all receive.
+    Broadcast,
+    /// All publish, all receive.
+    Chat,
+    /// Connections are held.
+    Idle,
+    /// Connections are opened and closed.
+    Connect {
+        /// By a closing handshake.
+        clean: bool,
+    },
+}
+
+impl Mode {
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Broadcast => "broadcast",
+            Self::Chat => "chat",
+            Self::Idle => "idle",
+            Self::Connect { .. } => "connect",
+        }
+    }
+
+    /// What it counts.
+    pub(crate) fn counts(self) -> &'static str {
+        match self {
+            Self::Broadcast | Self::Chat => "deliveries",
+            Self::Connect { .. } => "handshakes",
+            Self::Echo | Self::Idle => "messages",
+        }
+    }
+
+    /// Whether messages are sent.
+    pub(crate) fn has_traffic(self) -> bool {
+        matches!(self, Self::Echo | Self::Broadcast | Self::Chat)
+    }
+}
+
+/// When messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Load {
+    /// So many in flight: the next one goes when one has come back.
+    Closed(u32),
+    /// So many per second in all, whatever comes back.
+    Open(f64),
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) mode: Mode,
+    pub(crate) target: Target,
+    pub(crate) extras: Extras,
+    pub(crate) conns: usize,
+    pub(crate) kind: Kind,
+    pub(crate) min_size: usize,
+    pub(crate) max_size: usize,
+    pub(crate) load: Load,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+    pub(crate) threads: usize,
+    /// 0: as many as are needed.
+    pub(crate) sources: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) ramp: Option<f64>,
+    pub(crate) pids: Vec<u32>,
+    /// A file for the report, `-` for stdout.
+    pub(crate) json: Option<String>,
+}
+
+/// Connections from one source address: the kernel has about 28,000 ports for them by default.
+pub(crate) const PER_SOURCE: usize = 20_000;
+
+/// The addresses to connect from, or none for the kernel's choice.
+pub(crate) fn sources(to: IpAddr, conns: usize, asked: usize) -> Result<Vec<IpAddr>, String> {
+    let n = if asked > 0 { asked } else { conns.div_ceil(PER_SOURCE) };
+    let local = matches!(to, IpAddr::V4(ip) if ip.is_loopback());
+    match n {
+        0 | 1 => Ok(Vec::new()),
+        2..=250 if local => Ok((1..=n as u8).map(|i| Ipv4Addr::new(127, 0, 0, i).into()).collect()),
+        _ if !local && asked == 0 => Ok(Vec::new()), // the ports may be enough, or run out and be reported
+        _ if !local => Err(format!("--sources needs a target in 127.0.0.0/8, not {to}")),
+        _ => Err(format!("{n} source addresses; at most 250 are supported")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_connections_get_as_many_sources_as_they_need() {
+        let local = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(sources(local, 20_000, 0), Ok(vec![]));
+        assert_eq!(sources(local, 40_001, 0).unwrap().len(), 3);
+        assert_eq!(
+            sources(local, 10, 2).unwrap(),
+            [IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])]
+        );
+        assert!(sources(local, 10, 251).is_err());
+        let away = IpAddr::from([192, 0, 2, 1]);
+        assert!(sources(away, 10, 2).is_err());
+        assert_eq!(sources(away, 100_000, 0), Ok(vec![]));
+    }
+}

@@ -1,0 +1,199 @@
+//! A run from beginning to end: starts the threads, takes them through the phases, measures around them.
+
+use crate::control::{Control, Phase};
+use crate::limits;
+use crate::opening::Request;
+use crate::payload::Payloads;
+use crate::plan::{self, Load, Mode, Plan};
+use crate::proc;
+use crate::progress::Line;
+use crate::report::{Report, Watched};
+use crate::scenario::{Connect, Echo, Fanout, Floor, Idle, Publishers};
+use crate::worker::{self, Done, Job};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Handshakes in flight, all threads together: below the accept queue of common servers.
+const HANDSHAKES: usize = 256;
+
+/// After the last handshake, before traffic or a reading of the server's memory: what a server does after its 101,
+/// such as subscribing the connection, may still be on its way.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// How often the phases and the progress line are looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What all workers of a run have in common.
+struct Common {
+    plan: Plan,
+    to: SocketAddr,
+    from: Vec<IpAddr>,
+    request: Arc<Request>,
+    payloads: Arc<Payloads>,
+    floor: Arc<Floor>,
+    control: Arc<Control>,
+}
+
+/// Runs a plan. The error is a sentence: it can't be run as asked.
+pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, String> {
+    let to = plan.target.resolve()?;
+    let from = plan::sources(to.ip(), plan.conns, plan.sources)?;
+    limits::allow_connections(plan.conns)?;
+    let depth = if let Load::Closed(depth) = plan.load { depth } else { 64 };
+    let senders = match plan.mode {
+        Mode::Chat => plan.conns,
+        _ => 1,
+    };
+    let payloads = Payloads::new(plan.kind, plan.min_size, plan.max_size, &mut fastrand::Rng::new());
+    let control = Arc::new(Control::new(plan.threads));
+    let common = Arc::new(Common {
+        plan: plan.clone(),
+        to,
+        from,
+        request: Arc::new(Request::new(&plan.target, &plan.extras)),
+        payloads: Arc::new(payloads),
+        floor: Arc::new(Floor::new(senders, depth)),
+        control: Arc::clone(&control),
+    });
+    let resident_before = proc::resident_bytes(&plan.pids);
+    let mut threads = Vec::new();
+    for worker in 0..plan.threads {
+        let common = Arc::clone(&common);
+        let thread = thread::Builder::new().name(format!("load-{worker}"));
+        threads.push(thread.spawn(move || work(worker, &common)).map_err(|e| format!("no thread: {e}"))?);
+    }
+    let mut watch = Watch {
+        line: Line::new(plan.conns, plan.mode.counts()),
+        interrupted,
+        plan,
+        control: &control,
+        watched: Watched { resident_before, ..Watched::default() },
+    };
+    watch.phases(&|| threads.iter().any(thread::JoinHandle::is_finished));
+    watch.line.end();
+    let done: io::Result<Vec<Done>> = threads
+        .into_iter()
+        .map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the load client panicked"))))
+        .collect();
+    Ok(Report::new(plan, done.map_err(|e| e.to_string())?, &watch.watched))
+}
+
+/// One worker's thread.
+fn work(worker: usize, common: &Common) -> io::Result<Done> {
+    let plan = &common.plan;
+    let threads = plan.threads;
+    let numbers = (worker..plan.conns).step_by(threads);
+    let connections = numbers.len();
+    let numbers = numbers.map(|n| n as u32);
+    let timeout_ns = plan.timeout.as_nanos() as u64;
+    let (depth, rate) = match plan.load {
+        Load::Closed(depth) => (Some(depth), None),
+        Load::Open(rate) if plan.mode == Mode::Broadcast => (None, (worker == 0).then_some(rate)),
+        Load::Open(rate) => (None, Some(rate * connections as f64 / plan.conns as f64)),
+    };
+    let in_flight = match plan.mode {
+        Mode::Connect { .. } => plan.conns,
+        _ => HANDSHAKES,
+    };
+    let job = Job {
+        worker,
+        connections,
+        to: common.to,
+        from: common.from.clone(),
+        request: Arc::clone(&common.request),
+        handshakes: in_flight.div_ceil(threads),
+        ramp: plan.ramp.map(|r| r / threads as f64),
+        timeout_ns,
+        rate: rate.filter(|_| plan.mode.has_traffic()),
+        // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
+        max_message_size: plan.max_size.max(1 << 20) * 2,
+        reopens: matches!(plan.mode, Mode::Connect { .. }),
+    };
+    let control = Arc::clone(&common.control);
+    let payloads = Arc::clone(&common.payloads);
+    let fanout = |publishers, numbers| {
+        let (floor, control) = (Arc::clone(&common.floor), Arc::clone(&common.control));
+        let payloads = Arc::clone(&common.payloads);
+        Fanout::new(payloads, floor, control, worker, publishers, depth, timeout_ns, plan.conns, numbers)
+    };
+    let result = match plan.mode {
+        Mode::Echo => worker::run(job, control, Echo::new(payloads, depth, timeout_ns, numbers)),
+        Mode::Broadcast => worker::run(job, control, fanout(Publishers::One, numbers)),
+        Mode::Chat => worker::run(job, control, fanout(Publishers::All, numbers)),
+        Mode::Idle => worker::run(job, control, Idle),
+        Mode::Connect { clean } => worker::run(job, control, Connect { clean }),
+    };
+    // However it ended, the others are not to wait for it.
+    common.control.enter(Phase::Ended);
+    result
+}
+
+/// The thread that watches.
+struct Watch<'a> {
+    line: Line,
+    interrupted: &'a AtomicBool,
+    plan: &'a Plan,
+    control: &'a Control,
+    watched: Watched,
+}
+
+impl Watch<'_> {
+    fn phases(&mut self, failed: &dyn Fn() -> bool) {
+        let cycles = matches!(self.plan.mode, Mode::Connect { .. });
+        let over = |w: &Self| w.is_over() || failed();
+        if !cycles {
+            while !self.control.progress().settled && !over(self) {
+                self.tick(Duration::ZERO);
+            }
+            self.watched.opening = Duration::from_nanos(self.control.settled_after());
+            self.wait(SETTLE, &over);
+            self.watched.resident_after = proc::resident_bytes(&self.plan.pids);
+        }
+        if !over(self) {
+            self.control.enter(Phase::WarmUp);
+            self.wait(self.plan.warmup, &over);
+        }
+        let cpu = proc::cpu_ns(&self.plan.pids);
+        let from = Instant::now();
+        if !over(self) {
+            self.control.enter(Phase::Measuring);
+            self.wait(self.plan.duration, &over);
+        }
+        self.watched.interrupted = self.interrupted.load(Relaxed);
+        self.watched.measured = from.elapsed();
+        if self.plan.mode == Mode::Idle {
+            // After a while of doing nothing, and before the connections go.
+            self.watched.resident_after = proc::resident_bytes(&self.plan.pids);
+        }
+        self.control.enter(Phase::Ended);
+        self.watched.server_cpu_ns = proc::cpu_ns(&self.plan.pids).saturating_sub(cpu);
+        if cycles {
+            self.watched.opening = self.watched.measured;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.interrupted.load(Relaxed) || self.control.phase() == Phase::Ended || self.control.progress().idle
+    }
+
+    fn wait(&mut self, time: Duration, over: &dyn Fn(&Self) -> bool) {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || over(self) {
+                return;
+            }
+            self.tick(left);
+        }
+    }
+
+    fn tick(&mut self, left: Duration) {
+        let tick = if left.is_zero() { TICK } else { TICK.min(left) };
+        thread::sleep(tick);
+        self.line.show(self.control, left);
+    }
+}

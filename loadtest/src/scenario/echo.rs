@@ -1,0 +1,235 @@
+//! Every connection sends, and gets its own messages back in order.
+
+use super::{Desk, Scenario, Unanswered};
+use crate::payload::{Payloads, Verdict};
+use campanile::protocol::Kind;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One thread's connections.
+#[derive(Debug)]
+pub(crate) struct Echo {
+    payloads: Arc<Payloads>,
+    /// Messages in flight per connection; `None` in the open loop.
+    depth: Option<u32>,
+    timeout_ns: u64,
+    connections: Vec<Lane>,
+}
+
+/// One connection's messages in flight.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Its number in the run.
+    sender: u32,
+    /// The next message to be sent, and the next to come back.
+    next: u32,
+    expected: u32,
+    /// Came back in this read.
+    back: u32,
+    /// When those in flight were sent or due, and how many at that time.
+    in_flight: VecDeque<(u64, u32)>,
+}
+
+impl Echo {
+    /// For connections with these numbers in the run.
+    pub(crate) fn new(
+        payloads: Arc<Payloads>,
+        depth: Option<u32>,
+        timeout_ns: u64,
+        senders: impl Iterator<Item = u32>,
+    ) -> Self {
+        let connections = senders.map(|sender| Lane { sender, ..Lane::default() }).collect();
+        Self { payloads, depth, timeout_ns, connections }
+    }
+
+    fn send(&mut self, at: usize, n: u32, since: u64, desk: &mut Desk) {
+        let lane = &mut self.connections[at];
+        for _ in 0..n {
+            desk.send(&self.payloads, lane.sender, lane.next);
+            lane.next = lane.next.wrapping_add(1);
+        }
+        lane.in_flight.push_back((since, n));
+    }
+}
+
+impl Lane {
+    /// Takes `n` answered messages out of those in flight.
+    fn answered(&mut self, mut n: u32, desk: &mut Desk) {
+        while n > 0 {
+            let Some((since, left)) = self.in_flight.front_mut() else {
+                desk.stats.error("more came back than was sent", u64::from(n));
+                return;
+            };
+            let take = n.min(*left);
+            desk.stats.took(desk.now.saturating_sub(*since), u64::from(take));
+            n -= take;
+            *left -= take;
+            if *left == 0 {
+                self.in_flight.pop_front();
+            }
+        }
+    }
+
+    /// Not what was expected: resynchronises where the stamp says how.
+    #[cold]
+    fn odd(&mut self, verdict: Verdict, payload: &[u8], desk: &mut Desk) {
+        match verdict {
+            Verdict::Gap(missing) => {
+                desk.stats.error("lost", u64::from(missing));
+                self.expected = self.expected.wrapping_add(missing + 1);
+                self.back += missing + 1;
+            }
+            Verdict::Again => desk.stats.error("repeated or out of order", 1),
+            Verdict::Same | Verdict::Differs => {
+                desk.stats.error("mismatch", 1);
+                desk.stats.example.get_or_insert_with(|| {
+                    let start = payload[..payload.len().min(32)].escape_ascii();
+                    let (sender, n) = (self.sender, self.expected);
+                    format!(
+                        "connection {sender}, message {n}: {len} bytes came back, beginning with \"{start}\"",
+                        len = payload.len()
+                    )
+                });
+                self.expected = self.expected.wrapping_add(1);
+                self.back += 1;
+            }
+        }
+    }
+}
+
+impl Scenario for Echo {
+    fn start(&mut self, at: usize, desk: &mut Desk) {
+        if let Some(depth) = self.depth {
+            let now = desk.now;
+            self.send(at, depth, now, desk);
+        }
+    }
+
+    #[inline]
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], desk: &mut Desk) {
+        let lane = &mut self.connections[at];
+        let verdict = self.payloads.check(payload, lane.sender, lane.expected);
+        if verdict == Verdict::Same && kind == self.payloads.kind() {
+            lane.expected = lane.expected.wrapping_add(1);
+            lane.back += 1;
+            desk.stats.messages += 1;
+            desk.stats.bytes += payload.len() as u64;
+        } else {
+            lane.odd(verdict, payload, desk);
+        }
+    }
+
+    #[inline]
+    fn read_done(&mut self, at: usize, desk: &mut Desk) {
+        let lane = &mut self.connections[at];
+        let back = std::mem::take(&mut lane.back);
+        if back > 0 {
+            lane.answered(back, desk);
+            if self.depth.is_some() && !desk.ending {
+                let now = desk.now;
+                self.send(at, back, now, desk);
+            }
+        }
+    }
+
+    fn sender(&self, k: u64) -> usize {
+        (k % self.connections.len() as u64) as usize
+    }
+
+    fn due(&mut self, at: usize, due: u64, desk: &mut Desk) {
+        self.send(at, 1, due, desk);
+    }
+
+    fn overdue(&self, at: usize, now: u64) -> bool {
+        let oldest = self.connections[at].in_flight.front();
+        oldest.is_some_and(|&(since, _)| now.saturating_sub(since) > self.timeout_ns)
+    }
+
+    fn lost(&mut self, at: usize, desk: &mut Desk) -> bool {
+        let n: u64 = self.connections[at].in_flight.drain(..).map(|(_, n)| u64::from(n)).sum();
+        if n > 0 {
+            desk.stats.error("unanswered on a lost connection", n);
+        }
+        true
+    }
+
+    fn finish(&mut self, desk: &mut Desk) -> Unanswered {
+        let mut unanswered = Unanswered::default();
+        for &(since, n) in self.connections.iter().flat_map(|lane| &lane.in_flight) {
+            let age = desk.now.saturating_sub(since);
+            unanswered.add(u64::from(n), age);
+            // Open loop: they have taken at least so long. Left out, a server that stalls to the end would look good.
+            if self.depth.is_none() {
+                desk.stats.took(age, u64::from(n));
+            }
+        }
+        unanswered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Wire;
+    use crate::stats::Stats;
+
+    fn desk() -> Desk {
+        Desk { wire: Wire::new(1 << 20, 9, false), stats: Stats::default(), now: 100, ending: false }
+    }
+
+    fn echo(depth: Option<u32>) -> Echo {
+        let payloads = Arc::new(Payloads::new(Kind::Binary, 20, 20, &mut fastrand::Rng::with_seed(1)));
+        Echo::new(payloads, depth, 1_000, 0..1)
+    }
+
+    fn payload(e: &Echo, sequence: u32) -> Vec<u8> {
+        let mut out = vec![0; e.payloads.len(0, sequence)];
+        e.payloads.write(&mut out, [0; 4], 0, sequence);
+        out
+    }
+
+    #[test]
+    fn what_comes_back_is_counted_and_answered_with_as_much() {
+        let (mut e, mut d) = (echo(Some(4)), desk());
+        e.start(0, &mut d);
+        assert_eq!(d.stats.sent, 4);
+        d.now = 350;
+        for i in 0..3 {
+            e.message(0, Kind::Binary, &payload(&e, i), &mut d);
+        }
+        e.read_done(0, &mut d);
+        assert_eq!((d.stats.messages, d.stats.bytes, d.stats.sent, d.stats.error_count()), (3, 60, 7, 0));
+        assert_eq!((d.stats.latency().len(), d.stats.latency().max()), (3, 250));
+        assert!(!e.overdue(0, 1_100) && e.overdue(0, 1_101));
+    }
+
+    #[test]
+    fn a_wrong_kind_a_gap_and_too_many_are_errors() {
+        let (mut e, mut d) = (echo(Some(3)), desk());
+        e.start(0, &mut d);
+        e.message(0, Kind::Text, &payload(&e, 0), &mut d);
+        e.message(0, Kind::Binary, &payload(&e, 2), &mut d);
+        assert_eq!(d.stats.errors, [("lost".into(), 1), ("mismatch".into(), 1)].into());
+        d.ending = true;
+        e.read_done(0, &mut d);
+        assert_eq!(d.stats.sent, 3, "nothing new while ending");
+        e.message(0, Kind::Binary, &payload(&e, 3), &mut d);
+        e.read_done(0, &mut d);
+        assert!(d.stats.errors.contains_key("more came back than was sent"));
+    }
+
+    #[test]
+    fn open_loop_latency_counts_from_when_a_message_was_due() {
+        let (mut e, mut d) = (echo(None), desk());
+        d.now = 5_000;
+        e.due(0, 1_000, &mut d);
+        e.due(0, 2_000, &mut d);
+        d.now = 6_000;
+        e.message(0, Kind::Binary, &payload(&e, 0), &mut d);
+        e.read_done(0, &mut d);
+        assert_eq!((d.stats.latency().max() / 10, d.stats.sent), (500, 2));
+        d.now = 12_000;
+        assert_eq!(e.finish(&mut d), Unanswered { count: 1, oldest_ns: 10_000 });
+        assert_eq!(d.stats.latency().len(), 2, "the unanswered one is in it");
+    }
+}

@@ -1,0 +1,118 @@
+//! What the connections do. The event loop moves bytes; a scenario says what is sent, checks what comes, and counts.
+
+mod connect;
+mod echo;
+mod fanout;
+mod idle;
+
+pub(crate) use connect::Connect;
+pub(crate) use echo::Echo;
+pub(crate) use fanout::{Fanout, Floor, Publishers};
+pub(crate) use idle::Idle;
+
+use crate::connection::Wire;
+use crate::payload::Payloads;
+use crate::stats::Stats;
+use campanile::protocol::{CloseCode, Kind};
+
+/// What a scenario works with during a turn of the loop.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// Where it writes messages: they go to the connection that the call was about.
+    pub(crate) wire: Wire,
+    /// Where it counts.
+    pub(crate) stats: Stats,
+    /// When this turn began, in nanoseconds of the run's clock.
+    pub(crate) now: u64,
+    /// No new message is to be sent.
+    pub(crate) ending: bool,
+}
+
+impl Desk {
+    /// Writes one message.
+    #[inline]
+    pub(crate) fn send(&mut self, payloads: &Payloads, sender: u32, sequence: u32) {
+        let len = payloads.len(sender, sequence);
+        let (key, payload) = self.wire.frame(payloads.kind().into(), len);
+        payloads.write(payload, key, sender, sequence);
+        self.stats.sent += 1;
+    }
+}
+
+/// What becomes of a connection that has just opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It stays for the run.
+    Stay,
+    /// It is reset and opened anew.
+    Reset,
+    /// It is closed with a closing handshake and opened anew.
+    Close(CloseCode),
+}
+
+/// One thread's part of a scenario. Connections are numbered from 0 in each thread.
+pub(crate) trait Scenario {
+    /// A connection has opened.
+    fn opened(&mut self, _at: usize, _desk: &mut Desk) -> Next {
+        Next::Stay
+    }
+
+    /// The traffic of an open connection begins.
+    fn start(&mut self, _at: usize, _desk: &mut Desk) {}
+
+    /// A message came.
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], desk: &mut Desk);
+
+    /// All messages of one read have been given.
+    fn read_done(&mut self, _at: usize, _desk: &mut Desk) {}
+
+    /// Open loop: which connection sends this thread's `k`th message.
+    fn sender(&self, _k: u64) -> usize {
+        0
+    }
+
+    /// Open loop: a message was due at this time and can be sent now.
+    fn due(&mut self, _at: usize, _due: u64, _desk: &mut Desk) {}
+
+    /// A turn of the loop ends: a connection that something was written for.
+    fn turn(&mut self, _desk: &mut Desk) -> Option<usize> {
+        None
+    }
+
+    /// Whether [`Scenario::read_done`] is to be called for all connections, since a condition has changed.
+    fn recheck(&mut self) -> bool {
+        false
+    }
+
+    /// Whether this connection has waited longer than it may, at the time `now`.
+    fn overdue(&self, _at: usize, _now: u64) -> bool {
+        false
+    }
+
+    /// An open connection was lost. False: the run can't go on without it.
+    fn lost(&mut self, _at: usize, _desk: &mut Desk) -> bool {
+        true
+    }
+
+    /// The run is over: what was sent and has not been answered.
+    fn finish(&mut self, _desk: &mut Desk) -> Unanswered {
+        Unanswered::default()
+    }
+}
+
+/// Messages without an answer at the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unanswered {
+    /// How many.
+    pub(crate) count: u64,
+    /// The age of the oldest, in nanoseconds.
+    pub(crate) oldest_ns: u64,
+}
+
+impl Unanswered {
+    /// `n` messages that have waited for `ns`.
+    pub(crate) fn add(&mut self, n: u64, ns: u64) {
+        self.count += n;
+        self.oldest_ns = self.oldest_ns.max(ns);
+    }
+}

@@ -1,0 +1,144 @@
+//! What one thread counts, and the sum of it.
+
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+
+/// The longest latency that is told apart from longer ones: an hour.
+const MAX_NS: u64 = 3_600_000_000_000;
+
+/// Counts and latencies.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    /// Messages that came back or were delivered, while measuring.
+    pub(crate) messages: u64,
+    /// Bytes of their payloads.
+    pub(crate) bytes: u64,
+    /// Messages sent, while measuring.
+    pub(crate) sent: u64,
+    /// Handshakes done, from the beginning.
+    pub(crate) opened: u64,
+    /// Connections closed by the server with a close frame or otherwise lost, from the beginning.
+    pub(crate) lost: u64,
+    /// Nanoseconds from sent (or due) to received.
+    latency: Histogram<u64>,
+    /// Nanoseconds from connect to open.
+    pub(crate) connect: Histogram<u64>,
+    /// How often each kind of error happened, from the beginning.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// The first message that was not as expected, in words.
+    pub(crate) example: Option<String>,
+    /// Equal latencies in a row are recorded as one: a turn of the loop has one clock reading, so that whole batches
+    /// share theirs.
+    run: (u64, u64),
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            messages: 0,
+            bytes: 0,
+            sent: 0,
+            opened: 0,
+            lost: 0,
+            latency: histogram(),
+            connect: histogram(),
+            errors: BTreeMap::new(),
+            example: None,
+            run: (0, 0),
+        }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_NS, 3).expect("constant bounds are valid")
+}
+
+impl Stats {
+    /// `n` messages took `ns` nanoseconds each.
+    #[inline]
+    pub(crate) fn took(&mut self, ns: u64, n: u64) {
+        if self.run.0 != ns {
+            self.end_run();
+            self.run.0 = ns;
+        }
+        self.run.1 += n;
+    }
+
+    fn end_run(&mut self) {
+        if self.run.1 > 0 {
+            self.latency.saturating_record_n(self.run.0, self.run.1);
+            self.run.1 = 0;
+        }
+    }
+
+    /// Latencies, all of them.
+    pub(crate) fn latency(&mut self) -> &Histogram<u64> {
+        self.end_run();
+        &self.latency
+    }
+
+    /// `n` errors of a kind.
+    #[cold]
+    pub(crate) fn error(&mut self, kind: impl Into<String>, n: u64) {
+        *self.errors.entry(kind.into()).or_default() += n;
+    }
+
+    /// Errors of all kinds.
+    pub(crate) fn error_count(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// The measurement begins: what was counted while warming up is forgotten, errors and connects are not.
+    pub(crate) fn begin(&mut self) {
+        self.end_run();
+        self.latency.reset();
+        (self.messages, self.bytes, self.sent) = (0, 0, 0);
+    }
+
+    /// Adds another thread's.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        other.end_run();
+        self.end_run();
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.sent += other.sent;
+        self.opened += other.opened;
+        self.lost += other.lost;
+        // Both have the same bounds.
+        let _ = self.latency.add(&other.latency);
+        let _ = self.connect.add(&other.connect);
+        for (kind, n) in other.errors {
+            self.error(kind, n);
+        }
+        self.example = self.example.take().or(other.example);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_equal_latencies_count_each_message() {
+        let mut s = Stats::default();
+        for ns in [5, 5, 5, 900, 900, 5] {
+            s.took(ns, 2);
+        }
+        assert_eq!((s.latency().len(), s.latency().min(), s.latency().max()), (12, 5, 900));
+        assert_eq!(s.latency().value_at_quantile(0.5), 5);
+    }
+
+    #[test]
+    fn threads_add_up_and_warming_up_is_forgotten() {
+        let mut a = Stats { messages: 3, opened: 1, ..Stats::default() };
+        a.took(1, 1);
+        a.error("reset", 1);
+        a.begin();
+        assert_eq!((a.messages, a.opened, a.error_count(), a.latency().len()), (0, 1, 1, 0));
+        let mut b = Stats { messages: 4, ..Stats::default() };
+        b.took(10, 1);
+        b.error("reset", 2);
+        a.add(b);
+        assert_eq!((a.messages, a.error_count(), a.latency().len()), (4, 3, 1));
+    }
+}

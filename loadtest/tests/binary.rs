@@ -1,0 +1,327 @@
+//! The binary against small servers in this process: what it counts, what it notices, how it exits.
+
+use campanile::protocol::{Opcode, header};
+use serde_json::Value;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::{Bytes, Message, WebSocket};
+
+/// No run here takes longer, on any machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A server that gives each connection to `serve`, on a thread of its own.
+fn server(serve: impl Fn(WebSocket<TcpStream>) + Send + Sync + 'static) -> SocketAddr {
+    raw_server(move |stream| {
+        if let Ok(socket) = tungstenite::accept(stream) {
+            serve(socket);
+        }
+    })
+}
+
+fn raw_server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, serve) = (stream.unwrap(), Arc::clone(&serve));
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+fn echo(mut socket: WebSocket<TcpStream>) {
+    while let Ok(message) = socket.read() {
+        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+fn spawn(line: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_campanile-loadtest"));
+    command.args(line.split_whitespace()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn end_of(child: Child) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    receiver.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        panic!("it did not end in time");
+    })
+}
+
+/// Exit status and report.
+fn report(line: &str) -> (i32, Value) {
+    read(end_of(spawn(&format!("{line} --json -"))))
+}
+
+fn read(output: Output) -> (i32, Value) {
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report = serde_json::from_str(&text);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), report.unwrap_or_else(|e| panic!("{e}: {text}{errors}")))
+}
+
+fn errors(report: &Value) -> Vec<&str> {
+    report["errors"].as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+const SHORT: &str = "--warmup 50ms --duration 200ms";
+
+#[test]
+fn an_echo_server_is_measured_without_errors() {
+    let address = server(echo);
+    for traffic in ["--size 20", "--size 0", "--size 1..3000 --text --depth 8", "--size 300k --depth 2"] {
+        let (status, r) = report(&format!("echo ws://{address}/ -c 5 --threads 2 {traffic} {SHORT}"));
+        assert_eq!((status, errors(&r)), (0, vec![]), "{traffic}");
+        assert!(r["messages"].as_u64().unwrap() > 0, "{traffic}");
+        assert_eq!(r["connections"]["alive_at_end"], 5);
+        assert_eq!(r["latency_ns"]["count"], r["messages"]);
+        assert_eq!(r["connect_ns"]["count"], 5);
+    }
+}
+
+#[test]
+fn the_report_for_people_says_the_same() {
+    let pid = std::process::id();
+    let output = end_of(spawn(&format!("echo ws://{}/ -c 2 --pid {pid} {SHORT}", server(echo))));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for word in ["messages", "p99.9", "server CPU", "bytes per connection", "client CPU", "errors      none"]
+    {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn a_changed_byte_is_a_mismatch() {
+    let address = server(|mut socket| {
+        for n in 0.. {
+            let Ok(Message::Binary(bytes)) = socket.read() else { return };
+            let mut bytes = bytes.to_vec();
+            if n == 3 {
+                bytes[50] ^= 1;
+            }
+            if socket.send(Message::Binary(bytes.into())).is_err() {
+                return;
+            }
+        }
+    });
+    let (status, r) = report(&format!("echo ws://{address}/ -c 1 --size 100 {SHORT}"));
+    assert_eq!((status, errors(&r), &r["errors"]["mismatch"]), (1, vec!["mismatch"], &1.into()));
+    assert!(r["mismatch"].as_str().unwrap().contains("message 3"));
+}
+
+#[test]
+fn a_lost_message_and_a_repeated_one_are_told() {
+    let address = server(|mut socket| {
+        let mut last = None;
+        for n in 0.. {
+            let Ok(message) = socket.read() else { return };
+            let answers = match n {
+                2 => vec![],
+                5 => last.into_iter().chain([message.clone()]).collect(),
+                _ => vec![message.clone()],
+            };
+            last = Some(message);
+            if answers.into_iter().any(|m| socket.send(m).is_err()) {
+                return;
+            }
+        }
+    });
+    let (status, r) = report(&format!("echo ws://{address}/ -c 1 --depth 4 {SHORT}"));
+    assert_eq!((status, errors(&r)), (1, vec!["lost", "repeated or out of order"]));
+}
+
+#[test]
+fn open_loop_latency_runs_from_when_messages_were_due() {
+    // Holds everything back until the fortieth message: at 200/s the first of them has waited for 195 ms.
+    let address = server(|mut socket| {
+        let mut held = Vec::new();
+        while let Ok(message) = socket.read() {
+            held.push(message);
+            if held.len() == 40 {
+                for message in held.drain(..) {
+                    if socket.send(message).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    let (status, r) = report(&format!("echo ws://{address}/ -c 1 --rate 200 --warmup 0 --duration 500ms"));
+    assert_eq!((status, errors(&r)), (0, vec![]));
+    let max = r["latency_ns"]["max"].as_u64().unwrap();
+    assert!(max >= 190_000_000, "{max}");
+    assert!(r["latency_ns"]["p50"].as_u64().unwrap() >= 20_000_000);
+}
+
+#[test]
+fn closed_connections_are_counted_by_their_code() {
+    let address = server(|mut socket| {
+        let _ = socket.read();
+        let reason = "tower closes".into();
+        let _ = socket.close(Some(CloseFrame { code: 1001.into(), reason }));
+        while socket.read().is_ok() {}
+    });
+    let (status, r) = report(&format!("echo ws://{address}/ -c 3 {SHORT}"));
+    assert_eq!((status, &r["errors"]["closed by the server: 1001 (Going Away)"]), (1, &3.into()));
+    assert_eq!(r["connections"]["alive_at_end"], 0);
+}
+
+#[test]
+fn what_breaks_the_protocol_is_named() {
+    let address = server(|mut socket| {
+        let _ = socket.read();
+        let _ = socket.get_mut().write_all(&[0x83, 0]);
+        let _ = socket.read();
+    });
+    let (status, r) = report(&format!("echo ws://{address}/ -c 1 {SHORT}"));
+    assert_eq!(status, 1);
+    assert!(errors(&r).contains(&"protocol error: reserved opcode 0x3"), "{r}");
+}
+
+#[test]
+fn refusals_have_their_kind() {
+    let teapot = raw_server(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 418 No\r\nContent-Length: 0\r\n\r\n");
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let (status, r) = report(&format!("echo ws://{teapot}/ -c 2 {SHORT}"));
+    assert_eq!((status, errors(&r)), (1, vec!["handshake refused with status 418"]));
+
+    let mute = raw_server(|mut stream| {
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let (status, r) = report(&format!("idle ws://{mute}/ -c 2 --timeout 200ms --duration 100ms"));
+    assert_eq!((status, errors(&r)), (1, vec!["timeout: handshake"]));
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let (status, r) = report(&format!("connect ws://{nobody}/ -c 2 --duration 100ms"));
+    assert_eq!((status, errors(&r)), (1, vec!["refused"]));
+}
+
+/// A room: what one sends, all get. `skip` says which messages nobody gets.
+fn room(skip: fn(usize) -> bool) -> SocketAddr {
+    let seats = Arc::new(Mutex::new(Vec::<TcpStream>::new()));
+    let count = AtomicUsize::new(0);
+    server(move |mut socket| {
+        seats.lock().unwrap().push(socket.get_ref().try_clone().unwrap());
+        while let Ok(message) = socket.read() {
+            let opcode = if message.is_text() { Opcode::Text } else { Opcode::Binary };
+            let mut frame = Vec::new();
+            header::write_frame(&mut frame, opcode, &message.into_data());
+            let seats = seats.lock().unwrap();
+            if !skip(count.fetch_add(1, Relaxed)) {
+                for mut seat in &*seats {
+                    let _ = seat.write_all(&frame);
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn broadcasts_are_counted_as_deliveries() {
+    for traffic in ["--threads 2 --depth 3", "--text --size 0..500", "--size 3", "--rate 500 --threads 2"] {
+        let (status, r) = report(&format!("broadcast ws://{}/ -c 6 {traffic} {SHORT}", room(|_| false)));
+        assert_eq!((status, errors(&r)), (0, vec![]), "{traffic}");
+        assert!(r["messages"].as_u64().unwrap() > 0, "{traffic}");
+        assert_eq!(r["latency_ns"]["count"], r["messages"], "{traffic}");
+    }
+}
+
+#[test]
+fn a_broadcast_that_nobody_gets_is_lost_to_each() {
+    let address = room(|n| n == 2);
+    let (status, r) = report(&format!("broadcast ws://{address}/ -c 4 --depth 2 {SHORT}"));
+    assert_eq!((status, errors(&r), &r["errors"]["lost"]), (1, vec!["lost"], &4.into()));
+}
+
+#[test]
+fn in_a_chat_everyone_talks_to_everyone() {
+    for traffic in ["--text --depth 2 --threads 2", "--rate 1000 --threads 2 --size 10..90"] {
+        let (status, r) = report(&format!("chat ws://{}/ -c 5 {traffic} {SHORT}", room(|_| false)));
+        assert_eq!((status, errors(&r)), (0, vec![]), "{traffic}");
+        assert!(r["sent"].as_u64().unwrap() > 0 && r["messages"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn held_connections_answer_pings() {
+    let (sender, answered) = mpsc::channel();
+    let address = server(move |mut socket| {
+        socket.send(Message::Ping(Bytes::from_static(b"there?"))).unwrap();
+        while let Ok(message) = socket.read() {
+            if let Message::Pong(payload) = message {
+                assert_eq!(&payload[..], b"there?");
+                sender.send(()).unwrap();
+            }
+        }
+    });
+    let (status, r) = report(&format!("idle ws://{address}/ -c 20 --ramp 400 --sources 2 --duration 200ms"));
+    assert_eq!((status, errors(&r), &r["connections"]["alive_at_end"]), (0, vec![], &20.into()));
+    for _ in 0..20 {
+        answered.recv_timeout(DEADLINE).unwrap();
+    }
+}
+
+#[test]
+fn connections_are_made_and_ended_in_both_ways() {
+    let address = server(echo);
+    for how in ["", "--clean"] {
+        let (status, r) = report(&format!("connect ws://{address}/ -c 3 --duration 200ms {how}"));
+        assert_eq!((status, errors(&r)), (0, vec![]), "{how}");
+        assert!(r["messages"].as_u64().unwrap() > 3, "{how}: more than one round");
+    }
+}
+
+#[test]
+fn an_interrupted_run_still_reports() {
+    let (sender, opened) = mpsc::channel();
+    let address = server(move |socket| {
+        let _ = sender.send(());
+        echo(socket);
+    });
+    let idle = spawn(&format!("idle ws://{address}/ -c 1 --duration 1h --json -"));
+    let busy = spawn(&format!("echo ws://{address}/ -c 1 --duration 1h --json -"));
+    for _ in 0..2 {
+        opened.recv_timeout(DEADLINE).unwrap();
+    }
+    for child in [idle, busy] {
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let (_, r) = read(end_of(child));
+        assert_eq!(r["interrupted"], true);
+    }
+}
+
+#[test]
+fn what_can_not_be_run_has_its_own_exit_status() {
+    for line in [
+        "",
+        "echo",
+        "echo http://x/",
+        "echo ws://127.0.0.1:1/ --size 5..1",
+        "echo ws://127.0.0.1:1/ --nonsense",
+    ] {
+        let output = end_of(spawn(line));
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(!output.stderr.is_empty(), "{line}");
+    }
+    assert_eq!(end_of(spawn("--help")).status.code(), Some(0));
+}

@@ -1,0 +1,166 @@
+//! The one hidden door for benches and simulations: the worker's parts on a sink that takes everything, without a
+//! socket, a thread or a clock. Not part of the API; it changes whenever it likes.
+
+use crate::conn::{ConnId, Connection, Phase, Sink, Writer};
+use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
+use crate::http::Peer;
+use crate::hub::Hub;
+use crate::hub::mailbox::{Wake, mailbox};
+use crate::protocol::{Message, Rules};
+use crate::worker::deadlines::{Clock, Due, check};
+use crate::worker::drive::decode;
+use crate::worker::fanout::deliver;
+use crate::worker::slots::{Marks, Slot, Slots};
+use crate::worker::wheel::{Links, Wheel};
+use crossbeam_utils::CachePadded;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// Takes everything and forgets it.
+#[derive(Debug)]
+struct Void;
+
+impl Sink for Void {
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(std::hint::black_box(bytes).len())
+    }
+
+    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(std::hint::black_box(parts).iter().map(|p| p.len()).sum())
+    }
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+/// A worker's connections without sockets.
+pub struct Machine {
+    slots: Slots<Void>,
+    turn: Turn,
+    shared: Arc<Shared>,
+    rules: Rules,
+    wheel: Wheel,
+    dirty: Vec<u32>,
+    now: u32,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("connections", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A worker with one route.
+    pub fn new(route: impl Into<Route>) -> Self {
+        let route = route.into();
+        let rules = route.rules();
+        let (tx, _) = mailbox::<Command>(1, Box::new(Nobody));
+        let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default() }];
+        let counters: Arc<[_]> = vec![CachePadded::default()].into();
+        let shared = Arc::new(Shared { workers, routes: vec![route].into(), counters: counters.clone() });
+        let turn = Turn {
+            writer: Writer::new(16 << 20),
+            hub: Hub::new(0, 1),
+            number: 1,
+            handle: Handle { shared: shared.clone() },
+            worker: 0,
+            counters,
+        };
+        let wheel = Wheel::new();
+        Self { slots: Slots::default(), turn, shared, rules, wheel, dirty: Vec::new(), now: 1 }
+    }
+
+    /// Opens a connection of the route, with this state, and arms its timer.
+    pub fn open<S: Send + 'static>(&mut self, state: S) -> usize {
+        let at = self.slots.next();
+        let mut conn = Connection::new(ConnId::new(0, at, 1), Peer::Unix);
+        conn.phase = Phase::Open;
+        conn.route = 0;
+        // As if connections had come over 25 s, so that their timers don't all fire in one tick.
+        let received = self.now + at as u32 % 390;
+        let clock = Clock { received, message: received, ..Clock::default() };
+        let at = self.slots.insert(Slot {
+            stream: Void,
+            conn,
+            state: Some(Box::new(state)),
+            exchange: None,
+            timer: Links::default(),
+            clock,
+            marks: Marks::default(),
+            charged: 0,
+        });
+        if let Due::At(due) = check(&clock, &self.shared.routes[0].limits, false, self.now) {
+            self.wheel.arm(&mut self.slots, at as u32, due);
+        }
+        at
+    }
+
+    /// Makes a connection listen.
+    pub fn subscribe(&mut self, at: usize, topic: &str) {
+        self.turn.hub.index.subscribe(at as u32, topic, usize::MAX).expect("a good name");
+    }
+
+    /// What one read brought: decoded, handled, and what the handler sent written out.
+    pub fn receive(&mut self, at: usize, bytes: &mut [u8]) {
+        let slot = self.slots.get(at).expect("an open connection");
+        slot.clock.received = self.now;
+        decode(slot, &mut self.turn, &self.shared.routes[0], &self.rules, bytes, self.now);
+        slot.conn.flush(&mut self.turn.writer, &slot.stream);
+    }
+
+    /// Publishes, as a handler does.
+    pub fn publish(&mut self, topic: &str, message: Message<'_>) {
+        self.turn.hub.publish(topic, message, None);
+    }
+
+    /// The same from a connection that does not want it back.
+    pub fn publish_from(&mut self, at: usize, topic: &str, message: Message<'_>) {
+        self.turn.hub.publish(topic, message, Some(ConnId::new(0, at, 1)));
+    }
+
+    /// Ends the turn: what was published goes to its subscribers.
+    pub fn fan_out(&mut self) {
+        deliver(&mut self.slots, &mut self.turn, &self.shared.routes, &mut self.dirty);
+        self.turn.hub.end_turn();
+        self.turn.number += 1;
+        for at in self.dirty.drain(..) {
+            let slot = self.slots.get(at as usize).expect("an open connection");
+            slot.marks.dirty = false;
+            slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        }
+    }
+
+    /// Lets a tick of 64 ms pass and fires the timers: connections are pinged, and answer at once. Says how many fired.
+    pub fn tick(&mut self) -> usize {
+        self.now += 1;
+        let mut fired = 0;
+        while let Some(at) = self.wheel.pop(&mut self.slots, self.now) {
+            fired += 1;
+            let slot = self.slots.get(at as usize).expect("an open connection");
+            let due = match check(&slot.clock, &self.shared.routes[0].limits, false, self.now) {
+                Due::At(due) => due,
+                Due::Ping => {
+                    slot.conn.control(&mut self.turn.writer, crate::protocol::Opcode::Ping, b"");
+                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                    slot.clock.received = self.now;
+                    self.now + 390
+                }
+                Due::End(..) => continue,
+            };
+            self.wheel.arm(&mut self.slots, at, due);
+        }
+        fired
+    }
+
+    /// Messages given to handlers so far.
+    pub fn messages(&self) -> u64 {
+        self.turn.handle.stats().messages_in
+    }
+}
+
+/// Bytes of the slab's entry, which is all of an idle connection.
+pub const SLOT: usize = size_of::<Option<Slot>>();
