@@ -189,9 +189,14 @@ pub fn encode(fin: bool, rsv1: bool, opcode: Opcode, len: usize, mask: Option<[u
 /// Appends a server's frame: head and payload.
 #[inline]
 pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    let head = encode(true, false, opcode, payload.len(), None);
-    out.reserve(head.len() + payload.len());
-    out.extend_from_slice(&head);
+    if payload.len() < 126 {
+        out.reserve(2 + payload.len());
+        out.extend_from_slice(&[0x80 | opcode as u8, payload.len() as u8]);
+    } else {
+        let head = encode(true, false, opcode, payload.len(), None);
+        out.reserve(head.len() + payload.len());
+        out.extend_from_slice(&head);
+    }
     out.extend_from_slice(payload);
 }
 
