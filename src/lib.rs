@@ -1,4 +1,106 @@
-//! campanile: a WebSocket server for pushing to very many clients.
+//! campanile: a WebSocket server for pushing to very many clients, on epoll workers, without an async runtime.
+//!
+//! A program embeds it with one call. It runs on threads of its own, and any thread of the program publishes through a
+//! [`Handle`], which is cheap to clone and waits for no socket.
+//!
+//! ```no_run
+//! use campanile::{Accept, Conn, Handler, Message, Refuse, Request, Server};
+//!
+//! struct Bell;
+//!
+//! impl Handler for Bell {
+//!     type State = ();
+//!
+//!     fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+//!         Ok(Accept::new(()))
+//!     }
+//!
+//!     fn open(&self, conn: &mut Conn<'_, ()>) {
+//!         conn.subscribe("town").expect("a short name and one subscription");
+//!     }
+//!
+//!     fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+//!         conn.publish("town", message);
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().listen("127.0.0.1:9001").route("/bell", Bell).build()?;
+//! let push = server.handle();
+//! std::thread::spawn(move || push.publish("town", "the bell rings"));
+//! server.run()?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What is where
+//!
+//! | | |
+//! | --- | --- |
+//! | put a server together, start it | [`Server`], [`Builder`], [`Running`], [`ListenAddr`], [`ListenOptions`] |
+//! | what to do with connections | [`Handler`]: `upgrade` decides with [`Accept`], [`Refuse`] or later with [`Pending`] |
+//! | in a callback | [`Conn`] and the borrowed [`Message`]; [`Closed`] says how it ended |
+//! | settings of a route | [`Route`]: [`Limits`], [`SlowConsumer`], [`Origins`] |
+//! | from any other thread | [`Handle`], with [`ConnId`], [`ConnInfo`], [`Stats`] |
+//! | plain HTTP on the same port | [`Builder::get`], [`endpoint`], static files in [`endpoint::static_files`] |
+//!
+//! Below lie the layers, each of which knows only those before it: [`protocol`] (RFC 6455 as pure functions and values)
+//! and [`http`] (HTTP/1.1 heads, routes and responses) are public, for programs that answer handshakes themselves and
+//! for clients; sockets, the connection as a machine, the hub of topics and the event loop are not.
+//!
+//! # Threads
+//!
+//! Each of [`Builder::workers`] event loops has its own thread, its own poll and its own connections. A connection stays
+//! with its worker for life, and all callbacks of a connection run there, one at a time, while the worker's other
+//! connections wait. So a callback must not block: hand long work to a thread of the program, with [`Conn::id`] and a
+//! [`Handle`], or decide about an upgrade with [`Accept::later`]. A handler is shared by all workers (`Sync`); its state
+//! for each connection is not ([`Handler::State`] is `Send` only). The calls of a handle that wait
+//! for an answer ([`Handle::subscribers`], [`Handle::connections`], [`Handle::connection`], [`Handle::open_on`]) are not for callbacks.
+//!
+//! # What is promised
+//!
+//! * Messages of one topic reach all its subscribers in one and the same order, whoever published them. What one thread
+//!   or one handler publishes to a topic keeps its order.
+//! * Messages that one thread or one handler sends to one connection keep their order.
+//! * An id names one connection for ever: a command for a connection that has gone reaches nobody.
+//! * [`Handler::close`] is called exactly once for every connection that was opened, and says who ended it and what was
+//!   lost.
+//! * A message is dropped only by the [`SlowConsumer`] policy of its route, whole, counted and told
+//!   ([`Handler::dropped`]); or with its connection ([`Closed::unsent`]); or, between workers, when a mailbox is full,
+//!   which [`Stats::mailbox_full`] counts.
+//! * A panic in a callback ends that connection with 1011 and nothing else.
+//!
+//! Not promised: any order between a message sent to a connection and one published to a topic, or between two topics,
+//! unless there is one worker; and that anything arrives, since TCP does not tell. There is no acknowledgement and no
+//! history.
+//!
+//! # Errors
+//!
+//! Each boundary has its own: [`BuildError`] before the server runs, [`HandleError`] from other threads, [`Refused`] (with
+//! the message in it) for a send, [`SubscribeError`], [`InvalidTopic`], [`InvalidOrigin`], [`InvalidAddr`]. What a peer does
+//! wrong is no error of the program's: it is answered on the wire, with a status ([`http::HttpError`]) before the
+//! upgrade and a close code ([`protocol::ProtocolError::close_code`]) after it, and reported as a [`Cause`].
+//!
+//! # RFC 6455 in this crate
+//!
+//! | section | |
+//! | --- | --- |
+//! | 1.3, 4.1 the key and its answer | [`protocol::handshake`] |
+//! | 4.2 the server's opening handshake | [`Handler::upgrade`], [`Accept`], [`Refuse`]; every fault in [`http::HttpError`] |
+//! | 5.2 base framing | [`protocol::header`] |
+//! | 5.3 masking | [`protocol::mask`] |
+//! | 5.4 fragmentation | [`protocol::Decoder`], [`Limits::max_fragments`] |
+//! | 5.5 control frames | [`Conn::ping`], [`Handler::ping`], [`Handler::pong`], [`Limits::ping_interval`] |
+//! | 6 sending and receiving | [`Conn::send`], [`Handler::message`] |
+//! | 7 closing, its codes | [`Conn::close`], [`protocol::close`], [`CloseCode`], [`Closed`], [`Limits::close_timeout`] |
+//! | 8.1 UTF-8 | [`protocol::utf8`] |
+//! | 10.2 origins | [`Origins`] |
+//! | 10.4 limits | [`Limits`], [`http`], [`HttpLimits`] |
+//!
+//! Extensions (section 9) are neither offered nor taken.
+//!
+//! # Features
+//!
+//! `cli`, on by default, is what only the `campanile` binary needs: libraries say `default-features = false`.
 
 #![warn(missing_docs)]
 
@@ -20,12 +122,18 @@ pub mod internal;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 pub use handler::{
-    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, Origins, Pending, Refuse, Route,
+    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, OnMessage, Origins, Pending, Refuse,
+    Route, on_message,
 };
 pub use http::{Peer, Request, Response};
-pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError};
+pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError, check_topic};
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
 pub use protocol::{CloseCode, Message};
 pub use server::{BuildError, Builder, Running, Server};
 pub use worker::http::HttpLimits;
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -37,9 +37,6 @@ pub struct Limits {
     pub max_backlog: usize,
     /// Topics that one connection may subscribe to. Default 1,024; each costs 16 bytes.
     pub max_subscriptions: usize,
-    /// From accepting a connection to the end of its opening handshake, and between requests of plain HTTP.
-    /// Default 10 s.
-    pub handshake_timeout: Duration,
     /// From the first byte of a message to its last; over it the connection ends with 1008. Default 30 s.
     pub message_timeout: Duration,
     /// A connection from which nothing came for so long is pinged. Default 25 s; zero turns the heartbeat off, and
@@ -62,7 +59,6 @@ impl Default for Limits {
             max_fragments: 1024,
             max_backlog: 1 << 20,
             max_subscriptions: 1024,
-            handshake_timeout: Duration::from_secs(10),
             message_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),

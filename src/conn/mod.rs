@@ -243,6 +243,13 @@ impl Connection {
         if self.phase != Phase::Open {
             return Err(Refused { message, reason: RefusedReason::NotOpen });
         }
+        // What is gathered may come to wait, so it is bounded like what waits.
+        if self.outbox.is_none()
+            && !writer.cork.is_empty()
+            && writer.cork.len() + message.len() + header::MAX_HEAD > limits.max_backlog
+        {
+            self.flush_cork(writer, sink);
+        }
         if self.outbox.is_none() {
             self.write(writer, sink, message.kind().into(), message.as_bytes());
             return Ok(if self.outbox.is_none() { Sent::Sent } else { Sent::Queued });
@@ -285,7 +292,7 @@ impl Connection {
             }
             Err(e) => self.broken = Some(e.kind()),
         }
-        writer.cork.clear();
+        writer.clear();
     }
 
     /// The kernel took only `written` bytes of these frames; the rest waits.
@@ -304,6 +311,35 @@ impl Connection {
         self.backlogged = true;
     }
 
+    /// The same for a run, of which no more may wait than the limit: behind the frame that has begun to be written,
+    /// or the first, the policy decides.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn wait_run(
+        &mut self,
+        writer: &mut Writer,
+        sink: &dyn Sink,
+        frames: &Frames,
+        range: Range<usize>,
+        written: usize,
+        key: Option<crate::protocol::Key>,
+        limits: &Limits,
+        policy: SlowConsumer,
+    ) -> Pushed {
+        let mut end = range.start;
+        while end <= range.start + written {
+            end += header::own_frame_len(&frames[end..range.end]);
+        }
+        let mut outbox = writer.outbox();
+        outbox.push_rest(frames, range.start..end, written, key);
+        self.outbox = Some(outbox);
+        self.blocked = true;
+        self.backlogged = true;
+        if end == range.end {
+            return Pushed::Queued;
+        }
+        self.push(writer, sink, frames, end..range.end, key, limits, policy)
+    }
+
     /// Queues whole frames at the end of what waits, by the policy. If they would not fit and the kernel has not
     /// refused anything yet, it is asked first.
     #[allow(clippy::too_many_arguments)]
@@ -319,6 +355,14 @@ impl Connection {
     ) -> Pushed {
         if !self.blocked && self.buffered() + range.len() > limits.max_backlog {
             self.flush_outbox(writer, sink);
+        }
+        if self.outbox.is_none() && range.len() > limits.max_backlog {
+            match sink.write(&frames[range.clone()]) {
+                Ok(n) if n == range.len() => {}
+                Ok(n) => return self.wait_run(writer, sink, frames, range, n, key, limits, policy),
+                Err(e) => self.broken = Some(e.kind()),
+            }
+            return Pushed::Queued;
         }
         let outbox = self.outbox.get_or_insert_with(|| writer.outbox());
         let pushed = outbox.push(frames, range, key, limits.max_backlog, policy);
@@ -348,7 +392,7 @@ impl Connection {
     /// Bytes that are no frames: an HTTP response.
     pub(crate) fn write_raw(&mut self, writer: &mut Writer, bytes: &[u8]) {
         if self.outbox.is_none() {
-            writer.cork.extend_from_slice(bytes);
+            writer.gather_raw(bytes);
         } else if let Some(outbox) = &mut self.outbox {
             outbox.push_raw(bytes.to_vec());
         }
@@ -370,13 +414,13 @@ impl Connection {
 
     pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &dyn Sink) {
         match sink.write(&writer.cork) {
-            Ok(n) if n == writer.cork.len() => writer.cork.clear(),
+            Ok(n) if n == writer.cork.len() => writer.clear(),
             Ok(n) => {
-                let cork = core::mem::take(&mut writer.cork);
+                let cork = writer.take();
                 self.wait(writer, Frames::new(cork), n, None);
             }
             Err(e) => {
-                writer.cork.clear();
+                writer.clear();
                 self.broken = Some(e.kind());
             }
         }

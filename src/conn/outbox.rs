@@ -176,10 +176,14 @@ impl Outbox {
         self.queue.insert(at, Entry { frames: Arc::new(frame), start: 0, end, control: true, key: None });
     }
 
-    /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all.
+    /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
+    /// message, so they are neither counted nor given up.
     pub(crate) fn push_raw(&mut self, bytes: Vec<u8>) {
-        let range = 0..bytes.len();
-        self.append(&Arc::new(bytes), range, None);
+        let end = bytes.len();
+        if end > 0 {
+            self.bytes += end;
+            self.queue.push_back(Entry { frames: Arc::new(bytes), start: 0, end, control: true, key: None });
+        }
     }
 
     /// Cuts the first entry behind the frame that has begun to be written.

@@ -24,6 +24,8 @@ const MAX_OUTBOXES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) cork: Vec<u8>,
+    /// Bytes at the cork's beginning that are no messages: a response.
+    preamble: usize,
     pub(crate) pool: BufferPool,
     /// Boxed, as connections hold them.
     #[allow(clippy::vec_box)]
@@ -34,13 +36,45 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(pool_bytes: usize) -> Self {
-        Self { cork: Vec::new(), pool: BufferPool::new(pool_bytes), outboxes: Vec::new(), more_input: false }
+        Self {
+            cork: Vec::new(),
+            preamble: 0,
+            pool: BufferPool::new(pool_bytes),
+            outboxes: Vec::new(),
+            more_input: false,
+        }
     }
 
     /// Whether a payload of this length is to be copied into the cork.
     #[inline]
     pub(crate) fn gathers(&self, len: usize) -> bool {
         len < MIN_WRITE_THROUGH || self.more_input && self.cork.len() + len <= MAX_CORK
+    }
+
+    /// Bytes of messages in the cork.
+    #[inline]
+    pub(crate) fn gathered(&self) -> usize {
+        self.cork.len() - self.preamble
+    }
+
+    /// Gathers a response.
+    pub(crate) fn gather_raw(&mut self, bytes: &[u8]) {
+        debug_assert_eq!(self.cork.len(), self.preamble);
+        self.cork.extend_from_slice(bytes);
+        self.preamble = self.cork.len();
+    }
+
+    /// What was gathered is on its way, or given up.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.cork.clear();
+        self.preamble = 0;
+    }
+
+    /// Takes what was gathered.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.preamble = 0;
+        core::mem::take(&mut self.cork)
     }
 
     /// Whether the cork should be written out before anything else is gathered.

@@ -52,7 +52,8 @@ impl<S> Accept<S> {
         Self(AcceptKind::Later { timeout, start: Box::new(start) })
     }
 
-    /// Chooses one of the subprotocols that the client offered ([`Request::protocols`](crate::Request::protocols)).
+    /// Chooses one of the subprotocols that the client offered ([`Request::protocols`](crate::Request::protocols);
+    /// RFC 6455 section 4.2.2).
     /// A browser fails a connection whose server chose one that it did not offer, so such a choice is left out of
     /// the answer.
     #[must_use]

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// A run from its home.
     Deliver(Delivery),
     /// One message for every connection of a route.
-    Broadcast(u16, Frames),
+    Broadcast(u16, Frames, Option<Key>),
     /// How many of this worker's connections listen to a topic.
     CountSubscribers(Box<str>, Sender<usize>),
     /// One connection, if it is still there.

@@ -38,7 +38,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// Puts what the turn's log has for this connection into its backlog, so that what is sent now follows it.
-    fn catch_up(&mut self) {
+    pub(crate) fn catch_up(&mut self) {
         let Turn { writer, hub, number, .. } = &mut *self.turn;
         let slot = self.conn.id.slot() as u32;
         if !hub.index.has_subscriptions(slot) {
@@ -123,7 +123,7 @@ impl<'a, S> Conn<'a, S> {
         self.context.send(message.into())
     }
 
-    /// Begins the closing handshake. Messages sent before are delivered first; messages that still come in are not
+    /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not
     /// given to the handler any more. A code that may not be on the wire (1005, 1006 …) is sent as a close frame
     /// without a code; a reason of more than 123 bytes is cut. Closing twice does nothing.
     pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) {
@@ -145,7 +145,7 @@ impl<'a, S> Conn<'a, S> {
     /// means that a message sent now waits for nothing.
     #[inline]
     pub fn buffered_amount(&self) -> usize {
-        self.context.conn.buffered() + self.context.turn.writer.cork.len()
+        self.context.conn.buffered() + self.context.turn.writer.gathered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,
@@ -153,6 +153,8 @@ impl<'a, S> Conn<'a, S> {
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
         self.context.conn.paused = true;
+        // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
+        self.context.conn.backlogged |= self.context.turn.writer.gathered() > 0;
     }
 
     /// Reads again.
@@ -165,7 +167,7 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.paused
     }
 
-    /// Sends a ping; a payload of more than 125 bytes is cut. The server pings by itself
+    /// Sends a ping (RFC 6455 section 5.5.2); a payload of more than 125 bytes is cut. The server pings by itself
     /// ([`Limits::ping_interval`](crate::Limits::ping_interval)).
     pub fn ping(&mut self, payload: &[u8]) {
         if self.context.conn.phase == Phase::Open {
@@ -184,14 +186,23 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.cold.as_ref()?.protocol.as_deref()
     }
 
-    /// The parameters of the route: `room` in `/chat/:room`.
-    pub fn params(&self) -> Option<&Params> {
-        self.context.conn.cold.as_ref().map(|c| &c.params)
+    /// The parameters of the route: `room` in `/chat/:room`. A share of them, so that one can name the topic that is
+    /// published to:
+    ///
+    /// ```
+    /// # use campanile::{Conn, Message};
+    /// # fn example(conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    /// let params = conn.params();
+    /// conn.publish(params.get("room").unwrap_or("lobby"), message);
+    /// # }
+    /// ```
+    pub fn params(&self) -> Params {
+        self.context.conn.cold.as_ref().map(|c| c.params.clone()).unwrap_or_default()
     }
 
     /// One parameter of the route.
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.params()?.get(name)
+        self.context.conn.cold.as_ref()?.params.get(name)
     }
 
     /// The pattern of the route that this connection came in by, such as `/chat/:room`.
@@ -241,7 +252,8 @@ impl<'a, S> Conn<'a, S> {
     }
 
     /// Publishes to everybody else who listens to the topic, on all workers. The publisher need not listen itself.
-    /// A name that can't be a topic's reaches nobody.
+    /// A name that can't be a topic's reaches nobody. With several workers, what is published may arrive after what is
+    /// [sent](Conn::send) later.
     #[inline]
     pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
         let id = self.id();

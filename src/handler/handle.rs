@@ -11,6 +11,7 @@ use crate::net::Stream;
 use crate::protocol::{CloseCode, header};
 use core::fmt;
 use core::time::Duration;
+use crossbeam_channel::RecvTimeoutError;
 use crossbeam_utils::CachePadded;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -108,6 +109,14 @@ fn encode(message: Message<'_>) -> Frames {
     Frames::new(frames)
 }
 
+/// A worker that ends takes the questions in its mailbox with it.
+fn no_answer(e: RecvTimeoutError) -> HandleError {
+    match e {
+        RecvTimeoutError::Timeout => HandleError::Timeout,
+        RecvTimeoutError::Disconnected => HandleError::Ended,
+    }
+}
+
 impl Handle {
     pub(crate) fn command(&self, id: ConnId, command: Command, always: bool) -> Result<(), HandleError> {
         self.command_worker(id.worker(), command, always)
@@ -165,14 +174,16 @@ impl Handle {
         self.command_worker(home, Command::PublishOne(publication), false)
     }
 
-    /// Sends to every open connection of a route, given by its pattern (`"/chat/:room"`).
+    /// Sends to every open connection of a route, given by its pattern (`"/chat/:room"`). A message's key has no effect
+    /// here, and there is no order between this and what is published.
     ///
     /// # Errors
     /// There is no such route, or a mailbox is full: then some workers may have sent it and others not.
     pub fn broadcast<'m>(&self, route: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
         let route = self.route(route)?;
-        let frames = encode(message.into());
-        self.every_worker(|| Command::Broadcast(route, frames.clone()), false)
+        let message = message.into();
+        let frames = encode(message);
+        self.every_worker(|| Command::Broadcast(route, frames.clone(), message.key()), false)
     }
 
     /// Sends to one connection. Messages of one thread to one connection keep their order. For a connection that has
@@ -272,7 +283,7 @@ impl Handle {
     pub fn connection(&self, id: ConnId) -> Result<Option<ConnInfo>, HandleError> {
         let (tx, rx) = crossbeam_channel::bounded(1);
         self.command(id, Command::Info(id, tx), false)?;
-        rx.recv_timeout(ANSWER).map_err(|_| HandleError::Timeout)
+        rx.recv_timeout(ANSWER).map_err(no_answer)
     }
 
     /// How many open connections a route has, given by its pattern. Asks every worker.
@@ -301,7 +312,7 @@ impl Handle {
 
     fn answers<T>(&self, answers: &crossbeam_channel::Receiver<T>) -> Result<Vec<T>, HandleError> {
         let deadline = Instant::now() + ANSWER;
-        let answer = |_| answers.recv_deadline(deadline).map_err(|_| HandleError::Timeout);
+        let answer = |_| answers.recv_deadline(deadline).map_err(no_answer);
         (0..self.shared.workers.len()).map(answer).collect()
     }
 
@@ -321,14 +332,15 @@ impl Handle {
     /// `noServer`.
     ///
     /// # Errors
-    /// The socket can't be used, the mailbox is full, or the server has ended.
+    /// The socket can't be used, the mailbox is full, or the server has ended. The socket is closed then.
     pub fn adopt(&self, socket: impl Into<OwnedFd>, received: Vec<u8>) -> Result<(), HandleError> {
         self.hand_over(socket.into(), received, None)
     }
 
     /// The same for a socket whose opening handshake the host program has answered itself: with 101, the
     /// [`accept_key`](crate::protocol::handshake::accept_key) and perhaps a subprotocol. `state` is of the type that
-    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is.
+    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is. What RFC 6455 section 4.2.1 asks of the
+    /// client, and whether its origin may connect, is for the host program to check. The connection has no parameters.
     ///
     /// # Errors
     /// As [`Handle::adopt`], and there is no such route, or the state is not of its type.

@@ -5,6 +5,7 @@ mod command;
 mod conn;
 mod erased;
 mod handle;
+mod on_message;
 mod origin;
 mod route;
 
@@ -15,6 +16,7 @@ pub(crate) use conn::{Context, Turn};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 pub use handle::{ConnInfo, Handle, HandleError};
 pub(crate) use handle::{Shared, WorkerShared};
+pub use on_message::{OnMessage, on_message};
 pub use origin::{InvalidOrigin, Origins};
 pub use route::Route;
 
@@ -70,10 +72,10 @@ pub trait Handler: Send + Sync + 'static {
     /// A whole message has come. It borrows from the receive buffer; to keep it, copy its bytes.
     fn message(&self, conn: &mut Conn<'_, Self::State>, message: Message<'_>);
 
-    /// A ping has come and was answered.
+    /// A ping has come and was answered (RFC 6455 section 5.5.2).
     fn ping(&self, conn: &mut Conn<'_, Self::State>, payload: &[u8]) {}
 
-    /// A pong has come, asked for or not.
+    /// A pong has come, asked for or not (RFC 6455 section 5.5.3).
     fn pong(&self, conn: &mut Conn<'_, Self::State>, payload: &[u8]) {}
 
     /// The backlog has gone: everything that was queued is with the kernel.
@@ -82,7 +84,7 @@ pub trait Handler: Send + Sync + 'static {
     /// So many messages for this connection were given up since the last call, by the policy for slow consumers.
     fn dropped(&self, conn: &mut Conn<'_, Self::State>, messages: u32) {}
 
-    /// The connection has ended, for whatever reason. Called exactly once for each that was opened; nothing can be
-    /// sent any more, and its subscriptions end after this.
+    /// The connection has ended, for whatever reason. Called exactly once for each that was opened. Nothing can be
+    /// sent to it any more; it may still publish, and its subscriptions end after this.
     fn close(&self, conn: &mut Conn<'_, Self::State>, end: &Closed) {}
 }

@@ -1,3 +1,5 @@
+//! Tests of request heads: what is taken, and what is refused for which reason.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the router: which pattern wins, and what is refused as one.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -13,7 +13,7 @@ pub(crate) mod topic;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 pub(crate) use log::{Log, Mark, Run};
-pub use topic::{InvalidTopic, MAX_TOPIC};
+pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
 
 use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message, header};
@@ -76,9 +76,13 @@ impl Hub {
         self.away.len() == 1
     }
 
-    /// Publishes from a connection of this worker's. The name has been checked.
+    /// Publishes from a connection of this worker's. A name that can't be a topic's reaches nobody: nobody could
+    /// subscribe to it.
     pub(crate) fn publish(&mut self, topic: &str, message: Message<'_>, except: Option<ConnId>) {
         let home = home_of(topic, self.away.len());
+        if !self.is_alone() && topic::check(topic).is_err() {
+            return;
+        }
         if home != self.worker {
             self.away[home].push(Publication::new(topic, message, except));
             return;

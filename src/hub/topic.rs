@@ -25,11 +25,11 @@ impl fmt::Display for InvalidTopic {
 
 impl std::error::Error for InvalidTopic {}
 
-/// Checks a name.
+/// Checks a name of a topic, such as one that is made from a path.
 ///
 /// # Errors
 /// It is empty, too long, or has control characters in it.
-pub(crate) fn check(name: &str) -> Result<(), InvalidTopic> {
+pub fn check(name: &str) -> Result<(), InvalidTopic> {
     if name.is_empty() || name.len() > MAX_TOPIC || name.bytes().any(|b| b < 0x20 || b == 0x7F) {
         return Err(InvalidTopic { name: name.chars().take(64).collect() });
     }

@@ -4,6 +4,8 @@ use super::Stream;
 use crate::http::Peer;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io;
@@ -172,16 +174,15 @@ impl Listener {
     /// The next connection that waits, non-blocking and with `TCP_NODELAY` as the listener has it.
     pub(crate) fn accept(&self) -> io::Result<Option<(Stream, Peer)>> {
         loop {
-            return match self.socket.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
-                Ok((socket, addr)) => {
-                    let peer = addr.as_socket().map_or(Peer::Unix, Peer::Ip);
-                    Ok(Some((Stream::from_accepted(socket), peer)))
+            return match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((fd, addr)) => {
+                    let addr = addr.and_then(|a| SocketAddr::try_from(a).ok());
+                    Ok(Some((Stream::from_accepted(fd), addr.map_or(Peer::Unix, Peer::Ip))))
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(Errno::WOULDBLOCK) => Ok(None),
                 // The peer went before it was accepted; the next one may be there.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => Err(e),
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(e) => Err(e.into()),
             };
         }
     }

@@ -2,7 +2,7 @@
 //! 5.6).
 //!
 //! A frame that is whole in the receive buffer is unmasked, validated and lent from there; nothing is allocated. What
-//! is cut (a head, a control frame, a message) is kept in one boxed [`Partial`] until it is whole, so that an idle
+//! is cut (a head, a control frame, a message) is kept in one boxed `Partial` until it is whole, so that an idle
 //! connection's decoder is a null pointer. Text is validated as it comes, also within a frame.
 
 use super::buffer::{BufferPool, MessageBuf};

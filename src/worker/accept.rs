@@ -1,8 +1,9 @@
 //! New connections: accepted within bounds, and placed on the worker that has the fewest.
 
-use super::slots::{self, Clock, Marks, Slot};
+use super::Worker;
+use super::deadlines::{Clock, ticks};
+use super::slots::{self, Marks, Slot};
 use super::wheel::Links;
-use super::{Worker, deadlines::ticks};
 use crate::conn::{ConnId, Connection, MAX_SLOTS, Sink};
 use crate::handler::{Adopt, Command};
 use crate::http::Peer;

@@ -54,10 +54,10 @@ impl Worker {
             }
             Command::PublishOne(publication) => self.turn.hub.publish_here(publication),
             Command::Deliver(delivery) => self.turn.hub.deliver(&delivery),
-            Command::Broadcast(route, frames) => {
+            Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
                     if self.slots.get(at).is_some_and(|s| s.conn.route == route) {
-                        self.queue(at, &frames, None);
+                        self.queue(at, &frames, key);
                     }
                 }
             }

@@ -1,10 +1,24 @@
 //! When a connection has to be looked at, and what is wrong with it then. Pure: time comes in as ticks.
 
-use super::slots::Clock;
 use super::wheel::{TICK_MS, Tick};
 use crate::conn::{Cause, Limits};
 use crate::protocol::CloseCode;
 use core::time::Duration;
+
+/// When things happened, in ticks. Zero: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// Something came.
+    pub(crate) received: Tick,
+    /// A whole message came.
+    pub(crate) message: Tick,
+    /// A message began that is not whole yet.
+    pub(crate) began: Tick,
+    /// A ping went out that nothing has followed yet.
+    pub(crate) pinged: Tick,
+    /// When the current phase has lasted too long; not used while open.
+    pub(crate) deadline: Tick,
+}
 
 /// A duration in ticks, at least one.
 pub(crate) fn ticks(duration: Duration) -> Tick {
@@ -26,6 +40,9 @@ pub(crate) enum Due {
 /// Looks at an open connection. While it is paused nothing is read, so silence says nothing.
 pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
+    if paused {
+        return Due::At(next);
+    }
     if clock.began != 0 {
         let due = clock.began + ticks(limits.message_timeout);
         if due <= now {
@@ -40,7 +57,7 @@ pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> 
         }
         next = next.min(due);
     }
-    if limits.ping_interval > Duration::ZERO && !paused {
+    if limits.ping_interval > Duration::ZERO {
         // Only what comes in is life: what we send to a dead peer goes well until the kernel's buffers are full.
         if clock.pinged != 0 && clock.received < clock.pinged {
             let due = clock.pinged + ticks(limits.pong_timeout);

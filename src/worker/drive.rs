@@ -1,6 +1,7 @@
 //! From a readable socket to the handlers, and from the handlers to the socket.
 
 use super::Worker;
+use super::http::is_answering;
 use super::slots::Slot;
 use crate::conn::{Cause, Phase, Sink};
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
@@ -19,6 +20,8 @@ impl Worker {
         let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),
+            // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.
+            Phase::Http if slot.conn.paused || is_answering(slot) => slot.conn.paused = true,
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
             // A client that has gone needs no decision.
@@ -55,6 +58,7 @@ impl Worker {
             Err(e) => return self.gone(at, e.kind()),
         };
         slot.clock.received = *now;
+        slot.clock.pinged = 0; // what comes answers every ping before it, also one of this very tick
         let mut going = true;
         if direct > 0 {
             turn.writer.more_input = n > direct;
@@ -63,6 +67,7 @@ impl Worker {
                 Ok(Some(item)) => going = item_in(slot, turn, route, item, *now),
                 Err(e) => {
                     going = false;
+                    turn.count().protocol_errors.add(1);
                     slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
                 }
             }
@@ -82,6 +87,10 @@ impl Worker {
     pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
         let Self { slots, turn, rules, shared, now, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        if slot.conn.paused && slot.conn.phase == Phase::Open {
+            // Already in `open`.
+            return slot.conn.cold().unread.extend_from_slice(input);
+        }
         let route = usize::from(slot.conn.route);
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
             decode(slot, turn, r, rules, input, *now);
@@ -113,7 +122,7 @@ impl Worker {
         protocol: Option<Box<str>>,
         params: Params,
     ) {
-        let Self { slots, turn, shared, now, .. } = self;
+        let Self { slots, turn, now, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         slot.conn.route = route;
         slot.conn.phase = Phase::Open;
@@ -126,8 +135,11 @@ impl Worker {
         }
         turn.count().upgraded.add(1);
         turn.count().open.add(1);
+        self.watch(at);
         self.turn.writer.more_input = true; // what `open` sends leaves together with the 101
-        call(slot, &mut self.turn, &shared.routes[usize::from(route)], Event::Open);
+        let Self { slots, turn, shared, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        call(slot, turn, &shared.routes[usize::from(route)], Event::Open);
     }
 }
 

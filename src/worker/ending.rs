@@ -8,6 +8,7 @@ use crate::conn::{Cause, Limits, Phase};
 use crate::handler::ErasedEvent as Event;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use tracing::debug;
 
@@ -22,7 +23,7 @@ impl Worker {
         for _ in 0..ROUNDS {
             slot.conn.flush(&mut turn.writer, &slot.stream);
             if let Some(kind) = slot.conn.broken {
-                turn.writer.cork.clear();
+                turn.writer.clear();
                 slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
             }
             if slot.conn.phase != Phase::Open {
@@ -49,7 +50,7 @@ impl Worker {
     #[inline]
     fn charge(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let held = slot.conn.held() as u32;
+        let held = slot.conn.held().min(u32::MAX as usize) as u32;
         if held != slot.charged {
             self.charge_anew(at, held);
         }
@@ -100,10 +101,14 @@ impl Worker {
             if slot.conn.phase != Phase::Deciding {
                 let timeout = ticks(self.limits_of(at).close_timeout);
                 let due = self.now + timeout;
-                if let Some(slot) = self.slots.get(at) {
-                    slot.clock.deadline = due;
-                }
+                let Some(slot) = self.slots.get(at) else { return };
+                slot.clock.deadline = due;
+                let was_paused = core::mem::take(&mut slot.conn.paused);
                 self.wheel.arm(&mut self.slots, at as u32, due);
+                // The peer's close frame is waited for; what comes before it is not delivered any more.
+                if was_paused && phase == Phase::CloseSent {
+                    self.read_unread(at);
+                }
             }
         }
     }
@@ -118,7 +123,24 @@ impl Worker {
         let now = self.now;
         let Some(slot) = self.slots.get(at).filter(|s| s.conn.resumed && !s.conn.paused) else { return };
         slot.conn.resumed = false;
-        (slot.clock.received, slot.clock.pinged) = (now, 0); // the silence was ours
+        // The silence was ours.
+        (slot.clock.received, slot.clock.message, slot.clock.pinged) = (now, now, 0);
+        slot.clock.began = if slot.clock.began == 0 { 0 } else { now };
+        self.watch(at);
+        self.read_unread(at);
+    }
+
+    /// Has the timer look at an open connection as soon as something can be due.
+    pub(super) fn watch(&mut self, at: usize) {
+        let limits = self.limits_of(at);
+        let Some(slot) = self.slots.get(at) else { return };
+        let Due::At(next) = check(&slot.clock, &limits, slot.conn.paused, self.now) else { return };
+        self.wheel.arm_earlier(&mut self.slots, at as u32, next);
+    }
+
+    /// What was received while reading was paused, and then what the kernel has.
+    fn read_unread(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
         slot.conn.tidy();
         if !unread.is_empty() {
@@ -157,7 +179,9 @@ impl Worker {
             Ok(Received::Bytes(n)) if n == self.recv.len() => self.again(at),
             Ok(Received::Bytes(_) | Received::Nothing) => {}
             // Our last bytes may still be on their way to a peer that only ended its own half.
-            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.conn.is_written_out() => {}
+            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.conn.is_written_out() => {
+                slot.marks.ended = false; // it has been read
+            }
             Ok(Received::End) => self.doom(at),
             Err(e) => self.gone(at, e.kind()),
         }
@@ -180,7 +204,10 @@ impl Worker {
                 Due::Ping => {
                     slot.clock.pinged = now + 1; // what came within this tick came before the ping
                     slot.conn.control(&mut self.turn.writer, Opcode::Ping, b"");
-                    now + ticks(limits.pong_timeout) + 1
+                    match check(&slot.clock, &limits, slot.conn.paused, now) {
+                        Due::At(next) => next,
+                        Due::Ping | Due::End(..) => now + 1,
+                    }
                 }
                 Due::End(code, reason, cause) => {
                     self.time_out(at, code, reason, cause);
@@ -245,11 +272,16 @@ impl Worker {
                 count.slow_consumers.add(1);
             }
             call(slot, turn, &shared.routes[usize::from(slot.conn.route)], Event::Close(&end));
-            turn.writer.cork.clear();
+            turn.writer.clear();
         }
         turn.hub.index.remove(at as u32);
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };
+        // The state is the application's, and so is what happens when it is dropped.
+        let state = slot.state.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+            self.turn.count().panics.add(1);
+        }
         slot.conn.release(&mut self.turn.writer);
         self.turn.count().held_bytes.sub(u64::from(slot.charged));
         if slot.marks.foreign {

@@ -3,7 +3,7 @@
 use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
-use crate::handler::{Command, Route, Turn};
+use crate::handler::{Command, Context, Route, Turn};
 use crate::hub::Run;
 
 use crate::protocol::Key;
@@ -79,6 +79,10 @@ impl Worker {
         let Self { slots, turn, shared, dirty, .. } = self;
         let Some(slot) = slots.get(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
+        if !turn.hub.log.is_empty() {
+            // What one thread published before it sent comes before.
+            Context { conn: &mut slot.conn, turn, sink: &slot.stream, route }.catch_up();
+        }
         push(slot, turn, route, frames, 0..frames.len(), key);
         turn.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);
@@ -106,8 +110,19 @@ pub(crate) fn deliver<S: Sink>(
                 match slot.stream.write(run.bytes()) {
                     Ok(n) if n == run.bytes().len() => {}
                     Ok(n) => {
-                        let frames = run.share();
-                        slot.conn.wait(&mut turn.writer, frames, n, run.key);
+                        let (frames, range) = (run.share(), 0..run.bytes().len());
+                        let Route { limits, slow_consumer, .. } = &routes[usize::from(slot.conn.route)];
+                        let (writer, sink) = (&mut turn.writer, &slot.stream);
+                        let _ = slot.conn.wait_run(
+                            writer,
+                            sink,
+                            &frames,
+                            range,
+                            n,
+                            run.key,
+                            limits,
+                            *slow_consumer,
+                        );
                         mark_dirty(slot, subscriber.slot, dirty);
                     }
                     Err(e) => {

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::deadlines::ticks;
+use super::exchange::Undecided;
 use super::slots::Slot;
 use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::endpoint::Endpoint;
@@ -40,35 +41,6 @@ pub(crate) struct Resource {
     pub(crate) websocket: Option<u16>,
     /// By method.
     pub(crate) endpoints: Vec<(Box<str>, Arc<dyn Endpoint>)>,
-}
-
-/// What HTTP keeps between reads.
-#[derive(Default)]
-pub(crate) struct Exchange {
-    /// The beginning of a request, or requests that came while another was being answered.
-    buf: Vec<u8>,
-    scanner: HeadScanner,
-    /// Bytes that the whole request has, once its head is known.
-    need: usize,
-    /// A body that is being sent.
-    body: Option<(Box<dyn Read + Send>, u64)>,
-    /// The connection ends with this response.
-    last: bool,
-    /// What the client of an undecided upgrade is to be answered with.
-    upgrade: Option<Undecided>,
-}
-
-struct Undecided {
-    accept: String,
-    offered: Vec<Box<str>>,
-    route: u16,
-    params: Params,
-}
-
-impl std::fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("buf", &self.buf.len()).finish_non_exhaustive()
-    }
 }
 
 /// Bytes of a body read and written in one step.
@@ -153,9 +125,13 @@ impl Worker {
                 if exchange.last {
                     return;
                 }
-                if exchange.body.is_some() {
-                    break;
-                }
+            }
+            if self.turn.writer.is_full() {
+                slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            }
+            if is_answering(slot) {
+                slot.conn.paused = true;
+                break;
             }
         }
         let Some(slot) = self.slots.get(at) else { return };
@@ -317,7 +293,13 @@ impl Worker {
 
     /// The answer to an upgrade that was decided on another thread.
     pub(super) fn decide(&mut self, id: crate::conn::ConnId, decision: Decision) {
-        let Some(slot) = self.slots.find(id).filter(|s| s.conn.phase == Phase::Deciding) else { return };
+        let Some(slot) = self.slots.find(id).filter(|s| s.conn.phase == Phase::Deciding) else {
+            // The client has gone. Dropping the state that was meant for it runs the application's code.
+            if catch_unwind(AssertUnwindSafe(|| drop(decision))).is_err() {
+                self.turn.count().panics.add(1);
+            }
+            return;
+        };
         let at = id.slot();
         let Some(undecided) = slot.exchange.as_mut().and_then(|e| e.upgrade.take()) else { return };
         let Undecided { accept, offered, route, params } = undecided;
@@ -346,8 +328,7 @@ impl Worker {
     /// No request came in time. One that never began is not worth an answer.
     pub(super) fn http_overdue(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let writing = !slot.conn.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some());
-        if !writing && slot.exchange.is_some() {
+        if !is_answering(slot) && slot.exchange.is_some() {
             let limit = self.settings.http.timeout;
             self.refuse(at, HttpError::Timeout { limit });
             self.after(at);
@@ -412,29 +393,42 @@ impl Worker {
     pub(super) fn pump(&mut self, at: usize) {
         for _ in 0..STEPS {
             let Some(slot) = self.slots.get(at).filter(|s| s.conn.phase == Phase::Http) else { return };
-            let Some(exchange) = &mut slot.exchange else { return };
             if !slot.conn.is_written_out() {
                 return;
             }
-            let Some((reader, left)) = &mut exchange.body else {
-                if exchange.last {
+            let Some((reader, left)) = slot.exchange.as_mut().and_then(|e| e.body.as_mut()) else {
+                if slot.exchange.as_ref().is_some_and(|e| e.last) {
                     slot.conn.phase = Phase::Failing;
                     slot.exchange = None;
                     return self.after(at);
                 }
-                return;
+                if !core::mem::take(&mut slot.conn.paused) {
+                    return;
+                }
+                let mut buf = slot.exchange.as_mut().map(|e| core::mem::take(&mut e.buf)).unwrap_or_default();
+                self.requests(at, &mut buf);
+                self.again(at);
+                if let Some(slot) = self.slots.get(at) {
+                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                }
+                continue;
             };
             let want = (*left).min(STEP as u64) as usize;
             let mut piece = vec![0; want];
-            let n = match reader.read(&mut piece) {
+            let read = catch_unwind(AssertUnwindSafe(|| reader.read(&mut piece)));
+            let n = match read.unwrap_or_else(|_| {
+                self.turn.count().panics.add(1);
+                Err(std::io::ErrorKind::Other.into())
+            }) {
                 // The file shrank, or the disk failed: the promise in Content-Length can't be kept.
                 Ok(0) | Err(_) if *left > 0 => return self.terminate(at),
                 Ok(n) => n,
                 Err(_) => 0,
             };
             *left -= n as u64;
-            let over = *left == 0;
-            if over {
+            if *left == 0
+                && let Some(exchange) = &mut slot.exchange
+            {
                 exchange.body = None;
             }
             slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
@@ -442,13 +436,6 @@ impl Worker {
             slot.conn.flush(&mut self.turn.writer, &slot.stream);
             if slot.conn.broken.is_some() {
                 return self.gone(at, std::io::ErrorKind::BrokenPipe);
-            }
-            if over && slot.exchange.as_ref().is_some_and(|e| !e.last && !e.buf.is_empty()) {
-                let mut buf = slot.exchange.take().map(|e| e.buf).unwrap_or_default();
-                self.requests(at, &mut buf);
-                if let Some(slot) = self.slots.get(at) {
-                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
-                }
             }
         }
         // More than a turn's share.
@@ -461,7 +448,13 @@ impl Worker {
 fn pumps_on(slot: &mut Slot) -> bool {
     slot.conn.phase == Phase::Http
         && slot.conn.is_written_out()
-        && slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last)
+        && (slot.conn.paused || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last))
+}
+
+/// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
+/// read its answers waits, and not the answers.
+pub(super) fn is_answering(slot: &Slot) -> bool {
+    !slot.conn.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some())
 }
 
 /// Calls the endpoint. `None`: it panicked.

@@ -15,6 +15,7 @@ mod commands;
 pub(crate) mod deadlines;
 pub(crate) mod drive;
 mod ending;
+pub(crate) mod exchange;
 pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod slots;

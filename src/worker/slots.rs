@@ -1,7 +1,8 @@
 //! The connections of one worker: a slab of slots, each with its socket, its machine and its place in the timers.
 
-use super::http::Exchange;
-use super::wheel::{Links, Store, Tick};
+use super::deadlines::Clock;
+use super::exchange::Exchange;
+use super::wheel::{Links, Store};
 use crate::conn::{ConnId, Connection};
 use crate::handler::AnyState;
 use crate::net::Stream;
@@ -22,21 +23,6 @@ pub(crate) struct Slot<S = Stream> {
     pub(crate) marks: Marks,
     /// Bytes of unfinished message and backlog that have been counted for it.
     pub(crate) charged: u32,
-}
-
-/// When things happened, in ticks. Zero: never.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clock {
-    /// Something came.
-    pub(crate) received: Tick,
-    /// A whole message came.
-    pub(crate) message: Tick,
-    /// A message began that is not whole yet.
-    pub(crate) began: Tick,
-    /// A ping went out that nothing has followed yet.
-    pub(crate) pinged: Tick,
-    /// When the current phase has lasted too long; not used while open.
-    pub(crate) deadline: Tick,
 }
 
 /// What the worker has noted about a slot.

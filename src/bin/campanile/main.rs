@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
 /// How long clients have to answer the close frame when the server is told to end.
@@ -77,7 +77,10 @@ fn signals() -> std::io::Result<UnixStream> {
 }
 
 fn serve(server: Server) -> std::io::Result<()> {
-    announce(server.local_addrs())?;
+    if let Err(e) = announce(server.local_addrs()) {
+        // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
+        warn!("can't say where it listens: {e}");
+    }
     server.run()?;
     info!("ended");
     Ok(())

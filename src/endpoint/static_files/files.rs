@@ -1,5 +1,7 @@
 //! Files of a folder.
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -70,7 +72,7 @@ impl Files {
         }
         // The name is real now, so a link in its last place has been put there just now and isn't followed; and a pipe
         // must not hold up the worker until somebody writes to it.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&real).map_err(refusal)?;
         let meta = file.metadata().map_err(refusal)?;
         Ok((file, meta))
@@ -85,9 +87,9 @@ impl Endpoint for Files {
 
 /// What the client is told of a failure to open.
 fn refusal(error: io::Error) -> HttpError {
-    match error.raw_os_error() {
+    match Errno::from_io_error(&error) {
         // Gone since, no right to read it, a link after all, a socket.
-        Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ELOOP | libc::ENXIO) => {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NXIO) => {
             HttpError::NotFound
         }
         // Too many open files, for one. The operator should know.

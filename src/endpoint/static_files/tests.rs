@@ -1,3 +1,5 @@
+//! Tests of static files: paths that lead nowhere, conditions, ranges.
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::symlink;

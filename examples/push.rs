@@ -1,0 +1,65 @@
+//! cargo run --example push [ADDR]
+//! A thread of the program publishes prices; a client that is too slow for all of them gets the latest of each. In a
+//! browser: ws = new WebSocket("ws://127.0.0.1:9001/prices"); ws.onmessage = (e) => console.log(e.data)
+
+use campanile::{
+    Accept, CloseCode, Conn, Handle, HandleError, Handler, Message, Refuse, Request, Route, Server,
+    SlowConsumer,
+};
+use std::time::{Duration, Instant};
+
+const TOPIC: &str = "prices";
+
+struct Prices;
+
+impl Handler for Prices {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        conn.subscribe(TOPIC).expect("a short name and one subscription");
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, _: Message<'_>) {
+        conn.close(CloseCode::POLICY, "this is a feed: it does not listen");
+    }
+
+    fn dropped(&self, conn: &mut Conn<'_, ()>, messages: u32) {
+        eprintln!("{} is slow: {messages} prices were replaced by later ones", conn.id());
+    }
+}
+
+/// Runs until the server has ended. Knows nothing of connections, workers or sockets.
+fn tick(push: &Handle) -> Result<(), HandleError> {
+    let (mut cents, mut told) = ([10_842_u64, 15_731, 127], Instant::now());
+    for round in 0.. {
+        for (i, pair) in ["EUR/USD", "USD/JPY", "BEL/RNG"].into_iter().enumerate() {
+            cents[i] = 100 + (cents[i] * 31 + round) % 20_000;
+            let price = format!("{pair} {}.{:02}", cents[i] / 100, cents[i] % 100);
+            match push.publish(TOPIC, Message::text(&price).with_key(pair)) {
+                Err(HandleError::Full) => {} // the server is busy; the next price is the better one
+                other => other?,
+            }
+        }
+        if told.elapsed() >= Duration::from_secs(1) {
+            told = Instant::now();
+            let stats = push.stats();
+            println!("{} open, {} delivered, {} dropped", stats.open, stats.deliveries, stats.dropped);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".into());
+    let route = Route::new(Prices).slow_consumer(SlowConsumer::LatestByKey);
+    let server = Server::builder().listen(&addr).route("/prices", route).build()?;
+    println!("prices on {}", server.local_addrs()[0]);
+    let push = server.handle();
+    std::thread::spawn(move || tick(&push));
+    Ok(server.run()?)
+}

@@ -1,0 +1,37 @@
+//! What plain HTTP keeps of a connection between two reads: half a request, a body on its way, an upgrade that is not
+//! decided. Most connections are whole in one read and never have one.
+
+use crate::http::{HeadScanner, Params};
+use std::io::Read;
+
+/// What HTTP keeps between reads.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    /// The beginning of a request, or requests that came while another was being answered.
+    pub(super) buf: Vec<u8>,
+    pub(super) scanner: HeadScanner,
+    /// Bytes that the whole request has, once its head is known.
+    pub(super) need: usize,
+    /// A body that is being sent.
+    pub(super) body: Option<(Box<dyn Read + Send>, u64)>,
+    /// The connection ends with this response.
+    pub(super) last: bool,
+    /// What the client of an undecided upgrade is to be answered with.
+    pub(super) upgrade: Option<Undecided>,
+}
+
+/// An upgrade that a handler decides on another thread.
+pub(super) struct Undecided {
+    /// The answer to the client's key.
+    pub(super) accept: String,
+    /// The subprotocols that the client offered.
+    pub(super) offered: Vec<Box<str>>,
+    pub(super) route: u16,
+    pub(super) params: Params,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("buf", &self.buf.len()).finish_non_exhaustive()
+    }
+}

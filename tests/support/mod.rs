@@ -1,0 +1,690 @@
+//! What the tests over real sockets share: a server that ends with its test, a raw client that says every byte itself,
+//! and a handler that reports what it was told. Everything waits for something with a deadline; nothing sleeps.
+
+#![allow(dead_code)] // each test file uses its part
+
+use campanile::{
+    Accept, Builder, Closed, Conn, ConnId, Handle, HandleError, Handler, Limits, ListenAddr, Message, Refuse,
+    Request, Route, Running, Server,
+};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should come at once.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+// ---- the server ----
+
+/// A server on a port that the system chose. It is shut down and joined when the test is over, and the test fails if
+/// one of its workers did not live to see that.
+pub(crate) struct TestServer {
+    pub(crate) addr: SocketAddr,
+    pub(crate) handle: Handle,
+    running: Option<Running>,
+}
+
+/// A builder with one worker.
+pub(crate) fn builder() -> Builder {
+    Server::builder().workers(1)
+}
+
+pub(crate) fn start(builder: Builder) -> TestServer {
+    let server = builder.listen("127.0.0.1:0").build().expect("the server is built");
+    let addr = server.local_addr().expect("it listens on TCP");
+    let handle = server.handle();
+    TestServer { addr, handle, running: Some(server.spawn().expect("the server starts")) }
+}
+
+/// A server with one worker and one route, `/`.
+pub(crate) fn serve(route: impl Into<Route>) -> TestServer {
+    start(builder().route("/", route))
+}
+
+impl TestServer {
+    /// A client that has not said anything yet.
+    pub(crate) fn dial(&self) -> Client {
+        Client::dial(self.addr)
+    }
+
+    /// A client with an open WebSocket at `path`.
+    pub(crate) fn open(&self, path: &str) -> Client {
+        let mut client = self.dial();
+        client.upgrade(path);
+        client
+    }
+
+    /// A client that takes little before it makes the server wait.
+    pub(crate) fn open_slow(&self, path: &str) -> Client {
+        let mut client = Client::dial_with(self.addr, Some(4096));
+        client.upgrade(path);
+        client
+    }
+
+    /// Waits until the server's counters say so.
+    pub(crate) fn until(&self, what: &str, says: impl Fn(&campanile::Stats) -> bool) {
+        until(what, || says(&self.handle.stats()));
+    }
+
+    /// For tests that end the server themselves: nobody is to be asked at the end.
+    pub(crate) fn ended(mut self) {
+        if let Some(running) = self.running.take() {
+            join(running);
+        }
+    }
+
+    /// Waits until every worker has done what was asked of it before.
+    pub(crate) fn settle(&self) {
+        self.handle.subscribers("nobody listens here").expect("every worker answers");
+    }
+
+    /// Shuts down with this much time for goodbyes and waits for the end.
+    pub(crate) fn shutdown(&mut self, grace: Duration) {
+        self.handle.shutdown(grace);
+        if let Some(running) = self.running.take() {
+            join(running);
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let answer = self.handle.subscribers("nobody listens here");
+        self.handle.shutdown(Duration::from_millis(1));
+        if std::thread::panicking() {
+            return; // the failure that is known already is the one to report
+        }
+        let alive = matches!(answer, Ok(_) | Err(HandleError::Ended));
+        assert!(alive, "every worker is alive at the end of the test, or has ended: {answer:?}");
+        join(running);
+    }
+}
+
+fn join(running: Running) {
+    let (done, joined) = unbounded();
+    std::thread::spawn(move || {
+        running.join();
+        let _ = done.send(());
+    });
+    joined.recv_timeout(DEADLINE).expect("the server ends when it is told to");
+}
+
+/// Waits for something that other threads bring about and that can only be looked at.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still waiting: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Memory of this process that is resident, in bytes.
+pub(crate) fn resident() -> usize {
+    resident_of(std::process::id())
+}
+
+pub(crate) fn resident_of(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc is there");
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("it has a resident size");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("in KiB") * 1024
+}
+
+// ---- the raw client ----
+
+pub(crate) const CONTINUATION: u8 = 0;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
+
+/// The key of RFC 6455's example, and its answer.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A frame as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) fin: bool,
+    pub(crate) opcode: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A response as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).next()
+    }
+
+    pub(crate) fn headers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+}
+
+/// A client that sends just what it is told to.
+pub(crate) struct Client {
+    pub(crate) socket: Socket,
+    buf: Vec<u8>,
+}
+
+/// A request for a WebSocket, with these further header lines, each with its end.
+pub(crate) fn upgrade_request(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: bell.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+}
+
+/// A masked frame.
+pub(crate) fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut out = head(u8::from(fin) << 7 | opcode, payload.len() as u64, MASK);
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m));
+    out
+}
+
+/// The head of a masked frame, its length in the shortest form.
+pub(crate) fn head(first: u8, len: u64, mask: [u8; 4]) -> Vec<u8> {
+    let mut out = vec![first];
+    match len {
+        0..126 => out.push(0x80 | len as u8),
+        126..=0xFFFF => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&len.to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&mask);
+    out
+}
+
+pub(crate) fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+impl Client {
+    pub(crate) fn dial(addr: SocketAddr) -> Self {
+        Self::dial_with(addr, None)
+    }
+
+    pub(crate) fn dial_with(addr: SocketAddr, receive_buffer: Option<usize>) -> Self {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes).expect("a small window");
+        }
+        socket.connect_timeout(&addr.into(), DEADLINE).expect("the server takes connections");
+        socket.set_tcp_nodelay(true).expect("no delay");
+        Self::over(socket)
+    }
+
+    pub(crate) fn dial_unix(path: &Path) -> Self {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        socket.connect(&SockAddr::unix(path).expect("a path")).expect("the server takes connections");
+        Self::over(socket)
+    }
+
+    pub(crate) fn over(socket: Socket) -> Self {
+        socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        socket.set_write_timeout(Some(DEADLINE)).expect("a deadline");
+        Self { socket, buf: Vec::new() }
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.socket.local_addr().ok().and_then(|a| a.as_socket()).expect("a TCP socket")
+    }
+
+    // ---- sending ----
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        (&self.socket).write_all(bytes.as_ref()).expect("the server reads");
+    }
+
+    /// Sends as much as the server lets it; says how much of it went before the server had enough.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        (&self.socket).write_all(bytes)
+    }
+
+    pub(crate) fn frame(&mut self, fin: bool, opcode: u8, payload: &[u8]) {
+        self.send(frame(fin, opcode, payload));
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        self.frame(true, TEXT, text.as_bytes());
+    }
+
+    pub(crate) fn binary(&mut self, bytes: &[u8]) {
+        self.frame(true, BINARY, bytes);
+    }
+
+    pub(crate) fn ping(&mut self, payload: &[u8]) {
+        self.frame(true, PING, payload);
+    }
+
+    pub(crate) fn close(&mut self, code: u16, reason: &str) {
+        self.frame(true, CLOSE, &close_payload(code, reason));
+    }
+
+    /// Ends our half.
+    pub(crate) fn end(&self) {
+        self.socket.shutdown(Shutdown::Write).expect("it is connected");
+    }
+
+    /// Goes with a reset.
+    pub(crate) fn reset(self) {
+        self.socket.set_linger(Some(Duration::ZERO)).expect("linger");
+    }
+
+    // ---- receiving ----
+
+    /// Receives more; false at the end of the stream.
+    fn more(&mut self) -> bool {
+        let mut piece = vec![0; 64 << 10];
+        match (&self.socket).read(&mut piece) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.buf.extend_from_slice(&piece[..n]);
+                true
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => true,
+            Err(e) => panic!("nothing came: {e}; before it: {}", shorten(&self.buf)),
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        while self.buf.len() < n {
+            assert!(self.more(), "the stream ended after {}", shorten(&self.buf));
+        }
+        let rest = self.buf.split_off(n);
+        std::mem::replace(&mut self.buf, rest)
+    }
+
+    /// The head of a response, without its empty line.
+    pub(crate) fn read_head(&mut self) -> String {
+        let end = loop {
+            if let Some(at) = self.buf.windows(4).position(|w| w == b"\r\n\r\n") {
+                break at;
+            }
+            assert!(self.more(), "the stream ended within a head: {}", shorten(&self.buf));
+        };
+        let head = self.take(end + 4);
+        String::from_utf8(head[..end].to_vec()).expect("a head is ASCII")
+    }
+
+    fn answer_with(&mut self, body: bool) -> Answer {
+        let head = self.read_head();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let len = answer.header("content-length").map_or(0, |n| n.parse().expect("a length"));
+        if body && status != 304 && status >= 200 {
+            answer.body = self.take(len);
+        }
+        answer
+    }
+
+    /// A response with its body.
+    pub(crate) fn answer(&mut self) -> Answer {
+        self.answer_with(true)
+    }
+
+    /// The response to a HEAD.
+    pub(crate) fn answer_to_head(&mut self) -> Answer {
+        self.answer_with(false)
+    }
+
+    /// Sends a request for a WebSocket and gives the answer, whatever it is.
+    pub(crate) fn ask(&mut self, path: &str, more: &str) -> Answer {
+        self.send(upgrade_request(path, more));
+        self.answer()
+    }
+
+    /// Opens a WebSocket.
+    pub(crate) fn upgrade(&mut self, path: &str) -> Answer {
+        let answer = self.ask(path, "");
+        assert_eq!(answer.status, 101, "{answer:?}");
+        assert_eq!(answer.header("sec-websocket-accept"), Some(ACCEPT));
+        answer
+    }
+
+    pub(crate) fn read_frame(&mut self) -> Frame {
+        let start = self.take(2);
+        assert_eq!(start[1] & 0x80, 0, "a server doesn't mask");
+        assert_eq!(start[0] & 0x70, 0, "nothing was negotiated");
+        let len = match start[1] {
+            126 => u64::from(u16::from_be_bytes(self.take(2).try_into().expect("two bytes"))),
+            127 => u64::from_be_bytes(self.take(8).try_into().expect("eight bytes")),
+            n => u64::from(n),
+        };
+        let payload = self.take(len as usize);
+        Frame { fin: start[0] & 0x80 != 0, opcode: start[0] & 0xF, payload }
+    }
+
+    /// The next frame must be a whole message of this kind.
+    fn read_message(&mut self, opcode: u8) -> Vec<u8> {
+        let frame = self.read_frame();
+        assert_eq!((frame.fin, frame.opcode), (true, opcode), "{:?}", shorten(&frame.payload));
+        frame.payload
+    }
+
+    pub(crate) fn read_text(&mut self) -> String {
+        String::from_utf8(self.read_message(TEXT)).expect("text is UTF-8")
+    }
+
+    pub(crate) fn read_binary(&mut self) -> Vec<u8> {
+        self.read_message(BINARY)
+    }
+
+    pub(crate) fn read_ping(&mut self) -> Vec<u8> {
+        self.read_message(PING)
+    }
+
+    pub(crate) fn read_pong(&mut self) -> Vec<u8> {
+        self.read_message(PONG)
+    }
+
+    /// The next frame is a close frame: its code (1005 for none) and reason.
+    pub(crate) fn read_close(&mut self) -> (u16, String) {
+        let payload = self.read_message(CLOSE);
+        let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+            assert!(payload.is_empty(), "half a code");
+            return (1005, String::new());
+        };
+        (u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).expect("a reason is UTF-8"))
+    }
+
+    /// Reads over whatever comes before the close frame.
+    pub(crate) fn skip_to_close(&mut self) -> u16 {
+        loop {
+            let frame = self.read_frame();
+            if frame.opcode == CLOSE {
+                return frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+            }
+        }
+    }
+
+    /// The stream ends here, in order: nothing more, and no reset.
+    pub(crate) fn expect_eof(&mut self) {
+        assert_eq!(shorten(&self.buf), "", "nothing more was to come");
+        let more = self.more();
+        assert!(!more, "there is more: {}", shorten(&self.buf));
+    }
+
+    /// The stream ends here, one way or the other.
+    pub(crate) fn expect_gone(&mut self) {
+        let mut piece = [0; 4096];
+        loop {
+            match (&self.socket).read(&mut piece) {
+                Ok(0) => return,
+                Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return,
+                Ok(_) => {}
+                Err(e) => panic!("it is still there: {e}"),
+            }
+        }
+    }
+
+    /// Fails with this code, and then the stream ends.
+    pub(crate) fn expect_failed(&mut self, code: u16) -> String {
+        let (got, reason) = self.read_close();
+        assert_eq!(got, code, "{reason}");
+        self.expect_eof();
+        reason
+    }
+
+    /// Everything up to the end of the stream, in whatever way it ends.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.buf);
+        let _ = (&self.socket).read_to_end(&mut all); // a reset ends it as well
+        all
+    }
+
+    /// Whether the other end answers: what it has sent before comes first, so nothing else may have come.
+    pub(crate) fn expect_nothing_until_pong(&mut self) {
+        self.ping(b"fence");
+        assert_eq!(self.read_pong(), b"fence");
+    }
+}
+
+/// A payload that fits an error message.
+pub(crate) fn shorten(bytes: &[u8]) -> String {
+    let shown = bytes[..bytes.len().min(60)].escape_ascii().to_string();
+    if bytes.len() > 60 { format!("{shown}… ({} bytes)", bytes.len()) } else { shown }
+}
+
+// ---- the recording handler ----
+
+/// What a handler was told.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Upgrade,
+    Open(ConnId),
+    Message(ConnId, Vec<u8>),
+    Ping(ConnId, Vec<u8>),
+    Pong(ConnId, Vec<u8>),
+    Drain(ConnId),
+    Dropped(ConnId, u32),
+    Close(ConnId, Closed),
+}
+
+type Hook = Box<dyn Fn(&mut Conn<'_, String>) + Send + Sync>;
+type MessageHook = Box<dyn Fn(&mut Conn<'_, String>, Message<'_>) + Send + Sync>;
+type UpgradeHook = Box<dyn Fn(&Request<'_>) -> Result<Accept<String>, Refuse> + Send + Sync>;
+
+/// Reports everything, and does what the test wants done.
+pub(crate) struct Recorder {
+    events: Sender<Event>,
+    upgrade: Option<UpgradeHook>,
+    open: Option<Hook>,
+    message: Option<MessageHook>,
+    ping: Option<Hook>,
+    pong: Option<Hook>,
+    drain: Option<Hook>,
+    dropped: Option<Hook>,
+    close: Option<Hook>,
+}
+
+/// A recorder and where its reports arrive.
+pub(crate) fn recorder() -> (Recorder, Events) {
+    let (events, reports) = unbounded();
+    let recorder = Recorder {
+        events,
+        upgrade: None,
+        open: None,
+        message: None,
+        ping: None,
+        pong: None,
+        drain: None,
+        dropped: None,
+        close: None,
+    };
+    (recorder, Events(reports))
+}
+
+/// Sends back what comes.
+pub(crate) fn echo() -> Recorder {
+    recorder().0.on_message(|conn, message| {
+        let _ = conn.send(message); // refused only when it is closing
+    })
+}
+
+impl Recorder {
+    pub(crate) fn on_upgrade(
+        mut self,
+        hook: impl Fn(&Request<'_>) -> Result<Accept<String>, Refuse> + Send + Sync + 'static,
+    ) -> Self {
+        self.upgrade = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_open(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.open = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_message(
+        mut self,
+        hook: impl Fn(&mut Conn<'_, String>, Message<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.message = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_ping(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.ping = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_pong(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.pong = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_drain(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.drain = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_dropped(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.dropped = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_close(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.close = Some(Box::new(hook));
+        self
+    }
+
+    fn report(&self, event: Event) {
+        let _ = self.events.send(event); // a test that is over does not listen
+    }
+}
+
+fn run(hook: &Option<Hook>, conn: &mut Conn<'_, String>) {
+    if let Some(hook) = hook {
+        hook(conn);
+    }
+}
+
+impl Handler for Recorder {
+    type State = String;
+
+    fn upgrade(&self, request: &Request<'_>) -> Result<Accept<String>, Refuse> {
+        self.report(Event::Upgrade);
+        self.upgrade.as_ref().map_or_else(|| Ok(Accept::new(String::new())), |hook| hook(request))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, String>) {
+        self.report(Event::Open(conn.id()));
+        run(&self.open, conn);
+    }
+
+    fn message(&self, conn: &mut Conn<'_, String>, message: Message<'_>) {
+        self.report(Event::Message(conn.id(), message.as_bytes().to_vec()));
+        if let Some(hook) = &self.message {
+            hook(conn, message);
+        }
+    }
+
+    fn ping(&self, conn: &mut Conn<'_, String>, payload: &[u8]) {
+        self.report(Event::Ping(conn.id(), payload.to_vec()));
+        run(&self.ping, conn);
+    }
+
+    fn pong(&self, conn: &mut Conn<'_, String>, payload: &[u8]) {
+        self.report(Event::Pong(conn.id(), payload.to_vec()));
+        run(&self.pong, conn);
+    }
+
+    fn drain(&self, conn: &mut Conn<'_, String>) {
+        self.report(Event::Drain(conn.id()));
+        run(&self.drain, conn);
+    }
+
+    fn dropped(&self, conn: &mut Conn<'_, String>, messages: u32) {
+        self.report(Event::Dropped(conn.id(), messages));
+        run(&self.dropped, conn);
+    }
+
+    fn close(&self, conn: &mut Conn<'_, String>, end: &Closed) {
+        self.report(Event::Close(conn.id(), end.clone()));
+        run(&self.close, conn);
+    }
+}
+
+/// Where a recorder's reports arrive.
+#[derive(Clone)]
+pub(crate) struct Events(pub(crate) Receiver<Event>);
+
+impl Events {
+    /// The next report that is one of these; those before it are passed over.
+    pub(crate) fn find<T>(&self, what: &str, is_it: impl Fn(Event) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let event = self.0.recv_deadline(deadline).unwrap_or_else(|_| panic!("no report of {what}"));
+            if let Some(found) = is_it(event) {
+                return found;
+            }
+        }
+    }
+
+    pub(crate) fn opened(&self) -> ConnId {
+        self.find("an open connection", |e| if let Event::Open(id) = e { Some(id) } else { None })
+    }
+
+    pub(crate) fn message(&self) -> Vec<u8> {
+        self.find("a message", |e| if let Event::Message(_, bytes) = e { Some(bytes) } else { None })
+    }
+
+    pub(crate) fn closed(&self) -> Closed {
+        self.find("an end", |e| if let Event::Close(_, end) = e { Some(end) } else { None })
+    }
+
+    pub(crate) fn drained(&self) {
+        self.find("a drained backlog", |e| matches!(e, Event::Drain(_)).then_some(()));
+    }
+
+    pub(crate) fn dropped(&self) -> u32 {
+        self.find("dropped messages", |e| if let Event::Dropped(_, n) = e { Some(n) } else { None })
+    }
+
+    /// What has been reported so far.
+    pub(crate) fn so_far(&self) -> Vec<Event> {
+        self.0.try_iter().collect()
+    }
+}
+
+// ---- settings ----
+
+pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+pub(crate) fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The path of a Unix socket among the server's addresses.
+pub(crate) fn unix_path(addrs: &[ListenAddr]) -> &Path {
+    let path =
+        addrs.iter().find_map(|a| if let ListenAddr::Unix(path) = a { Some(path.as_path()) } else { None });
+    path.expect("it listens on a Unix socket")
+}

@@ -1,0 +1,156 @@
+//! Several event loops.
+
+mod support;
+
+use campanile::{ConnId, ListenOptions};
+use std::collections::HashMap;
+use support::{Client, builder, echo, recorder, start};
+
+/// The worker in a name's text, `worker.slot.generation`.
+fn worker(id: ConnId) -> usize {
+    id.to_string().split('.').next().unwrap().parse().unwrap()
+}
+
+fn spread(ids: impl IntoIterator<Item = ConnId>) -> HashMap<usize, usize> {
+    let mut spread = HashMap::new();
+    for id in ids {
+        *spread.entry(worker(id)).or_insert(0) += 1;
+    }
+    spread
+}
+
+#[test]
+fn connections_are_spread_evenly() {
+    for workers in [2, 3, 4] {
+        let (handler, events) = recorder();
+        let server = start(builder().workers(workers).route("/", handler));
+        let clients: Vec<Client> = (0..workers * 10).map(|_| server.open("/")).collect();
+        let spread = spread((0..clients.len()).map(|_| events.opened()));
+        assert_eq!(spread.len(), workers);
+        assert!(spread.values().all(|n| *n == 10), "{spread:?}");
+    }
+}
+
+#[test]
+fn new_connections_fill_up_what_has_become_empty() {
+    let (handler, events) = recorder();
+    let server = start(builder().workers(2).route("/", handler));
+    let mut clients: Vec<(usize, Client)> = Vec::new();
+    for _ in 0..20 {
+        let client = server.open("/");
+        clients.push((worker(events.opened()), client));
+    }
+    let (gone, mut stay): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(w, _)| *w == 0);
+    gone.into_iter().for_each(|(_, c)| c.reset());
+    server.until("ten have gone", |s| s.sockets == 10);
+    for _ in 0..10 {
+        let client = server.open("/");
+        stay.push((worker(events.opened()), client));
+    }
+    assert!(stay[10..].iter().all(|(w, _)| *w == 0), "{:?}", stay.iter().map(|(w, _)| w).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_shared_port_serves_all_the_same() {
+    let mut options = ListenOptions::default();
+    options.reuse_port = true;
+    let (handler, events) = recorder();
+    let server = start(builder().workers(3).listen_options(options).route("/", handler));
+    let clients: Vec<Client> = (0..30).map(|_| server.open("/")).collect();
+    let spread = spread((0..30).map(|_| events.opened()));
+    assert!(spread.values().all(|n| *n == 10), "{spread:?}");
+    drop(clients);
+}
+
+#[test]
+fn a_broadcast_and_a_publication_reach_all_of_them() {
+    let (handler, _events) = recorder();
+    let handler = handler
+        .on_open(|conn| {
+            conn.subscribe("all").unwrap();
+        })
+        .on_message(|conn, message| conn.publish_all("all", message));
+    let server = start(builder().workers(4).route("/", handler));
+    let mut clients: Vec<Client> = (0..16).map(|_| server.open("/")).collect();
+    clients.iter_mut().for_each(Client::expect_nothing_until_pong);
+    server.handle.broadcast("/", "from outside").unwrap();
+    for client in &mut clients {
+        assert_eq!(client.read_text(), "from outside");
+    }
+    server.handle.publish("all", "to the topic").unwrap();
+    for client in &mut clients {
+        assert_eq!(client.read_text(), "to the topic");
+    }
+    for i in 0..16 {
+        clients[i].text(&format!("from {i}"));
+        for client in &mut clients {
+            assert_eq!(client.read_text(), format!("from {i}"));
+        }
+    }
+    assert_eq!(server.handle.subscribers("all"), Ok(16));
+    assert_eq!(server.handle.connections("/").unwrap().len(), 16);
+}
+
+#[test]
+fn large_messages_are_shared_among_workers_unchanged() {
+    let (handler, _events) = recorder();
+    let handler = handler.on_open(|conn| {
+        conn.subscribe("images").unwrap();
+    });
+    let server = start(builder().workers(3).route("/", handler));
+    let mut clients: Vec<Client> = (0..6).map(|_| server.open("/")).collect();
+    clients.iter_mut().for_each(Client::expect_nothing_until_pong);
+    let image: Vec<u8> = (0..500_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for n in 0..4 {
+        server.handle.publish("images", &image[n..]).unwrap();
+        server.handle.publish("images", "caption").unwrap();
+    }
+    for client in &mut clients {
+        for n in 0..4 {
+            assert!(client.read_binary() == image[n..]);
+            assert_eq!(client.read_text(), "caption");
+        }
+    }
+}
+
+#[test]
+fn pinned_workers_serve_like_others() {
+    let server = start(builder().workers(2).pin_workers(true).route("/", echo()));
+    for _ in 0..4 {
+        let mut client = server.open("/");
+        client.text("pinned");
+        assert_eq!(client.read_text(), "pinned");
+    }
+}
+
+#[test]
+fn a_late_decision_and_an_adopted_socket_find_their_worker() {
+    let (handler, events) = recorder();
+    let handler = handler
+        .on_upgrade(|_| {
+            Ok(campanile::Accept::later(support::DEADLINE, |pending| {
+                std::thread::spawn(move || {
+                    let id = pending.id().to_string();
+                    pending.accept(campanile::Accept::new(id));
+                });
+            }))
+        })
+        .on_open(|conn| assert_eq!(*conn.state(), conn.id().to_string()));
+    let server = start(builder().workers(3).route("/", handler));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut clients = Vec::new();
+    for i in 0..12 {
+        let mut client = if i % 2 == 0 {
+            server.dial()
+        } else {
+            let client = Client::dial(listener.local_addr().unwrap());
+            server.handle.adopt(listener.accept().unwrap().0, Vec::new()).unwrap();
+            client
+        };
+        client.upgrade("/");
+        clients.push(client);
+    }
+    let spread = spread((0..12).map(|_| events.opened()));
+    assert!(spread.values().all(|n| *n == 4), "{spread:?}");
+    assert_eq!(server.handle.stats().panics, 0);
+}
