@@ -402,6 +402,7 @@ mod tests {
     use super::*;
     use crate::protocol::handshake::accept_key;
     use crate::protocol::{ProtocolError, header};
+    use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -618,8 +619,7 @@ mod tests {
         rig.write();
         assert_eq!(rig.expire(), Expired::Failed(Error::CloseTimeout { limit: 5 * SECOND }));
 
-        let mut limits = Limits::default();
-        limits.handshake_timeout = Duration::MAX;
+        let limits = Limits { handshake_timeout: Duration::MAX, ..Limits::default() };
         assert_eq!(Rig::opening(limits).machine.deadline(), None, "for ever, and no overflow");
     }
 
@@ -636,6 +636,20 @@ mod tests {
         rig.write();
         assert_eq!(rig.seen, ["opened", "Text(\"hello\")"]);
         assert_eq!(rig.sent, [('m', b"kept".to_vec())]);
+    }
+
+    proptest! {
+        /// Whatever a server sends, in whatever pieces: it is taken or refused, and every wait still has its end.
+        #[test]
+        fn any_bytes_are_taken_or_refused(bytes: Vec<u8>, step in 1usize..9, opened: bool) {
+            let mut rig = if opened { Rig::open() } else { Rig::opening(Limits::default()) };
+            rig.write();
+            if !bytes.is_empty() && rig.receive(&bytes, step).is_err() {
+                let _ = rig.receive(b"after the end", 99);
+            }
+            rig.write();
+            prop_assert!(rig.machine.deadline().is_some());
+        }
     }
 
     #[test]

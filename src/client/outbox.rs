@@ -15,6 +15,9 @@ use std::io::IoSlice;
 /// Memory that an empty outbox keeps.
 const KEPT: usize = 64 << 10;
 
+/// From so many control frames on, one takes the place of the last of its kind.
+const MAX_CONTROL: usize = 32;
+
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     len: usize,
@@ -29,7 +32,7 @@ pub(super) struct Outbox {
     frames: VecDeque<Frame>,
     /// Bytes of the first frame that are written.
     begun: usize,
-    /// At most one of each opcode, the one being written aside.
+    /// At most [`MAX_CONTROL`], and one more of each kind.
     control: VecDeque<Vec<u8>>,
     /// Bytes of the first control frame that are written; then no data frame has begun.
     control_begun: usize,
@@ -99,9 +102,10 @@ impl Outbox {
         let mut frame = Vec::new();
         encode(&mut frame, opcode, payload, key);
         // RFC 6455 section 5.5.3: of several pings only the latest need be answered, so a flood of them from a server
-        // that does not read leaves one pong waiting.
+        // that does not read leaves few pongs waiting.
         let begun = usize::from(self.control_begun > 0);
-        match self.control.iter_mut().skip(begun).find(|f| f[0] == frame[0]) {
+        let replaces = self.control.len() >= MAX_CONTROL;
+        match self.control.iter_mut().skip(begun).rfind(|f| replaces && f[0] == frame[0]) {
             Some(same) => *same = frame,
             None => self.control.push_back(frame),
         }
@@ -240,13 +244,25 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_pass_what_has_not_begun_and_the_latest_pong_stays() {
+    fn of_a_flood_of_pings_the_latest_is_answered() {
+        let mut o = Outbox::default();
+        for i in 0..1000u16 {
+            o.push_control(Opcode::Pong, &i.to_be_bytes(), [3; 4]);
+        }
+        o.push_control(Opcode::Close, b"", [3; 4]);
+        let sent = decode(contents(&o));
+        assert_eq!(sent.len(), MAX_CONTROL + 1);
+        assert_eq!(sent[MAX_CONTROL - 1].1, 999u16.to_be_bytes());
+        assert_eq!(sent[MAX_CONTROL].0, 'c');
+    }
+
+    #[test]
+    fn control_frames_pass_what_has_not_begun() {
         let mut o = Outbox::default();
         o.push(Opcode::Binary, b"one", [1; 4]);
         o.push(Opcode::Binary, b"two", [2; 4]);
         let mut sent = contents(&o)[..4].to_vec();
         o.advance(4);
-        o.push_control(Opcode::Pong, b"old", [3; 4]);
         o.push_control(Opcode::Pong, b"new", [3; 4]);
         assert_eq!(o.payload(), 6);
         sent.extend(contents(&o));

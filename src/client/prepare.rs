@@ -42,12 +42,14 @@ pub(super) struct Target {
     pub(super) addrs: Vec<SocketAddr>,
 }
 
+pub(super) type Done = Box<dyn FnOnce(Result<Target, Error>, Option<Hook>) + Send>;
+
 pub(super) struct Job {
     pub(super) hook: Option<(Hook, Attempt)>,
     pub(super) url: Url,
     pub(super) extras: Extras,
     /// Called with the result, and the hook to use again.
-    pub(super) done: Box<dyn FnOnce(Result<Target, Error>, Option<Hook>) + Send>,
+    pub(super) done: Done,
 }
 
 pub(super) struct Preparers {

@@ -12,7 +12,7 @@ use std::io::{ErrorKind, IoSlice};
 /// Reads of one client in one turn, so that a fast server does not starve the others.
 const READS: u32 = 16;
 
-/// Slices in one write; an outbox has at most five.
+/// Slices in one write; an outbox without a heap of pongs has at most five.
 const SLICES: usize = 8;
 
 /// What became of one read.

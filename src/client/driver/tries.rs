@@ -10,7 +10,9 @@ use crate::client::reconnect::{End, Reconnect};
 use crate::client::{Error, Url};
 use crate::conn::ReadyState;
 use crate::net::Stream;
+use crate::protocol::CloseCode;
 use mio::Token;
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -90,7 +92,7 @@ impl Driver {
             return self.over(key, Some(error));
         }
         self.slots[key].link.lock().url = url.clone();
-        let mut rest = std::collections::VecDeque::from(addrs);
+        let mut rest = VecDeque::from(addrs);
         let Some(addr) = rest.pop_front() else { return };
         let connecting = Connecting { url, extras, addr, rest, until: deadline, deadline };
         self.slots[key].stage = Stage::Connecting(Box::new(connecting));
@@ -193,7 +195,7 @@ impl Driver {
         let had_opened = machine.as_ref().is_some_and(Machine::has_opened);
         let lasted = machine.as_ref().map_or(Duration::ZERO, |m| m.opened_for(*now));
         let (code, reason, was_clean) =
-            machine.as_ref().map_or((crate::protocol::CloseCode::ABNORMAL, "", false), Machine::ending);
+            machine.as_ref().map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
         let (code, reason) = (code, reason.to_owned());
         if let Some(mut machine) = machine {
             machine.clear(pool);
