@@ -108,22 +108,21 @@ pub struct Agreed {
 }
 
 /// An answer other than 101.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
     /// Its status, such as 403.
     pub status: u16,
-    /// Its headers.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// Its headers; what is not UTF-8 in them is replaced.
+    pub headers: Vec<(String, String)>,
     /// What of its body came together with its head: often all, never more than 16 KiB.
     pub body: Vec<u8>,
 }
 
 impl Refusal {
-    /// The first value of a header, if it is text.
+    /// The first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-        core::str::from_utf8(value).ok()
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
     /// Where a redirect leads (RFC 9110 section 15.4), if this is one.
@@ -134,6 +133,16 @@ impl Refusal {
     /// The seconds of a `Retry-After` (RFC 9110 section 10.2.3); a date is not read.
     pub fn retry_after(&self) -> Option<core::time::Duration> {
         self.header("retry-after")?.trim().parse().ok().map(core::time::Duration::from_secs)
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .field("body", &String::from_utf8_lossy(&self.body))
+            .finish()
     }
 }
 
@@ -242,7 +251,8 @@ impl Opening {
         // 1: anything but 101 is to be dealt with as HTTP has it.
         let status = response.code.unwrap_or(0);
         if status != 101 {
-            let headers = response.headers.iter().map(|h| (h.name.to_owned(), h.value.to_vec())).collect();
+            let text = |value| String::from_utf8_lossy(value).into_owned();
+            let headers = response.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect();
             let body = after[..after.len().min(MAX_HEAD)].to_vec();
             return Err(HandshakeError::Refused(Box::new(Refusal { status, headers, body })));
         }
