@@ -1,8 +1,8 @@
 # The whole vocabulary of this repository; `make` alone lists it.
 #
-#   ARGS    flags for `run`, `bench` and `loadtest`    make run ARGS='--listen 0.0.0.0:8080'
-#   SUITES  the suites `test` runs, default all        make test SUITES='js browser'
-#   PYTHON  the Python to use                          make test PYTHON=python3.12
+#   ARGS    flags for `run`, the benches and `loadtest`    make run ARGS='--listen 0.0.0.0:8080'
+#   SUITES  the suites `test` runs, default all            make test SUITES='js browser'
+#   PYTHON  the Python to use                              make test PYTHON=python3.12
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -11,11 +11,11 @@ SUITES ?=
 export CARGO PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench loadtest lint
+.PHONY: help run test bench bench-peers loadtest lint
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r target text; do printf '%-17s%s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r target text; do printf '%-20s%s\n' "$$target" "$$text"; done
 
 run: ## Start the server on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile --bin campanile -- $(ARGS)
@@ -25,7 +25,10 @@ test: ## Install what the tests need, once, and run all of them
 	@$(PYTHON) tests/run $(SUITES)
 
 bench: ## Run the criterion benches
-	$(CARGO) bench --workspace --benches -- $(ARGS)
+	$(CARGO) bench --bench mask --bench machine --bench instructions -- $(ARGS)
+
+bench-peers: ## Compare the server's CPU time with the kernel's and other servers'
+	@$(PYTHON) benches/peers/run $(ARGS)
 
 loadtest: ## Load a running server; without ARGS, echo on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile-loadtest -- $(or $(ARGS),echo ws://127.0.0.1:9001/echo)

@@ -281,6 +281,30 @@ fn until_buffered(server: &TestServer) {
 }
 
 #[test]
+fn what_leaves_with_its_turn_is_counted_until_then_and_no_backlog() {
+    let (handler, events) = recorder();
+    let handler = handler
+        .on_open(|conn| {
+            assert_eq!(conn.buffered_amount(), 0, "the 101 is no message");
+            conn.pause();
+            conn.resume();
+        })
+        .on_message(|conn, message| {
+            assert_eq!(conn.send(message), Ok(Sent::Sent));
+            assert_eq!(conn.buffered_amount(), message.len() + 2);
+        });
+    let server = serve(handler);
+    let mut client = server.open("/");
+    for _ in 0..3 {
+        client.text("little");
+        assert_eq!(client.read_text(), "little");
+    }
+    server.settle();
+    assert_eq!(server.handle.stats().panics, 0);
+    assert!(!events.so_far().iter().any(|e| matches!(e, Event::Drain(_))), "nothing has waited");
+}
+
+#[test]
 fn control_frames_pass_the_backlog() {
     let (handler, events) = recorder();
     let server = serve(Route::new(handler).limits(limits(|l| l.max_backlog = 64 << 20)));

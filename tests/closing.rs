@@ -345,3 +345,22 @@ fn what_could_not_be_sent_is_counted() {
         assert_eq!((end.unsent, end.was_clean, end.cause), (10, false, cause), "{end:?}");
     }
 }
+
+#[test]
+fn what_the_kernel_has_taken_is_not_counted_as_unsent() {
+    let (handler, events) = recorder();
+    let handler = handler.on_message(|conn, _| {
+        for _ in 0..9 {
+            conn.send("taken at once").unwrap();
+        }
+        conn.send(&vec![0; 16 << 20]).unwrap(); // begun and not finished
+        conn.send("waiting").unwrap();
+    });
+    let server = serve(Route::new(handler).limits(limits(|l| l.max_backlog = 32 << 20)));
+    let mut client = server.open_slow("/");
+    client.text("go");
+    let id = events.opened();
+    assert_eq!(client.read_text(), "taken at once");
+    server.handle.terminate(id).unwrap();
+    assert_eq!(events.closed().unsent, 2);
+}

@@ -229,6 +229,34 @@ fn a_client_that_has_said_all_still_gets_its_answers() {
     assert_eq!(client.answer().body.len(), 20 << 20);
 }
 
+#[test]
+fn a_server_that_shuts_down_finishes_the_answers_that_it_has_begun() {
+    const LEN: usize = 20 << 20;
+    let memory = |_: &Request<'_>| Response::new(200).body(vec![b'x'; LEN]);
+    let reader = |_: &Request<'_>| {
+        Response::new(200).body(Body::Reader { reader: Box::new(std::io::repeat(b'x')), len: LEN as u64 })
+    };
+    let mut server = start(builder().get("/memory", memory).get("/reader", reader));
+    let mut clients: Vec<Client> = ["/memory", "/reader"]
+        .map(|path| {
+            let mut client = Client::dial_with(server.addr, Some(4096));
+            client.send(get(path));
+            client
+        })
+        .into();
+    server.until("both are being answered", |s| s.requests == 2);
+    let mut idle = server.dial();
+    server.until("the third is there", |s| s.accepted == 3);
+    server.handle.shutdown(support::DEADLINE);
+    idle.expect_gone();
+    for client in &mut clients {
+        assert_eq!(client.answer().body.len(), LEN);
+        client.expect_eof();
+    }
+    drop(clients);
+    server.shutdown(support::DEADLINE);
+}
+
 // ---- what a client does not read ----
 
 #[test]

@@ -28,6 +28,9 @@ Examples:
   # how long does it take at 50,000 messages per second? counted from when each was due
   campanile-loadtest echo ws://127.0.0.1:9001/echo --conns 200 --size 50..500 --text --rate 50000
 
+  # the same against a server that sends back plain bytes: what the kernel and this client alone take
+  campanile-loadtest echo tcp://127.0.0.1:9002 --conns 200 --size 20 --rate 50000
+
   # one publishes, a thousand receive, 16 messages in flight
   campanile-loadtest broadcast ws://127.0.0.1:9001/broadcast --conns 1000 --size 100 --depth 16
 
@@ -60,7 +63,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Where: ws://HOST[:PORT][/PATH]
+    // Not a doc comment: rustdoc would take the brackets for links.
+    #[arg(help = "Where: ws://HOST[:PORT][/PATH]; echo also tcp://HOST:PORT, plain bytes without WebSocket")]
     url: String,
 
     /// Connections (connect: in flight at a time)
@@ -195,7 +199,12 @@ fn traffic(mode: Mode, t: Traffic) -> Result<Plan, String> {
     if mode == Mode::Chat && min_size < STAMP {
         return Err(format!("--size {min_size}: chat needs {STAMP} bytes, to know whose message it is"));
     }
-    Ok(Plan { load, kind, min_size, max_size, warmup: t.warmup, ..common(mode, t.common)? })
+    let plan = Plan { load, kind, min_size, max_size, warmup: t.warmup, ..common(mode, t.common)? };
+    // Where one message ends and the next begins, only their size can say.
+    if plan.target.bare && (kind == Kind::Text || min_size == 0 || min_size != max_size) {
+        return Err("tcp:// takes binary messages of one size, at least 1 byte".into());
+    }
+    Ok(plan)
 }
 
 fn common(mode: Mode, c: Common) -> Result<Plan, String> {
@@ -212,9 +221,13 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
     if let Some(pid) = c.pid.iter().find(|&&pid| !proc::exists(pid)) {
         return Err(format!("--pid {pid}: there is no such process on this machine"));
     }
+    let target = Target::parse(&c.url)?;
+    if target.bare && mode != Mode::Echo {
+        return Err(format!("{} needs a ws:// URL; tcp:// is for echo", mode.name()));
+    }
     Ok(Plan {
         mode,
-        target: Target::parse(&c.url)?,
+        target,
         extras: Extras { subprotocols: c.subprotocol, headers: c.header, origin: c.origin },
         conns: c.conns,
         kind: Kind::Binary,
@@ -336,6 +349,10 @@ mod tests {
             "echo ws://h --ramp -1",
             "echo ws://h --header nonsense",
             "chat ws://h --size 4",
+            "chat tcp://h",
+            "echo tcp://h --text",
+            "echo tcp://h --size 0",
+            "echo tcp://h --size 5..6",
             "idle ws://h --size 4",
             "sing ws://h",
         ] {

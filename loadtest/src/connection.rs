@@ -6,10 +6,12 @@
 //! ```
 //!
 //! Pings and close frames are answered here; the answers, as everything to be sent, go to [`Wire::out`].
+//!
+//! Without WebSocket there is one stage, `Bare`: the bytes that come are cut into messages of the size that was sent.
 
 use crate::opening::{HandshakeError, Opening, Request};
 use crate::outbox::Outbox;
-use campanile::protocol::buffer::BufferPool;
+use campanile::protocol::buffer::{BufferPool, MessageBuf};
 use campanile::protocol::header::{self, Parsed};
 use campanile::protocol::{
     CloseCode, Decoder, Item, Kind, Opcode, Payload, ProtocolError, Role, Rules, close, mask,
@@ -27,6 +29,8 @@ pub(crate) struct Wire {
     rules: Rules,
     /// Whether text that came in one piece is validated. Where it is compared with text, that would be done twice.
     validate: bool,
+    /// Without WebSocket: the size of every message.
+    bare: Option<usize>,
 }
 
 /// Memory that a thread keeps for large messages.
@@ -45,7 +49,18 @@ impl Wire {
             pool: BufferPool::new(POOL_BYTES),
             rules,
             validate,
+            bare: None,
         }
+    }
+
+    /// For connections without WebSocket, which send and receive messages of `size` bytes.
+    pub(crate) fn bare(size: usize) -> Self {
+        Self { bare: Some(size), ..Self::new(size, 1, false) }
+    }
+
+    /// Whether there is no WebSocket.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare.is_some()
     }
 
     /// Takes back the buffer of a message that came in pieces.
@@ -56,8 +71,12 @@ impl Wire {
     }
 
     /// Appends a frame with `len` bytes of payload, which the caller writes, masked with the key that it is given.
+    /// Without WebSocket there is no head, and a key that changes nothing.
     #[inline]
     pub(crate) fn frame(&mut self, opcode: Opcode, len: usize) -> ([u8; 4], &mut [u8]) {
+        if self.bare.is_some() {
+            return ([0; 4], self.out.space(len));
+        }
         // Section 5.3: a fresh key for each frame. It need not be hard to guess here: no script runs in this client.
         let key = self.rng.u32(..).to_ne_bytes();
         if len < 126
@@ -90,6 +109,8 @@ pub(crate) struct Connection {
 enum Stage {
     Opening(Box<Opening>),
     Open,
+    /// No WebSocket; what has come of the next message.
+    Bare(MessageBuf),
     Closing,
     #[default]
     Over,
@@ -130,6 +151,11 @@ impl Connection {
         let nonce = wire.rng.u128(..).to_ne_bytes();
         let opening = Box::new(request.write(nonce, &mut wire.out));
         Self { stage: Stage::Opening(opening), decoder: Decoder::default() }
+    }
+
+    /// A new connection without WebSocket, which is open from the beginning.
+    pub(crate) fn bare() -> Self {
+        Self { stage: Stage::Bare(MessageBuf::default()), decoder: Decoder::default() }
     }
 
     /// Whether messages may be sent.
@@ -203,6 +229,10 @@ impl Connection {
                 Event::Opened
             }));
         }
+        if let Stage::Bare(begun) = &mut self.stage {
+            let payload = bare_message(begun, input, wire.bare.unwrap_or(1));
+            return Ok(payload.map(|p| Event::Message(Kind::Binary, p)));
+        }
         loop {
             if self.is_over() {
                 *input = &mut [];
@@ -253,6 +283,18 @@ impl Connection {
         self.stage = Stage::Over;
         Failure::Protocol(error)
     }
+}
+
+/// The next `size` bytes, if all have come; `begun` keeps those of the next message that have.
+fn bare_message<'b>(begun: &mut MessageBuf, input: &mut &'b mut [u8], size: usize) -> Option<Payload<'b>> {
+    let n = input.len().min(size - begun.len());
+    let (piece, rest) = std::mem::take(input).split_at_mut(n);
+    *input = rest;
+    if n == size {
+        return Some(Payload::Lent(piece));
+    }
+    begun.extend(piece);
+    (begun.len() == size).then(|| Payload::Own(std::mem::take(begun)))
 }
 
 fn write_close(code: CloseCode, wire: &mut Wire) {
@@ -400,6 +442,28 @@ mod tests {
         assert!(matches!(event, Some(Event::Closed(Some(CloseCode::NORMAL)))));
         assert!(connection.is_over());
         assert_eq!(sent(&wire.out), [("close".into(), vec![3, 232])]);
+    }
+
+    #[test]
+    fn without_websocket_bytes_go_as_they_are_and_are_cut_by_size_however_they_come() {
+        let stream: Vec<u8> = (0..12).collect();
+        for step in 1..=stream.len() {
+            let (mut connection, mut wire) = (Connection::bare(), Wire::bare(4));
+            wire.frame(Opcode::Binary, 4).1.copy_from_slice(&stream[..4]);
+            assert_eq!(wire.out[..], stream[..4]);
+            let (request, mut seen) = (request(), Vec::new());
+            for piece in stream.chunks(step) {
+                let mut piece = piece.to_vec();
+                let mut input = &mut piece[..];
+                while let Ok(Some(Event::Message(Kind::Binary, payload))) =
+                    connection.next(&mut input, &request, &mut wire)
+                {
+                    seen.push(payload.to_vec());
+                }
+                assert!(input.is_empty());
+            }
+            assert_eq!(seen, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], "{step}");
+        }
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         rate: rate.filter(|_| plan.mode.has_traffic()),
         // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
         max_message_size: plan.max_size.max(1 << 20) * 2,
+        bare: plan.target.bare.then_some(plan.max_size),
         reopens: matches!(plan.mode, Mode::Connect { .. }),
     };
     let control = Arc::clone(&common.control);

@@ -1,9 +1,9 @@
-//! Where the load goes: a `ws://` URL and the addresses behind it.
+//! Where the load goes: a `ws://` URL, or `tcp://` for plain bytes, and the addresses behind it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-/// A parsed `ws://HOST[:PORT][/PATH][?QUERY]`.
+/// A parsed `ws://HOST[:PORT][/PATH][?QUERY]` or `tcp://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Host and port as the `Host` header has them.
@@ -13,6 +13,8 @@ pub(crate) struct Target {
     port: u16,
     /// Path and query.
     pub(crate) path: String,
+    /// Payloads are sent as they are: no handshake, no frames. What the same load costs without WebSocket.
+    pub(crate) bare: bool,
 }
 
 impl Target {
@@ -21,15 +23,19 @@ impl Target {
         let (scheme, rest) = url
             .split_once("://")
             .ok_or_else(|| format!("{url:?} is no URL; expected ws://HOST:PORT/PATH"))?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" => {}
+        let bare = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => false,
+            "tcp" => true,
             "wss" => return Err("TLS is not supported: only ws:// URLs can be loaded".into()),
             other => return Err(format!("scheme {other:?} is not ws://")),
-        }
+        };
         let rest = rest.split('#').next().unwrap_or_default();
         let cut = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(cut);
         let (host, port) = split_authority(authority)?;
+        if bare && !path.is_empty() {
+            return Err(format!("{url:?}: tcp:// has no path"));
+        }
         if host.is_empty() {
             return Err(format!("{url:?} has no host"));
         }
@@ -37,7 +43,7 @@ impl Target {
             return Err("the path has spaces or control characters; write them as %20 and so on".into());
         }
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { authority: authority.to_owned(), host: host.to_owned(), port, path })
+        Ok(Self { authority: authority.to_owned(), host: host.to_owned(), port, path, bare })
     }
 
     /// The same server with another path.
@@ -61,6 +67,9 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.bare {
+            return write!(f, "tcp://{}", self.authority);
+        }
         write!(f, "ws://{}{}", self.authority, self.path)
     }
 }
@@ -103,6 +112,8 @@ mod tests {
         assert_eq!(t.resolve().unwrap(), "[::1]:81".parse().unwrap());
         let t = Target::parse("ws://example.org?q#part").unwrap();
         assert_eq!((t.host.as_str(), t.port, t.path.as_str()), ("example.org", 80, "/?q"));
+        let t = Target::parse("tcp://127.0.0.1:9001").unwrap();
+        assert_eq!((t.bare, t.to_string().as_str()), (true, "tcp://127.0.0.1:9001"));
     }
 
     #[test]
@@ -118,6 +129,7 @@ mod tests {
             "ws://[::1",
             "ws://u@h/",
             "ws://h/a b",
+            "tcp://h:1/path",
         ] {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }

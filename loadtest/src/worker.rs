@@ -59,6 +59,8 @@ pub(crate) struct Job {
     pub(crate) rate: Option<f64>,
     /// The largest message that may come.
     pub(crate) max_message_size: usize,
+    /// No WebSocket: the size of every message.
+    pub(crate) bare: Option<usize>,
     /// Connections that have ended are opened again.
     pub(crate) reopens: bool,
 }
@@ -129,7 +131,7 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
     }
     let slots = std::iter::repeat_with(Slot::default).take(job.connections).collect();
     let now = control.now();
-    let wire = Wire::new(job.max_message_size, u32::MAX, false);
+    let wire = job.bare.map_or_else(|| Wire::new(job.max_message_size, u32::MAX, false), Wire::bare);
     let worker = Worker {
         desk: Desk { wire, stats: Stats::default(), now, ending: false },
         poll,
@@ -154,6 +156,14 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
         scenario,
     };
     worker.run()
+}
+
+/// Messages may be sent from now on; gives what the scenario wants with the connection.
+fn open(at: usize, slot: &mut Slot, scenario: &mut impl Scenario, desk: &mut Desk, now: u64) -> Next {
+    slot.state = State::Open;
+    desk.stats.opened += 1;
+    desk.stats.connect.saturating_record(now - slot.since);
+    scenario.opened(at, desk)
 }
 
 impl<S: Scenario> Worker<S> {
@@ -289,6 +299,12 @@ impl<S: Scenario> Worker<S> {
             return;
         }
         let slot = &mut self.slots[at];
+        if self.desk.wire.is_bare() {
+            slot.connection = Connection::bare();
+            let next = open(at, slot, &mut self.scenario, &mut self.desk, self.control.now());
+            self.opened(at, next);
+            return;
+        }
         slot.state = State::Handshaking;
         slot.connection = Connection::open(&self.job.request, &mut self.desk.wire);
         self.flush(at);
@@ -382,10 +398,8 @@ impl<S: Scenario> Worker<S> {
                     self.desk.wire.recycle(payload);
                 }
                 Ok(Some(Event::Opened)) => {
-                    slot.state = State::Open;
-                    self.desk.stats.opened += 1;
-                    self.desk.stats.connect.saturating_record(self.control.now() - slot.since);
-                    next = Some(self.scenario.opened(at, &mut self.desk));
+                    let now = self.control.now();
+                    next = Some(open(at, slot, &mut self.scenario, &mut self.desk, now));
                 }
                 Ok(Some(Event::Closed(code))) => closed = Some(code),
                 Ok(None) => {}

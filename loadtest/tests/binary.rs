@@ -2,7 +2,7 @@
 
 use campanile::protocol::{Opcode, header};
 use serde_json::Value;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -91,6 +91,29 @@ fn an_echo_server_is_measured_without_errors() {
         assert_eq!(r["latency_ns"]["count"], r["messages"]);
         assert_eq!(r["connect_ns"]["count"], 5);
     }
+}
+
+#[test]
+fn plain_bytes_are_echoed_by_whoever_knows_no_websocket() {
+    let address = raw_server(|stream| {
+        let _ = io::copy(&mut &stream, &mut &stream);
+    });
+    for traffic in ["--size 20 --depth 8", "--size 1 --rate 2000", "--size 300k"] {
+        let (status, r) = report(&format!("echo tcp://{address} -c 3 --threads 2 {traffic} {SHORT}"));
+        assert_eq!((status, errors(&r)), (0, vec![]), "{traffic}");
+        assert!(r["messages"].as_u64().unwrap() > 0, "{traffic}");
+        assert_eq!((&r["connections"]["alive_at_end"], &r["connect_ns"]["count"]), (&3.into(), &3.into()));
+    }
+}
+
+#[test]
+fn plain_bytes_that_differ_are_a_mismatch() {
+    let address = raw_server(|mut stream| {
+        let mut bytes = [0; 20];
+        while stream.read_exact(&mut bytes).is_ok() && stream.write_all(&[b'?'; 20]).is_ok() {}
+    });
+    let (status, r) = report(&format!("echo tcp://{address} -c 1 --size 20 {SHORT}"));
+    assert_eq!((status, errors(&r)), (1, vec!["mismatch"]));
 }
 
 #[test]

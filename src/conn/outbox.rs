@@ -247,7 +247,19 @@ impl Outbox {
 
     /// How many messages wait, one that has begun to be written included.
     pub(crate) fn messages(&self) -> u32 {
-        self.queue.iter().filter(|e| !e.control).map(|e| frames_in(&e.frames[e.start..e.end])).sum()
+        let Some(first) = self.queue.front() else { return 0 };
+        // Of the first entry, frames may have gone already.
+        let mut begun = first.start;
+        loop {
+            let next = begun + header::own_frame_len(&first.frames[begun..first.end]);
+            if next > first.start + self.written || next >= first.end {
+                break;
+            }
+            begun = next;
+        }
+        let from = |i: usize, e: &Entry| if i == 0 { begun } else { e.start };
+        let messages = self.queue.iter().enumerate().filter(|(_, e)| !e.control);
+        messages.map(|(i, e)| frames_in(&e.frames[from(i, e)..e.end])).sum()
     }
 
     /// The next bytes to write, in order.

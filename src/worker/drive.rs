@@ -1,6 +1,7 @@
 //! From a readable socket to the handlers, and from the handlers to the socket.
 
 use super::Worker;
+use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
 use crate::conn::{Cause, Phase, Sink};
@@ -109,6 +110,10 @@ impl Worker {
     pub(super) fn write_on(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
         slot.conn.blocked = false;
+        if slot.conn.phase == Phase::Http {
+            // A slow download is not a late request.
+            slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
+        }
         slot.conn.flush(&mut self.turn.writer, &slot.stream);
         self.after(at);
     }

@@ -68,6 +68,10 @@ impl Worker {
             slot.conn.fail(writer, &slot.stream, code, "the server is out of memory", Cause::OverBudget);
             slot.conn.decoder.clear(&mut writer.pool);
             slot.conn.flush(writer, &slot.stream);
+            // What it gave back is free for others at once, not when its peer has gone.
+            let left = slot.conn.held().min(u32::MAX as usize) as u32;
+            let held = core::mem::replace(&mut slot.charged, left);
+            count.held_bytes.shift(u64::from(held), u64::from(left));
         }
     }
 

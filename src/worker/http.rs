@@ -340,9 +340,9 @@ impl Worker {
     /// The server shuts down: what is being answered is finished, everything else ends.
     pub(super) fn http_shutdown(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        match &mut slot.exchange {
-            Some(exchange) if exchange.body.is_some() || !slot.conn.is_written_out() => exchange.last = true,
-            _ if slot.conn.phase == Phase::Deciding => self.undecided(at),
+        match slot.conn.phase {
+            Phase::Deciding => self.undecided(at),
+            _ if is_answering(slot) => slot.exchange.get_or_insert_default().last = true,
             _ => self.terminate(at),
         }
     }
