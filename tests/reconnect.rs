@@ -5,11 +5,12 @@
 mod clients;
 mod support;
 
-use campanile::client::{Client, Error, Event, HandshakeError, Offline};
+use campanile::client::{Client, Error, Event, HandshakeError, Limits, Offline, Pool, Reconnect};
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;
 use std::net::SocketAddr;
-use support::{DEADLINE, TestServer, builder, echo, recorder, serve, start_at};
+use std::sync::mpsc;
+use support::{DEADLINE, TestServer, builder, echo, millis, recorder, serve, start_at};
 
 /// A server at an address that was used before.
 fn restart(addr: SocketAddr, route: impl Into<Route>) -> TestServer {
@@ -120,4 +121,50 @@ fn a_hook_brings_another_url_and_a_fresh_token_before_each_try() {
     assert!(matches!(next(&client), Event::Reconnecting { attempt: 2, .. }));
     expect_open(&client);
     assert_eq!(client.url().to_string(), url(&server));
+}
+
+#[test]
+fn a_hook_that_hangs_costs_its_tries_and_holds_up_nobody_else() {
+    let server = serve(echo());
+    let pool = Pool::new(1).unwrap();
+    let (release, held) = mpsc::channel::<()>();
+    let mut limits = Limits::default();
+    limits.connect_timeout = millis(30);
+    let client = Client::builder(&url(&server))
+        .pool(&pool)
+        .limits(limits)
+        .reconnect(soon())
+        .before_try(move |_| Ok(held.recv()?))
+        .connect()
+        .unwrap();
+    assert_eq!(expect_error(&client), Error::ConnectTimeout { limit: millis(30) });
+    assert!(matches!(next(&client), Event::Reconnecting { attempt: 1, .. }));
+    assert!(matches!(expect_error(&client), Error::Hook(why) if why.contains("busy")));
+    let other = Client::builder(&url(&server)).pool(&pool).connect().unwrap();
+    expect_open(&other);
+    // Once for the try that was given up, and again for the one that counts.
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    while !matches!(next(&client), Event::Open) {}
+}
+
+#[test]
+fn a_crowd_that_is_dropped_comes_back_whole() {
+    const CROWD: usize = 300;
+    let mut server = serve(echo());
+    let addr = server.addr;
+    let pool = Pool::new(1).unwrap();
+    let reconnect = || Reconnect::default().first(millis(50)).cap(millis(100)).offline(Offline::Keep);
+    let connect = |_| Client::builder(&url(&server)).pool(&pool).reconnect(reconnect()).connect().unwrap();
+    let clients: Vec<Client> = (0..CROWD).map(connect).collect();
+    clients.iter().for_each(expect_open);
+    server.shutdown(DEADLINE);
+    clients.iter().for_each(|client| assert!(expect_close(client).will_reconnect));
+    clients.iter().enumerate().for_each(|(i, client)| client.send(&i.to_string()).unwrap());
+    let server = restart(addr, echo());
+    for (i, client) in clients.iter().enumerate() {
+        while !matches!(next(client), Event::Open) {}
+        expect_text(client, &i.to_string());
+    }
+    assert_eq!(server.handle.open_connections(), CROWD);
 }
