@@ -100,10 +100,14 @@
 //!
 //! # Features
 //!
-//! `cli`, on by default, is what only the `campanile` binary needs: libraries say `default-features = false`.
+//! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
+//! * `cli`, on by default: what only the `campanile` binary needs. Libraries say `default-features = false`, and
+//!   `features = ["client"]` where they want that.
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "client")]
+pub mod client;
 mod conn;
 pub mod endpoint;
 mod handler;

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("handler", &["conn", "http", "hub", "metrics", "net", "protocol"]),
     ("endpoint", &["http"]),
     ("worker", &["conn", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol"]),
+    ("client", &["conn", "hub", "net", "protocol"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "worker"]),
 ];
 

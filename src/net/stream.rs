@@ -9,9 +9,13 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+#[cfg(feature = "client")]
+use socket2::{Domain, Protocol, Type};
 use socket2::{SockRef, Socket};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
+#[cfg(feature = "client")]
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A descriptor and nothing else: 4 bytes.
@@ -51,6 +55,23 @@ impl Stream {
             socket.set_tcp_nodelay(true)?;
         }
         Ok(Self(socket.into()))
+    }
+
+    /// Begins to connect and does not wait for it: the socket is writable when it is connected or has failed.
+    #[cfg(feature = "client")]
+    pub(crate) fn connect(addr: SocketAddr, no_delay: bool) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(no_delay)?;
+        match socket.connect(&addr.into()) {
+            Err(e) if e.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(e),
+            _ => Ok(Self(socket.into())),
+        }
+    }
+
+    /// Whether a socket that was connecting has arrived.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_connected(&self) -> bool {
+        SockRef::from(&self.0).peer_addr().is_ok()
     }
 
     /// A socket that is non-blocking already.

@@ -33,7 +33,12 @@ pub(crate) fn builder() -> Builder {
 }
 
 pub(crate) fn start(builder: Builder) -> TestServer {
-    let server = builder.listen("127.0.0.1:0").build().expect("the server is built");
+    start_at(builder, "127.0.0.1:0")
+}
+
+/// The same at an address that was used before.
+pub(crate) fn start_at(builder: Builder, addr: &str) -> TestServer {
+    let server = builder.listen(addr).build().expect("the server is built");
     let addr = server.local_addr().expect("it listens on TCP");
     let handle = server.handle();
     TestServer { addr, handle, running: Some(server.spawn().expect("the server starts")) }

@@ -1,0 +1,223 @@
+//! A client's settings, and its start.
+
+use super::driver::{Command, NewClient};
+use super::limits::Limits;
+use super::opening::Extras;
+use super::prepare::{Attempt, Hook};
+use super::{Client, Error, Event, Link, Pool, Reconnect, Url};
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+/// Puts a client together: where it goes, what it offers, what it may cost, and how it comes back.
+pub struct Builder {
+    url: String,
+    extras: Extras,
+    settings: Settings,
+    hook: Option<Hook>,
+    pool: Option<Pool>,
+}
+
+/// What the thread has to know.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) limits: Limits,
+    pub(super) reconnect: Option<Reconnect>,
+    pub(super) redirects: u32,
+    pub(super) delay: bool,
+}
+
+/// Called with each event.
+pub(super) type Callback = Box<dyn FnMut(&Client, Event) + Send>;
+
+impl Builder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            extras: Extras::default(),
+            settings: Settings::default(),
+            hook: None,
+            pool: None,
+        }
+    }
+
+    /// Offers a subprotocol; several calls offer several, the first one liked best.
+    #[must_use]
+    pub fn subprotocol(mut self, name: &str) -> Self {
+        self.extras.subprotocols.push(name.to_owned());
+        self
+    }
+
+    /// Adds a header to the request, such as `Authorization` or `Cookie`. A `Host` replaces the URL's.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.extras.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Names the page that a browser would have opened the connection from. Default: none.
+    #[must_use]
+    pub fn origin(mut self, origin: &str) -> Self {
+        self.extras.origin = Some(origin.to_owned());
+        self
+    }
+
+    /// Sets all bounds and waits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Sets [`Limits::ping_interval`] and [`Limits::pong_timeout`]. A zero interval turns the heartbeat off.
+    #[must_use]
+    pub fn heartbeat(mut self, ping_interval: Duration, pong_timeout: Duration) -> Self {
+        self.settings.limits.ping_interval = ping_interval;
+        self.settings.limits.pong_timeout = pong_timeout;
+        self
+    }
+
+    /// Sets [`Limits::max_backlog`].
+    #[must_use]
+    pub fn max_backlog(mut self, bytes: usize) -> Self {
+        self.settings.limits.max_backlog = bytes;
+        self
+    }
+
+    /// Sets [`Limits::max_message_size`].
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.settings.limits.max_message_size = bytes;
+        self
+    }
+
+    /// Whether small writes leave at once (`TCP_NODELAY`). Default on; what is sent while the thread is at work is
+    /// joined anyway.
+    #[must_use]
+    pub fn no_delay(mut self, no_delay: bool) -> Self {
+        self.settings.delay = !no_delay;
+        self
+    }
+
+    /// Follows so many redirects of the handshake. Default 0, as browsers do: a redirect is then an
+    /// [`Error::Redirect`] that names where to. Headers that carry rights (`Authorization`, `Cookie`,
+    /// `Proxy-Authorization`) are not shown to another host, and neither is a `Host` that was set by hand.
+    #[must_use]
+    pub fn redirects(mut self, most: u32) -> Self {
+        self.settings.redirects = most;
+        self
+    }
+
+    /// Comes back when the connection has gone or could not be made. Default: it does not.
+    #[must_use]
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.settings.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Calls `hook` before each try, the first one too; it may change the URL, the headers and the subprotocols, for
+    /// instance to bring a fresh token. It runs on a thread where it may block, for as long as
+    /// [`Limits::connect_timeout`] allows; if it fails, so does the try.
+    ///
+    /// ```
+    /// # use campanile::client::{Client, Reconnect};
+    /// # fn fresh_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// let builder = Client::builder("ws://example.com/feed")
+    ///     .reconnect(Reconnect::default().retry_status(401..=401))
+    ///     .before_try(|attempt| {
+    ///         attempt.headers.push(("Authorization".into(), format!("Bearer {}", fresh_token()?)));
+    ///         Ok(())
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn before_try(
+        mut self,
+        hook: impl FnMut(&mut Attempt) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Runs on the threads of this pool.
+    #[must_use]
+    pub fn pool(mut self, pool: &Pool) -> Self {
+        self.pool = Some(pool.clone());
+        self
+    }
+
+    /// Begins to connect and returns at once; what becomes of it, [`Client::next`] says.
+    ///
+    /// # Errors
+    /// The URL or a header can't be, TLS is asked for and not built in, or the system refuses a thread.
+    pub fn connect(self) -> Result<Client, Error> {
+        let pool = match &self.pool {
+            Some(pool) => pool.clone(),
+            None => Pool::shared()?,
+        };
+        self.start(&pool, None)
+    }
+
+    /// Begins to connect, and calls `callback` with each event, on the client's thread: one of its own, unless
+    /// [`Builder::pool`] names others. The callback may call everything of the client; while it runs, the other
+    /// connections of that thread wait. If it panics, the connection is closed with 1011.
+    ///
+    /// The connection lives on until it is closed, whether or not the returned handle is kept.
+    ///
+    /// # Errors
+    /// As [`Builder::connect`].
+    ///
+    /// ```no_run
+    /// use campanile::client::{Client, Event};
+    ///
+    /// Client::builder("ws://127.0.0.1:9001/echo").connect_with(|client, event| match event {
+    ///     Event::Open => drop(client.send("hello")),
+    ///     Event::Message(data) => println!("{data:?}"),
+    ///     _ => {}
+    /// })?;
+    /// # Ok::<(), campanile::client::Error>(())
+    /// ```
+    pub fn connect_with(
+        self,
+        callback: impl FnMut(&Client, Event) + Send + 'static,
+    ) -> Result<Client, Error> {
+        let pool = match &self.pool {
+            Some(pool) => pool.clone(),
+            None => Pool::new(1)?,
+        };
+        self.start(&pool, Some(Box::new(callback)))
+    }
+
+    fn start(self, pool: &Pool, callback: Option<Callback>) -> Result<Client, Error> {
+        let url: Url = self.url.parse()?;
+        self.extras.check()?;
+        check_scheme(&url)?;
+        let keeps = self.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
+        let Limits { max_backlog, max_inbox, .. } = self.settings.limits;
+        let link = Link::new(url.clone(), keeps, max_backlog, max_inbox, callback.is_some());
+        let client = Client::new(Arc::new(link), pool.thread());
+        let new = NewClient {
+            link: client.link().clone(),
+            url,
+            extras: self.extras,
+            settings: self.settings,
+            hook: self.hook,
+            callback: callback.map(|callback| (callback, client.clone())),
+        };
+        client.thread().command(Command::Add(Box::new(new)));
+        Ok(client)
+    }
+}
+
+/// TLS comes below the machine, as a codec of bytes, behind the feature `tls`; this is where it is missed.
+pub(super) fn check_scheme(url: &Url) -> Result<(), Error> {
+    if url.is_secure() { Err(Error::TlsNotBuiltIn { url: url.to_string() }) } else { Ok(()) }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("url", &self.url)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

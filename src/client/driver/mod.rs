@@ -1,0 +1,458 @@
+//! One thread with any number of clients: sockets, timers and commands. It decides nothing of the protocol, which is
+//! the machine's, and nothing of returning, which is the policy's.
+//!
+//! ```text
+//!             ┌────────────────── redirect ◀────────────────┐
+//!             ▼                                             │
+//!  Preparing (hook, name) ──▶ Connecting (addresses) ──▶ Live (machine) ──▶ Done
+//!             ▲                         │                   │
+//!             └───────── Waiting ◀──────┴───────────────────┘
+//! ```
+//! Each step of a client ends in [`Driver::settle`]: its events go to its callback, its timer is set, and where it is
+//! done it is taken out.
+
+mod traffic;
+mod tries;
+
+use super::builder::{Callback, Settings};
+use super::event::Close;
+use super::link::Inner;
+use super::machine::Happening;
+use super::opening::Extras;
+use super::pool::WAKER;
+use super::prepare::{Hook, Preparers, Target};
+use super::reconnect::Backoff;
+use super::{Client, Error, Event, Link, Url};
+use crate::conn::ReadyState;
+use crate::hub::mailbox::{Inbox, Mailbox};
+use crate::net::Stream;
+use crate::protocol::CloseCode;
+use crate::protocol::buffer::BufferPool;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::error;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+
+/// Commands done in one turn, so that a flood of sends does not starve the sockets.
+const COMMANDS: usize = 1024;
+
+/// Where everything is received that is no large message.
+const RECEIVE: usize = 128 << 10;
+
+/// Memory kept for the next large messages.
+const SPARE_BUFFERS: usize = 4 << 20;
+
+pub(in crate::client) enum Command {
+    Add(Box<NewClient>),
+    /// A handle did something.
+    Touch(Arc<Link>),
+    Prepared(Box<Prepared>),
+    /// Nobody else can send commands any more.
+    Quit,
+}
+
+/// What the builder hands over.
+pub(in crate::client) struct NewClient {
+    pub(in crate::client) link: Arc<Link>,
+    pub(in crate::client) url: Url,
+    pub(in crate::client) extras: Extras,
+    pub(in crate::client) settings: Settings,
+    pub(in crate::client) hook: Option<Hook>,
+    pub(in crate::client) callback: Option<(Callback, Client)>,
+}
+
+/// A try's hook was called and its name resolved.
+pub(in crate::client) struct Prepared {
+    key: usize,
+    client: u64,
+    attempt: u64,
+    result: Result<Target, Error>,
+    hook: Option<Hook>,
+}
+
+/// A client.
+struct Slot {
+    /// Distinguishes it from others that had its place.
+    client: u64,
+    link: Arc<Link>,
+    url: Url,
+    extras: Extras,
+    settings: Settings,
+    has_hook: bool,
+    /// Away while it is called.
+    hook: Option<Hook>,
+    callback: Option<(Callback, Client)>,
+    stage: Stage,
+    stream: Option<Stream>,
+    /// Distinguishes the stream from others that this client had.
+    generation: u32,
+    /// Distinguishes the try from earlier ones, whose preparation may still come.
+    attempt: u64,
+    backoff: Backoff,
+    failures: u32,
+    followed: u32,
+    /// The server ended its half: read to the end.
+    read_closed: bool,
+    sending_ended: bool,
+    /// Why the connection that is being ended failed.
+    failure: Option<Error>,
+    last_close: Option<Close>,
+    armed: Option<Instant>,
+}
+
+enum Stage {
+    Preparing { deadline: Instant },
+    Connecting(Box<Connecting>),
+    Live { url: Url, extras: Extras },
+    Waiting { until: Instant },
+    Done,
+}
+
+struct Connecting {
+    url: Url,
+    extras: Extras,
+    addr: SocketAddr,
+    rest: VecDeque<SocketAddr>,
+    /// For this address.
+    until: Instant,
+    /// For all.
+    deadline: Instant,
+}
+
+pub(in crate::client) struct Driver {
+    poll: Poll,
+    inbox: Inbox<Command>,
+    mailbox: Mailbox<Command>,
+    slots: Slab<Slot>,
+    timers: BTreeSet<(Instant, usize)>,
+    receive: Box<[u8]>,
+    pool: BufferPool,
+    preparers: Preparers,
+    happenings: Vec<Happening>,
+    /// Had more to read than one turn's share.
+    again: Vec<usize>,
+    now: Instant,
+    counter: u64,
+    quits: bool,
+}
+
+impl Driver {
+    pub(in crate::client) fn new(poll: Poll, inbox: Inbox<Command>, mailbox: Mailbox<Command>) -> Self {
+        Self {
+            poll,
+            inbox,
+            mailbox,
+            slots: Slab::new(),
+            timers: BTreeSet::new(),
+            receive: vec![0; RECEIVE].into(),
+            pool: BufferPool::new(SPARE_BUFFERS),
+            preparers: Preparers::new(),
+            happenings: Vec::new(),
+            again: Vec::new(),
+            now: Instant::now(),
+            counter: 0,
+            quits: false,
+        }
+    }
+
+    /// Runs until nobody is left who could ask for anything.
+    pub(in crate::client) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut more = false;
+        while !(self.quits && self.slots.is_empty()) {
+            let timeout = if more || !self.again.is_empty() {
+                Some(Duration::ZERO)
+            } else {
+                self.timers.first().map(|(at, _)| at.saturating_duration_since(Instant::now()))
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    error!("a client's event loop failed: {e}");
+                    self.give_up(e.kind());
+                    return;
+                }
+            }
+            self.now = Instant::now();
+            for event in &events {
+                if event.token() != WAKER {
+                    self.ready(event);
+                }
+            }
+            for key in std::mem::take(&mut self.again) {
+                if self.slots.contains(key) {
+                    self.read(key);
+                    self.settle(key);
+                }
+            }
+            more = self.commands();
+            self.expire();
+        }
+    }
+
+    /// The loop can't go on: every client hears of it.
+    fn give_up(&mut self, kind: io::ErrorKind) {
+        for key in self.slots.iter().map(|(key, _)| key).collect::<Vec<_>>() {
+            self.slots[key].settings.reconnect = None;
+            self.over(key, Some(Error::System(kind)));
+            self.settle(key);
+        }
+    }
+
+    fn ready(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        let key = token & 0xFFFF_FFFF;
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        // An event of a stream that this client had before.
+        if slot.generation as usize != token >> 32 {
+            return;
+        }
+        slot.read_closed |= event.is_read_closed() || event.is_error();
+        let readable = event.is_readable() || slot.read_closed;
+        match slot.stage {
+            Stage::Connecting(_) if event.is_writable() || event.is_error() => self.connected(key),
+            Stage::Live { .. } if event.is_writable() => self.flush(key),
+            _ => {}
+        }
+        if readable {
+            self.read(key);
+        }
+        self.settle(key);
+    }
+
+    // ---- commands ----
+
+    /// Does what handles ask for; true if there may be more.
+    fn commands(&mut self) -> bool {
+        self.inbox.disarm();
+        for _ in 0..COMMANDS {
+            match self.inbox.take() {
+                Some(Command::Add(new)) => self.add(*new),
+                Some(Command::Touch(link)) => self.touched(&link),
+                Some(Command::Prepared(prepared)) => self.prepared(*prepared),
+                Some(Command::Quit) => self.quits = true,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, new: NewClient) {
+        self.counter += 1;
+        let slot = Slot {
+            client: self.counter,
+            link: new.link.clone(),
+            url: new.url,
+            extras: new.extras,
+            settings: new.settings,
+            has_hook: new.hook.is_some(),
+            hook: new.hook,
+            callback: new.callback,
+            stage: Stage::Waiting { until: self.now },
+            stream: None,
+            generation: 0,
+            attempt: 0,
+            backoff: Backoff::default(),
+            failures: 0,
+            followed: 0,
+            read_closed: false,
+            sending_ended: false,
+            failure: None,
+            last_close: None,
+            armed: None,
+        };
+        let key = self.slots.insert(slot);
+        let is_leaving = {
+            let mut inner = new.link.lock();
+            inner.key = Some(key);
+            inner.is_leaving
+        };
+        if is_leaving {
+            self.over(key, None);
+        } else {
+            self.begin(key);
+        }
+        self.settle(key);
+    }
+
+    /// A handle has sent, closed, or taken events.
+    fn touched(&mut self, link: &Arc<Link>) {
+        let mut inner = link.lock();
+        inner.touched = false;
+        let Some(key) = inner.key else { return };
+        let wish = inner.wish.take();
+        let resumes = inner.is_paused && (inner.has_room() || inner.is_leaving);
+        if resumes {
+            inner.is_paused = false;
+            let now = self.now;
+            if let Some(machine) = &mut inner.machine {
+                machine.pause(false, now);
+            }
+        }
+        drop(inner);
+        if let Some((code, reason)) = wish {
+            self.close(key, code, &reason);
+        }
+        if resumes {
+            match self.slots[key].stage {
+                Stage::Live { .. } => self.read(key),
+                Stage::Waiting { .. } => self.begin(key),
+                _ => {}
+            }
+        }
+        self.flush(key);
+        self.settle(key);
+    }
+
+    fn close(&mut self, key: usize, code: CloseCode, reason: &str) {
+        let Self { slots, pool, now, .. } = self;
+        let link = slots[key].link.clone();
+        let mut inner = link.lock();
+        let has_opened = inner.machine.as_ref().is_some_and(|m| m.has_opened());
+        if has_opened {
+            inner.with(pool, *now, |machine, cx| machine.close(code, reason, cx));
+        } else {
+            drop(inner);
+            // As in a browser: what is not open yet is given up.
+            self.over(key, None);
+        }
+    }
+
+    // ---- time ----
+
+    fn expire(&mut self) {
+        while let Some(&(at, key)) = self.timers.first()
+            && at <= self.now
+        {
+            self.timers.pop_first();
+            self.slots[key].armed = None;
+            if self.deadline(key).is_some_and(|at| at <= self.now) {
+                self.due(key);
+            }
+            self.settle(key);
+        }
+    }
+
+    fn deadline(&self, key: usize) -> Option<Instant> {
+        let slot = &self.slots[key];
+        match &slot.stage {
+            Stage::Preparing { deadline } => Some(*deadline),
+            Stage::Connecting(connecting) => Some(connecting.until),
+            Stage::Live { .. } => slot.link.lock().machine.as_ref().and_then(|m| m.deadline()),
+            Stage::Waiting { until } => (!slot.link.lock().is_paused).then_some(*until),
+            Stage::Done => None,
+        }
+    }
+
+    fn due(&mut self, key: usize) {
+        let slot = &self.slots[key];
+        let limit = slot.settings.limits.connect_timeout;
+        match &slot.stage {
+            Stage::Preparing { .. } => self.over(key, Some(Error::ConnectTimeout { limit })),
+            Stage::Connecting(connecting) if connecting.deadline <= self.now => {
+                self.over(key, Some(Error::ConnectTimeout { limit }));
+            }
+            Stage::Connecting(_) => self.next_addr(key, io::ErrorKind::TimedOut),
+            Stage::Live { .. } => self.machine_due(key),
+            Stage::Waiting { .. } => {
+                let mut inner = slot.link.lock();
+                // Nobody takes what happens, so nothing more happens.
+                inner.is_paused = inner.is_full();
+                if !inner.is_paused {
+                    drop(inner);
+                    self.begin(key);
+                }
+            }
+            Stage::Done => {}
+        }
+    }
+
+    // ---- the end of each step ----
+
+    /// Gives its events to its callback, sets its timer, and takes it out where it is done.
+    fn settle(&mut self, key: usize) {
+        self.call_back(key);
+        let due = self.deadline(key);
+        let slot = &mut self.slots[key];
+        let is_done = matches!(slot.stage, Stage::Done);
+        // A timer that fires too early is set anew then, so one that moved back costs nothing here.
+        let keeps = !is_done && slot.armed.is_some_and(|armed| due.is_none_or(|due| armed <= due));
+        if !keeps {
+            if let Some(armed) = slot.armed.take() {
+                self.timers.remove(&(armed, key));
+            }
+            slot.armed = due;
+            if let Some(due) = due {
+                self.timers.insert((due, key));
+            }
+        }
+        if is_done {
+            self.again.retain(|&other| other != key);
+            let slot = self.slots.remove(key);
+            slot.link.lock().key = None;
+        }
+    }
+
+    fn call_back(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let Some((mut callback, client)) = slot.callback.take() else { return };
+        let link = slot.link.clone();
+        loop {
+            let Some(event) = link.lock().pop() else { break };
+            if catch_unwind(AssertUnwindSafe(|| callback(&client, event))).is_err() {
+                error!("a client's callback panicked");
+                self.panicked(key);
+                return;
+            }
+        }
+        self.slots[key].callback = Some((callback, client));
+    }
+
+    /// Its callback is not called again: the connection ends, and there is no other.
+    fn panicked(&mut self, key: usize) {
+        let Self { slots, pool, now, .. } = self;
+        let slot = &mut slots[key];
+        if matches!(slot.stage, Stage::Done) {
+            return;
+        }
+        slot.failure = Some(Error::Panicked);
+        let link = slot.link.clone();
+        let mut inner = link.lock();
+        inner.is_leaving = true;
+        inner.push(Event::Error(Error::Panicked));
+        let lives = inner.machine.as_ref().is_some_and(|m| m.has_opened());
+        if lives {
+            inner.state = ReadyState::Closing;
+            inner.with(pool, *now, |machine, cx| machine.refuse(CloseCode::INTERNAL, cx));
+        }
+        drop(inner);
+        if lives {
+            self.flush(key);
+        } else {
+            self.over(key, None);
+        }
+    }
+}
+
+impl Inner {
+    /// Does something with the machine, if there is one.
+    fn with<T>(
+        &mut self,
+        pool: &mut BufferPool,
+        now: Instant,
+        f: impl FnOnce(&mut super::machine::Machine, &mut super::machine::Context<'_>) -> T,
+    ) -> Option<T> {
+        let Self { machine, outbox, keys, .. } = self;
+        let mut cx = super::machine::Context { now, outbox, keys, pool };
+        machine.as_mut().map(|machine| f(machine, &mut cx))
+    }
+}

@@ -1,0 +1,252 @@
+//! From nothing to a connection, and from its end to the next one.
+
+use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
+use crate::client::builder::check_scheme;
+use crate::client::event::{Close, Event};
+use crate::client::machine::Machine;
+use crate::client::opening::{Extras, HandshakeError};
+use crate::client::prepare::{Attempt, Job, Target};
+use crate::client::reconnect::{End, Reconnect};
+use crate::client::{Error, Url};
+use crate::conn::ReadyState;
+use crate::net::Stream;
+use crate::protocol::CloseCode;
+use mio::Token;
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Headers that show rights, or belong to one host: not for another.
+const PRIVATE: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "host"];
+
+/// A time that a deadline can hold everywhere.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Driver {
+    /// Begins a try, with what the builder was given.
+    pub(super) fn begin(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        slot.followed = 0;
+        slot.failure = None;
+        let (url, extras) = (slot.url.clone(), slot.extras.clone());
+        let mut hook = None;
+        if slot.has_hook {
+            let Some(taken) = slot.hook.take() else {
+                return self.over(key, Some(Error::Hook("it is still busy with an earlier try".into())));
+            };
+            let attempt = Attempt {
+                number: slot.failures,
+                url: url.to_string(),
+                headers: extras.headers.clone(),
+                subprotocols: extras.subprotocols.clone(),
+                last_error: slot.link.lock().last_error().cloned(),
+                last_close: slot.last_close.clone(),
+            };
+            hook = Some((taken, attempt));
+        }
+        self.prepare(key, url, extras, hook);
+    }
+
+    fn prepare(&mut self, key: usize, url: Url, extras: Extras, hook: Option<(super::Hook, Attempt)>) {
+        self.counter += 1;
+        let attempt = self.counter;
+        let slot = &mut self.slots[key];
+        slot.attempt = attempt;
+        let deadline = self.now + slot.settings.limits.connect_timeout.min(FAR);
+        slot.stage = Stage::Preparing { deadline };
+        if let (Some(ip), None) = (url.ip(), &hook) {
+            let addrs = vec![SocketAddr::new(ip, url.port())];
+            return self.connect(key, Target { url, extras, addrs }, deadline);
+        }
+        let (client, mailbox) = (slot.client, self.mailbox.clone());
+        let done = Box::new(move |result, hook| {
+            let prepared = Prepared { key, client, attempt, result, hook };
+            let _ = mailbox.send_always(Command::Prepared(Box::new(prepared))); // or the thread has ended
+        });
+        self.preparers.prepare(Job { hook, url, extras, done });
+    }
+
+    pub(super) fn prepared(&mut self, prepared: Prepared) {
+        let Prepared { key, client, attempt, result, hook } = prepared;
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.client == client) else { return };
+        if hook.is_some() {
+            slot.hook = hook;
+        }
+        // Too late for a try that was given up meanwhile.
+        if let Stage::Preparing { deadline } = slot.stage
+            && slot.attempt == attempt
+        {
+            match result {
+                Ok(target) => self.connect(key, target, deadline),
+                Err(error) => self.over(key, Some(error)),
+            }
+            self.settle(key);
+        }
+    }
+
+    /// Tries the addresses one after the other, each for its share of the time that is left.
+    fn connect(&mut self, key: usize, target: Target, deadline: Instant) {
+        let Target { url, extras, addrs } = target;
+        if let Err(error) = check_scheme(&url) {
+            return self.over(key, Some(error));
+        }
+        self.slots[key].link.lock().url = url.clone();
+        let mut rest = VecDeque::from(addrs);
+        let Some(addr) = rest.pop_front() else { return };
+        let connecting = Connecting { url, extras, addr, rest, until: deadline, deadline };
+        self.slots[key].stage = Stage::Connecting(Box::new(connecting));
+        self.try_addr(key);
+    }
+
+    fn try_addr(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let Stage::Connecting(connecting) = &mut slot.stage else { return };
+        let left = connecting.deadline.saturating_duration_since(self.now);
+        connecting.until = self.now + left / (connecting.rest.len() as u32 + 1);
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.read_closed = false;
+        slot.sending_ended = false;
+        let token = Token(key | (slot.generation as usize) << 32);
+        let made = Stream::connect(connecting.addr, !slot.settings.delay)
+            .and_then(|stream| stream.register(self.poll.registry(), token).map(|()| stream));
+        match made {
+            Ok(stream) => slot.stream = Some(stream),
+            Err(e) => self.next_addr(key, e.kind()),
+        }
+    }
+
+    /// This address did not do; the next one.
+    pub(super) fn next_addr(&mut self, key: usize, kind: ErrorKind) {
+        let slot = &mut self.slots[key];
+        slot.stream = None;
+        let Stage::Connecting(connecting) = &mut slot.stage else { return };
+        match connecting.rest.pop_front() {
+            Some(addr) => {
+                connecting.addr = addr;
+                self.try_addr(key);
+            }
+            None => {
+                let addr = connecting.addr;
+                self.over(key, Some(Error::Connect { addr, kind }));
+            }
+        }
+    }
+
+    /// The socket says that something became of its connecting.
+    pub(super) fn connected(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let Some(stream) = &slot.stream else { return };
+        if let Some(kind) = stream.take_error() {
+            return self.next_addr(key, kind);
+        }
+        if !stream.is_connected() {
+            return;
+        }
+        let Stage::Connecting(connecting) = &slot.stage else { return };
+        let (url, extras) = (connecting.url.clone(), connecting.extras.clone());
+        let mut inner = slot.link.lock();
+        let nonce = inner.keys.next();
+        inner.machine = Some(Machine::open(&url, &extras, slot.settings.limits, nonce, self.now));
+        drop(inner);
+        slot.stage = Stage::Live { url, extras };
+        self.flush(key);
+    }
+
+    /// The handshake failed: perhaps the server is elsewhere.
+    pub(super) fn refused(&mut self, key: usize, error: Error) {
+        let slot = &mut self.slots[key];
+        let Error::Handshake(HandshakeError::Refused(refusal)) = &error else {
+            return self.over(key, Some(error));
+        };
+        let (Some(location), Stage::Live { url, extras }) = (refusal.location(), &slot.stage) else {
+            return self.over(key, Some(error));
+        };
+        if slot.followed >= slot.settings.redirects {
+            let (status, location) = (refusal.status, location.to_owned());
+            let error = Error::Redirect { status, location, followed: slot.followed };
+            return self.over(key, Some(error));
+        }
+        let to = match url.join(location) {
+            Ok(to) => to,
+            Err(e) => return self.over(key, Some(Error::Url(e))),
+        };
+        let mut extras = extras.clone();
+        if !to.is_same_origin(url) {
+            extras.headers.retain(|(name, _)| !PRIVATE.iter().any(|p| name.eq_ignore_ascii_case(p)));
+        }
+        slot.followed += 1;
+        slot.stream = None;
+        slot.link.lock().machine = None;
+        self.prepare(key, to, extras, None);
+    }
+
+    /// A connection or a try has ended, with this error unless it was told already: says so, and decides what next.
+    pub(super) fn over(&mut self, key: usize, error: Option<Error>) {
+        let Self { slots, pool, now, .. } = self;
+        let slot = &mut slots[key];
+        if let Stage::Done = slot.stage {
+            return;
+        }
+        slot.stream = None;
+        let link = slot.link.clone();
+        let mut inner = link.lock();
+        let machine = inner.machine.take();
+        let had_opened = machine.as_ref().is_some_and(Machine::has_opened);
+        let lasted = machine.as_ref().map_or(Duration::ZERO, |m| m.opened_for(*now));
+        let (code, reason, was_clean) =
+            machine.as_ref().map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
+        let (code, reason) = (code, reason.to_owned());
+        if let Some(mut machine) = machine {
+            machine.clear(pool);
+        }
+        if let Some(error) = &error {
+            inner.push(Event::Error(error.clone()));
+        }
+        let end = match slot.failure.take().or(error) {
+            Some(error) => error.end(),
+            None if had_opened => End::Closed { code, reason: &reason },
+            None => End::Failed,
+        };
+        let fraction = inner.keys.fraction();
+        let next = next_try(slot, inner.is_leaving, had_opened, lasted, &end, fraction);
+        let keeps = next.is_some() && slot.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
+        let unsent = inner.outbox.end_connection(keeps);
+        if had_opened || next.is_none() {
+            let will_reconnect = next.is_some();
+            let close = Close { code, reason, was_clean, unsent, will_reconnect };
+            slot.last_close = Some(close.clone());
+            inner.push(Event::Close(close));
+        }
+        match next {
+            Some((attempt, delay)) => {
+                slot.failures = attempt;
+                slot.stage = Stage::Waiting { until: *now + delay.min(FAR) };
+                inner.state = ReadyState::Connecting;
+                inner.agreed = Default::default();
+                inner.push(Event::Reconnecting { attempt, delay });
+            }
+            None => {
+                slot.stage = Stage::Done;
+                inner.end();
+            }
+        }
+        drop(inner);
+        link.notify();
+    }
+}
+
+fn next_try(
+    slot: &mut Slot,
+    is_leaving: bool,
+    had_opened: bool,
+    lasted: Duration,
+    end: &End<'_>,
+    fraction: f64,
+) -> Option<(u32, Duration)> {
+    let policy = slot.settings.reconnect.as_ref().filter(|_| !is_leaving)?;
+    if had_opened {
+        slot.backoff.lasted(lasted, policy);
+    }
+    slot.backoff.next(policy, end, fraction)
+}

@@ -1,0 +1,210 @@
+//! What a client's handles and its thread share: the machine, what waits to be sent, and what waits to be taken. One
+//! lock for each connection, held for no system call that waits, and never while a callback runs.
+
+use super::event::Event;
+use super::keys::Keys;
+use super::machine::Machine;
+use super::opening::Agreed;
+use super::outbox::Outbox;
+use super::{Error, InvalidClose, NoEvent, NotOpened, Url};
+use crate::conn::{ReadyState, Refused, RefusedReason};
+use crate::protocol::close::MAX_REASON;
+use crate::protocol::{CloseCode, Message};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+#[derive(Debug)]
+pub(super) struct Link {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) state: ReadyState,
+    pub(super) machine: Option<Machine>,
+    pub(super) outbox: Outbox,
+    pub(super) keys: Keys,
+    pub(super) agreed: Agreed,
+    pub(super) url: Url,
+    /// Where the thread keeps it, once it has been taken in.
+    pub(super) key: Option<usize>,
+    /// The thread has been asked to look and has not done so yet.
+    pub(super) touched: bool,
+    /// What [`Link::close`] asks for, until the thread has seen to it.
+    pub(super) wish: Option<(CloseCode, String)>,
+    /// Someone asked for the end: whatever happens, no further try.
+    pub(super) is_leaving: bool,
+    /// Reading and reconnecting rest until events are taken.
+    pub(super) is_paused: bool,
+    /// Messages are taken while there is no connection.
+    keeps: bool,
+    max_backlog: usize,
+    max_inbox: usize,
+    events: VecDeque<Event>,
+    weight: usize,
+    last_error: Option<Error>,
+    ended: bool,
+    calls_back: bool,
+}
+
+/// Whether the thread has to be told.
+pub(super) type Touch = bool;
+
+impl Link {
+    pub(super) fn new(url: Url, keeps: bool, max_backlog: usize, max_inbox: usize, calls_back: bool) -> Self {
+        let inner = Inner {
+            state: ReadyState::Connecting,
+            machine: None,
+            outbox: Outbox::default(),
+            keys: Keys::new(),
+            agreed: Agreed::default(),
+            url,
+            key: None,
+            touched: false,
+            wish: None,
+            is_leaving: false,
+            is_paused: false,
+            keeps,
+            max_backlog,
+            max_inbox,
+            events: VecDeque::new(),
+            weight: 0,
+            last_error: None,
+            ended: false,
+            calls_back,
+        };
+        Self { inner: Mutex::new(inner), changed: Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing of the caller's runs under the lock, so a poisoned one is still whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever waits for events or a state.
+    pub(super) fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    pub(super) fn send<'m>(&self, message: Message<'m>) -> Result<Touch, Refused<'m>> {
+        let mut inner = self.lock();
+        let open = inner.state == ReadyState::Open;
+        let offline = inner.state == ReadyState::Connecting && inner.keeps;
+        let reason = if !open && !offline || inner.is_leaving {
+            Some(RefusedReason::NotOpen)
+        } else if !inner.outbox.is_empty() && inner.outbox.payload() + message.len() > inner.max_backlog {
+            Some(RefusedReason::BacklogFull)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(Refused { message, reason });
+        }
+        let key = inner.keys.next();
+        inner.outbox.push(message.kind().into(), message.as_bytes(), key);
+        Ok(open && inner.touch())
+    }
+
+    pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<Touch, InvalidClose> {
+        if !code.is_valid_on_wire() {
+            return Err(InvalidClose::Code(code));
+        }
+        if reason.len() > MAX_REASON {
+            return Err(InvalidClose::ReasonTooLong { len: reason.len() });
+        }
+        let mut inner = self.lock();
+        if inner.is_leaving || inner.ended {
+            return Ok(false);
+        }
+        inner.is_leaving = true;
+        inner.wish = Some((code, reason.to_owned()));
+        inner.state = ReadyState::Closing;
+        Ok(inner.touch())
+    }
+
+    pub(super) fn next(&self, deadline: Option<Instant>) -> Result<(Event, Touch), NoEvent> {
+        let mut inner = self.lock();
+        loop {
+            if inner.calls_back {
+                return Err(NoEvent::Ended);
+            }
+            if let Some(event) = inner.pop() {
+                let touch = inner.is_paused && inner.has_room() && inner.touch();
+                return Ok((event, touch));
+            }
+            if inner.ended {
+                return Err(NoEvent::Ended);
+            }
+            inner = self.wait(inner, deadline).ok_or(NoEvent::Timeout)?;
+        }
+    }
+
+    pub(super) fn wait_open(&self, deadline: Instant) -> Result<(), NotOpened> {
+        let mut inner = self.lock();
+        loop {
+            match inner.state {
+                ReadyState::Open => return Ok(()),
+                ReadyState::Closed => return Err(NotOpened::Ended(inner.last_error.clone())),
+                _ => inner = self.wait(inner, Some(deadline)).ok_or(NotOpened::Timeout)?,
+            }
+        }
+    }
+
+    /// Waits for a change; `None` at the deadline, and at once without one.
+    fn wait<'a>(
+        &self,
+        inner: MutexGuard<'a, Inner>,
+        deadline: Option<Instant>,
+    ) -> Option<MutexGuard<'a, Inner>> {
+        let left = deadline?.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())?;
+        let (inner, _) = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
+        Some(inner)
+    }
+}
+
+impl Inner {
+    /// Notes that the thread is to look. True: nobody has told it yet.
+    pub(super) fn touch(&mut self) -> Touch {
+        self.key.is_some() && !std::mem::replace(&mut self.touched, true)
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        if let Event::Error(error) = &event {
+            self.last_error = Some(error.clone());
+        }
+        self.weight += event.weight();
+        self.events.push_back(event);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.weight -= event.weight();
+        if self.events.is_empty() {
+            self.events.shrink_to(64);
+        }
+        Some(event)
+    }
+
+    /// More waits to be taken than may.
+    pub(super) fn is_full(&self) -> bool {
+        self.weight > self.max_inbox
+    }
+
+    /// So much has been taken that reading is worth while.
+    pub(super) fn has_room(&self) -> bool {
+        self.weight <= self.max_inbox / 2
+    }
+
+    /// Nothing more will happen.
+    pub(super) fn end(&mut self) {
+        self.state = ReadyState::Closed;
+        self.ended = true;
+        self.machine = None;
+    }
+
+    pub(super) fn last_error(&self) -> Option<&Error> {
+        self.last_error.as_ref()
+    }
+}

@@ -1,0 +1,164 @@
+//! The client against others' servers: Node's `ws` and Python's `websockets`. Both are installed by `tests/setup`, as
+//! `make test` does; where they are not, there is nothing to test against, and the tests say so and pass.
+
+use campanile::client::{Client, Data, Event, Reconnect};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Says its port, echoes, chooses the subprotocol `b`, sends a ping and a fragmented message first, and closes with
+/// 4000 when told to.
+const NODE: &str = r#"
+const { WebSocketServer } = require("ws");
+const server = new WebSocketServer({
+  host: "127.0.0.1", port: 0, maxPayload: 64 << 20, handleProtocols: (set) => (set.has("b") ? "b" : false),
+});
+server.on("listening", () => console.log(server.address().port));
+server.on("connection", (socket) => {
+  socket.ping("?");
+  socket.on("pong", (payload) => {
+    socket.send(`pong ${payload}`, { fin: false });
+    socket.send(" in two", { fin: true });
+  });
+  socket.on("message", (data, binary) => {
+    if (String(data) === "close me") socket.close(4000, "so");
+    else if (String(data) === "drop me") socket.terminate();
+    else socket.send(data, { binary });
+  });
+});
+process.stdin.on("end", () => process.exit()).resume();
+"#;
+
+const PYTHON: &str = r#"
+import asyncio, sys
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+async def handler(socket):
+    await (await socket.ping(b"?"))
+    await socket.send(["pong ?", " in two"])
+    try:
+        async for message in socket:
+            if message == "close me":
+                await socket.close(4000, "so")
+            elif message == "drop me":
+                socket.transport.abort()
+            else:
+                await socket.send(message)
+    except ConnectionClosed:
+        pass
+
+async def main():
+    async with serve(handler, "127.0.0.1", 0, subprotocols=["b"], max_size=64 << 20, compression=None) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+asyncio.run(main())
+"#;
+
+/// A server that ends with its test.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(command: &mut Command) -> Self {
+        let mut process =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        Self { process, port: line.trim().parse().expect("its port") }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // it may have gone by itself
+        let _ = self.process.wait();
+    }
+}
+
+#[track_caller]
+fn text(client: &Client, expected: &str) {
+    let event = client.next(DEADLINE);
+    assert!(matches!(&event, Ok(Event::Message(Data::Text(t))) if t == expected), "{event:?}");
+}
+
+/// Both servers say and do the same.
+fn converse(server: &Server) {
+    let client = Client::builder(&format!("ws://127.0.0.1:{}/", server.port))
+        .subprotocol("a")
+        .subprotocol("b")
+        .reconnect(Reconnect::default().first(Duration::from_millis(20)))
+        .connect()
+        .expect("a client");
+    for _ in 0..2 {
+        let event = client.next(DEADLINE);
+        assert!(matches!(event, Ok(Event::Open)), "{event:?}");
+        assert_eq!((&*client.protocol(), &*client.extensions()), ("b", ""));
+        text(&client, "pong ? in two");
+        for size in [0, 125, 126, 65_536, 5 << 20] {
+            let message = "é".repeat(size / 2);
+            client.send(&message).expect("it is open");
+            text(&client, &message);
+            client.send(message.as_bytes()).expect("it is open");
+            let event = client.next(DEADLINE);
+            let same = matches!(event, Ok(Event::Message(Data::Binary(b))) if b == message.as_bytes());
+            assert!(same, "{size} bytes");
+        }
+        // The first time round it comes back.
+        client.send("drop me").expect("it is open");
+        let mut lost = false;
+        while !lost {
+            match client.next(DEADLINE).expect("an event") {
+                Event::Close(close) => assert_eq!((close.code.0, close.will_reconnect), (1006, true)),
+                Event::Reconnecting { .. } => lost = true,
+                _ => {}
+            }
+        }
+    }
+    let event = client.next(DEADLINE);
+    assert!(matches!(event, Ok(Event::Open)), "{event:?}");
+    text(&client, "pong ? in two");
+    client.send("close me").expect("it is open");
+    match client.next(DEADLINE) {
+        Ok(Event::Close(close)) => {
+            assert_eq!((close.code.0, &*close.reason, close.was_clean), (4000, "so", true));
+            assert!(!close.will_reconnect);
+        }
+        other => panic!("no close: {other:?}"),
+    }
+    // And the other way round.
+    let url = format!("ws://127.0.0.1:{}/", server.port);
+    let client = Client::builder(&url).subprotocol("b").connect().expect("a client");
+    client.wait_open(DEADLINE).expect("open");
+    client.close(3000, "bye").expect("a code and a reason that fit");
+    let close =
+        client.events(DEADLINE).find_map(|e| if let Event::Close(close) = e { Some(close) } else { None });
+    assert!(close.is_some_and(|c| c.was_clean && c.code.0 == 3000));
+}
+
+fn tests() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
+}
+
+#[test]
+fn nodes_ws() {
+    if !tests().join("js/node_modules/ws").is_dir() {
+        return eprintln!("skipped: Node's ws is not installed; tests/setup js does it");
+    }
+    converse(&Server::start(Command::new("node").args(["-e", NODE]).current_dir(tests().join("js"))));
+}
+
+#[test]
+fn pythons_websockets() {
+    let python = tests().join("py/.venv/bin/python");
+    if !python.is_file() {
+        return eprintln!("skipped: Python's websockets is not installed; tests/setup python does it");
+    }
+    converse(&Server::start(Command::new(python).args(["-c", PYTHON])));
+}
