@@ -25,6 +25,8 @@ pub enum Cause {
     MessageTimeout,
     /// Its backlog was at its limit and its policy is to close.
     SlowConsumer,
+    /// The kernel took nothing of its backlog within [`Limits::write_timeout`](crate::Limits::write_timeout).
+    WriteTimeout,
     /// All connections together held more than [`Builder::max_memory`](crate::Builder::max_memory), and this one
     /// wanted more.
     OverBudget,
@@ -47,6 +49,7 @@ impl Cause {
             Self::IdleTimeout => "idle_timeout",
             Self::MessageTimeout => "message_timeout",
             Self::SlowConsumer => "slow_consumer",
+            Self::WriteTimeout => "write_timeout",
             Self::OverBudget => "over_budget",
             Self::Panic => "panic",
             Self::Transport(_) => "transport",

@@ -31,7 +31,8 @@ pub struct Limits {
     pub max_message_size: usize,
     /// Frames of one incoming message, empty ones too; over it the connection ends with 1008. Default 1,024.
     pub max_fragments: u32,
-    /// Bytes waiting to be sent, frame heads included. A message that finds others waiting and does not fit meets
+    /// Bytes waiting to be sent, frame heads included, and 96 for each buffer that they wait in (messages of up to 512
+    /// bytes share theirs). A message that finds others waiting and does not fit meets
     /// [`SlowConsumer`]; one that finds none waiting is always taken, so a connection holds at most this or one
     /// message. Default 1 MiB.
     pub max_backlog: usize,
@@ -48,6 +49,9 @@ pub struct Limits {
     /// A connection that sends no message for so long is closed with 1000, whatever it answers to pings. Default
     /// zero: never.
     pub idle_timeout: Duration,
+    /// A connection whose backlog the kernel has taken nothing of for so long is ended, paused or not: its peer does
+    /// not read. Default 30 s.
+    pub write_timeout: Duration,
     /// How long the peer has for its part of the closing handshake. Default 5 s.
     pub close_timeout: Duration,
 }
@@ -63,6 +67,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             idle_timeout: Duration::ZERO,
+            write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
         }
     }

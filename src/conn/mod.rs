@@ -203,10 +203,11 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |o| o.bytes())
     }
 
-    /// Bytes of unfinished message and backlog.
+    /// Bytes of memory in an unfinished message, the backlog, and what was received and not looked at.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        self.decoder.held() + self.buffered()
+        let unread = self.cold.as_ref().map_or(0, |c| c.unread.capacity());
+        self.decoder.held() + self.outbox.as_ref().map_or(0, |o| o.cost()) + unread
     }
 
     /// Whether nothing waits to be written.
@@ -438,7 +439,7 @@ impl Connection {
             }
             match sink.write_vectored(&slices[..n]) {
                 Ok(taken) => {
-                    outbox.advance(taken);
+                    outbox.advance(taken, asked);
                     if taken < asked {
                         self.blocked = true;
                         self.backlogged = true;

@@ -43,6 +43,8 @@ pub(crate) struct Outbox {
     written: usize,
     /// Bytes waiting.
     bytes: usize,
+    /// The kernel has refused some of it: what comes now stays for a while.
+    stuck: bool,
 }
 
 /// What became of a message that was pushed.
@@ -56,6 +58,16 @@ pub(crate) enum Pushed {
     /// It did not fit and the policy is to close.
     Overflow,
 }
+
+/// Where something waits already, frames of up to so many bytes are copied behind it and not shared: an entry and a
+/// buffer of their own would cost more than they hold, a hundred times more for an empty message.
+const MAX_COPIED: usize = 512;
+
+/// The chunks that they are copied into.
+const MAX_CHUNK: usize = 16 << 10;
+
+/// What an entry costs beside its bytes: itself, the counts of its buffer and the allocator's own.
+const ENTRY_COST: usize = 96;
 
 /// The most slices handed to one vectored write. A turn rarely has more, and the kernel copies the list.
 pub(crate) const MAX_SLICES: usize = 64;
@@ -85,7 +97,7 @@ impl Outbox {
         if let (SlowConsumer::LatestByKey, Some(key)) = (policy, key) {
             dropped += self.drop_where(|e| e.key == Some(key));
         }
-        if self.is_empty() || self.bytes + range.len() <= limit {
+        if self.is_empty() || self.cost() + range.len() <= limit {
             self.append(frames, range, key);
             return if dropped == 0 { Pushed::Queued } else { Pushed::Dropped(dropped) };
         }
@@ -96,7 +108,7 @@ impl Outbox {
                 let mut at = range.start;
                 while at < range.end {
                     let len = header::own_frame_len(&frames[at..range.end]);
-                    if self.bytes + len <= limit && dropped == 0 {
+                    if self.cost() + len <= limit && dropped == 0 {
                         self.append(frames, at..at + len, key);
                     } else {
                         dropped += 1;
@@ -108,7 +120,7 @@ impl Outbox {
                 let mut at = range.start;
                 while at < range.end {
                     let len = header::own_frame_len(&frames[at..range.end]);
-                    while self.bytes + len > limit && self.drop_first() {
+                    while self.cost() + len > limit && self.drop_first() {
                         dropped += 1;
                     }
                     self.append(frames, at..at + len, key);
@@ -130,6 +142,7 @@ impl Outbox {
     ) {
         debug_assert!(self.is_empty() && written < range.len());
         self.append(frames, range, key);
+        self.stuck = true;
         self.written = written;
         self.bytes -= written;
     }
@@ -148,6 +161,9 @@ impl Outbox {
             last.end = range.end;
             return;
         }
+        if self.stuck && key.is_none() && range.len() <= MAX_COPIED {
+            return self.append_copy(&frames[range]);
+        }
         self.queue.push_back(Entry {
             frames: frames.clone(),
             start: range.start,
@@ -155,6 +171,29 @@ impl Outbox {
             control: false,
             key,
         });
+    }
+
+    /// Puts small frames together in a chunk of this connection's own.
+    fn append_copy(&mut self, bytes: &[u8]) {
+        if let Some(last) = self.queue.back_mut().filter(|e| !e.control && e.key.is_none())
+            && let Some(chunk) = Arc::get_mut(&mut last.frames)
+            && last.end == chunk.len()
+            && chunk.len() + bytes.len() <= MAX_CHUNK
+        {
+            chunk.extend_from_slice(bytes);
+            last.end = chunk.len();
+            return;
+        }
+        let mut chunk = Vec::with_capacity(MAX_COPIED);
+        chunk.extend_from_slice(bytes);
+        let end = chunk.len();
+        self.queue.push_back(Entry { frames: Arc::new(chunk), start: 0, end, control: false, key: None });
+    }
+
+    /// Bytes of memory that the backlog keeps: what waits, and for each entry its place in the queue and the head of
+    /// a buffer.
+    pub(crate) fn cost(&self) -> usize {
+        self.bytes + self.queue.len() * ENTRY_COST
     }
 
     /// Queues a control frame before everything that has not begun to be written, behind other control frames.
@@ -271,8 +310,9 @@ impl Outbox {
             .map(move |e| IoSlice::new(&e.frames[e.start + core::mem::take(&mut skip)..e.end]))
     }
 
-    /// The kernel took so many bytes more.
-    pub(crate) fn advance(&mut self, mut n: usize) {
+    /// The kernel took so many bytes more, of those that it was offered.
+    pub(crate) fn advance(&mut self, mut n: usize, offered: usize) {
+        self.stuck = n < offered;
         self.bytes -= n;
         while let Some(first) = self.queue.front() {
             let left = first.len() - self.written;
@@ -293,6 +333,7 @@ impl Outbox {
         self.queue.shrink_to(MAX_SLICES);
         self.written = 0;
         self.bytes = 0;
+        self.stuck = false;
     }
 }
 
@@ -337,23 +378,39 @@ mod tests {
         assert_eq!(push(&mut o, &big, 10, CLOSE), Pushed::Queued);
         assert_eq!(push(&mut o, &big, 10, CLOSE), Pushed::Overflow);
         assert_eq!(o.bytes(), 102);
-        o.advance(102);
+        o.advance(102, 102);
         assert!(o.is_empty());
     }
 
     #[test]
     fn drop_newest_keeps_what_waits_and_drop_oldest_what_comes() {
-        let first = frames(&[b"one", b"two"]);
-        let more = frames(&[b"three", b"four"]);
+        let of = |bytes: [u8; 2]| frames(&[&[bytes[0]; 1000], &[bytes[1]; 1000]]);
+        let (first, more) = (of([1, 2]), of([3, 4]));
+        // Three messages and what they cost beside their bytes, not four.
+        let limit = 3 * (1004 + ENTRY_COST);
         let mut o = Outbox::default();
-        let _ = push(&mut o, &first, 20, SlowConsumer::DropNewest);
-        assert_eq!(push(&mut o, &more, 20, SlowConsumer::DropNewest), Pushed::Dropped(1));
-        assert_eq!(contents(&o), frames(&[b"one", b"two", b"three"])[..]);
+        let _ = push(&mut o, &first, limit, SlowConsumer::DropNewest);
+        assert_eq!(push(&mut o, &more, limit, SlowConsumer::DropNewest), Pushed::Dropped(1));
+        assert_eq!(contents(&o), frames(&[&[1; 1000], &[2; 1000], &[3; 1000]])[..]);
 
         let mut o = Outbox::default();
-        let _ = push(&mut o, &first, 20, SlowConsumer::DropOldest);
-        assert_eq!(push(&mut o, &more, 20, SlowConsumer::DropOldest), Pushed::Dropped(1));
-        assert_eq!(contents(&o), frames(&[b"two", b"three", b"four"])[..]);
+        let _ = push(&mut o, &first, limit, SlowConsumer::DropOldest);
+        assert_eq!(push(&mut o, &more, limit, SlowConsumer::DropOldest), Pushed::Dropped(1));
+        assert_eq!(contents(&o), frames(&[&[2; 1000], &[3; 1000], &[4; 1000]])[..]);
+    }
+
+    #[test]
+    fn small_messages_behind_a_backlog_cost_little_more_than_their_bytes() {
+        let mut o = Outbox::default();
+        let _ = push(&mut o, &frames(&[&[0; 1000]]), 1 << 20, CLOSE);
+        o.advance(1, 1004);
+        let empty = frames(&[b""]);
+        for _ in 0..10_000 {
+            assert_eq!(push(&mut o, &empty, 1 << 20, CLOSE), Pushed::Queued);
+        }
+        assert_eq!(Arc::strong_count(&empty), 1);
+        assert!(o.cost() < 2 * o.bytes(), "{} for {}", o.cost(), o.bytes());
+        assert_eq!(o.messages(), 10_001);
     }
 
     #[test]
@@ -361,7 +418,7 @@ mod tests {
         let mut o = Outbox::default();
         let f = frames(&[b"first", b"second"]);
         let _ = push(&mut o, &f, 100, CLOSE);
-        o.advance(3);
+        o.advance(3, 3);
         let ping = frames(&[b"!"]).to_vec();
         o.push_control(ping);
         let mut expected = f[3..7].to_vec();
@@ -379,13 +436,13 @@ mod tests {
         let key = |k: &str| Message::text("").with_key(k).key();
         let (a, b, c) = (frames(&[b"EUR 1"]), frames(&[b"USD 1"]), frames(&[b"EUR 2"]));
         let policy = SlowConsumer::LatestByKey;
-        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 100, policy), Pushed::Queued);
-        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 100, policy), Pushed::Queued);
-        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 100, policy), Pushed::Dropped(1));
+        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), Pushed::Dropped(1));
         assert_eq!(contents(&o), frames(&[b"USD 1", b"EUR 2"])[..]);
         // Once it is being written it stays.
-        o.advance(1);
-        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 100, policy), Pushed::Queued);
+        o.advance(1, 1);
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Queued);
         assert_eq!(o.messages(), 3);
     }
 
@@ -426,7 +483,7 @@ mod tests {
                         let all = contents(&o);
                         let k = size.min(all.len());
                         sent.extend_from_slice(&all[..k]);
-                        o.advance(k);
+                        o.advance(k, all.len());
                     }
                 }
                 prop_assert_eq!(o.bytes(), contents(&o).len());

@@ -16,6 +16,8 @@ pub(crate) struct Clock {
     pub(crate) began: Tick,
     /// A ping went out that nothing has followed yet.
     pub(crate) pinged: Tick,
+    /// A backlog began to wait, or the kernel last took some of it.
+    pub(crate) stalled: Tick,
     /// When the current phase has lasted too long; not used while open.
     pub(crate) deadline: Tick,
 }
@@ -37,9 +39,17 @@ pub(crate) enum Due {
     End(CloseCode, &'static str, Cause),
 }
 
-/// Looks at an open connection. While it is paused nothing is read, so silence says nothing.
+/// Looks at an open connection. While it is paused nothing is read, so silence says nothing; but whoever reads nothing
+/// of what waits for it holds memory, paused or not.
 pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
+    if clock.stalled != 0 {
+        let due = clock.stalled + ticks(limits.write_timeout);
+        if due <= now {
+            return Due::End(CloseCode::TIMEOUT, "nothing was read in time", Cause::WriteTimeout);
+        }
+        next = next.min(due);
+    }
     if paused {
         return Due::At(next);
     }

@@ -1,9 +1,9 @@
 //! From a readable socket to the handlers, and from the handlers to the socket.
 
-use super::Worker;
 use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
+use super::{SHARE, Worker};
 use crate::conn::{Cause, Phase, Sink};
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
 use crate::http::Params;
@@ -41,8 +41,10 @@ impl Worker {
     }
 
     fn read_open(&mut self, at: usize) {
-        let Self { slots, turn, recv, rules, shared, now, .. } = self;
+        let Self { slots, turn, recv, rules, shared, now, crowded, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        let share = if *crowded { SHARE.min(recv.len()) } else { recv.len() };
+        let recv = &mut recv[..share];
         let route = usize::from(slot.conn.route);
         let (route, rules) = (&shared.routes[route], &rules[route]);
         let received = match slot.conn.decoder.spare(MIN_DIRECT) {
@@ -109,12 +111,16 @@ impl Worker {
     /// The socket can be written again.
     pub(super) fn write_on(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
+        let waiting = slot.conn.buffered();
         slot.conn.blocked = false;
-        if slot.conn.phase == Phase::Http {
-            // A slow download is not a late request.
-            slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
-        }
         slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        if slot.conn.buffered() < waiting {
+            slot.clock.stalled = 0; // begins anew in `after` if something still waits
+            if slot.conn.phase == Phase::Http {
+                // A slow download is not a late request.
+                slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
+            }
+        }
         self.after(at);
     }
 

@@ -42,7 +42,20 @@ impl Worker {
             }
         }
         self.charge(at);
+        self.stall(at);
         self.advance(at);
+    }
+
+    /// Notes since when a backlog has been waiting.
+    #[inline]
+    fn stall(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        if slot.conn.is_written_out() {
+            slot.clock.stalled = 0;
+        } else if slot.clock.stalled == 0 && slot.conn.phase == Phase::Open {
+            slot.clock.stalled = self.now;
+            self.watch(at);
+        }
     }
 
     /// Counts what the connection holds. Over the server's budget, whoever wants more is ended: what is held can then

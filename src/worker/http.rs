@@ -43,6 +43,12 @@ pub(crate) struct Resource {
     pub(crate) endpoints: Vec<(Box<str>, Arc<dyn Endpoint>)>,
 }
 
+/// Bytes of requests read in one turn: some hundred of the shortest. More of them wait in the kernel.
+const HTTP_SHARE: usize = 16 << 10;
+
+/// Requests answered before others have their turn.
+const REQUESTS: usize = 64;
+
 /// Bytes of a body read and written in one step.
 const STEP: usize = 64 << 10;
 
@@ -67,13 +73,14 @@ impl Worker {
     pub(super) fn read_http(&mut self, at: usize) {
         let Self { slots, recv, .. } = self;
         let Some(slot) = slots.get(at) else { return };
-        let n = match slot.stream.recv(recv) {
+        let room = HTTP_SHARE.min(recv.len());
+        let n = match slot.stream.recv(&mut recv[..room]) {
             Ok(Received::Bytes(n)) => n,
             Ok(Received::Nothing) => return,
             Ok(Received::End) => return self.gone(at, std::io::ErrorKind::UnexpectedEof),
             Err(e) => return self.gone(at, e.kind()),
         };
-        if n == recv.len() {
+        if n == room {
             self.again(at);
         }
         // The buffer is lent out for as long as the requests in it are looked at.
@@ -102,6 +109,7 @@ impl Worker {
 
     /// Answers the requests that are whole, and keeps the rest.
     fn requests(&mut self, at: usize, mut input: &mut [u8]) {
+        let mut answered = 0;
         while !input.is_empty() {
             let taken = match self.request(at, input) {
                 Outcome::Answered(n) => n,
@@ -129,7 +137,8 @@ impl Worker {
             if self.turn.writer.is_full() {
                 slot.conn.flush(&mut self.turn.writer, &slot.stream);
             }
-            if is_answering(slot) {
+            answered += 1;
+            if is_answering(slot) || answered == REQUESTS {
                 slot.conn.paused = true;
                 break;
             }
@@ -180,6 +189,8 @@ impl Worker {
                 slot.conn.write_raw(&mut self.turn.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
             }
             exchange.need = head_len + body_len;
+            // Once the body is there the head is looked for once more, from its beginning.
+            exchange.scanner = HeadScanner::default();
             return Outcome::Incomplete;
         }
         let taken = head_len + body_len;

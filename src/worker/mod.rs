@@ -50,6 +50,12 @@ const UNTIL: Token = Token(usize::MAX - 1);
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
 
+/// With more sockets ready than this, each is read in smaller pieces.
+const CROWD: usize = 8;
+
+/// The piece: what it takes to serve others meanwhile is bounded by it, down to frames of 6 bytes.
+const SHARE: usize = 64 << 10;
+
 /// Commands done in one turn, so that a flood of publications does not starve the sockets.
 const COMMANDS: usize = 4096;
 
@@ -87,6 +93,8 @@ pub(crate) struct Worker {
     now: Tick,
     date: Date,
     generation: u32,
+    /// Many sockets have something in this turn: each gets a smaller share of it.
+    crowded: bool,
     /// The mailbox has something.
     woken: bool,
     stopping: Option<Stopping>,
@@ -187,6 +195,7 @@ impl Worker {
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
+            crowded: false,
             woken: false,
             stopping: None,
             until,
@@ -215,6 +224,7 @@ impl Worker {
                 break;
             }
             self.begin_turn();
+            self.crowded = events.iter().nth(CROWD).is_some();
             for event in &events {
                 self.event(event);
             }
