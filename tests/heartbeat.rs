@@ -306,3 +306,34 @@ fn many_connections_are_each_pinged() {
     }
     assert_eq!(server.handle.open_connections(), 200);
 }
+
+/// Sends more than any socket takes and pauses, as an echo does that has too much waiting.
+fn stalling(change: impl FnOnce(&mut Limits)) -> (TestServer, Events) {
+    let (handler, events) = recorder();
+    let handler = handler.on_message(|conn, _| {
+        conn.send(&vec![7; 16 << 20]).unwrap();
+        conn.pause();
+    });
+    (with(handler, change), events)
+}
+
+#[test]
+fn a_peer_that_takes_nothing_of_its_backlog_is_ended_although_it_is_paused() {
+    let (server, events) = stalling(|l| l.write_timeout = millis(300));
+    let mut client = server.open_slow("/");
+    client.text("go");
+    let end = events.closed();
+    assert_eq!((end.cause, end.code, end.unsent), (Cause::WriteTimeout, CloseCode::TIMEOUT, 1));
+    server.until("what it held has been given back", |s| s.held_bytes == 0);
+}
+
+#[test]
+fn a_peer_that_reads_slowly_is_not_one_that_reads_nothing() {
+    let (server, _events) = stalling(|l| l.write_timeout = millis(1500));
+    let mut client = server.open("/");
+    client.text("go");
+    let began = Instant::now();
+    let all = client.read_binary();
+    assert_eq!(all.len(), 16 << 20, "after {:?}", began.elapsed());
+    assert_eq!(server.handle.stats().timeouts, 0);
+}

@@ -491,6 +491,9 @@ impl Connection {
         if self.phase != Phase::Open {
             return false;
         }
+        // What can't be on the wire goes as a close frame without a code, which is what both ends then hear of.
+        let (code, reason) =
+            if code.is_valid_on_wire() { (code, reason) } else { (CloseCode::NO_STATUS, "") };
         self.set_end(code, reason, cause);
         self.send_close(writer, sink, code, reason);
         self.phase = Phase::CloseSent;

@@ -100,7 +100,8 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.id
     }
 
-    /// What the application keeps for this connection.
+    /// What the application keeps for this connection. It borrows the connection: what names the topic that is
+    /// published to, such as a room, is best kept in an `Arc`, and cloned before.
     #[inline]
     pub fn state(&self) -> &S {
         self.state
@@ -113,7 +114,8 @@ impl<'a, S> Conn<'a, S> {
     }
 
     /// Sends a message to this connection. What a turn sends leaves in one write, when the callbacks of what was
-    /// received together have returned; a large payload may leave at once.
+    /// received together have returned; a large payload may leave at once. Text and bytes are borrowed:
+    /// `conn.send("…")`, `conn.send(&format!("…"))`, `conn.send(&[1, 2, 3])`.
     ///
     /// # Errors
     /// The connection is closing, or its backlog is full ([`Limits::max_backlog`](crate::Limits::max_backlog)); the

@@ -9,6 +9,7 @@ use crate::hub::{Publication, home_of, topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, header};
+use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
@@ -56,6 +57,8 @@ pub enum HandleError {
     },
     /// The state handed over is not of the type that the route's handler keeps.
     WrongState,
+    /// A question was asked on a worker's own thread, in a handler: the worker would wait for itself.
+    InHandler,
     /// No answer came in time: a worker is busy or stuck in a handler.
     Timeout,
     /// The socket can't be used.
@@ -70,6 +73,9 @@ impl fmt::Display for HandleError {
             Self::Topic(e) => e.fmt(f),
             Self::NoRoute { pattern } => write!(f, "there is no WebSocket route {pattern:?}"),
             Self::WrongState => f.write_str("the state is not of the type that the route's handler keeps"),
+            Self::InHandler => {
+                f.write_str("a handler can't wait for a worker's answer: ask from another thread")
+            }
             Self::Timeout => f.write_str("a worker did not answer in time: is a handler stuck?"),
             Self::Socket(kind) => write!(f, "the socket can't be used: {kind}"),
         }
@@ -100,6 +106,16 @@ pub struct ConnInfo {
     pub topics: Vec<String>,
 }
 
+thread_local! {
+    /// Whether this thread is a worker.
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that the calling thread is a worker from here on, or no more.
+pub(crate) fn mark_worker(is: bool) {
+    IS_WORKER.set(is);
+}
+
 /// How long a question waits for a worker.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -107,6 +123,10 @@ fn encode(message: Message<'_>) -> Frames {
     let mut frames = Vec::with_capacity(message.len() + 10);
     header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
     Frames::new(frames)
+}
+
+fn may_wait() -> Result<(), HandleError> {
+    if IS_WORKER.get() { Err(HandleError::InHandler) } else { Ok(()) }
 }
 
 /// A worker that ends takes the questions in its mailbox with it.
@@ -267,9 +287,9 @@ impl Handle {
     /// How many connections listen to a topic. Asks every worker.
     ///
     /// # Errors
-    /// A worker did not answer within 5 s, or the server has ended. Never call it from a handler: the worker would
-    /// wait for itself.
+    /// A worker did not answer within 5 s, or the server has ended. In a handler it is [`HandleError::InHandler`].
     pub fn subscribers(&self, topic: &str) -> Result<usize, HandleError> {
+        may_wait()?;
         let (tx, rx) = crossbeam_channel::unbounded();
         self.every_worker(|| Command::CountSubscribers(topic.into(), tx.clone()), false)?;
         drop(tx);
@@ -281,6 +301,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::subscribers`].
     pub fn connection(&self, id: ConnId) -> Result<Option<ConnInfo>, HandleError> {
+        may_wait()?;
         let (tx, rx) = crossbeam_channel::bounded(1);
         self.command(id, Command::Info(id, tx), false)?;
         rx.recv_timeout(ANSWER).map_err(no_answer)
@@ -292,6 +313,7 @@ impl Handle {
     /// As [`Handle::subscribers`], and there is no such route.
     pub fn open_on(&self, route: &str) -> Result<usize, HandleError> {
         let route = self.route(route)?;
+        may_wait()?;
         let (tx, rx) = crossbeam_channel::unbounded();
         self.every_worker(|| Command::CountOpen(route, tx.clone()), false)?;
         drop(tx);
@@ -304,6 +326,7 @@ impl Handle {
     /// As [`Handle::subscribers`], and there is no such route.
     pub fn connections(&self, route: &str) -> Result<Vec<ConnInfo>, HandleError> {
         let route = self.route(route)?;
+        may_wait()?;
         let (tx, rx) = crossbeam_channel::unbounded();
         self.every_worker(|| Command::List(route, tx.clone()), false)?;
         drop(tx);

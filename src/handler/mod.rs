@@ -15,7 +15,7 @@ pub use conn::Conn;
 pub(crate) use conn::{Context, Turn};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 pub use handle::{ConnInfo, Handle, HandleError};
-pub(crate) use handle::{Shared, WorkerShared};
+pub(crate) use handle::{Shared, WorkerShared, mark_worker};
 pub use on_message::{OnMessage, on_message};
 pub use origin::{InvalidOrigin, Origins};
 pub use route::Route;

@@ -37,7 +37,7 @@ impl fmt::Display for InvalidAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is no address: expected IP:PORT such as 127.0.0.1:9001 or [::1]:9001, localhost:PORT, or unix:/path",
+            "{:?} is no address: expected IP:PORT such as 127.0.0.1:9001 or [::1]:9001, localhost:PORT, or unix:/path; a port is at most 65535",
             self.addr
         )
     }
@@ -58,6 +58,10 @@ impl FromStr for ListenAddr {
         }
         if let Ok(addr) = text.parse() {
             return Ok(Self::Tcp(addr));
+        }
+        // `::1:9010` is an address by itself; whether its end was meant as a port nobody knows.
+        if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(InvalidAddr { addr: text.into() });
         }
         // A name: what the system resolves it to first. Numbers are tried before, so `localhost` is the usual case.
         let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
@@ -144,6 +148,9 @@ impl Listener {
             let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
             let refused = is_socket
                 && new()?.connect(&addr).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+            if path.exists() && !is_socket {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"));
+            }
             if e.kind() != io::ErrorKind::AddrInUse || !refused {
                 return Err(e);
             }
@@ -205,7 +212,7 @@ mod tests {
         assert_eq!("127.0.0.1:9001".parse(), Ok(ListenAddr::Tcp(([127, 0, 0, 1], 9001).into())));
         assert_eq!("unix:/run/x".parse(), Ok(ListenAddr::Unix("/run/x".into())));
         assert!("[::1]:80".parse::<ListenAddr>().is_ok());
-        for bad in ["", "9001", "127.0.0.1", "127.0.0.1:99999", "unix:", "no such host:1"] {
+        for bad in ["", "9001", "127.0.0.1", "127.0.0.1:99999", "::1:9001", "unix:", "no such host:1"] {
             let e = bad.parse::<ListenAddr>().unwrap_err();
             assert!(e.to_string().contains(&format!("{bad:?}")));
         }

@@ -3,7 +3,7 @@
 use super::Server;
 use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
-use crate::http::{RouteError, Router};
+use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::mailbox;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tracing::debug;
 
@@ -23,6 +23,8 @@ pub struct Builder {
     options: ListenOptions,
     routes: Vec<Route>,
     endpoints: Vec<(String, String, Arc<dyn Endpoint>)>,
+    /// For endpoints that publish: known once the server is built.
+    handle: Arc<OnceLock<Handle>>,
     workers: usize,
     pin: bool,
     http: HttpLimits,
@@ -85,6 +87,7 @@ impl Default for Builder {
             options: ListenOptions::default(),
             routes: Vec::new(),
             endpoints: Vec::new(),
+            handle: Arc::default(),
             workers: 0,
             pin: false,
             http: HttpLimits::default(),
@@ -136,6 +139,31 @@ impl Builder {
     #[must_use]
     pub fn post(self, pattern: &str, endpoint: impl Endpoint) -> Self {
         self.on("POST", pattern, endpoint)
+    }
+
+    /// Answers a method at a path, with the way to the server at hand: a POST that publishes.
+    ///
+    /// ```
+    /// use campanile::{Response, Server};
+    ///
+    /// let server = Server::builder().on_with("POST", "/say/:room", |request, handle| {
+    ///     let text = String::from_utf8_lossy(request.body());
+    ///     match handle.publish(request.param("room").unwrap_or("lobby"), &*text) {
+    ///         Ok(()) => Response::new(202),
+    ///         Err(e) => Response::new(503).text(format!("{e}\n")),
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_with<F>(self, method: &str, pattern: &str, endpoint: F) -> Self
+    where
+        F: Fn(&Request<'_>, &Handle) -> Response + Send + Sync + 'static,
+    {
+        let handle = self.handle.clone();
+        self.on(method, pattern, move |request: &Request<'_>| match handle.get() {
+            Some(handle) => endpoint(request, handle),
+            None => HttpError::Internal.response(), // no request comes before the server is built
+        })
     }
 
     /// Answers a method at a path; `*` stands for every method that has no answer of its own.
@@ -262,7 +290,9 @@ impl Builder {
             })
         });
         let workers = workers.collect::<io::Result<_>>().map_err(BuildError::System)?;
-        Ok(Server { workers, addrs, handle: Handle { shared } })
+        let handle = Handle { shared };
+        let _ = self.handle.set(handle.clone()); // it is built once
+        Ok(Server { workers, addrs, handle })
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Server {
     handle: Handle,
 }
 
-/// A server that runs on threads of its own.
+/// A server that runs on threads of its own. Dropping this leaves it running; [`Handle::shutdown`] ends it.
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<()>>,

@@ -136,7 +136,8 @@ impl Worker {
     }
 
     fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
-        info!("worker {} ends: {} connections have until the deadline", self.turn.worker, self.slots.len());
+        let left = deadline.saturating_duration_since(Instant::now());
+        info!("worker {} ends: {} connections have {left:.1?}", self.turn.worker, self.slots.len());
         self.listeners.clear();
         let earlier = self.stopping.as_ref().is_none_or(|s| deadline < s.deadline);
         if earlier {

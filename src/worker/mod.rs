@@ -22,7 +22,7 @@ pub(crate) mod slots;
 pub(crate) mod wheel;
 
 use crate::conn::Writer;
-use crate::handler::{Command, Handle, Shared, Turn};
+use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::Hub;
 use crate::hub::mailbox::{Inbox, Wake};
@@ -214,6 +214,7 @@ impl Worker {
         {
             warn!("worker {} stays unpinned: core {cpu}: {e}", self.turn.worker);
         }
+        mark_worker(true);
         let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
         while !self.has_ended() {
             if let Err(e) = self.poll.poll(&mut events, self.patience())
@@ -235,6 +236,7 @@ impl Worker {
             self.fan_out();
         }
         self.end();
+        mark_worker(false);
     }
 
     /// How long to wait for events.
