@@ -15,6 +15,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// than the second part of the vectored read.
 const MIN_DIRECT: usize = 4 << 10;
 
+/// The most that is received straight into a message in one turn.
+const DIRECT: usize = 256 << 10;
+
 impl Worker {
     /// The socket can be read.
     pub(super) fn read(&mut self, at: usize) {
@@ -49,6 +52,10 @@ impl Worker {
         let (route, rules) = (&shared.routes[route], &rules[route]);
         let received = match slot.conn.decoder.spare(MIN_DIRECT) {
             None => slot.stream.recv(recv).map(|r| (r, 0, recv.len())),
+            // In pieces that are still in the cache when they are unmasked and validated.
+            Some(spare) if spare.len() > DIRECT => {
+                slot.stream.recv(&mut spare[..DIRECT]).map(|r| (r, DIRECT, DIRECT))
+            }
             Some(spare) => {
                 let room = spare.len();
                 slot.stream.recv_vectored(spare, recv).map(|r| (r, room, room + recv.len()))
