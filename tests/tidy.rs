@@ -223,7 +223,8 @@ fn fields(text: &str, name: &str) -> BTreeSet<String> {
 
 /// The builder's methods that set a bound: not those that add something to serve, or take one of the tables above.
 fn settings(text: &str) -> BTreeSet<String> {
-    let others = ["listen", "listen_options", "route", "get", "post", "on", "http_limits", "build"];
+    let others =
+        ["listen", "listen_options", "route", "get", "post", "on", "on_with", "http_limits", "build"];
     let methods = text.split("\n    pub fn ").skip(1).map(word).filter(|m| !others.contains(m));
     methods.map(str::to_owned).collect()
 }
