@@ -208,7 +208,10 @@ impl Decoder {
             Opcode::Text => Kind::Text,
             Opcode::Binary => Kind::Binary,
             Opcode::Continuation => return self.next_partial(input, rules, pool),
-            _ => return self.next_control(input, &head),
+            _ => match whole_control(input, &head) {
+                Some(item) => return item.map(Some),
+                None => return self.next_partial(input, rules, pool),
+            },
         };
         let available = (input.len() - usize::from(head.size)) as u64;
         if !head.fin || head.len > available {
@@ -221,23 +224,6 @@ impl Decoder {
         let payload = &mut frame[usize::from(head.size)..];
         unmask_whole(payload, head.mask, kind == Kind::Text && !head.rsv1)?;
         Ok(Some(Item::Message(Incoming { kind, compressed: head.rsv1, payload: Payload::Lent(payload) })))
-    }
-
-    /// A control frame, whole or cut.
-    fn next_control<'b>(
-        &mut self,
-        input: &mut &'b mut [u8],
-        head: &Head,
-    ) -> Result<Option<Item<'b>>, ProtocolError> {
-        let size = usize::from(head.size);
-        let len = size + head.len as usize;
-        if input.len() < len {
-            self.partial.get_or_insert_default().keep_raw(input);
-            return Ok(None);
-        }
-        let payload = &mut take(input, len)[size..];
-        unmask(payload, head.mask, 0);
-        control(head.opcode, Payload::Lent(payload)).map(Some)
     }
 
     /// The same where something is cut, or is no whole message.
@@ -370,6 +356,18 @@ fn unmask_whole(payload: &mut [u8], key: [u8; 4], text: bool) -> Result<(), Prot
     validator.finish().map_err(|_| ProtocolError::InvalidUtf8)
 }
 
+/// A control frame, if all of it is in `input`.
+fn whole_control<'b>(input: &mut &'b mut [u8], head: &Head) -> Option<Result<Item<'b>, ProtocolError>> {
+    let size = usize::from(head.size);
+    let len = size + head.len as usize;
+    if input.len() < len {
+        return None;
+    }
+    let payload = &mut take(input, len)[size..];
+    unmask(payload, head.mask, 0);
+    Some(control(head.opcode, Payload::Lent(payload)))
+}
+
 fn control(opcode: Opcode, payload: Payload<'_>) -> Result<Item<'_>, ProtocolError> {
     Ok(match opcode {
         Opcode::Ping => Item::Ping(payload),
@@ -392,14 +390,10 @@ impl Partial {
         let size = match header::decode(input, rules.role, rules.rsv1)? {
             Parsed::Need(_) => return Ok(self.keep_raw(input)),
             Parsed::Head(head) if head.opcode.is_control() => {
-                let size = usize::from(head.size);
-                let len = size + head.len as usize;
-                if input.len() < len {
-                    return Ok(self.keep_raw(input));
-                }
-                let payload = &mut take(input, len)[size..];
-                mask::apply(payload, head.mask, 0);
-                return control(head.opcode, Payload::Lent(payload)).map(Some);
+                return match whole_control(input, &head) {
+                    Some(item) => item.map(Some),
+                    None => Ok(self.keep_raw(input)),
+                };
             }
             Parsed::Head(head) => {
                 self.begin(&head, rules, pool)?;
