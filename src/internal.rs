@@ -21,11 +21,11 @@ use std::sync::Arc;
 struct Void;
 
 impl Sink for Void {
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8], _: &mut Vec<u8>) -> io::Result<usize> {
         Ok(std::hint::black_box(bytes).len())
     }
 
-    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>], _: &mut Vec<u8>) -> io::Result<usize> {
         Ok(std::hint::black_box(parts).iter().map(|p| p.len()).sum())
     }
 }
@@ -109,7 +109,7 @@ impl Machine {
         let slot = self.slots.get(at).expect("an open connection");
         slot.clock.received = self.now;
         decode(slot, &mut self.turn, &self.shared.routes[0], &self.rules, bytes, self.now);
-        slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
     }
 
     /// Publishes, as a handler does.
@@ -130,7 +130,7 @@ impl Machine {
         for at in self.dirty.drain(..) {
             let slot = self.slots.get(at as usize).expect("an open connection");
             slot.marks.dirty = false;
-            slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
         }
     }
 
@@ -145,7 +145,7 @@ impl Machine {
                 Due::At(due) => due,
                 Due::Ping => {
                     slot.conn.control(&mut self.turn.writer, crate::protocol::Opcode::Ping, b"");
-                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                    slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
                     slot.clock.received = self.now;
                     self.now + 390
                 }

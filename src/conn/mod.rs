@@ -236,7 +236,7 @@ impl Connection {
     pub(crate) fn send<'m>(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         limits: &Limits,
         policy: SlowConsumer,
         message: Message<'m>,
@@ -269,7 +269,7 @@ impl Connection {
 
     /// Gathers a frame, or writes it through where copying it would only cost.
     #[inline]
-    fn write(&mut self, writer: &mut Writer, sink: &dyn Sink, opcode: Opcode, payload: &[u8]) {
+    fn write(&mut self, writer: &mut Writer, sink: &mut dyn Sink, opcode: Opcode, payload: &[u8]) {
         if writer.gathers(payload.len()) {
             header::write_frame(&mut writer.cork, opcode, payload);
         } else {
@@ -279,10 +279,10 @@ impl Connection {
     }
 
     /// Writes the cork, a head and a payload at once; copies only what the kernel does not take.
-    fn write_through(&mut self, writer: &mut Writer, sink: &dyn Sink, head: &[u8], payload: &[u8]) {
+    fn write_through(&mut self, writer: &mut Writer, sink: &mut dyn Sink, head: &[u8], payload: &[u8]) {
         let parts = [&writer.cork[..], head, payload];
         let len: usize = parts.iter().map(|p| p.len()).sum();
-        match sink.write_vectored(&parts.map(std::io::IoSlice::new)) {
+        match sink.write_vectored(&parts.map(std::io::IoSlice::new), &mut writer.scratch) {
             Ok(n) if n == len => {}
             Ok(n) => {
                 // Everything in one buffer that begins at a frame's boundary, as the outbox wants it.
@@ -318,7 +318,7 @@ impl Connection {
     pub(crate) fn wait_run(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         frames: &Frames,
         range: Range<usize>,
         written: usize,
@@ -347,7 +347,7 @@ impl Connection {
     pub(crate) fn push(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         frames: &Frames,
         range: Range<usize>,
         key: Option<crate::protocol::Key>,
@@ -358,7 +358,7 @@ impl Connection {
             self.flush_outbox(writer, sink);
         }
         if self.outbox.is_none() && range.len() > limits.max_backlog {
-            match sink.write(&frames[range.clone()]) {
+            match sink.write(&frames[range.clone()], &mut writer.scratch) {
                 Ok(n) if n == range.len() => {}
                 Ok(n) => return self.wait_run(writer, sink, frames, range, n, key, limits, policy),
                 Err(e) => self.broken = Some(e.kind()),
@@ -401,7 +401,7 @@ impl Connection {
 
     /// Hands what the turn gathered, or what waits, to the kernel.
     #[inline]
-    pub(crate) fn flush(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+    pub(crate) fn flush(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
         if self.outbox.is_some() {
             // Frames were corked before anything waited, or raw bytes were: they never come behind a backlog.
             debug_assert!(writer.cork.is_empty());
@@ -413,8 +413,8 @@ impl Connection {
         }
     }
 
-    pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &dyn Sink) {
-        match sink.write(&writer.cork) {
+    pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
+        match sink.write(&writer.cork, &mut writer.scratch) {
             Ok(n) if n == writer.cork.len() => writer.clear(),
             Ok(n) => {
                 let cork = writer.take();
@@ -427,7 +427,7 @@ impl Connection {
         }
     }
 
-    fn flush_outbox(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+    fn flush_outbox(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
         let Some(outbox) = &mut self.outbox else { return };
         while !outbox.is_empty() {
             let mut slices = [std::io::IoSlice::new(&[]); MAX_SLICES];
@@ -437,7 +437,7 @@ impl Connection {
                 slices[n] = slice;
                 n += 1;
             }
-            match sink.write_vectored(&slices[..n]) {
+            match sink.write_vectored(&slices[..n], &mut writer.scratch) {
                 Ok(taken) => {
                     outbox.advance(taken, asked);
                     if taken < asked {
@@ -467,7 +467,7 @@ impl Connection {
     }
 
     /// Queues a close frame behind everything else.
-    fn send_close(&mut self, writer: &mut Writer, sink: &dyn Sink, code: CloseCode, reason: &str) {
+    fn send_close(&mut self, writer: &mut Writer, sink: &mut dyn Sink, code: CloseCode, reason: &str) {
         let mut payload = Vec::with_capacity(2 + reason.len());
         close::write_payload(&mut payload, code, reason);
         if self.outbox.is_none() {
@@ -483,7 +483,7 @@ impl Connection {
     pub(crate) fn close(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
         cause: Cause,
@@ -505,7 +505,7 @@ impl Connection {
     pub(crate) fn fail(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
         cause: Cause,
@@ -527,13 +527,13 @@ impl Connection {
         }
     }
 
-    pub(crate) fn fail_protocol(&mut self, writer: &mut Writer, sink: &dyn Sink, error: ProtocolError) {
+    pub(crate) fn fail_protocol(&mut self, writer: &mut Writer, sink: &mut dyn Sink, error: ProtocolError) {
         let reason = error.to_string();
         self.fail(writer, sink, error.close_code(), &reason, Cause::Protocol(error));
     }
 
     /// The peer's close frame (RFC 6455 section 5.5.1): answered with the same code unless ours is out already.
-    pub(crate) fn peer_closed(&mut self, writer: &mut Writer, sink: &dyn Sink, payload: &[u8]) {
+    pub(crate) fn peer_closed(&mut self, writer: &mut Writer, sink: &mut dyn Sink, payload: &[u8]) {
         let (code, reason) = close::parse(payload).ok().flatten().unwrap_or((CloseCode::NO_STATUS, ""));
         if self.phase == Phase::Open {
             self.set_end(code, reason, Cause::Peer);

@@ -32,7 +32,7 @@ impl Turn {
 pub(crate) struct Context<'a> {
     pub(crate) conn: &'a mut Connection,
     pub(crate) turn: &'a mut Turn,
-    pub(crate) sink: &'a dyn Sink,
+    pub(crate) sink: &'a mut dyn Sink,
     pub(crate) route: &'a Route,
 }
 
@@ -130,7 +130,7 @@ impl<'a, S> Conn<'a, S> {
     /// without a code; a reason of more than 123 bytes is cut. Closing twice does nothing.
     pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) {
         let Context { conn, turn, sink, .. } = &mut self.context;
-        conn.close(&mut turn.writer, *sink, code.into(), reason, Cause::Application);
+        conn.close(&mut turn.writer, &mut **sink, code.into(), reason, Cause::Application);
     }
 
     /// Ends the connection at once, without a close frame: the peer sees 1006.
@@ -147,7 +147,8 @@ impl<'a, S> Conn<'a, S> {
     /// means that a message sent now waits for nothing.
     #[inline]
     pub fn buffered_amount(&self) -> usize {
-        self.context.conn.buffered() + self.context.turn.writer.gathered()
+        let Context { conn, turn, sink, .. } = &self.context;
+        conn.buffered() + turn.writer.gathered() + sink.buffered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,

@@ -30,7 +30,7 @@ pub(crate) enum Event<'a> {
 
 pub(crate) trait Erased: Send + Sync {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse>;
-    fn event(&self, context: Context<'_>, state: &mut AnyState, event: Event<'_>);
+    fn event<'a>(&self, context: Context<'a>, state: &'a mut AnyState, event: Event<'_>);
     /// Whether a state handed over from outside is this handler's.
     fn takes(&self, state: &AnyState) -> bool;
 }
@@ -54,7 +54,7 @@ impl<H: Handler> Erased for H {
     }
 
     #[inline]
-    fn event(&self, context: Context<'_>, state: &mut AnyState, event: Event<'_>) {
+    fn event<'a>(&self, context: Context<'a>, state: &'a mut AnyState, event: Event<'_>) {
         // Only this handler's own `upgrade`, or an adoption checked by `takes`, puts a state there.
         let Some(state) = state.downcast_mut::<H::State>() else {
             unreachable!("a state of another handler's");

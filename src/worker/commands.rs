@@ -100,7 +100,7 @@ impl Worker {
     fn close(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
         self.settle();
         if let Some(slot) = self.slots.get(at) {
-            slot.conn.close(&mut self.turn.writer, &slot.stream, code, reason, cause);
+            slot.conn.close(&mut self.turn.writer, &mut slot.stream, code, reason, cause);
         }
     }
 

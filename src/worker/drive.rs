@@ -78,7 +78,7 @@ impl Worker {
                 Err(e) => {
                     going = false;
                     turn.count().protocol_errors.add(1);
-                    slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
+                    slot.conn.fail_protocol(&mut turn.writer, &mut slot.stream, e);
                 }
             }
         }
@@ -120,7 +120,7 @@ impl Worker {
         let Some(slot) = self.slots.get(at) else { return };
         let waiting = slot.conn.buffered();
         slot.conn.blocked = false;
-        slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
         if slot.conn.buffered() < waiting {
             slot.clock.stalled = 0; // begins anew in `after` if something still waits
             if slot.conn.phase == Phase::Http {
@@ -187,7 +187,7 @@ pub(crate) fn decode<S: Sink>(
             Ok(None) => break,
             Err(e) => {
                 turn.count().protocol_errors.add(1);
-                return slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
+                return slot.conn.fail_protocol(&mut turn.writer, &mut slot.stream, e);
             }
         };
         turn.writer.more_input = !input.is_empty();
@@ -237,7 +237,7 @@ fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: It
                 call(slot, turn, route, Event::Pong(&payload));
             }
         }
-        Item::Close(payload) => slot.conn.peer_closed(&mut turn.writer, &slot.stream, &payload),
+        Item::Close(payload) => slot.conn.peer_closed(&mut turn.writer, &mut slot.stream, &payload),
     }
     matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.paused
 }

@@ -81,7 +81,7 @@ impl Worker {
         let route = &shared.routes[usize::from(slot.conn.route)];
         if !turn.hub.log.is_empty() {
             // What one thread published before it sent comes before.
-            Context { conn: &mut slot.conn, turn, sink: &slot.stream, route }.catch_up();
+            Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
         }
         push(slot, turn, route, frames, 0..frames.len(), key);
         turn.count().messages_out.add(1);
@@ -107,12 +107,12 @@ pub(crate) fn deliver<S: Sink>(
             let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
             if alone && !run.selective && slot.conn.takes_directly(turn.number) {
                 // The usual case: the shared bytes, straight to the socket.
-                match slot.stream.write(run.bytes()) {
+                match slot.stream.write(run.bytes(), &mut turn.writer.scratch) {
                     Ok(n) if n == run.bytes().len() => {}
                     Ok(n) => {
                         let (frames, range) = (run.share(), 0..run.bytes().len());
                         let Route { limits, slow_consumer, .. } = &routes[usize::from(slot.conn.route)];
-                        let (writer, sink) = (&mut turn.writer, &slot.stream);
+                        let (writer, sink) = (&mut turn.writer, &mut slot.stream);
                         let _ = slot.conn.wait_run(
                             writer,
                             sink,
@@ -164,7 +164,7 @@ fn push<S: Sink>(
     key: Option<Key>,
 ) {
     let (limits, policy) = (&route.limits, route.slow_consumer);
-    let _ = slot.conn.push(&mut turn.writer, &slot.stream, frames, range, key, limits, policy);
+    let _ = slot.conn.push(&mut turn.writer, &mut slot.stream, frames, range, key, limits, policy);
 }
 
 fn mark_dirty<S>(slot: &mut Slot<S>, at: u32, dirty: &mut Vec<u32>) {

@@ -135,7 +135,7 @@ impl Worker {
                 }
             }
             if self.turn.writer.is_full() {
-                slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
             }
             answered += 1;
             if is_answering(slot) || answered == REQUESTS {
@@ -420,7 +420,7 @@ impl Worker {
                 self.requests(at, &mut buf);
                 self.again(at);
                 if let Some(slot) = self.slots.get(at) {
-                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                    slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
                 }
                 continue;
             };
@@ -444,7 +444,7 @@ impl Worker {
             }
             slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
             slot.conn.write_raw(&mut self.turn.writer, &piece[..n]);
-            slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
             if slot.conn.broken.is_some() {
                 return self.gone(at, std::io::ErrorKind::BrokenPipe);
             }

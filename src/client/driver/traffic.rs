@@ -32,8 +32,9 @@ enum Took {
 impl Driver {
     /// Writes what waits, as far as the kernel takes it.
     pub(super) fn flush(&mut self, key: usize) {
+        let scratch = &mut Vec::new();
         let slot = &mut self.slots[key];
-        let (Some(stream), Stage::Live { .. }) = (&slot.stream, &slot.stage) else { return };
+        let (Some(stream), Stage::Live { .. }) = (&mut slot.stream, &slot.stage) else { return };
         let mut inner = slot.link.lock();
         let Inner { machine: Some(machine), outbox, .. } = &mut *inner else { return };
         let broke = loop {
@@ -45,8 +46,8 @@ impl Driver {
             }
             let written = match &slices[..n] {
                 [] => break None,
-                [one] => stream.write(one),
-                several => stream.write_vectored(several),
+                [one] => stream.write(one, scratch),
+                several => stream.write_vectored(several, scratch),
             };
             match written {
                 // The socket is full; an event will say when it is not.
