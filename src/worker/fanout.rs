@@ -108,7 +108,11 @@ pub(crate) fn deliver<S: Sink>(
             if alone && !run.selective && slot.conn.takes_directly(turn.number) {
                 // The usual case: the shared bytes, straight to the socket.
                 match slot.stream.write(run.bytes(), &mut turn.writer.scratch) {
-                    Ok(n) if n == run.bytes().len() => {}
+                    Ok(n) if n == run.bytes().len() => {
+                        if !slot.stream.is_written_out() {
+                            mark_dirty(slot, subscriber.slot, dirty);
+                        }
+                    }
                     Ok(n) => {
                         let (frames, range) = (run.share(), 0..run.bytes().len());
                         let Route { limits, slow_consumer, .. } = &routes[usize::from(slot.conn.route)];

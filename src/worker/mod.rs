@@ -19,6 +19,8 @@ pub(crate) mod exchange;
 pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod slots;
+#[cfg_attr(not(feature = "tls"), path = "clear.rs")]
+pub(crate) mod tls;
 pub(crate) mod wheel;
 
 use crate::conn::Writer;
@@ -68,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) http: HttpLimits,
     pub(crate) max_connections: usize,
     pub(crate) max_memory: u64,
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes: tls::Handshakes,
     pub(crate) receive_buffer: usize,
     pub(crate) spare_buffers: usize,
 }
@@ -79,6 +83,9 @@ pub(crate) struct Worker {
     turn: Turn,
     /// Where everything is received; what is not done with at the end of a connection's read is copied out.
     recv: Box<[u8]>,
+    /// What a read of a secure connection came to, decrypted.
+    #[cfg(feature = "tls")]
+    plain: Vec<u8>,
     wheel: Wheel,
     inbox: Inbox<Command>,
     shared: Arc<Shared>,
@@ -181,6 +188,8 @@ impl Worker {
             slots: Slots::default(),
             turn,
             recv: vec![0; settings.receive_buffer].into(),
+            #[cfg(feature = "tls")]
+            plain: Vec::new(),
             wheel: Wheel::new(),
             inbox,
             rules: shared.routes.iter().map(|r| r.rules()).collect(),
@@ -269,7 +278,8 @@ impl Worker {
             }
             return;
         };
-        if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked) {
+        if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked || s.stream.has_unsent())
+        {
             self.write_on(at);
         }
         if event.is_error() {
