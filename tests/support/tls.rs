@@ -143,4 +143,13 @@ impl Client {
         }
         Ok(())
     }
+
+    /// What comes next is a fatal alert, or the end without anything else.
+    pub(crate) fn expect_alert(&mut self) {
+        let mut piece = [0; 4096];
+        let tls = self.tls.as_mut().expect("a client with TLS");
+        let got = std::io::Read::read(&mut rustls::Stream::new(&mut **tls, &mut &self.socket), &mut piece);
+        let e = got.expect_err("no answer");
+        assert!(e.to_string().contains("fatal alert"), "{e}");
+    }
 }
