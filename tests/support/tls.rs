@@ -152,4 +152,16 @@ impl Client {
         let e = got.expect_err("no answer");
         assert!(e.to_string().contains("fatal alert"), "{e}");
     }
+
+    /// The connection ends here, with an alert or without.
+    pub(crate) fn expect_alert_or_end(&mut self) {
+        let mut piece = [0; 4096];
+        let tls = self.tls.as_mut().expect("a client with TLS");
+        let got = std::io::Read::read(&mut rustls::Stream::new(&mut **tls, &mut &self.socket), &mut piece);
+        assert!(!matches!(got, Ok(1..)), "{got:?}");
+        assert!(
+            !got.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock),
+            "it is still there"
+        );
+    }
 }
