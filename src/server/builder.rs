@@ -9,7 +9,7 @@ use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, rai
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
 use crate::worker::tls::Handshakes;
-use crate::worker::{Parts, Settings, Worker, prepare};
+use crate::worker::{Parts, Settings, Watched, Worker, prepare};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Builder {
     mailbox: usize,
     receive_buffer: usize,
     spare_buffers: usize,
-    until: Option<(OwnedFd, Duration)>,
+    watched: Vec<Watched>,
 }
 
 /// Why a server can't be built.
@@ -102,7 +102,7 @@ impl Default for Builder {
             mailbox: 65_536,
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
-            until: None,
+            watched: Vec::new(),
         }
     }
 }
@@ -263,8 +263,21 @@ impl Builder {
     /// signal handler writes to. So a server with one worker needs no second thread, and the kernel then spares it the
     /// locks on its table of descriptors: 2 % of an echo of 20 bytes.
     #[must_use]
-    pub fn until(mut self, readable: impl Into<OwnedFd>, deadline: Duration) -> Self {
-        self.until = Some((readable.into(), deadline));
+    pub fn until(self, readable: impl Into<OwnedFd>, deadline: Duration) -> Self {
+        self.watch(readable, move |handle| handle.shutdown(deadline))
+    }
+
+    /// Calls this on the first worker's thread whenever the descriptor can be read, once however much has come; what has
+    /// come is read away, up to 4 KiB each time. It is meant for the pipe that a signal handler writes to, as
+    /// [`Builder::until`] is: SIGHUP to reload certificates. While it runs, that worker's connections wait. A panic in it
+    /// is logged and counted, and the descriptor watched on.
+    #[must_use]
+    pub fn watch(
+        mut self,
+        readable: impl Into<OwnedFd>,
+        action: impl FnMut(&Handle) + Send + 'static,
+    ) -> Self {
+        self.watched.push(Watched { fd: readable.into(), action: Box::new(action) });
         self
     }
 
@@ -319,7 +332,7 @@ impl Builder {
                 settings: settings.clone(),
                 listeners: core::mem::take(&mut listeners[number]),
                 pin: self.pin.then_some(number),
-                until: self.until.take(),
+                watched: core::mem::take(&mut self.watched),
             })
         });
         let workers = workers.collect::<io::Result<_>>().map_err(BuildError::System)?;

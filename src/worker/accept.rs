@@ -24,13 +24,13 @@ const REST: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// Listeners' tokens, below those of [`super::WAKER`] and [`super::UNTIL`].
-pub(super) fn token(listener: usize) -> Token {
-    Token(usize::MAX - 2 - listener)
+/// The tokens of listeners and of what else is watched, below that of [`super::WAKER`].
+pub(super) fn token(number: usize) -> Token {
+    Token(usize::MAX - 1 - number)
 }
 
-pub(super) fn listener_of(token: Token, listeners: usize) -> Option<usize> {
-    (usize::MAX - 2).checked_sub(token.0).filter(|i| *i < listeners)
+pub(super) fn number_of(token: Token, all: usize) -> Option<usize> {
+    (usize::MAX - 1).checked_sub(token.0).filter(|i| *i < all)
 }
 
 /// What the worker remembers about accepting.
