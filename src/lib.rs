@@ -41,6 +41,7 @@
 //! | in a callback | [`Conn`] and the borrowed [`Message`]; [`Closed`] says how it ended |
 //! | settings of a route | [`Route`]: [`Limits`], [`SlowConsumer`], [`Origins`] |
 //! | from any other thread | [`Handle`], with [`ConnId`], [`ConnInfo`], [`Stats`] |
+//! | TLS | `Tls`, `Certificate`, `ClientAuth`, and in a handler [`TlsInfo`] |
 //! | plain HTTP on the same port | [`Builder::get`], [`endpoint`], static files in [`endpoint::static_files`] |
 //!
 //! Below lie the layers, each of which knows only those before it: [`protocol`] (RFC 6455 as pure functions and values)
@@ -101,8 +102,9 @@
 //! # Features
 //!
 //! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
-//! * `cli`, on by default: what only the `campanile` binary needs. Libraries say `default-features = false`, and
-//!   `features = ["client"]` where they want that.
+//! * `tls`, on by default: listeners for `https` and `wss`. It adds rustls and aws-lc-rs, which needs a C compiler.
+//! * `cli` and `self-signed`, on by default: what only the `campanile` binary needs. Libraries say
+//!   `default-features = false`, and `features = ["client", "tls"]` where they want those.
 
 #![warn(missing_docs)]
 
@@ -145,3 +147,7 @@ pub use worker::http::HttpLimits;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "tls"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;

@@ -13,17 +13,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("metrics", &[]),
     ("conn", &["protocol", "http"]),
-    ("net", &["conn", "http"]),
+    ("tls", &["http"]),
+    ("net", &["conn", "http", "tls"]),
     ("hub", &["conn", "protocol"]),
     ("handler", &["conn", "http", "hub", "metrics", "net", "protocol"]),
     ("endpoint", &["http"]),
-    ("worker", &["conn", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol"]),
+    ("worker", &["conn", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol", "tls"]),
     ("client", &["conn", "hub", "net", "protocol"]),
-    ("server", &["endpoint", "handler", "http", "hub", "net", "worker"]),
+    ("server", &["endpoint", "handler", "http", "hub", "net", "tls", "worker"]),
 ];
 
 /// Folders that take bytes and time and give values.
-const PURE: &[&str] = &["protocol", "http", "conn", "hub"];
+const PURE: &[&str] = &["protocol", "http", "tls", "conn", "hub"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =
@@ -223,8 +224,18 @@ fn fields(text: &str, name: &str) -> BTreeSet<String> {
 
 /// The builder's methods that set a bound: not those that add something to serve, or take one of the tables above.
 fn settings(text: &str) -> BTreeSet<String> {
-    let others =
-        ["listen", "listen_options", "route", "get", "post", "on", "on_with", "http_limits", "build"];
+    let others = [
+        "listen",
+        "listen_tls",
+        "listen_options",
+        "route",
+        "get",
+        "post",
+        "on",
+        "on_with",
+        "http_limits",
+        "build",
+    ];
     let methods = text.split("\n    pub fn ").skip(1).map(word).filter(|m| !others.contains(m));
     methods.map(str::to_owned).collect()
 }

@@ -546,6 +546,7 @@ impl Connection {
     }
 
     /// What is below it has failed: nothing more can be said to the peer at this level, and nothing of it is heard.
+    #[cfg(feature = "tls")]
     pub(crate) fn fail_below(&mut self, writer: &mut Writer, cause: Cause) {
         self.set_end(CloseCode::ABNORMAL, "", cause);
         self.dropped += self.outbox.as_ref().map_or(0, |o| o.messages());

@@ -39,6 +39,7 @@ pub struct TlsInfo {
 }
 
 impl TlsInfo {
+    #[cfg(any(feature = "tls", test))]
     pub(crate) const fn new(version: TlsVersion, cipher: String) -> Self {
         Self { version, cipher, server_name: None, resumed: false, client: Vec::new() }
     }

@@ -2,11 +2,11 @@
 
 use super::Stream;
 use crate::http::TlsInfo;
-use core::convert::Infallible;
 use std::io::{self, IoSlice};
 
 /// No listener is secure.
-pub(crate) type Security = Infallible;
+#[derive(Clone, Debug)]
+pub(crate) enum Security {}
 
 impl Stream {
     #[inline]

@@ -87,7 +87,7 @@ impl Worker {
 
     /// Leaves what waits there to the kernel for a while.
     fn rest(&mut self, listener: usize) {
-        let (_, resting) = self.accepting.rest.get_or_insert((Instant::now() + REST, Vec::new()));
+        let (_, resting) = self.accepting.rest.get_or_insert_with(|| (Instant::now() + REST, Vec::new()));
         if !resting.contains(&listener) {
             resting.push(listener);
         }

@@ -2,7 +2,6 @@
 
 use campanile::{InvalidAddr, ListenAddr};
 use clap::{Parser, ValueEnum};
-use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
 /// A WebSocket server for pushing to very many clients.
@@ -56,11 +55,11 @@ pub(crate) struct TlsArgs {
     /// The certificate: PEM, the server's own first, then those up to the authority (certbot: fullchain.pem). SIGHUP
     /// has it and its key read again; connections stay
     #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_listen"], group = "certificate")]
-    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_cert: Option<std::path::PathBuf>,
 
     /// The certificate's private key: PEM, without a password (certbot: privkey.pem)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_key: Option<std::path::PathBuf>,
 
     /// Make a certificate for this machine and keep it for the next start, in $STATE_DIRECTORY,
     /// $XDG_STATE_HOME/campanile or ~/.local/state/campanile. Nobody vouches for it: browsers ask once whether to go on

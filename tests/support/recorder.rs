@@ -1,0 +1,208 @@
+//! A handler that reports what it was told, and does what a test wants done.
+
+#![allow(dead_code)] // each test file uses its part
+
+use super::DEADLINE;
+use campanile::{Accept, Closed, Conn, ConnId, Handler, Message, Refuse, Request};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::time::Instant;
+
+/// What a handler was told.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Upgrade,
+    Open(ConnId),
+    Message(ConnId, Vec<u8>),
+    Ping(ConnId, Vec<u8>),
+    Pong(ConnId, Vec<u8>),
+    Drain(ConnId),
+    Dropped(ConnId, u32),
+    Close(ConnId, Closed),
+}
+
+type Hook = Box<dyn Fn(&mut Conn<'_, String>) + Send + Sync>;
+type MessageHook = Box<dyn Fn(&mut Conn<'_, String>, Message<'_>) + Send + Sync>;
+type UpgradeHook = Box<dyn Fn(&Request<'_>) -> Result<Accept<String>, Refuse> + Send + Sync>;
+
+/// Reports everything, and does what the test wants done.
+pub(crate) struct Recorder {
+    events: Sender<Event>,
+    upgrade: Option<UpgradeHook>,
+    open: Option<Hook>,
+    message: Option<MessageHook>,
+    ping: Option<Hook>,
+    pong: Option<Hook>,
+    drain: Option<Hook>,
+    dropped: Option<Hook>,
+    close: Option<Hook>,
+}
+
+/// A recorder and where its reports arrive.
+pub(crate) fn recorder() -> (Recorder, Events) {
+    let (events, reports) = unbounded();
+    let recorder = Recorder {
+        events,
+        upgrade: None,
+        open: None,
+        message: None,
+        ping: None,
+        pong: None,
+        drain: None,
+        dropped: None,
+        close: None,
+    };
+    (recorder, Events(reports))
+}
+
+/// Sends back what comes.
+pub(crate) fn echo() -> Recorder {
+    recorder().0.on_message(|conn, message| {
+        let _ = conn.send(message); // refused only when it is closing
+    })
+}
+
+impl Recorder {
+    pub(crate) fn on_upgrade(
+        mut self,
+        hook: impl Fn(&Request<'_>) -> Result<Accept<String>, Refuse> + Send + Sync + 'static,
+    ) -> Self {
+        self.upgrade = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_open(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.open = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_message(
+        mut self,
+        hook: impl Fn(&mut Conn<'_, String>, Message<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.message = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_ping(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.ping = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_pong(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.pong = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_drain(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.drain = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_dropped(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.dropped = Some(Box::new(hook));
+        self
+    }
+
+    pub(crate) fn on_close(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+        self.close = Some(Box::new(hook));
+        self
+    }
+
+    fn report(&self, event: Event) {
+        let _ = self.events.send(event); // a test that is over does not listen
+    }
+}
+
+fn run(hook: &Option<Hook>, conn: &mut Conn<'_, String>) {
+    if let Some(hook) = hook {
+        hook(conn);
+    }
+}
+
+impl Handler for Recorder {
+    type State = String;
+
+    fn upgrade(&self, request: &Request<'_>) -> Result<Accept<String>, Refuse> {
+        self.report(Event::Upgrade);
+        self.upgrade.as_ref().map_or_else(|| Ok(Accept::new(String::new())), |hook| hook(request))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, String>) {
+        self.report(Event::Open(conn.id()));
+        run(&self.open, conn);
+    }
+
+    fn message(&self, conn: &mut Conn<'_, String>, message: Message<'_>) {
+        self.report(Event::Message(conn.id(), message.as_bytes().to_vec()));
+        if let Some(hook) = &self.message {
+            hook(conn, message);
+        }
+    }
+
+    fn ping(&self, conn: &mut Conn<'_, String>, payload: &[u8]) {
+        self.report(Event::Ping(conn.id(), payload.to_vec()));
+        run(&self.ping, conn);
+    }
+
+    fn pong(&self, conn: &mut Conn<'_, String>, payload: &[u8]) {
+        self.report(Event::Pong(conn.id(), payload.to_vec()));
+        run(&self.pong, conn);
+    }
+
+    fn drain(&self, conn: &mut Conn<'_, String>) {
+        self.report(Event::Drain(conn.id()));
+        run(&self.drain, conn);
+    }
+
+    fn dropped(&self, conn: &mut Conn<'_, String>, messages: u32) {
+        self.report(Event::Dropped(conn.id(), messages));
+        run(&self.dropped, conn);
+    }
+
+    fn close(&self, conn: &mut Conn<'_, String>, end: &Closed) {
+        self.report(Event::Close(conn.id(), end.clone()));
+        run(&self.close, conn);
+    }
+}
+
+/// Where a recorder's reports arrive.
+#[derive(Clone)]
+pub(crate) struct Events(pub(crate) Receiver<Event>);
+
+impl Events {
+    /// The next report that is one of these; those before it are passed over.
+    pub(crate) fn find<T>(&self, what: &str, is_it: impl Fn(Event) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let event = self.0.recv_deadline(deadline).unwrap_or_else(|_| panic!("no report of {what}"));
+            if let Some(found) = is_it(event) {
+                return found;
+            }
+        }
+    }
+
+    pub(crate) fn opened(&self) -> ConnId {
+        self.find("an open connection", |e| if let Event::Open(id) = e { Some(id) } else { None })
+    }
+
+    pub(crate) fn message(&self) -> Vec<u8> {
+        self.find("a message", |e| if let Event::Message(_, bytes) = e { Some(bytes) } else { None })
+    }
+
+    pub(crate) fn closed(&self) -> Closed {
+        self.find("an end", |e| if let Event::Close(_, end) = e { Some(end) } else { None })
+    }
+
+    pub(crate) fn drained(&self) {
+        self.find("a drained backlog", |e| matches!(e, Event::Drain(_)).then_some(()));
+    }
+
+    pub(crate) fn dropped(&self) -> u32 {
+        self.find("dropped messages", |e| if let Event::Dropped(_, n) = e { Some(n) } else { None })
+    }
+
+    /// What has been reported so far.
+    pub(crate) fn so_far(&self) -> Vec<Event> {
+        self.0.try_iter().collect()
+    }
+}
