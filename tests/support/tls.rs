@@ -86,6 +86,13 @@ impl Authority {
     }
 }
 
+/// A client that trusts these alone.
+pub(crate) fn client_trusting(roots: RootCertStore) -> ClientConfig {
+    let mut config = builder(rustls::ALL_VERSIONS).with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config
+}
+
 fn builder(
     versions: &[&'static SupportedProtocolVersion],
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {

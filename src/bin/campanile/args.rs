@@ -64,7 +64,7 @@ pub(crate) struct TlsArgs {
     /// Make a certificate for this machine and keep it for the next start, in $STATE_DIRECTORY,
     /// $XDG_STATE_HOME/campanile or ~/.local/state/campanile. Nobody vouches for it: browsers ask once whether to go on
     #[cfg(feature = "self-signed")]
-    #[arg(long, requires = "tls_listen", group = "certificate")]
+    #[arg(long, requires = "tls_listen", group = "certificate", conflicts_with = "tls_key")]
     pub(crate) tls_self_signed: bool,
 }
 
