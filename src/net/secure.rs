@@ -119,10 +119,11 @@ impl Stream {
         }
     }
 
-    /// Whether something of the session's waits to be sent.
+    /// Whether something was sealed that the kernel did not take. What has only been written down for the next send,
+    /// such as tickets, does not count.
     #[inline]
     pub(crate) fn has_unsent(&self) -> bool {
-        self.tls.as_ref().is_some_and(|s| !s.unsent().is_empty())
+        self.tls.as_ref().is_some_and(|s| s.is_refused())
     }
 
     /// The application's bytes among it.

@@ -3,6 +3,7 @@
 // CHROMIUM says which browser [/usr/bin/chromium]; playwright-core only drives it.
 
 import assert from "node:assert/strict";
+import { X509Certificate, createHash } from "node:crypto";
 import { after, before, describe, test as nodeTest } from "node:test";
 import { deflateSync } from "node:zlib";
 import { chromium } from "playwright-core";
@@ -319,5 +320,74 @@ describe("WebSocket in a page", () => {
       return ws.ended;
     });
     assert.deepEqual({ code: end.code, wasClean: end.wasClean }, { code: 1006, wasClean: false });
+  });
+});
+
+describe("over TLS", () => {
+  let secure, trusting;
+  before(async () => {
+    secure = await Server.startTls();
+    // This one key is trusted, and everything else is verified as ever.
+    const key = new X509Certificate(secure.ca).publicKey.export({ type: "spki", format: "der" });
+    const hash = createHash("sha256").update(key).digest("base64");
+    const args = [...FLAGS, `--ignore-certificate-errors-spki-list=${hash}`];
+    trusting = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args });
+  });
+  after(async () => {
+    await trusting?.close();
+    await secure?.stop();
+  });
+
+  test("the page chats over https and wss", async () => {
+    const [one, two] = [await trusting.newContext(), await trusting.newContext()];
+    try {
+      const on = { http: (path) => secure.https(path) };
+      const [anna, bert] = [await openPage(one, on), await openPage(two, on)];
+      assert.equal(await anna.evaluate(() => [location.protocol, isSecureContext].join()), "https:,true");
+      await say(anna, "Anna", "nobody else hears this");
+      await sees(bert, ["Anna", "nobody else hears this"]);
+      await say(bert, "Bert", "nor this");
+      await sees(anna, ["Bert", "nor this"]);
+      assert.deepEqual([anna.errors, bert.errors], [[], []]);
+    } finally {
+      await one.close();
+      await two.close();
+    }
+  });
+
+  test("a script's socket echoes large messages over wss", async () => {
+    const context = await trusting.newContext();
+    try {
+      const page = await context.newPage();
+      await page.goto(secure.https("/healthz"));
+      const sizes = await page.evaluate(async (url) => {
+        const ws = new WebSocket(url);
+        ws.binaryType = "arraybuffer";
+        await new Promise((resolve, reject) => Object.assign(ws, { onopen: resolve, onerror: reject }));
+        const sizes = [];
+        for (const size of [1, 16_384, 1 << 20, 16 << 20]) {
+          const bytes = new Uint8Array(size).map((_, i) => i % 251);
+          const back = new Promise((resolve) => (ws.onmessage = (event) => resolve(new Uint8Array(event.data))));
+          ws.send(bytes);
+          const got = await back;
+          sizes.push(got.length === size && got.every((byte, i) => byte === i % 251));
+        }
+        const closed = new Promise((resolve) => (ws.onclose = resolve));
+        ws.close(1000);
+        const { code, wasClean } = await closed;
+        return [...sizes, code, wasClean];
+      }, secure.wss("/echo"));
+      assert.deepEqual(sizes, [true, true, true, true, 1000, true]);
+    } finally {
+      await context.close();
+    }
+  });
+
+  test("a certificate that is not trusted is not accepted", async () => {
+    await withContext(async (context) => {
+      const page = await context.newPage();
+      await assert.rejects(page.goto(secure.https("/")), /ERR_CERT/);
+    });
+    assert.ok(await secure.healthy());
   });
 });

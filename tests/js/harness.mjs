@@ -6,9 +6,11 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
@@ -47,8 +49,8 @@ export async function run(...args) {
   return within(child.ended, `campanile ${args.join(" ")} ends`).finally(() => child.process.kill("SIGKILL"));
 }
 
-function launch(args) {
-  const child = spawn(binary, args, { stdio: ["ignore", "pipe", "pipe"] });
+function launch(args, env = {}) {
+  const child = spawn(binary, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   running.add(child);
   const output = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"]) child[name].setEncoding("utf8").on("data", (text) => (output[name] += text));
@@ -66,24 +68,54 @@ function launch(args) {
 /** A running server: `ws("/echo")` and `http("/")` are its addresses. */
 export class Server {
   /** Starts one on a port of the system's choice, or on the given one, and waits for its first line. */
-  static async start({ port = 0, args = [] } = {}) {
+  static async start({ port = 0, args = [], env = {} } = {}) {
     const server = new Server();
-    server.child = launch(["--listen", `127.0.0.1:${port}`, ...args]);
+    server.child = launch(["--listen", `127.0.0.1:${port}`, ...args], env);
     const lines = createInterface({ input: server.child.process.stdout });
     const early = server.child.ended.then((end) => {
       throw new Error(`campanile ended before it listened: ${JSON.stringify(end)}`);
     });
     early.catch(() => {});
     try {
-      const [line] = await within(Promise.race([once(lines, "line"), early]), "campanile says where it listens");
-      const found = /^campanile listening on http:\/\/127\.0\.0\.1:(\d+)\/$/.exec(line);
-      if (!found) throw new Error(`unexpected first line: ${line}`);
-      server.port = Number(found[1]);
+      const told = [];
+      lines.on("line", (line) => told.push(line));
+      const says = async (scheme) => {
+        const address = new RegExp(`^campanile listening on ${scheme}://127\\.0\\.0\\.1:(\\d+)/$`);
+        for (;;) {
+          const line = told.find((line) => line.startsWith("campanile") && address.test(line));
+          if (line) return Number(address.exec(line)[1]);
+          if (told.length && !/^campanile listening on http/.test(told[0])) throw new Error(`unexpected first line: ${told[0]}`);
+          await within(Promise.race([once(lines, "line"), early]), `campanile says where it listens for ${scheme}`);
+        }
+      };
+      server.port = await says("http");
+      if (args.includes("--tls-listen")) server.tlsPort = await says("https");
     } catch (problem) {
       server.child.process.kill("SIGKILL");
       throw problem;
     }
     return server;
+  }
+
+  /** One that also listens with TLS, with a certificate that it made itself: `ca` is what to trust. */
+  static async startTls() {
+    const state = mkdtempSync(join(tmpdir(), "campanile-"));
+    try {
+      const args = ["--tls-listen", "127.0.0.1:0", "--tls-self-signed"];
+      const server = await Server.start({ args, env: { STATE_DIRECTORY: "", XDG_STATE_HOME: state } });
+      server.ca = readFileSync(join(state, "campanile", "self-signed.pem"), "utf8").split("-----BEGIN PRIVATE")[0];
+      return server;
+    } finally {
+      rmSync(state, { recursive: true });
+    }
+  }
+
+  wss(path) {
+    return `wss://127.0.0.1:${this.tlsPort}${path}`;
+  }
+
+  https(path) {
+    return `https://127.0.0.1:${this.tlsPort}${path}`;
   }
 
   ws(path) {

@@ -606,3 +606,45 @@ describe("the process", () => {
     });
   }
 });
+
+describe("over TLS", () => {
+  let secure;
+  before(async () => { secure = await Server.startTls(); });
+  after(() => secure?.stop());
+  const options = () => ({ on: { ws: (path) => secure.wss(path) }, ca: secure.ca });
+
+  test("messages of all sizes come back", async () => {
+    const ws = await open("/echo", options());
+    for (const size of [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_536, MIB, 16 * MIB]) {
+      const payload = randomBytes(size);
+      ws.send(payload);
+      assert.ok((await next(ws)).equals(payload), `${size} bytes`);
+    }
+    assert.equal((await close(ws, 1000, "done")).code, 1000);
+  });
+
+  test("1000 messages at once keep their order, under TLS 1.2 and 1.3", async () => {
+    for (const version of ["TLSv1.2", "TLSv1.3"]) {
+      const ws = await open("/echo", { ...options(), minVersion: version, maxVersion: version });
+      for (let i = 0; i < 1000; i++) ws.send(String(i));
+      for (let i = 0; i < 1000; i++) assert.equal((await next(ws)).toString(), String(i));
+      await close(ws, 1000);
+    }
+  });
+
+  test("a certificate that is not trusted ends it at the client", async () => {
+    const ws = new WebSocket(secure.wss("/echo"));
+    const [error] = await event(ws, "error").catch((error) => [error]);
+    assert.match(error.code, /SELF_SIGNED|UNABLE_TO_VERIFY/);
+    assert.ok(await secure.healthy());
+  });
+
+  test("who speaks plain HTTP there is ended, and others are not", async () => {
+    const raw = await Raw.connect(secure.tlsPort);
+    raw.write(upgrade("/echo"));
+    await within(event(raw.socket, "end"), "the end");
+    raw.destroy();
+    const ws = await open("/echo", options());
+    await close(ws, 1000);
+  });
+});

@@ -8,7 +8,9 @@ import os
 import queue
 import re
 import resource
+import ssl
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -31,14 +33,15 @@ def more_files(wanted=4096):
 class Server:
     """A running server; `port` is where."""
 
-    def __init__(self):
+    def __init__(self, *args, scheme="http", **environment):
         more_files()  # inherited
         try:
             self.process = subprocess.Popen(
-                [BINARY, "--listen", "127.0.0.1:0"],
+                [BINARY, *(args or ("--listen", "127.0.0.1:0"))],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
+                env={**os.environ, **environment},
             )
         except OSError as problem:
             raise RuntimeError(f"no binary at {BINARY}: set CAMPANILE_BIN or run 'make test'") from problem
@@ -48,7 +51,7 @@ class Server:
         self._reader.start()
         try:
             line = lines.get(timeout=DEADLINE)
-            found = re.fullmatch(r"campanile listening on http://127\.0\.0\.1:(\d+)/\n", line)
+            found = re.fullmatch(rf"campanile listening on {scheme}://127\.0\.0\.1:(\d+)/\n", line)
             if not found:
                 raise RuntimeError(f"unexpected first line: {line!r}")
         except BaseException:
@@ -78,6 +81,21 @@ class Server:
         self._reader.join()
         self.process.stdout.close()
         atexit.unregister(self.kill)
+
+
+class TlsServer(Server):
+    """One that listens with TLS, with a certificate of its own; `trust` is a context that trusts it alone, `certificate` its PEM."""
+
+    def __init__(self):
+        with tempfile.TemporaryDirectory() as state:
+            own = {"STATE_DIRECTORY": "", "XDG_STATE_HOME": state}
+            super().__init__("--tls-listen", "127.0.0.1:0", "--tls-self-signed", scheme="https", **own)
+            text = (Path(state) / "campanile/self-signed.pem").read_text()
+        self.certificate = text.split("-----BEGIN PRIVATE")[0]
+        self.trust = ssl.create_default_context(cadata=self.certificate)
+
+    def ws(self, path):
+        return f"wss://127.0.0.1:{self.port}{path}"
 
 
 class WithServer:
