@@ -109,6 +109,8 @@
 #[cfg(feature = "client")]
 pub mod client;
 mod conn;
+#[cfg(feature = "deflate")]
+pub mod deflate;
 pub mod endpoint;
 mod handler;
 pub mod http;
