@@ -47,8 +47,8 @@ impl Inflater {
     /// Appends what the payload of one message, all its fragments together, stands for to `out`. Text is validated as
     /// it comes. With a `history` (context takeover) the message may refer to what it holds, and is added to it.
     ///
-    /// `out` holds at most `limit` and 1 bytes more than before, and while it grows at most [`STEP`] besides; beyond
-    /// 32 KiB, room for all that the message may become is reserved at once, and becomes memory as it is filled.
+    /// `out` becomes at most `limit` and 1 bytes longer, and while it grows at most 32 KiB are held besides: beyond
+    /// those, room for all that the message may become is reserved at once, and is memory only as it is filled.
     ///
     /// # Errors
     /// [`ProtocolError::MessageTooBig`] as soon as there are more than `limit` bytes, [`ProtocolError::CorruptDeflate`],
