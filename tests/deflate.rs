@@ -83,3 +83,14 @@ fn contexts_cost_what_their_page_says() {
         assert_eq!(history.held(), 1 << bits);
     }
 }
+
+/// A final block that says nothing takes two bytes, and after each the inflater begins anew.
+#[test]
+fn final_blocks_without_end_are_read_to_theirs() {
+    let mut payload = [0x03, 0x00].repeat(64 << 10);
+    let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+    inflater.inflate(&payload, None, Kind::Text, 10, &mut out).expect("empty blocks");
+    payload.push(0x00);
+    inflater.inflate(&payload, None, Kind::Text, 10, &mut out).expect("empty blocks");
+    assert!(out.is_empty());
+}
