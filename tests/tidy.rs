@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("http", &[]),
     ("metrics", &[]),
+    ("deflate", &["protocol", "http"]),
     ("conn", &["protocol", "http"]),
     ("net", &["conn", "http"]),
     ("hub", &["conn", "protocol"]),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that take bytes and time and give values.
-const PURE: &[&str] = &["protocol", "http", "conn", "hub"];
+const PURE: &[&str] = &["protocol", "http", "deflate", "conn", "hub"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =

@@ -90,7 +90,7 @@ impl Worker {
         if twin.is_some() {
             conn.interrupt();
         }
-        let frames = own.as_ref().or(twin.map(|t| &t.frames)).unwrap_or(frames);
+        let frames = own.as_ref().or_else(|| twin.map(|t| &t.frames)).unwrap_or(frames);
         let _ = conn.push(writer, stream, frames, 0..frames.len(), key, &route.terms);
         turn.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);
