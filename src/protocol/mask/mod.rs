@@ -21,7 +21,8 @@ mod arch;
 
 use std::fmt;
 
-use span::{Span, turned};
+use span::Span;
+pub(super) use span::turned;
 
 /// Masks or unmasks `buf` in place.
 ///
