@@ -24,7 +24,7 @@ pub struct Rules {
     pub max_fragments: u32,
 }
 
-/// Unmasked and validated in steps of this size: both passes find the bytes in the first-level cache.
+/// Copied in steps of this size, so that unmasking finds the bytes in the first-level cache.
 const STEP: usize = 16 << 10;
 
 /// The longest head and control frame that is kept raw: a masked head of 6 bytes and 125 of payload.
@@ -160,13 +160,14 @@ impl Unfinished {
     /// Unmasks the last `n` bytes of the buffer where they stand, and validates them.
     fn unmask(&mut self, frame: &mut Frame, n: usize) -> Result<(), ProtocolError> {
         let validate = self.kind == Kind::Text && !self.compressed;
-        for piece in self.buf.last_mut(n).chunks_mut(STEP) {
-            unmask(piece, frame.mask, usize::from(frame.phase));
-            if validate {
-                self.utf8.feed(piece).map_err(|_| ProtocolError::InvalidUtf8)?;
-            }
-            frame.advance(piece.len());
+        let (piece, phase) = (self.buf.last_mut(n), usize::from(frame.phase));
+        if validate {
+            let result = self.utf8.unmask_and_feed(piece, frame.mask, phase);
+            result.map_err(|_| ProtocolError::InvalidUtf8)?;
+        } else {
+            mask::unmask(piece, frame.mask, phase);
         }
+        frame.advance(piece.len());
         Ok(())
     }
 }
@@ -352,30 +353,13 @@ fn small_message<'b>(input: &mut &'b mut [u8], rules: &Rules) -> Option<(Kind, &
     Some((if first == 0x81 { Kind::Text } else { Kind::Binary }, payload))
 }
 
-/// A server's frames have no mask, which is a key of zero: passing over them would cost a client a tenth of 1 MiB.
-#[inline]
-fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
-    if key != [0; 4] {
-        mask::apply(payload, key, phase);
-    }
-}
-
 #[inline]
 fn unmask_whole(payload: &mut [u8], key: [u8; 4], text: bool) -> Result<(), ProtocolError> {
-    if !text {
-        unmask(payload, key, 0);
-        return Ok(());
+    if text {
+        return utf8::unmask_and_validate(payload, key).map_err(|_| ProtocolError::InvalidUtf8);
     }
-    if payload.len() <= STEP {
-        unmask(payload, key, 0);
-        return utf8::validate(payload).map(|_| ()).map_err(|_| ProtocolError::InvalidUtf8);
-    }
-    let mut validator = Validator::default();
-    for piece in payload.chunks_mut(STEP) {
-        unmask(piece, key, 0); // STEP is a multiple of 4
-        validator.feed(piece).map_err(|_| ProtocolError::InvalidUtf8)?;
-    }
-    validator.finish().map_err(|_| ProtocolError::InvalidUtf8)
+    mask::unmask(payload, key, 0);
+    Ok(())
 }
 
 /// A control frame, if all of it is in `input`.
@@ -386,7 +370,7 @@ fn whole_control<'b>(input: &mut &'b mut [u8], head: &Head) -> Option<Result<Ite
         return None;
     }
     let payload = &mut take(input, len)[size..];
-    unmask(payload, head.mask, 0);
+    mask::unmask(payload, head.mask, 0);
     Some(control(head.opcode, Payload::Lent(payload)))
 }
 
