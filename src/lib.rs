@@ -102,15 +102,18 @@
 //! # Features
 //!
 //! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
+//! * `deflate`, on by default: `campanile::deflate`, permessage-deflate (RFC 7692). It adds zlib-rs.
 //! * `tls`, on by default: listeners for `https` and `wss`. It adds rustls and aws-lc-rs, which needs a C compiler.
 //! * `cli` and `self-signed`, on by default: what only the `campanile` binary needs. Libraries say
-//!   `default-features = false`, and `features = ["client", "tls"]` where they want those.
+//!   `default-features = false`, and `features = ["client", "deflate", "tls"]` where they want those.
 
 #![warn(missing_docs)]
 
 #[cfg(feature = "client")]
 pub mod client;
 mod conn;
+#[cfg_attr(not(feature = "deflate"), allow(dead_code))]
+pub mod deflate;
 pub mod endpoint;
 mod handler;
 pub mod http;

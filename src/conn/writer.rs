@@ -1,7 +1,7 @@
 //! What a worker lends to the connection it is busy with: the cork, in which one turn's frames are gathered for one
 //! write, and spare outboxes and buffers.
 
-use super::Outbox;
+use super::{Outbox, Packer};
 use crate::protocol::buffer::BufferPool;
 use std::io::{self, IoSlice};
 
@@ -38,6 +38,7 @@ pub(crate) struct Writer {
     /// For the [`Sink`]'s own use.
     pub(crate) scratch: Vec<u8>,
     pub(crate) pool: BufferPool,
+    pub(crate) packer: Packer,
     /// Boxed, as connections hold them.
     #[allow(clippy::vec_box)]
     outboxes: Vec<Box<Outbox>>,
@@ -46,12 +47,13 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(pool_bytes: usize) -> Self {
+    pub(crate) fn new(pool_bytes: usize, packer: Packer) -> Self {
         Self {
             cork: Vec::new(),
             preamble: 0,
             scratch: Vec::new(),
             pool: BufferPool::new(pool_bytes),
+            packer,
             outboxes: Vec::new(),
             more_input: false,
         }

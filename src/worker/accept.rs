@@ -166,7 +166,7 @@ impl Worker {
         count.accepted.add(1);
         count.sockets.add(1);
         if let Some((route, state, protocol)) = open {
-            self.open(at, route, state, protocol, Default::default());
+            self.open(at, route, state, protocol, Default::default(), None);
             self.open_input(at, &mut received);
         } else if !received.is_empty() {
             self.http_input(at, &mut received);

@@ -138,7 +138,7 @@ impl Worker {
 
     pub(super) fn limits_of(&mut self, at: usize) -> Limits {
         let route = self.slots.get(at).map(|s| usize::from(s.conn.route));
-        route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.limits)
+        route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.terms.limits)
     }
 
     /// Reading was paused and goes on: first with what was received before.
