@@ -32,7 +32,8 @@ pub enum Cause {
     OverBudget,
     /// A handler panicked.
     Panic,
-    /// The connection broke: the peer went without a close frame (`UnexpectedEof`), or the kernel's error.
+    /// The connection broke: the peer went without a close frame (`UnexpectedEof`), what came was no TLS where TLS was
+    /// spoken (`InvalidData`), or the kernel's error.
     Transport(std::io::ErrorKind),
 }
 
