@@ -221,4 +221,101 @@ mod tests {
         assert!(Pieces { parts: &[], at: 0 }.next(&mut []).is_none());
         assert!(Pieces { parts: &[IoSlice::new(b"")], at: 0 }.next(&mut []).is_none());
     }
+
+    #[cfg(feature = "client")]
+    mod over_a_socket {
+        use super::*;
+        use crate::conn::Sink;
+        use crate::http::TlsVersion;
+        use crate::tls::{Acceptor, Certificate, ClientAuth, MAX_KEPT, Names, SecureClient, Terms, Trust};
+
+        struct End {
+            stream: Stream,
+            buf: Vec<u8>,
+            scratch: Vec<u8>,
+            got: Vec<u8>,
+        }
+
+        impl End {
+            fn new(socket: std::os::unix::net::UnixStream, session: Session) -> Self {
+                socket2::SockRef::from(&socket).set_send_buffer_size(1).unwrap(); // the least that there is
+                let mut stream = Stream::adopt(socket.into()).unwrap();
+                stream.secure(session);
+                Self { stream, buf: vec![0; MAX_KEPT + 1000], scratch: Vec::new(), got: Vec::new() }
+            }
+
+            /// Receives once, at most so many bytes, and sends what there is to be sent.
+            fn turn(&mut self, share: usize) {
+                self.stream.recv_sealed(&mut self.buf, share, &mut self.got).unwrap();
+                self.stream.retry();
+                self.stream.flush().unwrap();
+            }
+        }
+
+        fn ends() -> (End, End) {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let own = Certificate::from_pem(made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
+            let terms = Terms { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
+            let acceptor = Acceptor::new(Names::new(own), &terms).unwrap();
+            let client = SecureClient::new(Trust::Anybody, None, TlsVersion::Tls13).unwrap();
+            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+            (End::new(a, acceptor.accept().unwrap()), End::new(b, client.connect("localhost").unwrap()))
+        }
+
+        #[test]
+        fn what_the_kernel_takes_in_parts_arrives_whole_in_order_and_is_counted() {
+            let (mut server, mut client) = ends();
+            let all: Vec<u8> = (0..600_000_u32).map(|i| (i % 251) as u8).collect();
+            let (mut taken, mut refused, mut held) = (0, 0, 0);
+            let mut lens = [1, 100, 5_000, PIECE - 1, 70_000, 3, 17_000].into_iter().cycle();
+            for turn in 0.. {
+                assert!(turn < 1_000_000, "no way forward");
+                if server.stream.session().unwrap().is_established() && taken < all.len() {
+                    let end = (taken + lens.next().unwrap()).min(all.len());
+                    let (first, second) = all[taken..end].split_at((end - taken) / 3);
+                    let parts = [IoSlice::new(first), IoSlice::new(&[]), IoSlice::new(second)];
+                    let before = server.stream.has_unsent();
+                    let n = server.stream.write_vectored(&parts, &mut server.scratch).unwrap();
+                    assert!(!before || n == 0, "nothing goes past what waits");
+                    refused += u32::from(n < end - taken);
+                    taken += n;
+                }
+                assert!(server.stream.buffered() <= taken - client.got.len(), "more waits than was taken");
+                assert_eq!(server.stream.is_written_out(), server.stream.held() == 0);
+                held += u32::from(server.stream.buffered() > 0);
+                client.turn(1 + turn % 3000);
+                server.turn(4096);
+                if client.got.len() == all.len() {
+                    break;
+                }
+            }
+            assert!(client.got == all);
+            assert!(refused > 10 && held > 10, "{refused} refused, {held} held: the socket was too large");
+            assert_eq!((server.stream.buffered(), server.stream.held(), client.stream.held()), (0, 0, 0));
+            // The goodbye arrives behind everything else, and once.
+            assert!(server.stream.say_goodbye() && server.stream.say_goodbye());
+            client.turn(4096);
+            let opened = client.stream.recv_sealed(&mut client.buf, 4096, &mut client.got).unwrap();
+            assert_eq!(opened.received, Received::End);
+            assert!(client.got == all);
+        }
+
+        #[test]
+        fn a_goodbye_waits_for_what_the_kernel_has_not_taken() {
+            let (mut server, mut client) = ends();
+            while !server.stream.session().unwrap().is_established() {
+                client.turn(4096);
+                server.turn(4096);
+            }
+            let n = server.stream.write(&[7; 60_000], &mut server.scratch).unwrap();
+            assert_eq!((n, server.stream.is_written_out()), (60_000, false), "taken, and not all sent");
+            assert!(!server.stream.say_goodbye());
+            assert_eq!(server.stream.write(b"after", &mut server.scratch).unwrap(), 0);
+            while !client.stream.session().unwrap().has_ended() {
+                client.turn(4096);
+                server.turn(4096);
+            }
+            assert!(client.got == [7; 60_000] && server.stream.say_goodbye());
+        }
+    }
 }
