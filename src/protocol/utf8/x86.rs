@@ -3,8 +3,8 @@
 //! Each block is loaded once, unmasked, stored, and checked while it is in a register. The check follows Keiser and
 //! Lemire, "Validating UTF-8 in less than one instruction per byte" (arXiv:2010.03090): whatever is wrong in UTF-8 shows
 //! in two neighbouring bytes, which tables classify, but for the continuations that a lead asks for two and three bytes
-//! further on, which are looked for beside. Every check is of a byte and those before it, so a block needs of the past its
-//! last three bytes and no more, and the end of a piece is no end.
+//! further on, which are looked for beside. Every check is of a byte and those before it, so a block needs of the past
+//! its last three bytes and no more, and the end of a piece is no end.
 //!
 //! Groups of blocks that are ASCII are passed over. Errors are gathered and looked at once, when the piece is through.
 //! Nothing is aligned: where there are checks to make, loads and stores that straddle cache lines cost nothing that
