@@ -61,6 +61,31 @@ fn by_default_what_is_sent_while_offline_is_refused() {
 }
 
 #[test]
+fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
+    let (handler, events) = recorder();
+    let server = serve(handler);
+    let client = Client::builder(&url(&server)).reconnect(soon().offline(Offline::Keep)).connect().unwrap();
+    expect_open(&client);
+    events.opened();
+    client.reset();
+    client.reset();
+    assert!(matches!(expect_error(&client), Error::Transport(_)));
+    let close = expect_close(&client);
+    assert_eq!((close.code, close.was_clean, close.will_reconnect), (CloseCode::ABNORMAL, false, true));
+    assert_eq!(events.closed().code, CloseCode::ABNORMAL, "no close frame");
+    client.send("after").unwrap();
+    assert!(matches!(next(&client), Event::Reconnecting { attempt: 1, .. }));
+    expect_open(&client);
+    assert_eq!(events.message(), b"after");
+
+    let client = open(&url(&server));
+    client.reset();
+    assert!(matches!(expect_error(&client), Error::Transport(_)));
+    expect_end(&client, 1006, false);
+    client.reset();
+}
+
+#[test]
 fn final_codes_end_it_and_others_bring_it_back() {
     let server = serve(recorder().0.on_message(|conn, message| {
         let code: u16 = message.as_text().and_then(|t| t.parse().ok()).unwrap();

@@ -4,9 +4,11 @@ use super::driver::{Command, NewClient};
 use super::limits::Limits;
 use super::opening::Extras;
 use super::prepare::{Attempt, Hook};
+use super::proxy::Proxy;
 use super::{Client, Error, Event, Link, Pool, Reconnect, Url};
 use core::fmt;
 use core::time::Duration;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Puts a client together: where it goes, what it offers, what it may cost, and how it comes back.
@@ -16,6 +18,7 @@ pub struct Builder {
     settings: Settings,
     hook: Option<Hook>,
     pool: Option<Pool>,
+    proxy: Option<String>,
 }
 
 /// What the thread has to know.
@@ -25,6 +28,8 @@ pub(super) struct Settings {
     pub(super) reconnect: Option<Reconnect>,
     pub(super) redirects: u32,
     pub(super) delay: bool,
+    pub(super) from: Option<IpAddr>,
+    pub(super) proxy: Option<Proxy>,
 }
 
 /// Called with each event.
@@ -38,6 +43,7 @@ impl Builder {
             settings: Settings::default(),
             hook: None,
             pool: None,
+            proxy: None,
         }
     }
 
@@ -99,6 +105,24 @@ impl Builder {
         self
     }
 
+    /// Connects from this address of the machine. Default: the kernel chooses.
+    #[must_use]
+    pub fn local_address(mut self, ip: IpAddr) -> Self {
+        self.settings.from = Some(ip);
+        self
+    }
+
+    /// Goes through an HTTP proxy, `http://[user:password@]host[:port]` (port 80 where it names none), which is asked by
+    /// `CONNECT` for a tunnel, for `ws://` as for `wss://`. User name and password, `%` escapes read, go to the proxy
+    /// by Basic authentication, in the clear. The proxy resolves the server's name. Its answer has to come within
+    /// [`Limits::handshake_timeout`], together with the server's. Default: none; variables such as `HTTP_PROXY` are not
+    /// looked at, so that nothing outside the program decides where its connections go.
+    #[must_use]
+    pub fn proxy(mut self, url: &str) -> Self {
+        self.proxy = Some(url.to_owned());
+        self
+    }
+
     /// Follows so many redirects of the handshake. Default 0, as browsers do: a redirect is then an
     /// [`Error::Redirect`] that names where to. Headers that carry rights (`Authorization`, `Cookie`,
     /// `Proxy-Authorization`) are not shown to another host, and neither is a `Host` that was set by hand.
@@ -148,7 +172,7 @@ impl Builder {
     /// Begins to connect and returns at once; what becomes of it, [`Client::next`] says.
     ///
     /// # Errors
-    /// The URL or a header can't be, TLS is asked for and not built in, or the system refuses a thread.
+    /// The URL, the proxy's or a header can't be, TLS is asked for and not built in, or the system refuses a thread.
     pub fn connect(self) -> Result<Client, Error> {
         let pool = match &self.pool {
             Some(pool) => pool.clone(),
@@ -187,10 +211,11 @@ impl Builder {
         self.start(&pool, Some(Box::new(callback)))
     }
 
-    fn start(self, pool: &Pool, callback: Option<Callback>) -> Result<Client, Error> {
+    fn start(mut self, pool: &Pool, callback: Option<Callback>) -> Result<Client, Error> {
         let url: Url = self.url.parse()?;
         self.extras.check()?;
         check_scheme(&url)?;
+        self.settings.proxy = self.proxy.map(|p| p.parse()).transpose().map_err(Error::InvalidProxy)?;
         let keeps = self.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
         let Limits { max_backlog, max_inbox, .. } = self.settings.limits;
         let link = Link::new(url.clone(), keeps, max_backlog, max_inbox, callback.is_some());

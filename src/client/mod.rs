@@ -21,11 +21,12 @@
 //! # Ok::<(), campanile::client::Error>(())
 //! ```
 //!
-//! Pure, and tested without a socket: the [`Url`], the [`opening`] handshake, the connection's machine, what waits to
-//! be sent, and when to try again. Around them a thin shell: one thread with one epoll for many connections, and a few
-//! that resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
+//! Pure, and tested without a socket: the [`Url`], the [`opening`] handshake, a proxy's tunnel, the connection's machine,
+//! what waits to be sent, and when to try again. Around them a thin shell: a [`socket`] for each connection, which
+//! programs with an event loop of their own may use too, one thread with one epoll for many of them, and a few that
+//! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
 //!
-//! Not built yet, each with its place: TLS ([`Error::TlsNotBuiltIn`]), permessage-deflate, and a proxy by `CONNECT`.
+//! Not built yet, each with its place: TLS ([`Error::TlsNotBuiltIn`]) and permessage-deflate.
 
 mod builder;
 mod driver;
@@ -39,7 +40,9 @@ pub mod opening;
 mod outbox;
 mod pool;
 mod prepare;
+mod proxy;
 mod reconnect;
+pub mod socket;
 mod url;
 
 pub use builder::Builder;
@@ -49,6 +52,7 @@ pub use limits::Limits;
 pub use opening::{HandshakeError, InvalidRequest, Refusal};
 pub use pool::Pool;
 pub use prepare::Attempt;
+pub use proxy::{InvalidProxy, Proxy, ProxyError};
 pub use reconnect::{Offline, Reconnect};
 pub use url::{InvalidUrl, Url, UrlFault};
 
@@ -155,6 +159,16 @@ impl Client {
             self.thread().touch(self.link());
         }
         Ok(())
+    }
+
+    /// Ends the connection at once, without a closing handshake, as if the network had broken it: the server sees a
+    /// reset, and what waits is given up or kept as [`Offline`] says. The client comes back where
+    /// [`Builder::reconnect`] has it do so; to end it for good, call [`Client::close`] instead. While there is no
+    /// connection this does nothing.
+    pub fn reset(&self) {
+        if self.link().reset() {
+            self.thread().touch(self.link());
+        }
     }
 
     /// Waits for the next event, at most so long.

@@ -189,6 +189,42 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
+/// What is wrong with the bytes of an answer's head.
+pub(super) enum HeadFault {
+    NotHttp,
+    TooLong,
+}
+
+impl From<HeadFault> for HandshakeError {
+    fn from(fault: HeadFault) -> Self {
+        match fault {
+            HeadFault::NotHttp => Self::NotHttp,
+            HeadFault::TooLong => Self::TooLong,
+        }
+    }
+}
+
+/// Appends to `head` what `input` has of an answer's head, which has to begin like this, and leaves there what follows
+/// it. True: the head is whole.
+pub(super) fn take_head(head: &mut Vec<u8>, input: &mut &mut [u8], begins: &[u8]) -> Result<bool, HeadFault> {
+    let known = head.len();
+    // One byte more than may be, so that what is too long is seen to be.
+    let taken = input.len().min(MAX_HEAD + 1 - known);
+    head.extend_from_slice(&input[..taken]);
+    let from = known.saturating_sub(3);
+    let Some(end) = head[from..].windows(4).position(|w| w == b"\r\n\r\n") else {
+        *input = &mut core::mem::take(input)[taken..];
+        if !begins.starts_with(&head[..head.len().min(begins.len())]) {
+            return Err(HeadFault::NotHttp);
+        }
+        return if head.len() > MAX_HEAD { Err(HeadFault::TooLong) } else { Ok(false) };
+    };
+    let end = from + end + 4;
+    head.truncate(end);
+    *input = &mut core::mem::take(input)[end - known..];
+    Ok(true)
+}
+
 impl Opening {
     /// Appends the request for `url` to `out`, with a nonce that nobody can guess.
     pub fn begin(url: &Url, extras: &Extras, nonce: [u8; 16], out: &mut Vec<u8>) -> Self {
@@ -221,21 +257,9 @@ impl Opening {
     /// # Errors
     /// The answer is no agreement; the connection is over.
     pub fn receive(&mut self, input: &mut &mut [u8]) -> Result<Option<Agreed>, HandshakeError> {
-        let known = self.head.len();
-        // One byte more than may be, so that what is too long is seen to be.
-        let taken = input.len().min(MAX_HEAD + 1 - known);
-        self.head.extend_from_slice(&input[..taken]);
-        let from = known.saturating_sub(3);
-        let Some(end) = self.head[from..].windows(4).position(|w| w == b"\r\n\r\n") else {
-            *input = &mut core::mem::take(input)[taken..];
-            if !b"HTTP/1.1 ".starts_with(&self.head[..self.head.len().min(9)]) {
-                return Err(HandshakeError::NotHttp);
-            }
-            return if self.head.len() > MAX_HEAD { Err(HandshakeError::TooLong) } else { Ok(None) };
-        };
-        let end = from + end + 4;
-        self.head.truncate(end);
-        *input = &mut core::mem::take(input)[end - known..];
+        if !take_head(&mut self.head, input, b"HTTP/1.1 ")? {
+            return Ok(None);
+        }
         self.check(input).map(Some)
     }
 

@@ -1,15 +1,17 @@
 //! From nothing to a connection, and from its end to the next one.
 
 use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
-use crate::client::builder::check_scheme;
+use crate::client::builder::{Settings, check_scheme};
 use crate::client::event::{Close, Event};
-use crate::client::machine::Machine;
+use crate::client::link::Inner;
+use crate::client::machine::{Context, Machine};
 use crate::client::opening::{Extras, HandshakeError};
 use crate::client::prepare::{Attempt, Job, Target};
+use crate::client::proxy::Proxy;
 use crate::client::reconnect::{End, Reconnect};
+use crate::client::socket::{Setup, Socket};
 use crate::client::{Error, Url};
 use crate::conn::ReadyState;
-use crate::net::Stream;
 use crate::protocol::CloseCode;
 use mio::Token;
 use std::collections::VecDeque;
@@ -55,8 +57,10 @@ impl Driver {
         slot.attempt = attempt;
         let deadline = self.now + slot.settings.limits.connect_timeout.min(FAR);
         slot.stage = Stage::Preparing { deadline };
-        if let (Some(ip), None) = (url.ip(), &hook) {
-            let addrs = vec![SocketAddr::new(ip, url.port())];
+        let proxy = slot.settings.proxy.clone();
+        let to = proxy.as_ref().map_or(&url, Proxy::url);
+        if let (Some(ip), None) = (to.ip(), &hook) {
+            let addrs = vec![SocketAddr::new(ip, to.port())];
             return self.connect(key, Target { url, extras, addrs }, deadline);
         }
         let (client, mailbox) = (slot.client, self.mailbox.clone());
@@ -64,7 +68,7 @@ impl Driver {
             let prepared = Prepared { key, client, attempt, result, hook };
             let _ = mailbox.send_always(Command::Prepared(Box::new(prepared))); // or the thread has ended
         });
-        self.preparers.prepare(Job { hook, url, extras, done });
+        self.preparers.prepare(Job { hook, url, extras, proxy, done });
     }
 
     pub(super) fn prepared(&mut self, prepared: Prepared) {
@@ -105,21 +109,30 @@ impl Driver {
         let left = connecting.deadline.saturating_duration_since(self.now);
         connecting.until = self.now + left / (connecting.rest.len() as u32 + 1);
         slot.generation = slot.generation.wrapping_add(1);
-        slot.read_closed = false;
-        slot.sending_ended = false;
         let token = Token(key | (slot.generation as usize) << 32);
-        let made = Stream::connect(connecting.addr, !slot.settings.delay)
-            .and_then(|stream| stream.register(self.poll.registry(), token).map(|()| stream));
+        let Settings { limits, delay, from, proxy, .. } = &slot.settings;
+        let Connecting { url, extras, addr, .. } = &**connecting;
+        let setup = Setup { url, extras, proxy: proxy.as_ref(), limits, from: *from, no_delay: !*delay };
+        let mut inner = slot.link.lock();
+        let Inner { outbox, keys, .. } = &mut *inner;
+        let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool };
+        let made = Socket::connect(*addr, &setup, &mut cx).and_then(|socket| {
+            socket.stream().register(self.poll.registry(), token)?;
+            Ok(socket)
+        });
         match made {
-            Ok(stream) => slot.stream = Some(stream),
-            Err(e) => self.next_addr(key, e.kind()),
+            Ok(socket) => inner.socket = Some(socket),
+            Err(e) => {
+                drop(inner);
+                self.next_addr(key, e.kind());
+            }
         }
     }
 
     /// This address did not do; the next one.
     pub(super) fn next_addr(&mut self, key: usize, kind: ErrorKind) {
         let slot = &mut self.slots[key];
-        slot.stream = None;
+        slot.link.lock().socket = None;
         let Stage::Connecting(connecting) = &mut slot.stage else { return };
         match connecting.rest.pop_front() {
             Some(addr) => {
@@ -133,22 +146,11 @@ impl Driver {
         }
     }
 
-    /// The socket says that something became of its connecting.
+    /// There is a connection: the request goes out.
     pub(super) fn connected(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let Some(stream) = &slot.stream else { return };
-        if let Some(kind) = stream.take_error() {
-            return self.next_addr(key, kind);
-        }
-        if !stream.is_connected() {
-            return;
-        }
         let Stage::Connecting(connecting) = &slot.stage else { return };
         let (url, extras) = (connecting.url.clone(), connecting.extras.clone());
-        let mut inner = slot.link.lock();
-        let nonce = inner.keys.next();
-        inner.machine = Some(Machine::open(&url, &extras, slot.settings.limits, nonce, self.now));
-        drop(inner);
         slot.stage = Stage::Live { url, extras };
         self.flush(key);
     }
@@ -176,8 +178,7 @@ impl Driver {
             extras.headers.retain(|(name, _)| !PRIVATE.iter().any(|p| name.eq_ignore_ascii_case(p)));
         }
         slot.followed += 1;
-        slot.stream = None;
-        slot.link.lock().machine = None;
+        slot.link.lock().socket = None;
         self.prepare(key, to, extras, None);
     }
 
@@ -188,17 +189,15 @@ impl Driver {
         if let Stage::Done = slot.stage {
             return;
         }
-        slot.stream = None;
         let link = slot.link.clone();
         let mut inner = link.lock();
-        let machine = inner.machine.take();
-        let had_opened = machine.as_ref().is_some_and(Machine::has_opened);
-        let lasted = machine.as_ref().map_or(Duration::ZERO, |m| m.opened_for(*now));
-        let (code, reason, was_clean) =
-            machine.as_ref().map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
+        let machine = inner.machine();
+        let had_opened = machine.is_some_and(Machine::has_opened);
+        let lasted = machine.map_or(Duration::ZERO, |m| m.opened_for(*now));
+        let (code, reason, was_clean) = machine.map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
         let (code, reason) = (code, reason.to_owned());
-        if let Some(mut machine) = machine {
-            machine.clear(pool);
+        if let Some(socket) = inner.socket.take() {
+            socket.release(pool);
         }
         if let Some(error) = &error {
             inner.push(Event::Error(error.clone()));
