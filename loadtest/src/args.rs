@@ -1,10 +1,10 @@
 //! The command line: what can be typed, and the [`Plan`] that it means.
 
-use crate::opening::Extras;
 use crate::payload::{MAX_SENDERS, STAMP};
 use crate::plan::{Load, Mode, Plan};
 use crate::proc;
 use crate::target::Target;
+use campanile::client::opening::Extras;
 use campanile::protocol::Kind;
 use clap::{Parser, Subcommand};
 use std::time::Duration;
@@ -225,10 +225,13 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
     if target.bare && mode != Mode::Echo {
         return Err(format!("{} needs a ws:// URL; tcp:// is for echo", mode.name()));
     }
+    let mut extras = Extras::default();
+    (extras.subprotocols, extras.headers, extras.origin) = (c.subprotocol, c.header, c.origin);
+    extras.check().map_err(|e| e.to_string())?;
     Ok(Plan {
         mode,
         target,
-        extras: Extras { subprotocols: c.subprotocol, headers: c.header, origin: c.origin },
+        extras,
         conns: c.conns,
         kind: Kind::Binary,
         min_size: 0,

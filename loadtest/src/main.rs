@@ -1,21 +1,19 @@
 //! `campanile-loadtest`: loads a WebSocket server, checks every answer and measures.
 //!
 //! ```text
-//!  args ─> plan ─> run ─┬─ worker (a thread, an epoll) ── slot (a socket) ── connection (bytes in, bytes out)
+//!  args ─> plan ─> run ─┬─ worker (a thread, an epoll) ── slot ── campanile::client::socket::Socket
 //!                       │     └─ scenario: what is sent, checked and counted
 //!                       └─ progress, proc ─> report
 //! ```
 //!
-//! It uses the same protocol code as the server and nothing else of it. Threads share a phase, a few counters and, in
+//! Its connections are those of `campanile::client`. Threads share a phase, a few counters and, in
 //! fan-out runs, the times at which messages were sent.
 
 mod args;
 mod autobahn;
-mod connection;
+mod bare;
 mod control;
 mod limits;
-mod opening;
-mod outbox;
 mod pace;
 mod payload;
 mod plan;

@@ -1,7 +1,7 @@
 //! What a run is to do: the meaning of what was typed.
 
-use crate::opening::Extras;
 use crate::target::Target;
+use campanile::client::opening::Extras;
 use campanile::protocol::Kind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

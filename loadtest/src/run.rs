@@ -2,7 +2,6 @@
 
 use crate::control::{Control, Phase};
 use crate::limits;
-use crate::opening::Request;
 use crate::payload::Payloads;
 use crate::plan::{self, Load, Mode, Plan};
 use crate::proc;
@@ -32,7 +31,6 @@ struct Common {
     plan: Plan,
     to: SocketAddr,
     from: Vec<IpAddr>,
-    request: Arc<Request>,
     payloads: Arc<Payloads>,
     floor: Arc<Floor>,
     control: Arc<Control>,
@@ -54,7 +52,6 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
         plan: plan.clone(),
         to,
         from,
-        request: Arc::new(Request::new(&plan.target, &plan.extras)),
         payloads: Arc::new(payloads),
         floor: Arc::new(Floor::new(senders, depth)),
         control: Arc::clone(&control),
@@ -99,18 +96,22 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         Mode::Connect { .. } => plan.conns,
         _ => HANDSHAKES,
     };
+    let mut limits = campanile::client::Limits::default();
+    // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
+    limits.max_message_size = plan.max_size.max(1 << 20) * 2;
+    limits.max_fragments = u32::MAX;
     let job = Job {
         worker,
         connections,
         to: common.to,
         from: common.from.clone(),
-        request: Arc::clone(&common.request),
+        target: plan.target.clone(),
+        extras: plan.extras.clone(),
+        limits,
         handshakes: in_flight.div_ceil(threads),
         ramp: plan.ramp.map(|r| r / threads as f64),
         timeout_ns,
         rate: rate.filter(|_| plan.mode.has_traffic()),
-        // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
-        max_message_size: plan.max_size.max(1 << 20) * 2,
         bare: plan.target.bare.then_some(plan.max_size),
         reopens: matches!(plan.mode, Mode::Connect { .. }),
     };

@@ -96,6 +96,12 @@ impl Outbox {
         self.control.is_empty() && (self.is_empty() || self.held && self.begun == 0)
     }
 
+    /// Whether it is as good as new, for whatever connection.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.control.is_empty() && !self.held
+    }
+
     /// Whether it holds memory.
     pub fn has_memory(&self) -> bool {
         self.bytes.capacity() > 0

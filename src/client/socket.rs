@@ -303,6 +303,12 @@ impl Socket {
         self.machine.end(kind)
     }
 
+    /// How it ended, as far as the server said: code and reason of its close frame ([`CloseCode::ABNORMAL`] without
+    /// one), and whether both sides have sent theirs.
+    pub fn ending(&self) -> (CloseCode, &str, bool) {
+        self.machine.ending()
+    }
+
     /// When [`Socket::expire`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
         if self.connecting { None } else { self.machine.deadline() }
