@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and the [`Plan`] that it means.
 
 use crate::payload::{MAX_SENDERS, STAMP};
-use crate::plan::{Load, Mode, Plan};
+use crate::plan::{Load, Mode, Plan, Return};
 use crate::proc;
 use crate::target::Target;
 use campanile::client::opening::Extras;
@@ -40,6 +40,13 @@ Examples:
   # memory per connection, opened at 5,000 per second, held for a minute
   campanile-loadtest idle ws://127.0.0.1:9001/echo --conns 50000 --ramp 5000 --duration 1m --pid $(pidof campanile)
 
+  # what a server that pushes by itself gives to each of 500 subscribers
+  campanile-loadtest listen ws://127.0.0.1:9001/prices --conns 500 --send subscribe --duration 30s
+
+  # a server's clients all lose their connections: when are they back? and with jitter?
+  campanile-loadtest storm ws://127.0.0.1:9001/echo --conns 5000 --pid $(pidof campanile)
+  campanile-loadtest storm ws://127.0.0.1:9001/echo --conns 5000 --pid $(pidof campanile) --jitter
+
   # handshakes per second, and a report for a script
   campanile-loadtest connect ws://127.0.0.1:9001/echo --conns 50 --json -
 
@@ -53,10 +60,14 @@ enum Command {
     Broadcast(Traffic),
     /// All publish, all receive; counted are deliveries
     Chat(Traffic),
+    /// Connections that only receive, from a server that pushes by itself
+    Listen(Listen),
     /// Opens connections and holds them; answers pings
     Idle(Common),
     /// Opens and closes connections in a loop; counted are handshakes
     Connect(Cycle),
+    /// Drops all connections at once and sees how they come back
+    Storm(Storm),
     /// Runs the Autobahn suite's client cases against its fuzzing server
     Autobahn(Autobahn),
 }
@@ -71,7 +82,7 @@ struct Common {
     #[arg(long, short = 'c', value_name = "N", default_value_t = 100)]
     conns: usize,
 
-    /// How long to measure (idle: how long to hold); 10s, 500ms, 2m
+    /// How long to measure (idle: how long to hold; storm: how long to wait for all); 10s, 500ms, 2m
     #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
 
@@ -152,6 +163,38 @@ struct Cycle {
     clean: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Listen {
+    #[command(flatten)]
+    common: Common,
+
+    /// A text message that each connection sends first, such as a subscription
+    #[arg(long, value_name = "TEXT")]
+    send: Option<String>,
+
+    /// Receiving before the measurement
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    warmup: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+struct Storm {
+    #[command(flatten)]
+    common: Common,
+
+    /// Draw each wait from zero to its bound, as a client should; otherwise it is the bound
+    #[arg(long)]
+    jitter: bool,
+
+    /// The bound of the first wait; it doubles with each failure
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
+    first: Duration,
+
+    /// What the bound grows to
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    cap: Duration,
+}
+
 /// Where the fuzzing server is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Autobahn {
@@ -169,6 +212,8 @@ pub(crate) struct Autobahn {
 pub(crate) enum Task {
     /// Load.
     Run(Box<Plan>),
+    /// Connections that are dropped and come back.
+    Storm(Box<Plan>, Return),
     /// The conformance suite.
     Autobahn(Autobahn),
 }
@@ -182,6 +227,15 @@ impl Args {
             Command::Chat(t) => traffic(Mode::Chat, t)?,
             Command::Idle(c) => common(Mode::Idle, c)?,
             Command::Connect(c) => common(Mode::Connect { clean: c.clean }, c.common)?,
+            Command::Listen(l) => Plan { warmup: l.warmup, first: l.send, ..common(Mode::Listen, l.common)? },
+            Command::Storm(s) => {
+                let Storm { common: c, jitter, first, cap } = s;
+                let plan = common(Mode::Storm, c)?;
+                if plan.ramp.is_some() {
+                    return Err("storm: nothing holds the connections back, so there is no --ramp".into());
+                }
+                return Ok(Task::Storm(Box::new(plan), Return { jitter, first, cap }));
+            }
             Command::Autobahn(a) => return Ok(Task::Autobahn(a)),
         };
         Ok(Task::Run(Box::new(plan)))
@@ -244,6 +298,7 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         timeout: c.timeout,
         ramp: c.ramp,
         pids: c.pid,
+        first: None,
         json: c.json,
     })
 }
@@ -309,7 +364,7 @@ mod tests {
     fn plan(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("campanile-loadtest").chain(line.split_whitespace());
         match Args::try_parse_from(words).map_err(|e| e.to_string())?.task()? {
-            Task::Run(plan) => Ok(*plan),
+            Task::Run(plan) | Task::Storm(plan, _) => Ok(*plan),
             Task::Autobahn(_) => Err("autobahn".into()),
         }
     }
@@ -357,6 +412,8 @@ mod tests {
             "echo tcp://h --size 0",
             "echo tcp://h --size 5..6",
             "idle ws://h --size 4",
+            "listen tcp://h",
+            "storm ws://h --ramp 5",
             "sing ws://h",
         ] {
             assert!(plan(bad).is_err(), "{bad}");

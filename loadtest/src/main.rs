@@ -24,14 +24,16 @@ mod run;
 mod scenario;
 mod slot;
 mod stats;
+mod storm;
 mod target;
 mod worker;
 
 use args::{Args, Task};
 use clap::Parser as _;
 use plan::Plan;
-use report::Report;
+use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,6 +64,11 @@ fn perform(task: Task) -> Result<bool, String> {
             write(&plan, &report)?;
             Ok(report.is_clean())
         }
+        Task::Storm(plan, how) => {
+            let report = storm::run(&plan, how, &*interruption()?)?;
+            write(&plan, &report)?;
+            Ok(report.is_clean())
+        }
         Task::Autobahn(suite) => autobahn::run(&suite.url, &suite.agent),
     }
 }
@@ -77,7 +84,7 @@ fn interruption() -> Result<Arc<AtomicBool>, String> {
     Ok(flag)
 }
 
-fn write(plan: &Plan, report: &Report) -> Result<(), String> {
+fn write(plan: &Plan, report: &(impl Serialize + Display)) -> Result<(), String> {
     let mut stdout = std::io::stdout().lock();
     let json = || serde_json::to_string_pretty(report).map_err(|e| e.to_string());
     let to_stdout = plan.json.as_deref() == Some("-");

@@ -15,6 +15,8 @@ pub(crate) enum Mode {
     Broadcast,
     /// All publish, all receive.
     Chat,
+    /// Connections only receive.
+    Listen,
     /// Connections are held.
     Idle,
     /// Connections are opened and closed.
@@ -22,6 +24,19 @@ pub(crate) enum Mode {
         /// By a closing handshake.
         clean: bool,
     },
+    /// Connections are dropped at once and come back.
+    Storm,
+}
+
+/// How dropped connections come back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Return {
+    /// Each wait is drawn from zero to its bound.
+    pub(crate) jitter: bool,
+    /// The first bound; it doubles with each failure.
+    pub(crate) first: Duration,
+    /// What it grows to.
+    pub(crate) cap: Duration,
 }
 
 impl Mode {
@@ -31,8 +46,10 @@ impl Mode {
             Self::Echo => "echo",
             Self::Broadcast => "broadcast",
             Self::Chat => "chat",
+            Self::Listen => "listen",
             Self::Idle => "idle",
             Self::Connect { .. } => "connect",
+            Self::Storm => "storm",
         }
     }
 
@@ -41,7 +58,8 @@ impl Mode {
         match self {
             Self::Broadcast | Self::Chat => "deliveries",
             Self::Connect { .. } => "handshakes",
-            Self::Echo | Self::Idle => "messages",
+            Self::Storm => "returns",
+            Self::Echo | Self::Idle | Self::Listen => "messages",
         }
     }
 
@@ -79,6 +97,8 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     pub(crate) ramp: Option<f64>,
     pub(crate) pids: Vec<u32>,
+    /// Sent once by each connection that listens.
+    pub(crate) first: Option<String>,
     /// A file for the report, `-` for stdout.
     pub(crate) json: Option<String>,
 }

@@ -210,6 +210,7 @@ impl<S: Scenario> Worker<S> {
         let before = std::mem::replace(&mut self.phase, phase);
         self.read_clock();
         if before < Phase::WarmUp && phase < Phase::Ended {
+            self.measured_from = Some((self.desk.now, proc::thread_cpu_ns()));
             if let Some(pacer) = &mut self.pacer {
                 pacer.begin(self.desk.now, self.job.worker, self.control.workers());
             }

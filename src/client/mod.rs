@@ -112,6 +112,9 @@ pub enum InvalidClose {
 }
 
 impl Client {
+    /// What [`Client::reset`] ends a connection with.
+    pub const RESET: Error = Error::Transport(std::io::ErrorKind::ConnectionAborted);
+
     /// Begins to connect with the default settings, and returns at once. [`Client::builder`] has the others.
     ///
     /// # Errors
@@ -161,8 +164,8 @@ impl Client {
         Ok(())
     }
 
-    /// Ends the connection at once, without a closing handshake, as if the network had broken it: the server sees a
-    /// reset, and what waits is given up or kept as [`Offline`] says. The client comes back where
+    /// Ends the connection at once with [`Client::RESET`], without a closing handshake, as if the network had broken
+    /// it: the server sees a reset, and what waits is given up or kept as [`Offline`] says. The client comes back where
     /// [`Builder::reconnect`] has it do so; to end it for good, call [`Client::close`] instead. While there is no
     /// connection this does nothing.
     pub fn reset(&self) {

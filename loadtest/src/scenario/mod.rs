@@ -4,11 +4,13 @@ mod connect;
 mod echo;
 mod fanout;
 mod idle;
+mod listen;
 
 pub(crate) use connect::Connect;
 pub(crate) use echo::Echo;
 pub(crate) use fanout::{Fanout, Floor, Publishers};
 pub(crate) use idle::Idle;
+pub(crate) use listen::Listen;
 
 use crate::payload::Payloads;
 use crate::slot::Wire;

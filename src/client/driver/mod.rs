@@ -325,7 +325,7 @@ impl Driver {
             if let Some(socket) = &self.slots[key].link.lock().socket {
                 socket.reset_on_close();
             }
-            self.over(key, Some(Error::Transport(io::ErrorKind::ConnectionAborted)));
+            self.over(key, Some(Client::RESET));
         }
     }
 
