@@ -68,7 +68,6 @@ fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
     expect_open(&client);
     events.opened();
     client.reset();
-    client.reset();
     assert_eq!(expect_error(&client), Client::RESET);
     let close = expect_close(&client);
     assert_eq!((close.code, close.was_clean, close.will_reconnect), (CloseCode::ABNORMAL, false, true));
