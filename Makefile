@@ -25,7 +25,7 @@ test: ## Install what the tests need, once, and run all of them
 	@$(PYTHON) tests/run $(SUITES)
 
 bench: ## Run the criterion benches
-	$(CARGO) bench --bench mask --bench machine --bench instructions -- $(ARGS)
+	$(CARGO) bench --bench mask --bench machine --bench deflate --bench instructions -- $(ARGS)
 
 bench-peers: ## Compare the server's CPU time with the kernel's and other servers'
 	@$(PYTHON) benches/peers/run $(ARGS)

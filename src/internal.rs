@@ -1,7 +1,7 @@
 //! The one hidden door for benches and simulations: the worker's parts on a sink that takes everything, without a
 //! socket, a thread or a clock. Not part of the API; it changes whenever it likes.
 
-use crate::conn::{ConnId, Connection, Phase, Sink, Writer};
+use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::Hub;
@@ -21,11 +21,11 @@ use std::sync::Arc;
 struct Void;
 
 impl Sink for Void {
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8], _: &mut Vec<u8>) -> io::Result<usize> {
         Ok(std::hint::black_box(bytes).len())
     }
 
-    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>], _: &mut Vec<u8>) -> io::Result<usize> {
         Ok(std::hint::black_box(parts).iter().map(|p| p.len()).sum())
     }
 }
@@ -57,18 +57,19 @@ impl Machine {
     /// A worker with one route.
     pub fn new(route: impl Into<Route>) -> Self {
         let route = route.into();
-        let rules = route.rules();
+        let [rules, _] = route.rules();
         let (tx, _) = mailbox::<Command>(1, Box::new(Nobody));
         let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default() }];
         let counters: Arc<[_]> = vec![CachePadded::default()].into();
         let shared = Arc::new(Shared { workers, routes: vec![route].into(), counters: counters.clone() });
         let turn = Turn {
-            writer: Writer::new(16 << 20),
+            writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),
             hub: Hub::new(0, 1),
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: 0,
             counters,
+            counts: Default::default(),
         };
         let wheel = Wheel::new();
         Self { slots: Slots::default(), turn, shared, rules, wheel, dirty: Vec::new(), now: 1 }
@@ -93,7 +94,7 @@ impl Machine {
             marks: Marks::default(),
             charged: 0,
         });
-        if let Due::At(due) = check(&clock, &self.shared.routes[0].limits, false, self.now) {
+        if let Due::At(due) = check(&clock, &self.shared.routes[0].terms.limits, false, self.now) {
             self.wheel.arm(&mut self.slots, at as u32, due);
         }
         at
@@ -109,7 +110,7 @@ impl Machine {
         let slot = self.slots.get(at).expect("an open connection");
         slot.clock.received = self.now;
         decode(slot, &mut self.turn, &self.shared.routes[0], &self.rules, bytes, self.now);
-        slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
     }
 
     /// Publishes, as a handler does.
@@ -130,7 +131,7 @@ impl Machine {
         for at in self.dirty.drain(..) {
             let slot = self.slots.get(at as usize).expect("an open connection");
             slot.marks.dirty = false;
-            slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
         }
     }
 
@@ -141,11 +142,11 @@ impl Machine {
         while let Some(at) = self.wheel.pop(&mut self.slots, self.now) {
             fired += 1;
             let slot = self.slots.get(at as usize).expect("an open connection");
-            let due = match check(&slot.clock, &self.shared.routes[0].limits, false, self.now) {
+            let due = match check(&slot.clock, &self.shared.routes[0].terms.limits, false, self.now) {
                 Due::At(due) => due,
                 Due::Ping => {
                     slot.conn.control(&mut self.turn.writer, crate::protocol::Opcode::Ping, b"");
-                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                    slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
                     slot.clock.received = self.now;
                     self.now + 390
                 }

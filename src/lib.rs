@@ -101,6 +101,7 @@
 //! # Features
 //!
 //! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
+//! * `deflate`, on by default: `campanile::deflate`, permessage-deflate (RFC 7692). It adds zlib-rs.
 //! * `cli`, on by default: what only the `campanile` binary needs. Libraries say `default-features = false`, and
 //!   `features = ["client"]` where they want that.
 
@@ -109,6 +110,8 @@
 #[cfg(feature = "client")]
 pub mod client;
 mod conn;
+#[cfg_attr(not(feature = "deflate"), allow(dead_code))]
+pub mod deflate;
 pub mod endpoint;
 mod handler;
 pub mod http;

@@ -12,18 +12,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("http", &[]),
     ("metrics", &[]),
-    ("conn", &["protocol", "http"]),
+    ("deflate", &["protocol", "http"]),
+    ("conn", &["protocol", "http", "deflate"]),
     ("net", &["conn", "http"]),
     ("hub", &["conn", "protocol"]),
-    ("handler", &["conn", "http", "hub", "metrics", "net", "protocol"]),
+    ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
     ("endpoint", &["http"]),
-    ("worker", &["conn", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol"]),
+    ("worker", &["conn", "deflate", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol"]),
     ("client", &["conn", "hub", "net", "protocol"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "worker"]),
 ];
 
 /// Folders that take bytes and time and give values.
-const PURE: &[&str] = &["protocol", "http", "conn", "hub"];
+const PURE: &[&str] = &["protocol", "http", "deflate", "conn", "hub"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =

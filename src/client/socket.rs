@@ -236,7 +236,7 @@ impl Socket {
             && let Some(bytes) = self.machine.plain(outbox)
         {
             if !bytes.is_empty() {
-                let written = self.stream.write(bytes).map_err(|e| e.kind())?;
+                let written = self.stream.write(bytes, &mut Vec::new()).map_err(|e| e.kind())?;
                 self.blocked = written < bytes.len();
                 self.machine.advance(written, outbox, now);
             }
@@ -253,7 +253,7 @@ impl Socket {
     fn flush_all(&mut self, outbox: &mut Outbox, now: Instant) -> Result<(), ErrorKind> {
         if let Some(tunnel) = &mut self.tunnel {
             while let Some(request) = tunnel.request() {
-                let written = self.stream.write(request).map_err(|e| e.kind())?;
+                let written = self.stream.write(request, &mut Vec::new()).map_err(|e| e.kind())?;
                 self.blocked = written < request.len();
                 tunnel.advance(written);
                 if self.blocked {
@@ -271,8 +271,8 @@ impl Socket {
             }
             let written = match &slices[..n] {
                 [] => return Ok(()),
-                [one] => self.stream.write(one),
-                several => self.stream.write_vectored(several),
+                [one] => self.stream.write(one, &mut Vec::new()),
+                several => self.stream.write_vectored(several, &mut Vec::new()),
             };
             let written = written.map_err(|e| e.kind())?;
             self.blocked = written < all;

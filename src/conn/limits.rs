@@ -22,6 +22,13 @@ pub enum SlowConsumer {
     LatestByKey,
 }
 
+/// What a route allows each of its connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) limits: Limits,
+    pub(crate) slow_consumer: SlowConsumer,
+}
+
 /// What one connection may cost. All limits are on by default.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

@@ -12,6 +12,8 @@
 //! connection, and the peer would lose the close frame that says why.
 
 mod closed;
+mod compression;
+mod frames;
 mod id;
 mod limits;
 mod outbox;
@@ -19,15 +21,18 @@ mod upgrade;
 mod writer;
 
 pub use closed::{Cause, Closed};
+pub(crate) use compression::{Compression, Form, Forms, Packer};
+pub(crate) use frames::{Frames, Twin};
 pub use id::ConnId;
 pub(crate) use id::MAX_SLOTS;
+pub(crate) use limits::Terms;
 pub use limits::{Limits, SlowConsumer};
-pub(crate) use outbox::{Frames, MAX_SLICES, Outbox, Pushed};
+pub(crate) use outbox::{MAX_SLICES, Outbox, Pushed};
 pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
 pub(crate) use writer::{Sink, Writer};
 
 use crate::http::{Params, Peer};
-use crate::protocol::{CloseCode, Decoder, Message, Opcode, ProtocolError, close, header};
+use crate::protocol::{CloseCode, Decoder, Incoming, Message, Opcode, ProtocolError, close, header};
 use core::fmt;
 use core::ops::Range;
 
@@ -113,6 +118,8 @@ pub(crate) struct Cold {
     pub(crate) end: Option<End>,
     /// Received while reading was paused or the upgrade undecided; to be decoded first.
     pub(crate) unread: Vec<u8>,
+    /// What was agreed on about compression.
+    pub(crate) compression: Option<Compression>,
 }
 
 #[derive(Debug)]
@@ -134,6 +141,8 @@ pub(crate) struct Connection {
     /// Turn and position up to which the turn's log has been taken already.
     caught_up: (u32, u32),
     pub(crate) route: u16,
+    /// How messages are sent to it.
+    pub(crate) form: Form,
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
     /// It was paused until just now: what was received before is to be looked at, and the socket to be read although
@@ -159,6 +168,7 @@ impl Connection {
             cold: None,
             caught_up: (0, 0),
             route: u16::MAX,
+            form: Form::default(),
             phase: Phase::Http,
             paused: false,
             resumed: false,
@@ -193,6 +203,7 @@ impl Connection {
             && cold.protocol.is_none()
             && cold.end.is_none()
             && cold.unread.is_empty()
+            && cold.compression.is_none()
         {
             self.cold = None;
         }
@@ -206,8 +217,11 @@ impl Connection {
     /// Bytes of memory in an unfinished message, the backlog, and what was received and not looked at.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        let unread = self.cold.as_ref().map_or(0, |c| c.unread.capacity());
-        self.decoder.held() + self.outbox.as_ref().map_or(0, |o| o.cost()) + unread
+        let cold = self
+            .cold
+            .as_ref()
+            .map_or(0, |c| c.unread.capacity() + c.compression.as_ref().map_or(0, Compression::held));
+        self.decoder.held() + self.outbox.as_ref().map_or(0, |o| o.cost()) + cold
     }
 
     /// Whether nothing waits to be written.
@@ -236,31 +250,55 @@ impl Connection {
     pub(crate) fn send<'m>(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
-        limits: &Limits,
-        policy: SlowConsumer,
+        sink: &mut dyn Sink,
+        terms: &Terms,
         message: Message<'m>,
     ) -> Result<Sent, Refused<'m>> {
         if self.phase != Phase::Open {
             return Err(Refused { message, reason: RefusedReason::NotOpen });
         }
-        // What is gathered may come to wait, so it is bounded like what waits.
-        if self.outbox.is_none()
-            && !writer.cork.is_empty()
-            && writer.cork.len() + message.len() + header::MAX_HEAD > limits.max_backlog
-        {
+        // The usual case, in as few steps as it takes: gathered behind what the turn has gathered already, which may
+        // come to wait and is bounded like what waits.
+        let gathered = writer.cork.len() + message.len() + header::MAX_HEAD;
+        let fits = gathered <= terms.limits.max_backlog;
+        if fits && self.outbox.is_none() && self.form.is_plain() && writer.gathers(message.len()) {
+            header::write_frame(&mut writer.cork, message.kind().into(), message.as_bytes());
+            return Ok(Sent::Sent);
+        }
+        if !fits && self.outbox.is_none() && !writer.cork.is_empty() {
             self.flush_cork(writer, sink);
         }
+        if !self.form.is_plain()
+            && let Some(packed) = self.pack(&mut writer.packer, message)
+        {
+            let sent = self.send_payload(writer, sink, terms, message, true, &packed);
+            writer.packer.give_back_packed(packed);
+            return sent;
+        }
+        self.send_payload(writer, sink, terms, message, false, message.as_bytes())
+    }
+
+    /// Sends a message as this payload.
+    fn send_payload<'m>(
+        &mut self,
+        writer: &mut Writer,
+        sink: &mut dyn Sink,
+        terms: &Terms,
+        message: Message<'m>,
+        compressed: bool,
+        payload: &[u8],
+    ) -> Result<Sent, Refused<'m>> {
+        let first = header::first_byte(message.kind().into(), compressed);
         if self.outbox.is_none() {
-            self.write(writer, sink, message.kind().into(), message.as_bytes());
+            self.write(writer, sink, first, payload);
             return Ok(if self.outbox.is_none() { Sent::Sent } else { Sent::Queued });
         }
-        let mut frames = Vec::with_capacity(message.len() + 10);
-        header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
+        let mut frames = Vec::with_capacity(payload.len() + header::MAX_HEAD);
+        header::write_frame_as(&mut frames, first, payload);
         let len = frames.len();
-        match self.push(writer, sink, &Frames::new(frames), 0..len, message.key(), limits, policy) {
+        match self.push(writer, sink, &Frames::new(frames), 0..len, message.key(), terms) {
             Pushed::Queued => Ok(Sent::Queued),
-            Pushed::Dropped(_) if policy != SlowConsumer::DropNewest => Ok(Sent::Queued),
+            Pushed::Dropped(_) if terms.slow_consumer != SlowConsumer::DropNewest => Ok(Sent::Queued),
             Pushed::Dropped(_) | Pushed::Overflow => {
                 Err(Refused { message, reason: RefusedReason::BacklogFull })
             }
@@ -269,20 +307,20 @@ impl Connection {
 
     /// Gathers a frame, or writes it through where copying it would only cost.
     #[inline]
-    fn write(&mut self, writer: &mut Writer, sink: &dyn Sink, opcode: Opcode, payload: &[u8]) {
+    fn write(&mut self, writer: &mut Writer, sink: &mut dyn Sink, first: u8, payload: &[u8]) {
         if writer.gathers(payload.len()) {
-            header::write_frame(&mut writer.cork, opcode, payload);
+            header::write_frame_as(&mut writer.cork, first, payload);
         } else {
-            let head = header::encode(true, false, opcode, payload.len(), None);
+            let head = header::encode_as(first, payload.len(), None);
             self.write_through(writer, sink, &head, payload);
         }
     }
 
     /// Writes the cork, a head and a payload at once; copies only what the kernel does not take.
-    fn write_through(&mut self, writer: &mut Writer, sink: &dyn Sink, head: &[u8], payload: &[u8]) {
+    fn write_through(&mut self, writer: &mut Writer, sink: &mut dyn Sink, head: &[u8], payload: &[u8]) {
         let parts = [&writer.cork[..], head, payload];
         let len: usize = parts.iter().map(|p| p.len()).sum();
-        match sink.write_vectored(&parts.map(std::io::IoSlice::new)) {
+        match sink.write_vectored(&parts.map(std::io::IoSlice::new), &mut writer.scratch) {
             Ok(n) if n == len => {}
             Ok(n) => {
                 // Everything in one buffer that begins at a frame's boundary, as the outbox wants it.
@@ -318,13 +356,12 @@ impl Connection {
     pub(crate) fn wait_run(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         frames: &Frames,
         range: Range<usize>,
         written: usize,
         key: Option<crate::protocol::Key>,
-        limits: &Limits,
-        policy: SlowConsumer,
+        terms: &Terms,
     ) -> Pushed {
         let mut end = range.start;
         while end <= range.start + written {
@@ -338,40 +375,38 @@ impl Connection {
         if end == range.end {
             return Pushed::Queued;
         }
-        self.push(writer, sink, frames, end..range.end, key, limits, policy)
+        self.push(writer, sink, frames, end..range.end, key, terms)
     }
 
     /// Queues whole frames at the end of what waits, by the policy. If they would not fit and the kernel has not
     /// refused anything yet, it is asked first.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn push(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         frames: &Frames,
         range: Range<usize>,
         key: Option<crate::protocol::Key>,
-        limits: &Limits,
-        policy: SlowConsumer,
+        terms: &Terms,
     ) -> Pushed {
-        if !self.blocked && self.buffered() + range.len() > limits.max_backlog {
+        if !self.blocked && self.buffered() + range.len() > terms.limits.max_backlog {
             self.flush_outbox(writer, sink);
         }
-        if self.outbox.is_none() && range.len() > limits.max_backlog {
-            match sink.write(&frames[range.clone()]) {
+        if self.outbox.is_none() && range.len() > terms.limits.max_backlog {
+            match sink.write(&frames[range.clone()], &mut writer.scratch) {
                 Ok(n) if n == range.len() => {}
-                Ok(n) => return self.wait_run(writer, sink, frames, range, n, key, limits, policy),
+                Ok(n) => return self.wait_run(writer, sink, frames, range, n, key, terms),
                 Err(e) => self.broken = Some(e.kind()),
             }
             return Pushed::Queued;
         }
         let outbox = self.outbox.get_or_insert_with(|| writer.outbox());
-        let pushed = outbox.push(frames, range, key, limits.max_backlog, policy);
+        let pushed = outbox.push(frames, range, key, terms.limits.max_backlog, terms.slow_consumer);
         match pushed {
             Pushed::Queued => {}
             Pushed::Dropped(n) => self.dropped += n,
             Pushed::Overflow => {
-                let SlowConsumer::Close(code) = policy else { return pushed };
+                let SlowConsumer::Close(code) = terms.slow_consumer else { return pushed };
                 self.fail(writer, sink, code, "too slow: the backlog is full", Cause::SlowConsumer);
             }
         }
@@ -401,7 +436,7 @@ impl Connection {
 
     /// Hands what the turn gathered, or what waits, to the kernel.
     #[inline]
-    pub(crate) fn flush(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+    pub(crate) fn flush(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
         if self.outbox.is_some() {
             // Frames were corked before anything waited, or raw bytes were: they never come behind a backlog.
             debug_assert!(writer.cork.is_empty());
@@ -413,8 +448,8 @@ impl Connection {
         }
     }
 
-    pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &dyn Sink) {
-        match sink.write(&writer.cork) {
+    pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
+        match sink.write(&writer.cork, &mut writer.scratch) {
             Ok(n) if n == writer.cork.len() => writer.clear(),
             Ok(n) => {
                 let cork = writer.take();
@@ -427,7 +462,7 @@ impl Connection {
         }
     }
 
-    fn flush_outbox(&mut self, writer: &mut Writer, sink: &dyn Sink) {
+    fn flush_outbox(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
         let Some(outbox) = &mut self.outbox else { return };
         while !outbox.is_empty() {
             let mut slices = [std::io::IoSlice::new(&[]); MAX_SLICES];
@@ -437,7 +472,7 @@ impl Connection {
                 slices[n] = slice;
                 n += 1;
             }
-            match sink.write_vectored(&slices[..n]) {
+            match sink.write_vectored(&slices[..n], &mut writer.scratch) {
                 Ok(taken) => {
                     outbox.advance(taken, asked);
                     if taken < asked {
@@ -457,6 +492,54 @@ impl Connection {
         }
     }
 
+    // ---- compression ----
+
+    /// What was agreed on about compression is in force from the next message on.
+    pub(crate) fn compress(&mut self, (form, compression): (Form, Compression)) {
+        self.form = form;
+        self.cold().compression = Some(compression);
+    }
+
+    /// A message of this connection's own, compressed; `None`: it is sent as it is.
+    fn pack(&mut self, packer: &mut Packer, message: Message<'_>) -> Option<Vec<u8>> {
+        self.cold.as_mut()?.compression.as_mut()?.pack(self.form, packer, message)
+    }
+
+    /// A frame for this connection alone, compressed; `None`: it is sent as it is.
+    pub(crate) fn pack_frame(&mut self, packer: &mut Packer, frames: &Frames) -> Option<Frames> {
+        if self.form.is_plain() {
+            return None;
+        }
+        self.cold.as_mut()?.compression.as_mut()?.pack_frame(self.form, packer, frames)
+    }
+
+    /// Shared frames are sent that its own compressor has not seen.
+    #[inline]
+    pub(crate) fn interrupt(&mut self) {
+        if !self.form.is_plain()
+            && let Some(compression) = self.cold.as_mut().and_then(|c| c.compression.as_mut())
+        {
+            compression.interrupt();
+        }
+    }
+
+    /// A compressed message, inflated into a buffer of the packer's.
+    ///
+    /// # Errors
+    /// It is over the limit, no deflate stream, or not the text that it should be.
+    pub(crate) fn unpack(
+        &mut self,
+        packer: &mut Packer,
+        incoming: &Incoming<'_>,
+        limit: usize,
+    ) -> Result<Vec<u8>, ProtocolError> {
+        match self.cold.as_mut().and_then(|c| c.compression.as_mut()) {
+            Some(compression) => compression.unpack(packer, incoming, limit),
+            // The decoder lets RSV1 pass only where it was agreed on.
+            None => Err(ProtocolError::ReservedBits { bits: 4 }),
+        }
+    }
+
     // ---- ending ----
 
     fn set_end(&mut self, code: CloseCode, reason: &str, cause: Cause) {
@@ -467,11 +550,11 @@ impl Connection {
     }
 
     /// Queues a close frame behind everything else.
-    fn send_close(&mut self, writer: &mut Writer, sink: &dyn Sink, code: CloseCode, reason: &str) {
+    fn send_close(&mut self, writer: &mut Writer, sink: &mut dyn Sink, code: CloseCode, reason: &str) {
         let mut payload = Vec::with_capacity(2 + reason.len());
         close::write_payload(&mut payload, code, reason);
         if self.outbox.is_none() {
-            self.write(writer, sink, Opcode::Close, &payload);
+            self.write(writer, sink, header::first_byte(Opcode::Close, false), &payload);
         } else if let Some(outbox) = &mut self.outbox {
             let mut frame = Vec::with_capacity(payload.len() + 2);
             header::write_frame(&mut frame, Opcode::Close, &payload);
@@ -483,7 +566,7 @@ impl Connection {
     pub(crate) fn close(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
         cause: Cause,
@@ -505,7 +588,7 @@ impl Connection {
     pub(crate) fn fail(
         &mut self,
         writer: &mut Writer,
-        sink: &dyn Sink,
+        sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
         cause: Cause,
@@ -527,13 +610,13 @@ impl Connection {
         }
     }
 
-    pub(crate) fn fail_protocol(&mut self, writer: &mut Writer, sink: &dyn Sink, error: ProtocolError) {
+    pub(crate) fn fail_protocol(&mut self, writer: &mut Writer, sink: &mut dyn Sink, error: ProtocolError) {
         let reason = error.to_string();
         self.fail(writer, sink, error.close_code(), &reason, Cause::Protocol(error));
     }
 
     /// The peer's close frame (RFC 6455 section 5.5.1): answered with the same code unless ours is out already.
-    pub(crate) fn peer_closed(&mut self, writer: &mut Writer, sink: &dyn Sink, payload: &[u8]) {
+    pub(crate) fn peer_closed(&mut self, writer: &mut Writer, sink: &mut dyn Sink, payload: &[u8]) {
         let (code, reason) = close::parse(payload).ok().flatten().unwrap_or((CloseCode::NO_STATUS, ""));
         if self.phase == Phase::Open {
             self.set_end(code, reason, Cause::Peer);

@@ -10,15 +10,11 @@
 //! Every entry begins and ends at a frame's boundary. Control frames pass what has not begun to be written. What is
 //! dropped is dropped in whole frames.
 
-use super::SlowConsumer;
+use super::{Frames, SlowConsumer};
 use crate::protocol::{Key, header};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::Arc;
-
-/// One or more encoded frames, shared by everybody they are for.
-pub(crate) type Frames = Arc<Vec<u8>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -153,7 +149,7 @@ impl Outbox {
         }
         self.bytes += range.len();
         if let Some(last) = self.queue.back_mut()
-            && Arc::ptr_eq(&last.frames, frames)
+            && last.frames.is(frames)
             && last.end == range.start
             && !last.control
             && last.key == key
@@ -176,7 +172,7 @@ impl Outbox {
     /// Puts small frames together in a chunk of this connection's own.
     fn append_copy(&mut self, bytes: &[u8]) {
         if let Some(last) = self.queue.back_mut().filter(|e| !e.control && e.key.is_none())
-            && let Some(chunk) = Arc::get_mut(&mut last.frames)
+            && let Some(chunk) = last.frames.get_mut()
             && last.end == chunk.len()
             && chunk.len() + bytes.len() <= MAX_CHUNK
         {
@@ -187,7 +183,7 @@ impl Outbox {
         let mut chunk = Vec::with_capacity(MAX_COPIED);
         chunk.extend_from_slice(bytes);
         let end = chunk.len();
-        self.queue.push_back(Entry { frames: Arc::new(chunk), start: 0, end, control: false, key: None });
+        self.queue.push_back(Entry { frames: Frames::new(chunk), start: 0, end, control: false, key: None });
     }
 
     /// Bytes of memory that the backlog keeps: what waits, and for each entry its place in the queue and the head of
@@ -206,13 +202,13 @@ impl Outbox {
         // that does not read leaves one pong waiting.
         if let Some(same) = self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
             self.bytes = self.bytes - same.len() + frame.len();
-            (same.end, same.frames) = (frame.len(), Arc::new(frame));
+            (same.end, same.frames) = (frame.len(), Frames::new(frame));
             return;
         }
         let at = begun + waiting;
         self.bytes += frame.len();
         let end = frame.len();
-        self.queue.insert(at, Entry { frames: Arc::new(frame), start: 0, end, control: true, key: None });
+        self.queue.insert(at, Entry { frames: Frames::new(frame), start: 0, end, control: true, key: None });
     }
 
     /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
@@ -221,7 +217,13 @@ impl Outbox {
         let end = bytes.len();
         if end > 0 {
             self.bytes += end;
-            self.queue.push_back(Entry { frames: Arc::new(bytes), start: 0, end, control: true, key: None });
+            self.queue.push_back(Entry {
+                frames: Frames::new(bytes),
+                start: 0,
+                end,
+                control: true,
+                key: None,
+            });
         }
     }
 
@@ -358,7 +360,7 @@ mod tests {
         for p in payloads {
             header::write_frame(&mut out, Opcode::Binary, p);
         }
-        Arc::new(out)
+        Frames::new(out)
     }
 
     fn push(o: &mut Outbox, f: &Frames, limit: usize, policy: SlowConsumer) -> Pushed {
@@ -408,7 +410,7 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(push(&mut o, &empty, 1 << 20, CLOSE), Pushed::Queued);
         }
-        assert_eq!(Arc::strong_count(&empty), 1);
+        assert_eq!(empty.shares(), 1);
         assert!(o.cost() < 2 * o.bytes(), "{} for {}", o.cost(), o.bytes());
         assert_eq!(o.messages(), 10_001);
     }
@@ -452,9 +454,9 @@ mod tests {
         let f = frames(&[&[5; 1000], &[6; 1000]]);
         let _ = push(&mut o, &f, 10_000, CLOSE);
         assert_eq!(o.slices().next().unwrap().as_ptr(), f.as_ptr());
-        assert_eq!(Arc::strong_count(&f), 2);
+        assert_eq!(f.shares(), 2);
         o.clear();
-        assert_eq!(Arc::strong_count(&f), 1);
+        assert_eq!(f.shares(), 1);
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The opening handshake (RFC 6455 section 4.2), on a request that has been parsed.
 
+use crate::deflate::Agreed;
 use crate::http::{HttpError, RequestHead, Version};
 use crate::protocol::handshake;
 
@@ -46,7 +47,13 @@ pub(crate) fn check_upgrade(head: &RequestHead<'_>) -> Result<UpgradeHead, HttpE
 }
 
 /// Writes the 101 (section 4.2.2, 5). `headers` are lines that have been checked, each with its end.
-pub(crate) fn write_accept(out: &mut Vec<u8>, accept: &str, protocol: Option<&str>, headers: &[u8]) {
+pub(crate) fn write_accept(
+    out: &mut Vec<u8>,
+    accept: &str,
+    protocol: Option<&str>,
+    agreed: Option<&Agreed>,
+    headers: &[u8],
+) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
@@ -55,6 +62,11 @@ pub(crate) fn write_accept(out: &mut Vec<u8>, accept: &str, protocol: Option<&st
     if let Some(protocol) = protocol {
         out.extend_from_slice(b"Sec-WebSocket-Protocol: ");
         out.extend_from_slice(protocol.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(agreed) = agreed {
+        out.extend_from_slice(b"Sec-WebSocket-Extensions: ");
+        out.extend_from_slice(agreed.response().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(headers);
@@ -97,7 +109,7 @@ mod tests {
     #[test]
     fn the_answer_ends_with_an_empty_line() {
         let mut out = Vec::new();
-        write_accept(&mut out, "KEY", Some("chat.v1"), b"X-A: b\r\n");
+        write_accept(&mut out, "KEY", Some("chat.v1"), None, b"X-A: b\r\n");
         let out = String::from_utf8(out).unwrap();
         assert!(out.starts_with("HTTP/1.1 101 ") && out.ends_with("\r\nX-A: b\r\n\r\n"), "{out}");
         assert!(out.contains("\r\nSec-WebSocket-Protocol: chat.v1\r\n"));

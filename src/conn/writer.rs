@@ -1,14 +1,19 @@
 //! What a worker lends to the connection it is busy with: the cork, in which one turn's frames are gathered for one
 //! write, and spare outboxes and buffers.
 
-use super::Outbox;
+use super::{Outbox, Packer};
 use crate::protocol::buffer::BufferPool;
 use std::io::{self, IoSlice};
 
-/// Where bytes go: a socket that does not block. Taking nothing (`Ok(0)`) means that it would block.
+/// Where bytes go: a socket that does not block. Taking nothing (`Ok(0)`) means that it would block. `scratch` is the
+/// worker's one buffer for bytes that have to be made anew on their way, such as sealed records.
 pub(crate) trait Sink {
-    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
-    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn write(&mut self, bytes: &[u8], scratch: &mut Vec<u8>) -> io::Result<usize>;
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize>;
+    /// Bytes of the application's that were taken and that the kernel does not have yet.
+    fn buffered(&self) -> usize {
+        0
+    }
 }
 
 /// A payload of at least this many bytes is written from where it is, if nothing follows it in this turn; below, the
@@ -26,7 +31,10 @@ pub(crate) struct Writer {
     pub(crate) cork: Vec<u8>,
     /// Bytes at the cork's beginning that are no messages: a response.
     preamble: usize,
+    /// For the [`Sink`]'s own use.
+    pub(crate) scratch: Vec<u8>,
     pub(crate) pool: BufferPool,
+    pub(crate) packer: Packer,
     /// Boxed, as connections hold them.
     #[allow(clippy::vec_box)]
     outboxes: Vec<Box<Outbox>>,
@@ -35,11 +43,13 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(pool_bytes: usize) -> Self {
+    pub(crate) fn new(pool_bytes: usize, packer: Packer) -> Self {
         Self {
             cork: Vec::new(),
             preamble: 0,
+            scratch: Vec::new(),
             pool: BufferPool::new(pool_bytes),
+            packer,
             outboxes: Vec::new(),
             more_input: false,
         }

@@ -2,9 +2,9 @@
 
 use super::{Handle, Route};
 use crate::Message;
-use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState, Refused, Sent, Sink, Writer};
+use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState, Refused, Sent, Sink, Terms, Writer};
 use crate::http::{Params, Peer};
-use crate::hub::{Hub, SubscribeError};
+use crate::hub::{Hub, Run, SubscribeError};
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, Opcode};
 use crossbeam_utils::CachePadded;
@@ -19,6 +19,16 @@ pub(crate) struct Turn {
     pub(crate) handle: Handle,
     pub(crate) worker: usize,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
+    /// What is counted for every message, until [`Turn::settle_counts`].
+    pub(crate) counts: Counts,
+}
+
+/// Counts of messages that are not in the counters yet: adding there costs a small message a twentieth of its way.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) messages_out: u64,
 }
 
 impl Turn {
@@ -26,13 +36,24 @@ impl Turn {
     pub(crate) fn count(&self) -> &Counters {
         &self.counters[self.worker]
     }
+
+    /// Moves what was counted to the counters; before anything is written, so that whoever gets an answer finds it
+    /// counted.
+    #[inline]
+    pub(crate) fn settle_counts(&mut self) {
+        let Counts { messages_in, bytes_in, messages_out } = core::mem::take(&mut self.counts);
+        let count = self.count();
+        count.messages_in.add(messages_in);
+        count.bytes_in.add(bytes_in);
+        count.messages_out.add(messages_out);
+    }
 }
 
 /// All that one connection's callback touches.
 pub(crate) struct Context<'a> {
     pub(crate) conn: &'a mut Connection,
     pub(crate) turn: &'a mut Turn,
-    pub(crate) sink: &'a dyn Sink,
+    pub(crate) sink: &'a mut dyn Sink,
     pub(crate) route: &'a Route,
 }
 
@@ -53,12 +74,7 @@ impl Context<'_> {
             if !index.listens_to(slot, run.topic) {
                 continue;
             }
-            let ranges: Vec<_> = run.part(self.conn.id, from).collect();
-            let frames = run.share();
-            for range in ranges {
-                let (limits, policy) = (&self.route.limits, self.route.slow_consumer);
-                let _ = self.conn.push(writer, self.sink, &frames, range, run.key, limits, policy);
-            }
+            push_run(self.conn, writer, self.sink, &self.route.terms, run, from);
         }
         self.conn.catch_up(*number, position);
     }
@@ -69,13 +85,37 @@ impl Context<'_> {
             self.catch_up();
         }
         let writer = &mut self.turn.writer;
-        let sent =
-            self.conn.send(writer, self.sink, &self.route.limits, self.route.slow_consumer, message)?;
+        let sent = self.conn.send(writer, self.sink, &self.route.terms, message)?;
         if writer.is_full() {
             self.conn.flush_cork(writer, self.sink);
         }
-        self.turn.count().messages_out.add(1);
+        self.turn.counts.messages_out += 1;
         Ok(sent)
+    }
+}
+
+/// Queues what of a run is for this connection, from a position of the turn on, in the form that it takes.
+pub(crate) fn push_run(
+    conn: &mut Connection,
+    writer: &mut Writer,
+    sink: &mut dyn Sink,
+    terms: &Terms,
+    run: &mut Run,
+    from: u32,
+) {
+    let plain = run.share();
+    let twin = plain.twin(conn.form, &mut writer.packer);
+    let frames = twin.map_or(&plain, |t| &t.frames);
+    if twin.is_some() {
+        conn.interrupt();
+    }
+    // What becomes of it is the policy's business, and counted there.
+    if run.selective || from > 0 {
+        for range in run.part(conn.id, from, twin) {
+            let _ = conn.push(writer, sink, frames, range, run.key, terms);
+        }
+    } else {
+        let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
     }
 }
 
@@ -130,7 +170,7 @@ impl<'a, S> Conn<'a, S> {
     /// without a code; a reason of more than 123 bytes is cut. Closing twice does nothing.
     pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) {
         let Context { conn, turn, sink, .. } = &mut self.context;
-        conn.close(&mut turn.writer, *sink, code.into(), reason, Cause::Application);
+        conn.close(&mut turn.writer, &mut **sink, code.into(), reason, Cause::Application);
     }
 
     /// Ends the connection at once, without a close frame: the peer sees 1006.
@@ -147,7 +187,8 @@ impl<'a, S> Conn<'a, S> {
     /// means that a message sent now waits for nothing.
     #[inline]
     pub fn buffered_amount(&self) -> usize {
-        self.context.conn.buffered() + self.context.turn.writer.gathered()
+        let Context { conn, turn, sink, .. } = &self.context;
+        conn.buffered() + turn.writer.gathered() + sink.buffered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,
@@ -186,6 +227,12 @@ impl<'a, S> Conn<'a, S> {
     /// The subprotocol that was chosen.
     pub fn protocol(&self) -> Option<&str> {
         self.context.conn.cold.as_ref()?.protocol.as_deref()
+    }
+
+    /// The extensions in use, as the handshake named them: empty, or `permessage-deflate` with its parameters.
+    pub fn extensions(&self) -> String {
+        let cold = self.context.conn.cold.as_ref();
+        cold.and_then(|c| c.compression.as_ref()).map(|c| c.agreed.response()).unwrap_or_default()
     }
 
     /// The parameters of the route: `room` in `/chat/:room`. A share of them, so that one can name the topic that is
@@ -227,7 +274,8 @@ impl<'a, S> Conn<'a, S> {
             self.context.catch_up();
         }
         let Context { conn, turn, route, .. } = &mut self.context;
-        let new = turn.hub.index.subscribe(conn.id.slot() as u32, topic, route.limits.max_subscriptions)?;
+        let new =
+            turn.hub.index.subscribe(conn.id.slot() as u32, topic, route.terms.limits.max_subscriptions)?;
         if new && log.1 > 0 {
             conn.catch_up(log.0, log.1);
         }

@@ -17,10 +17,9 @@ pub(crate) enum ErasedAccept {
     Later { timeout: Duration, start: Box<dyn FnOnce(Handle, ConnId) + Send> },
 }
 
-/// What can happen to an open connection, for one virtual call.
+/// What can happen to an open connection beside a message, for one virtual call.
 pub(crate) enum Event<'a> {
     Open,
-    Message(Message<'a>),
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     Drain,
@@ -30,7 +29,9 @@ pub(crate) enum Event<'a> {
 
 pub(crate) trait Erased: Send + Sync {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse>;
-    fn event(&self, context: Context<'_>, state: &mut AnyState, event: Event<'_>);
+    /// Apart from the other events: packing it with them and unpacking it is a tenth of a small message's way.
+    fn message<'a>(&self, context: Context<'a>, state: &'a mut AnyState, message: Message<'_>);
+    fn event<'a>(&self, context: Context<'a>, state: &'a mut AnyState, event: Event<'_>);
     /// Whether a state handed over from outside is this handler's.
     fn takes(&self, state: &AnyState) -> bool;
 }
@@ -48,20 +49,28 @@ impl<S: Send + 'static> From<super::Accept<S>> for ErasedAccept {
     }
 }
 
+#[inline]
+fn own<S: 'static>(state: &mut AnyState) -> &mut S {
+    // Only a handler's own `upgrade`, or an adoption checked by `takes`, puts a state there.
+    let Some(state) = state.downcast_mut() else {
+        unreachable!("a state of another handler's");
+    };
+    state
+}
+
 impl<H: Handler> Erased for H {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse> {
         Handler::upgrade(self, request).map(ErasedAccept::from)
     }
 
     #[inline]
-    fn event(&self, context: Context<'_>, state: &mut AnyState, event: Event<'_>) {
-        // Only this handler's own `upgrade`, or an adoption checked by `takes`, puts a state there.
-        let Some(state) = state.downcast_mut::<H::State>() else {
-            unreachable!("a state of another handler's");
-        };
-        let conn = &mut Conn::new(context, state);
+    fn message<'a>(&self, context: Context<'a>, state: &'a mut AnyState, message: Message<'_>) {
+        Handler::message(self, &mut Conn::new(context, own(state)), message);
+    }
+
+    fn event<'a>(&self, context: Context<'a>, state: &'a mut AnyState, event: Event<'_>) {
+        let conn = &mut Conn::new(context, own(state));
         match event {
-            Event::Message(message) => self.message(conn, message),
             Event::Open => self.open(conn),
             Event::Ping(payload) => self.ping(conn, payload),
             Event::Pong(payload) => self.pong(conn, payload),

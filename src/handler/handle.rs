@@ -8,7 +8,7 @@ use crate::hub::mailbox::{Mailbox, Refused};
 use crate::hub::{Publication, home_of, topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
-use crate::protocol::{CloseCode, header};
+use crate::protocol::CloseCode;
 use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
@@ -119,12 +119,6 @@ pub(crate) fn mark_worker(is: bool) {
 /// How long a question waits for a worker.
 const ANSWER: Duration = Duration::from_secs(5);
 
-fn encode(message: Message<'_>) -> Frames {
-    let mut frames = Vec::with_capacity(message.len() + 10);
-    header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
-    Frames::new(frames)
-}
-
 fn may_wait() -> Result<(), HandleError> {
     if IS_WORKER.get() { Err(HandleError::InHandler) } else { Ok(()) }
 }
@@ -202,7 +196,7 @@ impl Handle {
     pub fn broadcast<'m>(&self, route: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
         let route = self.route(route)?;
         let message = message.into();
-        let frames = encode(message);
+        let frames = Frames::of(message);
         self.every_worker(|| Command::Broadcast(route, frames.clone(), message.key()), false)
     }
 
@@ -213,7 +207,7 @@ impl Handle {
     /// The mailbox is full or the server has ended.
     pub fn send<'m>(&self, id: ConnId, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
         let message = message.into();
-        self.command(id, Command::Send(id, encode(message), message.key()), false)
+        self.command(id, Command::Send(id, Frames::of(message), message.key()), false)
     }
 
     /// Begins the closing handshake; see [`Conn::close`](super::Conn::close).

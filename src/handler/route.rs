@@ -1,7 +1,8 @@
 //! A WebSocket route: its handler and its settings.
 
 use super::{Erased, Handler, Origins};
-use crate::conn::{Limits, SlowConsumer};
+use crate::conn::{Limits, SlowConsumer, Terms};
+use crate::deflate::Deflate;
 use crate::protocol::{CloseCode, Role, Rules};
 
 /// A handler with the settings of its route. A plain handler becomes one with the defaults.
@@ -23,9 +24,9 @@ use crate::protocol::{CloseCode, Role, Rules};
 /// ```
 pub struct Route {
     pub(crate) handler: Box<dyn Erased>,
-    pub(crate) limits: Limits,
-    pub(crate) slow_consumer: SlowConsumer,
+    pub(crate) terms: Terms,
     pub(crate) origins: Origins,
+    pub(crate) deflate: Deflate,
     pub(crate) pattern: String,
 }
 
@@ -34,9 +35,12 @@ impl Route {
     pub fn new(handler: impl Handler) -> Self {
         Self {
             handler: Box::new(handler),
-            limits: Limits::default(),
-            slow_consumer: SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER),
+            terms: Terms {
+                limits: Limits::default(),
+                slow_consumer: SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER),
+            },
             origins: Origins::default(),
+            deflate: Deflate::off(),
             pattern: String::new(),
         }
     }
@@ -44,14 +48,14 @@ impl Route {
     /// What one connection may cost.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.terms.limits = limits;
         self
     }
 
     /// What happens to a message for a connection whose backlog is full. Default: the connection is closed with 1013.
     #[must_use]
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
-        self.slow_consumer = policy;
+        self.terms.slow_consumer = policy;
         self
     }
 
@@ -62,13 +66,23 @@ impl Route {
         self
     }
 
-    pub(crate) fn rules(&self) -> Rules {
-        Rules {
+    /// Whether messages are compressed where the client offers it (permessage-deflate, RFC 7692). Default:
+    /// [`Deflate::off`].
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: Deflate) -> Self {
+        self.deflate = deflate;
+        self
+    }
+
+    /// What connections that agreed on compression may send, and those that did not.
+    pub(crate) fn rules(&self) -> [Rules; 2] {
+        [false, true].map(|rsv1| Rules {
             role: Role::Server,
-            rsv1: false,
-            max_message_size: self.limits.max_message_size,
-            max_fragments: self.limits.max_fragments,
-        }
+            rsv1,
+            max_message_size: self.terms.limits.max_message_size,
+            max_fragments: self.terms.limits.max_fragments,
+        })
     }
 }
 
@@ -82,9 +96,10 @@ impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Route")
             .field("pattern", &self.pattern)
-            .field("limits", &self.limits)
-            .field("slow_consumer", &self.slow_consumer)
+            .field("limits", &self.terms.limits)
+            .field("slow_consumer", &self.terms.slow_consumer)
             .field("origins", &self.origins)
+            .field("deflate", &self.deflate)
             .finish_non_exhaustive()
     }
 }

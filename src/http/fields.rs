@@ -85,7 +85,7 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 /// Without the spaces and tabs on both ends: RFC 9110, section 5.6.3.
-pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
     let Some(start) = bytes.iter().position(is_text) else { return &[] };
     let end = bytes.iter().rposition(is_text).map_or(start, |last| last + 1);
@@ -93,7 +93,7 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
 }
 
 /// Whether this is a token: RFC 9110, section 5.6.2.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(is_tchar)
 }

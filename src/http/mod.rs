@@ -32,6 +32,7 @@ pub use body::Body;
 pub use cookies::Cookies;
 pub use error::HttpError;
 pub use fields::{Headers, Tokens};
+pub(crate) use fields::{is_token, trim};
 pub use head::HeadScanner;
 pub use params::Params;
 pub use query::QueryPairs;

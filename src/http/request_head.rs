@@ -165,6 +165,11 @@ impl<'a> RequestHead<'a> {
         core::str::from_utf8(self.header(name)?).ok()
     }
 
+    /// The values of all headers of this name, in order.
+    pub fn header_values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        fields::values(self.fields, name)
+    }
+
     /// How many headers of this name there are.
     #[must_use]
     pub fn header_count(&self, name: &str) -> usize {

@@ -11,10 +11,9 @@
 //! own position), and at the end of the turn only the rest.
 
 use super::index::TopicKey;
-use crate::conn::{ConnId, Frames};
+use crate::conn::{ConnId, Form, Frames, Packer, Twin};
 use crate::protocol::{Key, Message, header};
 use core::ops::Range;
-use std::sync::Arc;
 
 /// Where a message's frame ends in its run, and whom it is not for.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +39,8 @@ pub(crate) struct Run {
     first: u32,
     bytes: Bytes,
     marks: Vec<Mark>,
+    /// Its messages are not to be compressed.
+    verbatim: bool,
     /// Whether any message is not for everybody.
     pub(crate) selective: bool,
     /// Whether it began on this worker, which then passes it on to the others.
@@ -59,7 +60,7 @@ impl Run {
         match &mut self.bytes {
             Bytes::Shared(frames) => frames.clone(),
             Bytes::Own(bytes) => {
-                let frames = Arc::new(core::mem::take(bytes));
+                let frames = Frames::with(core::mem::take(bytes), self.verbatim);
                 self.bytes = Bytes::Shared(frames.clone());
                 frames
             }
@@ -74,22 +75,41 @@ impl Run {
         self.marks.len() as u32
     }
 
-    /// The ranges that are for `conn`, from this position of the turn on; neighbouring messages as one range.
-    pub(crate) fn part(&self, conn: ConnId, from: u32) -> impl Iterator<Item = Range<usize>> {
+    /// The run as a receiver of this form takes it; `None`: as it is.
+    pub(crate) fn twin(&mut self, form: Form, packer: &mut Packer) -> Option<&Twin> {
+        if form.is_plain() || self.verbatim {
+            return None;
+        }
+        self.share();
+        match &self.bytes {
+            Bytes::Shared(frames) => frames.twin(form, packer),
+            Bytes::Own(_) => None,
+        }
+    }
+
+    /// The messages that are for `conn`, from this position of the turn on, as ranges of the run or of its twin;
+    /// neighbours as one range.
+    pub(crate) fn part<'a>(
+        &'a self,
+        conn: ConnId,
+        from: u32,
+        twin: Option<&'a Twin>,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
         let skip = from.saturating_sub(self.first) as usize;
         let mut at = skip.min(self.marks.len());
-        let mut start = if at == 0 { 0 } else { self.marks[at - 1].end };
+        let end_of = move |message: usize| match twin {
+            Some(twin) => twin.ends[message],
+            None => self.marks[message].end,
+        };
         core::iter::from_fn(move || {
-            while let Some(mark) = self.marks.get(at).filter(|m| m.except == Some(conn)) {
-                start = mark.end;
+            while self.marks.get(at).is_some_and(|m| m.except == Some(conn)) {
                 at += 1;
             }
-            let begin = start;
-            while let Some(mark) = self.marks.get(at).filter(|m| m.except != Some(conn)) {
-                start = mark.end;
+            let begin = at;
+            while self.marks.get(at).is_some_and(|m| m.except != Some(conn)) {
                 at += 1;
             }
-            (start > begin).then_some(begin..start)
+            (at > begin).then(|| if begin == 0 { 0 } else { end_of(begin - 1) }..end_of(at - 1))
         })
     }
 }
@@ -140,7 +160,7 @@ impl Log {
 
     /// Encodes a message behind its neighbours.
     pub(crate) fn publish(&mut self, topic: TopicKey, message: Message<'_>, except: Option<ConnId>) {
-        let run = self.run(topic, message.key(), message.len());
+        let run = self.run(topic, message.key(), message.is_verbatim(), message.len());
         if let Bytes::Own(bytes) = &mut run.bytes {
             header::write_frame(bytes, message.kind().into(), message.as_bytes());
             let end = bytes.len();
@@ -162,7 +182,7 @@ impl Log {
             self.adopt(topic, frames, vec![Mark { end, except }], key, true);
             return;
         }
-        let run = self.run(topic, key, frames.len());
+        let run = self.run(topic, key, frames.is_verbatim(), frames.len());
         if let Bytes::Own(bytes) = &mut run.bytes {
             bytes.extend_from_slice(&frames);
             let end = bytes.len();
@@ -183,15 +203,17 @@ impl Log {
         let first = self.len;
         self.len += marks.len() as u32;
         let selective = marks.iter().any(|m| m.except.is_some());
-        self.runs.push(Run { topic, key, first, bytes: Bytes::Shared(frames), marks, selective, origin });
+        let (verbatim, bytes) = (frames.is_verbatim(), Bytes::Shared(frames));
+        self.runs.push(Run { topic, key, first, bytes, marks, verbatim, selective, origin });
     }
 
     /// The run that a message of `len` bytes joins.
-    fn run(&mut self, topic: TopicKey, key: Option<Key>, len: usize) -> &mut Run {
+    fn run(&mut self, topic: TopicKey, key: Option<Key>, verbatim: bool, len: usize) -> &mut Run {
         let joins = self.runs.last().is_some_and(|run| {
             run.topic == topic
                 && key.is_none()
                 && run.key.is_none()
+                && run.verbatim == verbatim
                 && run.origin
                 && matches!(&run.bytes, Bytes::Own(bytes) if bytes.len() + len <= MAX_RUN)
         });
@@ -199,7 +221,7 @@ impl Log {
             let (bytes, marks) = self.spare.pop().unwrap_or_default();
             let bytes = Bytes::Own(bytes);
             let first = self.len;
-            self.runs.push(Run { topic, key, first, bytes, marks, selective: false, origin: true });
+            self.runs.push(Run { topic, key, first, bytes, marks, verbatim, selective: false, origin: true });
         }
         let last = self.runs.len() - 1;
         &mut self.runs[last]
@@ -239,7 +261,7 @@ mod tests {
     }
 
     fn parts(run: &Run, conn: ConnId, from: u32) -> Vec<u8> {
-        run.part(conn, from)
+        run.part(conn, from, None)
             .flat_map(|r| run.bytes()[r].to_vec())
             .filter(|b| b.is_ascii_alphabetic())
             .collect()
@@ -272,7 +294,7 @@ mod tests {
         assert_eq!(parts(run, id(3), 0), b"abcde");
         assert_eq!(parts(run, id(3), 3), b"de");
         assert_eq!(parts(run, id(2), 4), b"");
-        assert_eq!(run.part(id(3), 0).count(), 1);
+        assert_eq!(run.part(id(3), 0, None).count(), 1);
     }
 
     #[test]
@@ -289,13 +311,13 @@ mod tests {
     #[test]
     fn large_frames_from_elsewhere_are_shared_and_small_ones_joined() {
         let mut log = Log::default();
-        let small = Arc::new(vec![0x82, 0]);
-        let large = Arc::new(vec![0; MIN_SHARED]);
+        let small = Frames::new(vec![0x82, 0]);
+        let large = Frames::new(vec![0; MIN_SHARED]);
         log.publish_frames(1, small.clone(), None, None);
         log.publish_frames(1, small.clone(), None, None);
         log.publish_frames(1, large.clone(), None, None);
         assert_eq!(log.runs().len(), 2);
         assert_eq!(log.runs()[1].bytes().as_ptr(), large.as_ptr());
-        assert_eq!(Arc::strong_count(&small), 1);
+        assert_eq!(small.shares(), 1);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) use log::{Log, Mark, Run};
 pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
 
 use crate::conn::{ConnId, Frames};
-use crate::protocol::{Key, Message, header};
+use crate::protocol::{Key, Message};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -31,9 +31,7 @@ pub(crate) struct Publication {
 
 impl Publication {
     pub(crate) fn new(topic: &str, message: Message<'_>, except: Option<ConnId>) -> Self {
-        let mut frames = Vec::with_capacity(message.len() + 10);
-        header::write_frame(&mut frames, message.kind().into(), message.as_bytes());
-        Self { topic: topic.into(), frames: Frames::new(frames), key: message.key(), except }
+        Self { topic: topic.into(), frames: Frames::of(message), key: message.key(), except }
     }
 }
 

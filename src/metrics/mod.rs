@@ -77,6 +77,13 @@ counters! {
     messages_out,
     /// Messages given to connections because they subscribe to a topic.
     deliveries,
+    /// Messages compressed; one to many once for each form.
+    deflated,
+    /// Messages inflated.
+    inflated,
+    /// Times that a message, or what a turn had for one topic, went to a connection as it was because the loop had
+    /// fallen behind.
+    deflate_skipped,
     /// Messages given up because a consumer was slow.
     dropped,
     /// Connections closed because a consumer was slow.

@@ -135,11 +135,11 @@ fn taken(result: Result<usize, Errno>) -> io::Result<usize> {
 
 impl Sink for Stream {
     #[inline]
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8], _: &mut Vec<u8>) -> io::Result<usize> {
         taken(rustix::net::send(&self.0, bytes, NO_SIGNAL))
     }
 
-    fn write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>], _: &mut Vec<u8>) -> io::Result<usize> {
         taken(rustix::net::sendmsg(&self.0, parts, &mut SendAncillaryBuffer::default(), NO_SIGNAL))
     }
 }

@@ -49,6 +49,8 @@ pub enum ProtocolError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// A compressed message that is no DEFLATE, refers to what was never said, or is cut (RFC 7692 section 7.2.2).
+    CorruptDeflate,
     /// A message in more fragments than allowed.
     TooManyFragments {
         /// The limit.
@@ -72,7 +74,7 @@ impl ProtocolError {
             | Self::UnfinishedMessage
             | Self::CloseCodeCut
             | Self::CloseCodeInvalid { .. } => CloseCode::PROTOCOL_ERROR,
-            Self::InvalidUtf8 | Self::CloseReasonUtf8 => CloseCode::INVALID_DATA,
+            Self::InvalidUtf8 | Self::CloseReasonUtf8 | Self::CorruptDeflate => CloseCode::INVALID_DATA,
             Self::MessageTooBig { .. } => CloseCode::TOO_BIG,
             Self::TooManyFragments { .. } => CloseCode::POLICY,
         }
@@ -97,6 +99,7 @@ impl fmt::Display for ProtocolError {
             Self::CloseCodeInvalid { code } => write!(f, "close code {code} is not allowed on the wire"),
             Self::CloseReasonUtf8 => f.write_str("close reason is not UTF-8"),
             Self::MessageTooBig { limit } => write!(f, "message over the limit of {limit} bytes"),
+            Self::CorruptDeflate => f.write_str("compressed message can't be decompressed"),
             Self::TooManyFragments { limit } => write!(f, "message in more than {limit} fragments"),
         }
     }

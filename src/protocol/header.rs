@@ -160,8 +160,23 @@ impl core::ops::Deref for HeadBytes {
 /// server's.
 #[inline]
 pub fn encode(fin: bool, rsv1: bool, opcode: Opcode, len: usize, mask: Option<[u8; 4]>) -> HeadBytes {
+    encode_as(u8::from(fin) << 7 | u8::from(rsv1) << 6 | opcode as u8, len, mask)
+}
+
+/// The first reserved bit in a frame's first byte.
+pub const RSV1: u8 = 0x40;
+
+/// The first byte of a whole message, or of a control frame.
+#[inline]
+pub const fn first_byte(opcode: Opcode, rsv1: bool) -> u8 {
+    0x80 | (rsv1 as u8) << 6 | opcode as u8
+}
+
+/// The same where the first byte is known.
+#[inline]
+pub fn encode_as(first: u8, len: usize, mask: Option<[u8; 4]>) -> HeadBytes {
     let mut bytes = [0; MAX_HEAD];
-    bytes[0] = u8::from(fin) << 7 | u8::from(rsv1) << 6 | opcode as u8;
+    bytes[0] = first;
     let mut at = match len {
         0..126 => {
             bytes[1] = len as u8;
@@ -189,14 +204,27 @@ pub fn encode(fin: bool, rsv1: bool, opcode: Opcode, len: usize, mask: Option<[u
 /// Appends a server's frame: head and payload.
 #[inline]
 pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    write_frame_as(out, first_byte(opcode, false), payload);
+}
+
+/// The same where the first byte is known.
+#[inline]
+pub fn write_frame_as(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
     if payload.len() < 126 {
         out.reserve(2 + payload.len());
-        out.extend_from_slice(&[0x80 | opcode as u8, payload.len() as u8]);
+        out.extend_from_slice(&[first, payload.len() as u8]);
+        out.extend_from_slice(payload);
     } else {
-        let head = encode(true, false, opcode, payload.len(), None);
-        out.reserve(head.len() + payload.len());
-        out.extend_from_slice(&head);
+        write_long_frame(out, first, payload);
     }
+}
+
+/// Apart, so that the usual frame is written in place.
+#[inline(never)]
+fn write_long_frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    let head = encode_as(first, payload.len(), None);
+    out.reserve(head.len() + payload.len());
+    out.extend_from_slice(&head);
     out.extend_from_slice(payload);
 }
 

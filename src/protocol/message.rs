@@ -38,6 +38,7 @@ pub struct Message<'a> {
     // Invariant: valid UTF-8 where `kind` is text.
     bytes: &'a [u8],
     key: Option<Key>,
+    verbatim: bool,
 }
 
 /// What a message is the latest state of; see [`Message::with_key`].
@@ -56,19 +57,19 @@ impl<'a> Message<'a> {
     /// A text message.
     #[inline]
     pub const fn text(text: &'a str) -> Self {
-        Self { kind: Kind::Text, bytes: text.as_bytes(), key: None }
+        Self { kind: Kind::Text, bytes: text.as_bytes(), key: None, verbatim: false }
     }
 
     /// A binary message.
     #[inline]
     pub const fn binary(bytes: &'a [u8]) -> Self {
-        Self { kind: Kind::Binary, bytes, key: None }
+        Self { kind: Kind::Binary, bytes, key: None, verbatim: false }
     }
 
     /// What the decoder has received; for text only after it has been validated as a whole.
     #[inline]
     pub(crate) const fn validated(kind: Kind, bytes: &'a [u8]) -> Self {
-        Self { kind, bytes, key: None }
+        Self { kind, bytes, key: None, verbatim: false }
     }
 
     /// Names what this message is the latest state of, such as `"EUR/USD"`. Where a slow consumer's policy is
@@ -78,6 +79,20 @@ impl<'a> Message<'a> {
     pub fn with_key(mut self, key: &str) -> Self {
         self.key = Some(Key::new(key));
         self
+    }
+
+    /// Sends this message as it is, also where permessage-deflate was agreed on: for what does not get shorter
+    /// (images, ciphertext), and for secrets that must not share a context with what others can choose.
+    #[must_use]
+    pub const fn verbatim(mut self) -> Self {
+        self.verbatim = true;
+        self
+    }
+
+    /// Whether it was marked with [`Message::verbatim`].
+    #[inline]
+    pub const fn is_verbatim(&self) -> bool {
+        self.verbatim
     }
 
     /// The key given with [`Message::with_key`].

@@ -16,7 +16,7 @@ mod opcode;
 pub mod utf8;
 
 pub use close::CloseCode;
-pub use decoder::{Decoder, Item, Payload, Rules};
+pub use decoder::{Decoder, Incoming, Item, Payload, Rules};
 pub use error::ProtocolError;
 pub use header::Role;
 pub use message::{Key, Kind, Message};

@@ -94,12 +94,12 @@ impl Worker {
     }
 
     /// Takes the connection, or hands it to a worker that has fewer.
-    fn place(&mut self, stream: Stream, peer: Peer) {
+    fn place(&mut self, mut stream: Stream, peer: Peer) {
         let load = |w: usize| self.shared.workers[w].load.load(Ordering::Relaxed);
         let total: usize = (0..self.shared.workers.len()).map(load).sum();
         if total >= self.settings.max_connections {
             self.turn.count().turned_away.add(1);
-            let _ = stream.write(FULL); // it is turned away in any case
+            let _ = stream.write(FULL, &mut self.turn.writer.scratch); // it is turned away in any case
             return;
         }
         let me = self.turn.worker;
@@ -155,7 +155,7 @@ impl Worker {
         count.accepted.add(1);
         count.sockets.add(1);
         if let Some((route, state, protocol)) = open {
-            self.open(at, route, state, protocol, Default::default());
+            self.open(at, route, state, protocol, Default::default(), None);
             self.open_input(at, &mut received);
         } else if !received.is_empty() {
             self.http_input(at, &mut received);

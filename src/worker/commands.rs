@@ -21,7 +21,7 @@ impl Worker {
             Command::Decide(id, decision) => self.decide(id, decision),
             Command::Send(id, frames, key) => {
                 if let Some(at) = self.open_slot(id) {
-                    self.queue(at, &frames, key);
+                    self.queue(at, &frames, key, false);
                 }
             }
             Command::Ping(id, payload) => self.on_open(id, |w, at| {
@@ -57,7 +57,7 @@ impl Worker {
             Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
                     if self.slots.get(at).is_some_and(|s| s.conn.route == route) {
-                        self.queue(at, &frames, key);
+                        self.queue(at, &frames, key, true);
                     }
                 }
             }
@@ -100,7 +100,7 @@ impl Worker {
     fn close(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
         self.settle();
         if let Some(slot) = self.slots.get(at) {
-            slot.conn.close(&mut self.turn.writer, &slot.stream, code, reason, cause);
+            slot.conn.close(&mut self.turn.writer, &mut slot.stream, code, reason, cause);
         }
     }
 

@@ -5,10 +5,11 @@ use super::http::is_answering;
 use super::slots::Slot;
 use super::{SHARE, Worker};
 use crate::conn::{Cause, Phase, Sink};
+use crate::deflate::Agreed;
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
 use crate::http::Params;
 use crate::net::Received;
-use crate::protocol::{CloseCode, Item, Opcode, Payload, Rules};
+use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, ProtocolError, Rules};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A frame of which at least so much is missing is received straight into its message. Below, one copy is cheaper
@@ -49,7 +50,7 @@ impl Worker {
         let share = if *crowded { SHARE.min(recv.len()) } else { recv.len() };
         let recv = &mut recv[..share];
         let route = usize::from(slot.conn.route);
-        let (route, rules) = (&shared.routes[route], &rules[route]);
+        let (route, rules) = (&shared.routes[route], &rules[route][usize::from(!slot.conn.form.is_plain())]);
         let received = match slot.conn.decoder.spare(MIN_DIRECT) {
             None => slot.stream.recv(recv).map(|r| (r, 0, recv.len())),
             // In pieces that are still in the cache when they are unmasked and validated.
@@ -74,11 +75,13 @@ impl Worker {
             turn.writer.more_input = n > direct;
             match slot.conn.decoder.fill(direct) {
                 Ok(None) => {}
-                Ok(Some(item)) => going = item_in(slot, turn, route, item, *now),
+                Ok(Some(item)) => {
+                    let result = guard(slot, turn, |slot, turn| item_in(slot, turn, route, item, *now));
+                    going = result == Some(true);
+                }
                 Err(e) => {
                     going = false;
-                    turn.count().protocol_errors.add(1);
-                    slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
+                    breach(slot, turn, e);
                 }
             }
         }
@@ -103,6 +106,7 @@ impl Worker {
         }
         let route = usize::from(slot.conn.route);
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
+            let rules = &rules[usize::from(!slot.conn.form.is_plain())];
             decode(slot, turn, r, rules, input, *now);
         }
     }
@@ -120,7 +124,7 @@ impl Worker {
         let Some(slot) = self.slots.get(at) else { return };
         let waiting = slot.conn.buffered();
         slot.conn.blocked = false;
-        slot.conn.flush(&mut self.turn.writer, &slot.stream);
+        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
         if slot.conn.buffered() < waiting {
             slot.clock.stalled = 0; // begins anew in `after` if something still waits
             if slot.conn.phase == Phase::Http {
@@ -139,8 +143,9 @@ impl Worker {
         state: AnyState,
         protocol: Option<Box<str>>,
         params: Params,
+        agreed: Option<Agreed>,
     ) {
-        let Self { slots, turn, now, .. } = self;
+        let Self { slots, turn, now, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         slot.conn.route = route;
         slot.conn.phase = Phase::Open;
@@ -150,6 +155,10 @@ impl Worker {
         if protocol.is_some() || !params.is_empty() {
             let cold = slot.conn.cold();
             (cold.protocol, cold.params) = (protocol, params);
+        }
+        if let Some(agreed) = agreed {
+            let Route { deflate, terms, .. } = &shared.routes[usize::from(route)];
+            slot.conn.compress(turn.writer.packer.admit(deflate, agreed, terms.slow_consumer));
         }
         turn.count().upgraded.add(1);
         turn.count().open.add(1);
@@ -161,19 +170,48 @@ impl Worker {
     }
 }
 
-/// Calls the handler. A panic ends the connection with 1011 and nothing else.
+/// Calls the handler.
 pub(crate) fn call<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, event: Event<'_>) {
-    let Slot { stream, conn, state: Some(state), .. } = slot else { return };
-    let context = Context { conn, turn, sink: stream, route };
-    if catch_unwind(AssertUnwindSafe(|| route.handler.event(context, state, event))).is_err() {
+    guard(slot, turn, |slot, turn| {
+        let Slot { stream, conn, state: Some(state), .. } = slot else { return };
+        let context = Context { conn, turn, sink: stream, route };
+        route.handler.event(context, state, event);
+    });
+    turn.settle_counts();
+}
+
+/// Runs what calls a handler. A panic ends the connection with 1011 and nothing else; whatever was decoded with the
+/// message and not yet handled is given up, as always when a connection fails.
+#[inline]
+fn guard<S: Sink, R>(
+    slot: &mut Slot<S>,
+    turn: &mut Turn,
+    act: impl FnOnce(&mut Slot<S>, &mut Turn) -> R,
+) -> Option<R> {
+    let result = catch_unwind(AssertUnwindSafe(|| act(slot, turn)));
+    if result.is_err() {
         turn.count().panics.add(1);
+        let Slot { stream, conn, .. } = slot;
         conn.fail(&mut turn.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
     }
+    result.ok()
 }
 
 /// Decodes what was received and calls the handler for each message, until it closes or pauses the connection.
-#[inline]
 pub(crate) fn decode<S: Sink>(
+    slot: &mut Slot<S>,
+    turn: &mut Turn,
+    route: &Route,
+    rules: &Rules,
+    input: &mut [u8],
+    now: u32,
+) {
+    guard(slot, turn, |slot, turn| decode_all(slot, turn, route, rules, input, now));
+    turn.settle_counts();
+}
+
+#[inline]
+fn decode_all<S: Sink>(
     slot: &mut Slot<S>,
     turn: &mut Turn,
     route: &Route,
@@ -182,16 +220,30 @@ pub(crate) fn decode<S: Sink>(
     now: u32,
 ) {
     loop {
-        let item = match slot.conn.decoder.next(&mut input, rules, &mut turn.writer.pool) {
-            Ok(Some(item)) => item,
-            Ok(None) => break,
-            Err(e) => {
-                turn.count().protocol_errors.add(1);
-                return slot.conn.fail_protocol(&mut turn.writer, &slot.stream, e);
+        let going = if let Some(small) = slot.conn.decoder.next_small(&mut input, rules) {
+            turn.writer.more_input = !input.is_empty();
+            match small {
+                Ok(small) => {
+                    slot.clock.message = now;
+                    slot.clock.began = 0;
+                    if slot.conn.phase == Phase::Open {
+                        message(slot, turn, route, small);
+                    }
+                    goes_on(slot)
+                }
+                Err(e) => return breach(slot, turn, e),
+            }
+        } else {
+            match slot.conn.decoder.next(&mut input, rules, &mut turn.writer.pool) {
+                Ok(Some(item)) => {
+                    turn.writer.more_input = !input.is_empty();
+                    item_in(slot, turn, route, item, now)
+                }
+                Ok(None) => break,
+                Err(e) => return breach(slot, turn, e),
             }
         };
-        turn.writer.more_input = !input.is_empty();
-        if !item_in(slot, turn, route, item, now) {
+        if !going {
             if slot.conn.paused && !input.is_empty() {
                 slot.conn.cold().unread.extend_from_slice(input);
             }
@@ -207,6 +259,40 @@ pub(crate) fn decode<S: Sink>(
     }
 }
 
+/// The peer broke the protocol or a limit.
+#[cold]
+fn breach<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, error: ProtocolError) {
+    turn.count().protocol_errors.add(1);
+    slot.conn.fail_protocol(&mut turn.writer, &mut slot.stream, error);
+}
+
+/// Whether the next message is to be looked at.
+#[inline]
+fn goes_on<S>(slot: &Slot<S>) -> bool {
+    matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.paused
+}
+
+#[inline]
+fn message<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, message: Message<'_>) {
+    let Slot { stream, conn, state: Some(state), .. } = slot else { return };
+    turn.counts.messages_in += 1;
+    turn.counts.bytes_in += message.len() as u64;
+    let context = Context { conn, turn, sink: stream, route };
+    route.handler.message(context, state, message);
+}
+
+/// A message that has to be inflated first.
+#[cold]
+fn compressed<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, incoming: &Incoming<'_>) {
+    let limit = route.terms.limits.max_message_size;
+    let unpacked = match slot.conn.unpack(&mut turn.writer.packer, incoming, limit) {
+        Ok(unpacked) => unpacked,
+        Err(e) => return breach(slot, turn, e),
+    };
+    message(slot, turn, route, incoming.inflated(&unpacked));
+    turn.writer.packer.give_back(unpacked);
+}
+
 /// One message or control frame. Whether to go on with the next.
 #[inline]
 fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: Item<'_>, now: u32) -> bool {
@@ -216,10 +302,11 @@ fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: It
             slot.clock.began = 0;
             // After our close frame the application is done with this connection (RFC 6455 section 7.1.3).
             if slot.conn.phase == Phase::Open {
-                let message = incoming.message();
-                turn.count().messages_in.add(1);
-                turn.count().bytes_in.add(message.len() as u64);
-                call(slot, turn, route, Event::Message(message));
+                if incoming.compressed() {
+                    compressed(slot, turn, route, &incoming);
+                } else {
+                    message(slot, turn, route, incoming.message());
+                }
             }
             if let Payload::Own(buf) = incoming.into_payload() {
                 turn.writer.pool.give(buf);
@@ -237,7 +324,7 @@ fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: It
                 call(slot, turn, route, Event::Pong(&payload));
             }
         }
-        Item::Close(payload) => slot.conn.peer_closed(&mut turn.writer, &slot.stream, &payload),
+        Item::Close(payload) => slot.conn.peer_closed(&mut turn.writer, &mut slot.stream, &payload),
     }
-    matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.paused
+    goes_on(slot)
 }

@@ -21,7 +21,7 @@ impl Worker {
         let Self { slots, turn, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         for _ in 0..ROUNDS {
-            slot.conn.flush(&mut turn.writer, &slot.stream);
+            slot.conn.flush(&mut turn.writer, &mut slot.stream);
             if let Some(kind) = slot.conn.broken {
                 turn.writer.clear();
                 slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
@@ -78,9 +78,9 @@ impl Worker {
         if held > before && slot.conn.phase == Phase::Open && all() > self.settings.max_memory {
             count.over_budget.add(1);
             let (writer, code) = (&mut self.turn.writer, CloseCode::TRY_AGAIN_LATER);
-            slot.conn.fail(writer, &slot.stream, code, "the server is out of memory", Cause::OverBudget);
+            slot.conn.fail(writer, &mut slot.stream, code, "the server is out of memory", Cause::OverBudget);
             slot.conn.decoder.clear(&mut writer.pool);
-            slot.conn.flush(writer, &slot.stream);
+            slot.conn.flush(writer, &mut slot.stream);
             // What it gave back is free for others at once, not when its peer has gone.
             let left = slot.conn.held().min(u32::MAX as usize) as u32;
             let held = core::mem::replace(&mut slot.charged, left);
@@ -132,7 +132,7 @@ impl Worker {
 
     pub(super) fn limits_of(&mut self, at: usize) -> Limits {
         let route = self.slots.get(at).map(|s| usize::from(s.conn.route));
-        route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.limits)
+        route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.terms.limits)
     }
 
     /// Reading was paused and goes on: first with what was received before.
@@ -241,7 +241,7 @@ impl Worker {
     /// An open connection has waited too long for something.
     fn time_out(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
         let Some(slot) = self.slots.get(at) else { return };
-        let (writer, stream) = (&mut self.turn.writer, &slot.stream);
+        let (writer, stream) = (&mut self.turn.writer, &mut slot.stream);
         if cause == Cause::IdleTimeout {
             slot.conn.close(writer, stream, code, reason, cause);
         } else {

@@ -1,6 +1,7 @@
 //! What plain HTTP keeps of a connection between two reads: half a request, a body on its way, an upgrade that is not
 //! decided. Most connections are whole in one read and never have one.
 
+use crate::deflate::Agreed;
 use crate::http::{HeadScanner, Params};
 use std::io::Read;
 
@@ -20,14 +21,20 @@ pub(crate) struct Exchange {
     pub(super) upgrade: Option<Undecided>,
 }
 
-/// An upgrade that a handler decides on another thread.
-pub(super) struct Undecided {
+/// What the request for an upgrade came to.
+pub(super) struct Upgrade {
     /// The answer to the client's key.
     pub(super) accept: String,
-    /// The subprotocols that the client offered.
-    pub(super) offered: Vec<Box<str>>,
     pub(super) route: u16,
     pub(super) params: Params,
+    pub(super) agreed: Option<Agreed>,
+}
+
+/// An upgrade that a handler decides on another thread.
+pub(super) struct Undecided {
+    pub(super) upgrade: Upgrade,
+    /// The subprotocols that the client offered.
+    pub(super) offered: Vec<Box<str>>,
 }
 
 impl std::fmt::Debug for Exchange {

@@ -3,11 +3,10 @@
 use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
-use crate::handler::{Command, Context, Route, Turn};
+use crate::handler::{Command, Context, Route, Turn, push_run};
 use crate::hub::Run;
 
 use crate::protocol::Key;
-use std::ops::Range;
 use tracing::warn;
 
 impl Worker {
@@ -74,16 +73,25 @@ impl Worker {
         }
     }
 
-    /// Queues a frame for one connection, to be written at the end of the turn.
-    pub(super) fn queue(&mut self, at: usize, frames: &Frames, key: Option<Key>) {
+    /// Queues a frame for one connection, to be written at the end of the turn. One that goes `to_many` is compressed
+    /// once for all of them.
+    pub(super) fn queue(&mut self, at: usize, frames: &Frames, key: Option<Key>, to_many: bool) {
         let Self { slots, turn, shared, dirty, .. } = self;
         let Some(slot) = slots.get(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
         if !turn.hub.log.is_empty() {
             // What one thread published before it sent comes before.
-            Context { conn: &mut slot.conn, turn, sink: &slot.stream, route }.catch_up();
+            Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
         }
-        push(slot, turn, route, frames, 0..frames.len(), key);
+        let Slot { conn, stream, .. } = slot;
+        let writer = &mut turn.writer;
+        let own = if to_many { None } else { conn.pack_frame(&mut writer.packer, frames) };
+        let twin = if to_many { frames.twin(conn.form, &mut writer.packer) } else { None };
+        if twin.is_some() {
+            conn.interrupt();
+        }
+        let frames = own.as_ref().or_else(|| twin.map(|t| &t.frames)).unwrap_or(frames);
+        let _ = conn.push(writer, stream, frames, 0..frames.len(), key, &route.terms);
         turn.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);
     }
@@ -106,33 +114,13 @@ pub(crate) fn deliver<S: Sink>(
         for subscriber in &subscribers {
             let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
             if alone && !run.selective && slot.conn.takes_directly(turn.number) {
-                // The usual case: the shared bytes, straight to the socket.
-                match slot.stream.write(run.bytes()) {
-                    Ok(n) if n == run.bytes().len() => {}
-                    Ok(n) => {
-                        let (frames, range) = (run.share(), 0..run.bytes().len());
-                        let Route { limits, slow_consumer, .. } = &routes[usize::from(slot.conn.route)];
-                        let (writer, sink) = (&mut turn.writer, &slot.stream);
-                        let _ = slot.conn.wait_run(
-                            writer,
-                            sink,
-                            &frames,
-                            range,
-                            n,
-                            run.key,
-                            limits,
-                            *slow_consumer,
-                        );
-                        mark_dirty(slot, subscriber.slot, dirty);
-                    }
-                    Err(e) => {
-                        slot.conn.broken = Some(e.kind());
-                        mark_dirty(slot, subscriber.slot, dirty);
-                    }
+                if !write_run(slot, turn, routes, run) {
+                    mark_dirty(slot, subscriber.slot, dirty);
                 }
             } else if slot.conn.phase == Phase::Open {
-                let route = &routes[usize::from(slot.conn.route)];
-                push_part(slot, turn, route, run);
+                let Slot { conn, stream, .. } = slot;
+                let (from, terms) = (conn.position(turn.number), &routes[usize::from(conn.route)].terms);
+                push_run(conn, &mut turn.writer, stream, terms, run, from);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
@@ -142,29 +130,27 @@ pub(crate) fn deliver<S: Sink>(
     turn.hub.log.put_back(runs);
 }
 
-/// What of a run is for this connection and has not been given to it yet.
-fn push_part<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, run: &mut Run) {
-    let from = slot.conn.position(turn.number);
-    let frames = run.share();
-    if run.selective || from > 0 {
-        for range in run.part(slot.conn.id, from) {
-            push(slot, turn, route, &frames, range, run.key);
-        }
-    } else {
-        push(slot, turn, route, &frames, 0..frames.len(), run.key);
+/// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
+#[inline]
+fn write_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) -> bool {
+    let Slot { conn, stream, .. } = slot;
+    let writer = &mut turn.writer;
+    let twin = run.twin(conn.form, &mut writer.packer).map(|t| t.frames.clone());
+    if twin.is_some() {
+        conn.interrupt();
     }
-}
-
-fn push<S: Sink>(
-    slot: &mut Slot<S>,
-    turn: &mut Turn,
-    route: &Route,
-    frames: &Frames,
-    range: Range<usize>,
-    key: Option<Key>,
-) {
-    let (limits, policy) = (&route.limits, route.slow_consumer);
-    let _ = slot.conn.push(&mut turn.writer, &slot.stream, frames, range, key, limits, policy);
+    let bytes = twin.as_deref().unwrap_or_else(|| run.bytes());
+    match stream.write(bytes, &mut writer.scratch) {
+        Ok(n) if n == bytes.len() => return true,
+        Ok(n) => {
+            let frames = twin.unwrap_or_else(|| run.share());
+            let terms = &routes[usize::from(conn.route)].terms;
+            // What becomes of the rest is the policy's business, and counted there.
+            let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, run.key, terms);
+        }
+        Err(e) => conn.broken = Some(e.kind()),
+    }
+    false
 }
 
 fn mark_dirty<S>(slot: &mut Slot<S>, at: u32, dirty: &mut Vec<u32>) {

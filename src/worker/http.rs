@@ -2,9 +2,10 @@
 
 use super::Worker;
 use super::deadlines::ticks;
-use super::exchange::Undecided;
+use super::exchange::{Undecided, Upgrade};
 use super::slots::Slot;
 use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
+use crate::deflate::negotiate;
 use crate::endpoint::Endpoint;
 use crate::handler::{AnyState, Decision, ErasedAccept, Handle};
 use crate::http::{Body, HeadScanner, HeaderSlots, HttpError, Params, Request, RequestHead, Response};
@@ -135,7 +136,7 @@ impl Worker {
                 }
             }
             if self.turn.writer.is_full() {
-                slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
             }
             answered += 1;
             if is_answering(slot) || answered == REQUESTS {
@@ -234,17 +235,19 @@ impl Worker {
             Ok(upgrade)
         });
         let accept = match checked {
-            Ok(upgrade) => upgrade.accept,
+            Ok(checked) => checked.accept,
             Err(e) => {
                 self.respond(at, e.response(), head);
                 return Outcome::Answered(taken);
             }
         };
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handler.upgrade(&request)));
+        let agreed = negotiate(head.header_values("sec-websocket-extensions"), &handler.deflate);
+        let upgrade = Upgrade { accept, route, params, agreed };
         match answer {
             Ok(Ok(ErasedAccept::Now { state, protocol, response })) => {
                 let protocol = protocol.filter(|p| head.protocols().any(|offered| offered == &**p));
-                self.accept_upgrade(at, &accept, route, params, state, protocol, &response);
+                self.accept_upgrade(at, upgrade, state, protocol, &response);
                 Outcome::Upgraded(taken)
             }
             Ok(Ok(ErasedAccept::Later { timeout, start })) => {
@@ -254,8 +257,7 @@ impl Worker {
                 slot.conn.phase = Phase::Deciding;
                 slot.marks.phase = Phase::Deciding as u8;
                 slot.clock.deadline = due;
-                slot.exchange.get_or_insert_default().upgrade =
-                    Some(Undecided { accept, offered, route, params });
+                slot.exchange.get_or_insert_default().upgrade = Some(Undecided { upgrade, offered });
                 let id = slot.conn.id;
                 self.wheel.arm(&mut self.slots, at as u32, due);
                 let handle: Handle = self.turn.handle.clone();
@@ -277,13 +279,10 @@ impl Worker {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn accept_upgrade(
         &mut self,
         at: usize,
-        accept: &str,
-        route: u16,
-        params: Params,
+        upgrade: Upgrade,
         state: AnyState,
         protocol: Option<Box<str>>,
         response: &Response,
@@ -297,9 +296,10 @@ impl Worker {
             lines.extend_from_slice(value);
             lines.extend_from_slice(b"\r\n");
         }
-        write_accept(&mut head, accept, protocol.as_deref(), &lines);
+        let Upgrade { accept, route, params, agreed } = upgrade;
+        write_accept(&mut head, &accept, protocol.as_deref(), agreed.as_ref(), &lines);
         slot.conn.write_raw(&mut self.turn.writer, &head);
-        self.open(at, route, state, protocol, params);
+        self.open(at, route, state, protocol, params, agreed);
     }
 
     /// The answer to an upgrade that was decided on another thread.
@@ -313,13 +313,13 @@ impl Worker {
         };
         let at = id.slot();
         let Some(undecided) = slot.exchange.as_mut().and_then(|e| e.upgrade.take()) else { return };
-        let Undecided { accept, offered, route, params } = undecided;
+        let Undecided { upgrade, offered } = undecided;
         match decision {
             Decision::Accept(ErasedAccept::Now { state, protocol, response }) => {
                 let mut unread = core::mem::take(&mut slot.conn.cold().unread);
                 slot.conn.tidy();
                 let protocol = protocol.filter(|p| offered.contains(p));
-                self.accept_upgrade(at, &accept, route, params, state, protocol, &response);
+                self.accept_upgrade(at, upgrade, state, protocol, &response);
                 self.open_input(at, &mut unread);
             }
             Decision::Accept(ErasedAccept::Later { .. }) => self.end_with(at, HttpError::Internal.response()),
@@ -420,7 +420,7 @@ impl Worker {
                 self.requests(at, &mut buf);
                 self.again(at);
                 if let Some(slot) = self.slots.get(at) {
-                    slot.conn.flush(&mut self.turn.writer, &slot.stream);
+                    slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
                 }
                 continue;
             };
@@ -444,7 +444,7 @@ impl Worker {
             }
             slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
             slot.conn.write_raw(&mut self.turn.writer, &piece[..n]);
-            slot.conn.flush(&mut self.turn.writer, &slot.stream);
+            slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
             if slot.conn.broken.is_some() {
                 return self.gone(at, std::io::ErrorKind::BrokenPipe);
             }

@@ -21,7 +21,7 @@ pub(crate) mod http;
 pub(crate) mod slots;
 pub(crate) mod wheel;
 
-use crate::conn::Writer;
+use crate::conn::{Forms, Packer, Writer};
 use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::Hub;
@@ -62,6 +62,10 @@ const COMMANDS: usize = 4096;
 /// Timers fired in one turn; with a million connections pinged every 25 s, 2,560 fire in a tick.
 const TIMERS: usize = 4096;
 
+/// A turn that compresses and takes longer than this delays everybody: the next ones send their messages as they are,
+/// until one takes less than half of it.
+const BEHIND: Duration = Duration::from_millis(50);
+
 /// What a worker needs to know of the server, the same for all.
 pub(crate) struct Settings {
     pub(crate) router: Router<Resource>,
@@ -83,13 +87,16 @@ pub(crate) struct Worker {
     inbox: Inbox<Command>,
     shared: Arc<Shared>,
     settings: Arc<Settings>,
-    rules: Vec<Rules>,
+    /// By route, without compression and with it.
+    rules: Vec<[Rules; 2]>,
     listeners: Vec<Listener>,
     accepting: accept::Accepting,
     again: Vec<u32>,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
     began: Instant,
+    /// When this turn began, since `began`.
+    turned: Duration,
     now: Tick,
     date: Date,
     generation: u32,
@@ -167,13 +174,15 @@ impl Worker {
         for (i, listener) in listeners.iter().enumerate() {
             listener.register(poll.registry(), accept::token(i))?;
         }
+        let forms = Forms::of(shared.routes.iter().map(|r| &r.deflate));
         let turn = Turn {
-            writer: Writer::new(settings.spare_buffers),
+            writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
             hub: Hub::new(number, shared.workers.len()),
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
             counters: shared.counters.clone(),
+            counts: Default::default(),
         };
         Ok(Self {
             poll,
@@ -192,6 +201,7 @@ impl Worker {
             dirty: Vec::new(),
             doomed: Vec::new(),
             began: Instant::now(),
+            turned: Duration::ZERO,
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
@@ -234,6 +244,7 @@ impl Worker {
             self.timers();
             self.sweep();
             self.fan_out();
+            self.pace();
         }
         self.end();
         mark_worker(false);
@@ -250,9 +261,28 @@ impl Worker {
     }
 
     fn begin_turn(&mut self) {
-        self.now = 1 + (self.began.elapsed().as_millis() as u64 / TICK_MS) as Tick;
+        self.turned = self.began.elapsed();
+        self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
         self.turn.number = self.turn.number.wrapping_add(1).max(1);
         self.turn.count().turns.add(1);
+    }
+
+    /// Counts what this turn compressed, and stops compressing while turns take too long.
+    fn pace(&mut self) {
+        let packer = &mut self.turn.writer.packer;
+        let Some(counts) = packer.take_counts() else {
+            return packer.set_behind(false);
+        };
+        let lasted = self.began.elapsed().saturating_sub(self.turned);
+        match packer.is_behind() {
+            false if lasted > BEHIND => packer.set_behind(true),
+            true if lasted < BEHIND / 2 => packer.set_behind(false),
+            _ => {}
+        }
+        let count = self.turn.count();
+        count.deflated.add(counts.packed);
+        count.inflated.add(counts.unpacked);
+        count.deflate_skipped.add(counts.skipped);
     }
 
     fn event(&mut self, event: &mio::event::Event) {

@@ -155,6 +155,7 @@ pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) fin: bool,
+    pub(crate) rsv1: bool,
     pub(crate) opcode: u8,
     pub(crate) payload: Vec<u8>,
 }
@@ -186,6 +187,8 @@ impl Answer {
 pub(crate) struct Client {
     pub(crate) socket: Socket,
     buf: Vec<u8>,
+    /// Whether messages may come compressed.
+    pub(crate) rsv1: bool,
 }
 
 /// A request for a WebSocket, with these further header lines, each with its end.
@@ -250,7 +253,7 @@ impl Client {
     pub(crate) fn over(socket: Socket) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         socket.set_write_timeout(Some(DEADLINE)).expect("a deadline");
-        Self { socket, buf: Vec::new() }
+        Self { socket, buf: Vec::new(), rsv1: false }
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -372,14 +375,15 @@ impl Client {
     pub(crate) fn read_frame(&mut self) -> Frame {
         let start = self.take(2);
         assert_eq!(start[1] & 0x80, 0, "a server doesn't mask");
-        assert_eq!(start[0] & 0x70, 0, "nothing was negotiated");
+        let rsv1 = start[0] & 0x40 != 0;
+        assert!(start[0] & 0x30 == 0 && (self.rsv1 || !rsv1), "nothing was negotiated");
         let len = match start[1] {
             126 => u64::from(u16::from_be_bytes(self.take(2).try_into().expect("two bytes"))),
             127 => u64::from_be_bytes(self.take(8).try_into().expect("eight bytes")),
             n => u64::from(n),
         };
         let payload = self.take(len as usize);
-        Frame { fin: start[0] & 0x80 != 0, opcode: start[0] & 0xF, payload }
+        Frame { fin: start[0] & 0x80 != 0, rsv1, opcode: start[0] & 0xF, payload }
     }
 
     /// The next frame must be a whole message of this kind.

@@ -1,5 +1,6 @@
 //! The command line.
 
+use campanile::deflate::Deflate;
 use campanile::{InvalidAddr, ListenAddr};
 use clap::{Parser, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
@@ -20,6 +21,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
 
+    /// Compress messages of at least 1 KiB where a client offers permessage-deflate: each by itself (shared), or with
+    /// what was said before in view (dedicated), which takes up to 4 KiB of memory for each client
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Compression::Shared)]
+    pub(crate) deflate: Compression,
+
     /// How much to tell, on standard error
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Level::Info)]
     pub(crate) log: Level,
@@ -36,6 +42,27 @@ Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't st
 fn addr(text: &str) -> Result<ListenAddr, InvalidAddr> {
     text.parse()
 }
+
+/// How the server's own endpoints compress.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Compression {
+    Off,
+    Shared,
+    Dedicated,
+}
+
+impl From<Compression> for Deflate {
+    fn from(mode: Compression) -> Self {
+        match mode {
+            Compression::Off => Self::off(),
+            Compression::Shared => Self::shared(),
+            Compression::Dedicated => Self::dedicated(DEDICATED_WINDOW),
+        }
+    }
+}
+
+/// 2 KiB in each direction: what a JSON message has in common with the one before it.
+const DEDICATED_WINDOW: u8 = 11;
 
 /// A log level.
 #[derive(Clone, Copy, Debug, ValueEnum)]

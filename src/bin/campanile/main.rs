@@ -47,12 +47,13 @@ fn main() -> ExitCode {
 }
 
 fn build(args: &Args) -> Result<Server, BuildError> {
+    let deflate = args.deflate.into();
     let mut builder = Server::builder()
         .workers(args.workers.map_or(0, usize::from))
         .until(signals().map_err(BuildError::System)?, GRACE)
-        .route("/chat", chat::route())
-        .route("/echo", echo::echo())
-        .route("/broadcast", echo::broadcast())
+        .route("/chat", chat::route().deflate(deflate))
+        .route("/echo", echo::echo().deflate(deflate))
+        .route("/broadcast", echo::broadcast().deflate(deflate))
         .get("/healthz", |_: &Request<'_>| {
             Response::new(200).header("Cache-Control", "no-store").text("ok\n")
         })

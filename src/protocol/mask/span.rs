@@ -150,7 +150,7 @@ pub(super) trait Vector: Copy {
 
 /// The key as it looks `by` bytes further on. A key is kept as a little-endian number, so its first byte is the lowest.
 #[inline(always)]
-pub(super) fn turned(key: u32, by: usize) -> u32 {
+pub(in crate::protocol) fn turned(key: u32, by: usize) -> u32 {
     // Only the lowest two bits count, so the cast loses nothing.
     key.rotate_right(8 * (by as u32 % 4))
 }

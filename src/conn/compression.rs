@@ -1,0 +1,258 @@
+//! permessage-deflate on a connection (RFC 7692): which form its messages are sent in, and what it remembers of earlier
+//! ones if it remembers any. Compressors and decompressors belong to the worker: the [`Packer`].
+
+use super::SlowConsumer;
+use super::frames::{Frames, Twin};
+use crate::deflate::{Agreed, Deflate, Deflater, History, Inflater, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+use crate::protocol::header::{self, Parsed, Role};
+use crate::protocol::{Incoming, Message, ProtocolError};
+use std::sync::Arc;
+
+/// How messages to many reach a connection: as they are, or as one of the server's compressed forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form(u16);
+
+impl Form {
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Of a compressed form: its place among them.
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize - 1
+    }
+}
+
+/// What is the same for all messages of one form: a route's settings, and the window that the client allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    deflate: Deflate,
+    window_bits: u8,
+}
+
+/// All forms that the routes of a server can lead to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Forms(Arc<[Settings]>);
+
+impl Forms {
+    pub(crate) fn of<'a>(routes: impl Iterator<Item = &'a Deflate>) -> Self {
+        let mut forms = Vec::new();
+        for deflate in routes.filter(|d| d.is_on()) {
+            for window_bits in MIN_WINDOW_BITS..=MAX_WINDOW_BITS {
+                let settings = Settings { deflate: *deflate, window_bits };
+                if !forms.contains(&settings) {
+                    forms.push(settings);
+                }
+            }
+        }
+        Self(forms.into())
+    }
+
+    /// The form for a connection of a route with these settings.
+    fn form(&self, deflate: &Deflate, agreed: &Agreed) -> Form {
+        let wanted = Settings { deflate: *deflate, window_bits: agreed.ours.window_bits };
+        let at = self.0.iter().position(|s| *s == wanted);
+        Form(at.map_or(0, |at| at as u16 + 1))
+    }
+}
+
+/// What a connection has agreed on, and what it remembers of earlier messages.
+#[derive(Debug)]
+pub(crate) struct Compression {
+    pub(crate) agreed: Agreed,
+    /// Of what was sent, and of what was received; none without context takeover.
+    sent: Option<History>,
+    received: Option<History>,
+}
+
+/// A worker's compressors and decompressors, one for each form that is in use, and the buffers they work into.
+#[derive(Debug, Default)]
+pub(crate) struct Packer {
+    forms: Forms,
+    deflaters: Vec<Option<Box<Deflater>>>,
+    inflater: Option<Box<Inflater>>,
+    packed: Vec<u8>,
+    unpacked: Vec<u8>,
+    behind: bool,
+    pub(crate) counts: Counts,
+}
+
+/// What a packer has done since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) packed: u64,
+    pub(crate) unpacked: u64,
+    pub(crate) skipped: u64,
+}
+
+/// A buffer that one large message has grown is not kept.
+const MAX_KEPT: usize = 1 << 20;
+
+impl Packer {
+    pub(crate) fn new(forms: Forms) -> Self {
+        let deflaters = forms.0.iter().map(|_| None).collect();
+        Self { forms, deflaters, ..Self::default() }
+    }
+
+    pub(crate) fn forms(&self) -> usize {
+        self.forms.0.len()
+    }
+
+    /// Whether nothing is to be compressed for now.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// What was done since the last call; `None`: nothing.
+    #[inline]
+    pub(crate) fn take_counts(&mut self) -> Option<Counts> {
+        let counts = core::mem::take(&mut self.counts);
+        (counts != Counts::default()).then_some(counts)
+    }
+
+    pub(crate) fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+
+    /// What a route's connection agreed on, as the connection keeps it.
+    /// Where messages may be given up ([`SlowConsumer`]), none refers to another: the peer may never see that.
+    pub(crate) fn admit(
+        &self,
+        deflate: &Deflate,
+        agreed: Agreed,
+        policy: SlowConsumer,
+    ) -> (Form, Compression) {
+        let sent = agreed.ours.history().filter(|_| matches!(policy, SlowConsumer::Close(_)));
+        let received = agreed.theirs.history();
+        (self.forms.form(deflate, &agreed), Compression { agreed, sent, received })
+    }
+
+    /// The frames in this form; `None` where none of them gets shorter.
+    pub(super) fn pack_frames(&mut self, form: Form, frames: &Frames) -> Option<Twin> {
+        let mut bytes = Vec::with_capacity(frames.len() / 2 + 64);
+        let (mut ends, mut at, mut any) = (Vec::new(), 0, false);
+        while at < frames.len() {
+            let frame = &frames[at..at + header::own_frame_len(&frames[at..])];
+            at += frame.len();
+            let packed = payload_of(frame).and_then(|payload| self.pack(form, payload, None));
+            match packed {
+                Some(packed) => {
+                    header::write_frame_as(&mut bytes, frame[0] | header::RSV1, packed);
+                    any = true;
+                }
+                None => bytes.extend_from_slice(frame),
+            }
+            ends.push(bytes.len());
+        }
+        any.then(|| Twin { frames: Frames::with(bytes, true), ends: ends.into() })
+    }
+
+    /// Compresses into the packer's buffer; with a `history`, whatever comes of it, since that has then gone on.
+    /// `None`: it is too short, or does not get shorter.
+    fn pack(&mut self, form: Form, payload: &[u8], history: Option<&mut History>) -> Option<&[u8]> {
+        let settings = self.forms.0.get(form.index())?;
+        if !settings.deflate.compresses(payload.len()) {
+            return None;
+        }
+        let deflater = self.deflaters.get_mut(form.index())?.get_or_insert_with(|| {
+            Box::new(Deflater::new(settings.window_bits, settings.deflate.compression_level()))
+        });
+        self.packed.clear();
+        let remembers = history.is_some();
+        deflater.compress(payload, history, &mut self.packed);
+        self.counts.packed += 1;
+        (remembers || self.packed.len() < payload.len()).then_some(&self.packed)
+    }
+}
+
+/// The payload of a frame of this program's own.
+fn payload_of(frame: &[u8]) -> Option<&[u8]> {
+    match header::decode(frame, Role::Client, false) {
+        Ok(Parsed::Head(head)) if !head.opcode.is_control() => frame.get(usize::from(head.size)..),
+        _ => None,
+    }
+}
+
+impl Compression {
+    /// Bytes of memory that it remembers.
+    pub(crate) fn held(&self) -> usize {
+        [&self.sent, &self.received].into_iter().flatten().map(History::held).sum()
+    }
+
+    /// A message went out that the history does not have. What was there before is now further away for the peer than
+    /// for us, so nothing may refer to it.
+    pub(crate) fn interrupt(&mut self) {
+        if let Some(sent) = &mut self.sent {
+            sent.clear();
+        }
+    }
+
+    /// Compresses a message of this connection's own into the packer's buffer, which is taken along. `None`: it is
+    /// sent as it is.
+    pub(crate) fn pack(&mut self, form: Form, packer: &mut Packer, message: Message<'_>) -> Option<Vec<u8>> {
+        if message.is_verbatim() {
+            return None;
+        }
+        if packer.behind {
+            packer.counts.skipped += 1;
+            return None;
+        }
+        packer.pack(form, message.as_bytes(), self.sent.as_mut())?;
+        Some(core::mem::take(&mut packer.packed))
+    }
+
+    /// The same for a frame that was encoded elsewhere.
+    pub(crate) fn pack_frame(&mut self, form: Form, packer: &mut Packer, frames: &Frames) -> Option<Frames> {
+        if frames.is_verbatim() {
+            return None;
+        }
+        let message = Message::binary(payload_of(frames)?);
+        let packed = self.pack(form, packer, message)?;
+        let mut bytes = Vec::with_capacity(packed.len() + header::MAX_HEAD);
+        header::write_frame_as(&mut bytes, frames[0] | header::RSV1, &packed);
+        packer.give_back_packed(packed);
+        Some(Frames::with(bytes, true))
+    }
+
+    /// Inflates a message into the packer's buffer, which is taken along and [given back](Packer::give_back).
+    ///
+    /// # Errors
+    /// It is over the limit, no deflate stream, or not the text that it should be. The connection is over: its context
+    /// can't be trusted any more.
+    pub(crate) fn unpack(
+        &mut self,
+        packer: &mut Packer,
+        incoming: &Incoming<'_>,
+        limit: usize,
+    ) -> Result<Vec<u8>, ProtocolError> {
+        let mut unpacked = core::mem::take(&mut packer.unpacked);
+        unpacked.clear();
+        packer.counts.unpacked += 1;
+        let inflater = packer.inflater.get_or_insert_default();
+        let history = self.received.as_mut();
+        match inflater.inflate(incoming.payload(), history, incoming.kind(), limit, &mut unpacked) {
+            Ok(()) => Ok(unpacked),
+            Err(e) => {
+                packer.give_back(unpacked);
+                Err(e)
+            }
+        }
+    }
+}
+
+impl Packer {
+    /// The buffer of a message that is done with.
+    pub(crate) fn give_back(&mut self, unpacked: Vec<u8>) {
+        if unpacked.capacity() <= MAX_KEPT {
+            self.unpacked = unpacked;
+        }
+    }
+
+    /// The same for one that was sent.
+    pub(crate) fn give_back_packed(&mut self, packed: Vec<u8>) {
+        if packed.capacity() <= MAX_KEPT {
+            self.packed = packed;
+        }
+    }
+}

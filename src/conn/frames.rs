@@ -1,0 +1,93 @@
+//! Encoded frames, shared by everybody they are for, each with a compressed twin for every form that was asked of it.
+
+use super::{Form, Packer};
+use crate::protocol::{Message, header};
+use core::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+/// One or more encoded frames. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Frames(Arc<Encoded>);
+
+#[derive(Debug)]
+struct Encoded {
+    bytes: Vec<u8>,
+    /// Not to be compressed, whatever the receiver has agreed on.
+    verbatim: bool,
+    /// By form. Whoever first needs one makes it, on whichever worker; another that comes meanwhile waits, which is
+    /// shorter than making it again.
+    twins: OnceLock<Box<[OnceLock<Option<Twin>>]>>,
+}
+
+/// The same messages as other bytes.
+#[derive(Debug)]
+pub(crate) struct Twin {
+    pub(crate) frames: Frames,
+    /// Where each message ends.
+    pub(crate) ends: Box<[usize]>,
+}
+
+impl Frames {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self::with(bytes, false)
+    }
+
+    /// Whether the frames are to stay as they are.
+    pub(crate) fn with(bytes: Vec<u8>, verbatim: bool) -> Self {
+        Self(Arc::new(Encoded { bytes, verbatim, twins: OnceLock::new() }))
+    }
+
+    pub(crate) fn of(message: Message<'_>) -> Self {
+        let mut bytes = Vec::with_capacity(message.len() + header::MAX_HEAD);
+        header::write_frame(&mut bytes, message.kind().into(), message.as_bytes());
+        Self::with(bytes, message.is_verbatim())
+    }
+
+    pub(crate) fn is_verbatim(&self) -> bool {
+        self.0.verbatim
+    }
+
+    /// Whether both are the same buffer.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The buffer, where nobody else has a share of it.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut Vec<u8>> {
+        Arc::get_mut(&mut self.0).map(|e| &mut e.bytes)
+    }
+
+    /// The frames as a receiver of this form takes them; `None`: as they are.
+    pub(crate) fn twin(&self, form: Form, packer: &mut Packer) -> Option<&Twin> {
+        if form.is_plain() || self.0.verbatim {
+            return None;
+        }
+        let made = self.0.twins.get().and_then(|twins| twins.get(form.index())?.get());
+        match made {
+            Some(twin) => twin.as_ref(),
+            // What exists is sent although the loop has fallen behind; nothing new is made.
+            None if packer.is_behind() => {
+                packer.counts.skipped += 1;
+                None
+            }
+            None => {
+                let twins =
+                    self.0.twins.get_or_init(|| (0..packer.forms()).map(|_| OnceLock::new()).collect());
+                twins.get(form.index())?.get_or_init(|| packer.pack_frames(form, self)).as_ref()
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shares(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+impl Deref for Frames {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}

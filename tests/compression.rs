@@ -1,0 +1,397 @@
+//! permessage-deflate over real connections: what is agreed on, what arrives, and what a hostile peer gets.
+
+mod support;
+
+use campanile::Message;
+use campanile::deflate::{Deflate, Deflater, History, Inflater};
+use campanile::protocol::Kind;
+use campanile::{Route, SlowConsumer};
+use std::thread::sleep;
+use support::{
+    BINARY, Client, DEADLINE, TEXT, TestServer, builder, echo, limits, millis, recorder, resident, serve,
+    start,
+};
+
+const SHARED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
+/// A client that compresses.
+struct Packed {
+    client: Client,
+    deflater: Deflater,
+    inflater: Inflater,
+    sent: Option<History>,
+    received: Option<History>,
+}
+
+impl Packed {
+    /// Opens a WebSocket with this offer; the answer to it must be `agreed`.
+    fn open(server: &TestServer, path: &str, offer: &str, agreed: &str) -> Self {
+        Self::over(server.dial(), path, offer, agreed)
+    }
+
+    fn over(mut client: Client, path: &str, offer: &str, agreed: &str) -> Self {
+        let answer = client.ask(path, &format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+        assert_eq!(answer.status, 101, "{answer:?}");
+        assert_eq!(answer.header("sec-websocket-extensions"), Some(agreed));
+        client.rsv1 = true;
+        let history = |without: &str| (!agreed.contains(without)).then(|| History::new(15));
+        Self {
+            client,
+            deflater: Deflater::new(9, 1),
+            inflater: Inflater::new(),
+            sent: history("client_no_context_takeover"),
+            received: history("server_no_context_takeover"),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        let mut packed = Vec::new();
+        self.deflater.compress(text.as_bytes(), self.sent.as_mut(), &mut packed);
+        self.client.frame(true, 0x40 | TEXT, &packed);
+    }
+
+    /// The next message, and how many bytes of payload it came in; `None`: uncompressed.
+    fn read(&mut self) -> (String, Option<usize>) {
+        let frame = self.client.read_frame();
+        assert_eq!((frame.fin, frame.opcode), (true, TEXT));
+        let mut text = Vec::new();
+        if frame.rsv1 {
+            let history = self.received.as_mut();
+            self.inflater.inflate(&frame.payload, history, Kind::Text, 1 << 30, &mut text).expect("DEFLATE");
+        } else {
+            text.clone_from(&frame.payload);
+        }
+        (String::from_utf8(text).expect("UTF-8"), frame.rsv1.then_some(frame.payload.len()))
+    }
+}
+
+/// Text of about so many bytes that gets shorter, different for each number.
+fn text(n: usize, len: usize) -> String {
+    (0..)
+        .flat_map(|i| format!("{{\"bell\":{n},\"ring\":{},\"tone\":\"ä{i}\"}}", i * 7).into_bytes())
+        .take(len)
+        .map(char::from)
+        .map(|c| if c.is_ascii() { c } else { 'ö' })
+        .collect()
+}
+
+fn small_messages_too(deflate: Deflate) -> Deflate {
+    deflate.threshold(16)
+}
+
+#[test]
+fn an_echo_comes_back_compressed() {
+    let server = serve(Route::new(echo()).deflate(Deflate::shared()));
+    let mut client = Packed::open(&server, "/", "permessage-deflate; client_max_window_bits", SHARED);
+    for n in 0..3 {
+        let message = text(n, 5000);
+        client.text(&message);
+        let (back, len) = client.read();
+        assert_eq!(back, message);
+        assert!(len.expect("compressed") < 2500);
+    }
+    // Compressed or not, as either end likes, message by message.
+    client.client.text("short");
+    assert_eq!(client.read(), ("short".to_owned(), None));
+    server.until("three are counted", |s| s.deflated == 3 && s.inflated == 3 && s.deflate_skipped == 0);
+}
+
+#[test]
+fn with_context_a_message_costs_what_is_new_in_it() {
+    let server = serve(Route::new(echo()).deflate(small_messages_too(Deflate::dedicated(12))));
+    let mut client = Packed::open(
+        &server,
+        "/",
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits=12",
+    );
+    let message = text(1, 2000);
+    let mut lens = [0; 3];
+    for len in &mut lens {
+        client.text(&message);
+        let (back, n) = client.read();
+        assert_eq!(back, message);
+        *len = n.expect("compressed");
+    }
+    assert!(lens[1] * 4 < lens[0] && lens[2] * 4 < lens[0], "{lens:?}");
+}
+
+#[test]
+fn offers_are_answered_as_the_rfc_says() {
+    let server = start(
+        builder()
+            .route("/shared", Route::new(echo()).deflate(Deflate::shared()))
+            .route("/dedicated", Route::new(echo()).deflate(Deflate::dedicated(11)))
+            .route("/off", echo()),
+    );
+    for (path, offer, agreed) in [
+        ("/shared", "permessage-deflate", Some(SHARED)),
+        ("/shared", "x-other; a=b, permessage-deflate; client_max_window_bits=10", Some(SHARED)),
+        (
+            "/shared",
+            "permessage-deflate; server_max_window_bits=9",
+            Some(
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9",
+            ),
+        ),
+        ("/shared", "permessage-deflate; server_max_window_bits=8", None),
+        ("/shared", "permessage-deflate; server_max_window_bits=16, permessage-deflate", Some(SHARED)),
+        ("/shared", "permessage-deflate; nonsense", None),
+        ("/shared", "permessage-deflate; client_max_window_bits=\"10\"; client_max_window_bits", None),
+        ("/shared", ";;;,=,\"", None),
+        ("/dedicated", "permessage-deflate", Some("permessage-deflate; client_no_context_takeover")),
+        (
+            "/dedicated",
+            "permessage-deflate; client_max_window_bits; server_max_window_bits=10",
+            Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"),
+        ),
+        ("/off", "permessage-deflate", None),
+    ] {
+        let mut client = server.dial();
+        let answer = client.ask(path, &format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+        assert_eq!(
+            (answer.status, answer.header("sec-websocket-extensions")),
+            (101, agreed),
+            "{path} {offer}"
+        );
+    }
+}
+
+/// Six clients that listen to the same topic, agreed on different things.
+fn listeners(server: &TestServer) -> (Vec<Packed>, Client) {
+    let own = |w: &str| (format!("permessage-deflate; {w}"), format!("{SHARED}; {w}"));
+    let (nine, agreed_on_nine) = own("server_max_window_bits=9");
+    let dedicated = "permessage-deflate; client_max_window_bits=11";
+    let packed = vec![
+        Packed::open(server, "/shared", "permessage-deflate", SHARED),
+        Packed::open(server, "/shared", "permessage-deflate", SHARED),
+        Packed::open(server, "/shared", &nine, &agreed_on_nine),
+        Packed::open(server, "/dedicated", "permessage-deflate; client_max_window_bits", dedicated),
+        Packed::open(server, "/dedicated", "permessage-deflate; client_max_window_bits", dedicated),
+    ];
+    (packed, server.open("/plain"))
+}
+
+fn bells(workers: usize) -> TestServer {
+    let bell = || {
+        recorder()
+            .0
+            .on_open(|conn| {
+                conn.subscribe("bell").unwrap();
+            })
+            .on_message(|conn, message| match message.as_text() {
+                Some(own) if own.starts_with("own ") => {
+                    conn.send(message).unwrap();
+                }
+                _ => conn.publish_all("bell", message),
+            })
+    };
+    let deflate = small_messages_too(Deflate::dedicated(11));
+    start(
+        builder()
+            .workers(workers)
+            .route("/shared", Route::new(bell()).deflate(small_messages_too(Deflate::shared())))
+            .route("/dedicated", Route::new(bell()).deflate(deflate))
+            .route("/plain", bell()),
+    )
+}
+
+#[test]
+fn a_message_to_many_is_compressed_once_for_each_form_on_however_many_workers() {
+    for workers in [1, 2] {
+        let server = bells(workers);
+        let (mut packed, mut plain) = listeners(&server);
+        for n in 0..4 {
+            let message = text(n, 700);
+            plain.text(&message);
+            assert_eq!(plain.read_text(), message);
+            for client in &mut packed {
+                let (came, len) = client.read();
+                assert_eq!(came, message);
+                assert!(len.expect("compressed") < message.len());
+            }
+        }
+        // Windows of 15 and 9 bits, and the dedicated route's.
+        server.until("four messages in three forms", |s| s.deflated == 4 * 3);
+    }
+}
+
+#[test]
+fn what_goes_to_one_and_what_goes_to_all_share_a_connection_and_its_context() {
+    let server = bells(1);
+    let (mut packed, mut plain) = listeners(&server);
+    for round in 0..5 {
+        for (n, client) in packed.iter_mut().enumerate() {
+            for again in 0..3 {
+                let own = format!("own {}", text(10 * round + n + again, 400));
+                client.text(&own);
+                assert_eq!(client.read().0, own);
+            }
+        }
+        let message = text(round, 900);
+        plain.text(&message);
+        assert_eq!(plain.read_text(), message);
+        for client in &mut packed {
+            assert_eq!(client.read().0, message);
+        }
+    }
+}
+
+#[test]
+fn handles_reach_compressed_connections() {
+    let (handler, events) = recorder();
+    let server = serve(Route::new(handler).deflate(small_messages_too(Deflate::dedicated(15))));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", "permessage-deflate");
+    let id = events.opened();
+    let message = text(1, 3000);
+    for _ in 0..2 {
+        server.handle.send(id, &message).unwrap();
+        server.handle.broadcast("/", &message).unwrap();
+        server.handle.send(id, Message::text(&message).verbatim()).unwrap();
+        server.handle.broadcast("/", Message::text(&message).verbatim()).unwrap();
+        for compressed in [true, true, false, false] {
+            let (came, len) = client.read();
+            assert_eq!((came, len.is_some()), (message.clone(), compressed));
+        }
+    }
+}
+
+#[test]
+fn messages_that_may_be_given_up_refer_to_none_that_was() {
+    let (handler, events) = recorder();
+    let limits = limits(|l| l.max_backlog = 64 << 10);
+    let route = Route::new(handler).limits(limits).slow_consumer(SlowConsumer::DropOldest);
+    let server = serve(route.deflate(small_messages_too(Deflate::dedicated(15))));
+    let slow = Client::dial_with(server.addr, Some(4 << 10));
+    let mut client = Packed::over(slow, "/", "permessage-deflate", "permessage-deflate");
+    let id = events.opened();
+    // Each has its number and much in common with those before it, and does not get short alone.
+    let noise: String =
+        (0u64..1000).map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+    for n in 0..2000 {
+        server.handle.send(id, &format!("{n} {noise}")).unwrap();
+    }
+    server.until("some are given up", |s| s.dropped > 0);
+    server.handle.send(id, "end").unwrap();
+    let (mut last, mut read) = (None, 0);
+    loop {
+        let (message, _) = client.read();
+        if message == "end" {
+            break;
+        }
+        let (number, rest) = message.split_once(' ').expect("a number");
+        let number: u32 = number.parse().expect("a number");
+        assert!(rest == noise && last < Some(number));
+        (last, read) = (Some(number), read + 1);
+    }
+    assert!(read < 2000 && last == Some(1999), "{read}");
+}
+
+#[test]
+fn what_is_no_deflate_or_no_text_ends_the_connection() {
+    let server = serve(Route::new(echo()).deflate(Deflate::shared()));
+    let open = || Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let fails = |send: &dyn Fn(&mut Packed), code: u16| {
+        let mut client = open();
+        send(&mut client);
+        client.client.expect_failed(code);
+    };
+    // A block of the type that DEFLATE has not.
+    fails(&|c| c.client.frame(true, 0x40 | BINARY, &[0x06, 1, 2, 3]), 1007);
+    // Inflates to bytes that are no text.
+    fails(
+        &|c| {
+            let mut packed = Vec::new();
+            c.deflater.compress(&[0xFF; 100], None, &mut packed);
+            c.client.frame(true, 0x40 | TEXT, &packed);
+        },
+        1007,
+    );
+    // RSV1 on a control frame, and on a continuation (RFC 7692 section 6.1).
+    fails(&|c| c.client.frame(true, 0x40 | 9, b""), 1002);
+    fails(
+        &|c| {
+            c.client.frame(false, 0x40 | TEXT, b"");
+            c.client.frame(true, 0x40, b"");
+        },
+        1002,
+    );
+    let mut unasked = server.open("/");
+    unasked.frame(true, 0x40 | TEXT, b"");
+    unasked.expect_failed(1002);
+}
+
+#[test]
+fn a_compressed_message_comes_in_fragments_with_a_ping_between_them() {
+    let server = serve(Route::new(echo()).deflate(Deflate::shared()));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let message = text(3, 4000);
+    let mut packed = Vec::new();
+    client.deflater.compress(message.as_bytes(), None, &mut packed);
+    let (first, rest) = packed.split_at(packed.len() / 3);
+    client.client.frame(false, 0x40 | TEXT, first);
+    client.client.ping(b"?");
+    for byte in &rest[..10] {
+        client.client.frame(false, 0, &[*byte]);
+    }
+    client.client.frame(true, 0, &rest[10..]);
+    assert_eq!(client.client.read_pong(), b"?");
+    assert_eq!(client.read().0, message);
+}
+
+#[test]
+fn a_bomb_costs_no_more_than_the_limit() {
+    const LIMIT: usize = 4 << 20;
+    let limits = limits(|l| l.max_message_size = LIMIT);
+    let server = serve(Route::new(echo()).limits(limits).deflate(Deflate::shared()));
+    let mut packed = Vec::new();
+    // 1 GiB of zeros in a megabyte: 64 times the same, each with the tail that makes it end on a byte.
+    Deflater::new(15, 9).compress(&vec![0; 16 << 20], None, &mut packed);
+    packed.extend_from_slice(&[0, 0, 0xFF, 0xFF]);
+    let mut packed = packed.repeat(64);
+    packed.truncate(packed.len() - 4);
+    assert!(packed.len() < LIMIT, "it would be refused for what it is");
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let before = resident();
+    client.client.frame(true, 0x40 | BINARY, &packed);
+    client.client.expect_failed(1009);
+    let cost = resident().saturating_sub(before);
+    // The message as it came, what it was inflated to, and this test's own buffers.
+    assert!(cost < LIMIT + 4 * packed.len(), "{cost} bytes");
+}
+
+#[test]
+fn a_loop_that_falls_behind_stops_compressing_until_it_has_caught_up() {
+    let slow = recorder().0.on_message(|conn, message| {
+        if message.as_text().is_some_and(|t| t.starts_with("slow")) {
+            sleep(millis(80));
+        }
+        conn.send(message).unwrap();
+    });
+    let server = serve(Route::new(slow).deflate(small_messages_too(Deflate::shared())));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let (slow, quick) = (format!("slow {}", text(0, 500)), format!("quick {}", text(0, 500)));
+    let compressed = |client: &mut Packed, message: &str| {
+        client.client.text(message);
+        let (came, len) = client.read();
+        assert_eq!(came, message);
+        len.is_some()
+    };
+    assert!(compressed(&mut client, &slow), "nobody knew");
+    assert!(!compressed(&mut client, &quick), "the last turn took 80 ms");
+    server.until("counted", |s| s.deflate_skipped == 1);
+    let end = std::time::Instant::now() + DEADLINE;
+    while !compressed(&mut client, &quick) {
+        assert!(std::time::Instant::now() < end, "it never catches up");
+    }
+}
+
+#[test]
+fn closing_is_never_compressed() {
+    let closing = recorder().0.on_message(|conn, _| conn.close(4000, &"x".repeat(120)));
+    let server = serve(Route::new(closing).deflate(small_messages_too(Deflate::shared())));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    client.text("end");
+    let frame = client.client.read_frame();
+    assert_eq!((frame.rsv1, frame.opcode, frame.payload.len()), (false, 8, 122));
+}
