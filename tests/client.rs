@@ -9,6 +9,7 @@ use campanile::client::{
     Client, Data, Error, Event, HandshakeError, InvalidClose, InvalidProxy, Limits, NoEvent, NotOpened, Pool,
     ProxyError,
 };
+use campanile::protocol::ProtocolError;
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;
 use std::io::{self, ErrorKind, Write};
@@ -369,6 +370,65 @@ fn answers_to_what_came_before_a_breach_go_before_the_close_frame() {
             client.close(1000, "").unwrap();
         }
         assert_eq!(server.join().unwrap(), [(8, vec![3, 234])], "{closes}");
+    }
+}
+
+// ---- compression ----
+
+#[cfg(feature = "deflate")]
+#[test]
+fn compressed_messages_come_back_and_are_bounded_by_what_they_become() {
+    use campanile::deflate::Deflate;
+    let deflated = |d| Route::new(echo()).deflate(d).limits(limits(|l| l.max_message_size = 4 << 20));
+    for (ours, theirs) in [
+        (Deflate::shared(), Deflate::shared()),
+        (Deflate::dedicated(15).threshold(0), Deflate::dedicated(15).threshold(0)),
+        (Deflate::dedicated(9).threshold(0).level(9), Deflate::dedicated(12)),
+        (Deflate::dedicated(15), Deflate::off()),
+    ] {
+        let server = serve(deflated(theirs));
+        let client =
+            Client::builder(&url(&server)).deflate(ours).max_message_size(1 << 20).connect().unwrap();
+        expect_open(&client);
+        assert_eq!(client.extensions().starts_with("permessage-deflate"), theirs.is_on());
+        for text in ["", "short", &"again and again ".repeat(500), &"é".repeat(400_000)] {
+            for _ in 0..2 {
+                client.send(text).unwrap();
+                expect_text(&client, text);
+            }
+            client.send(text.as_bytes()).unwrap();
+            assert_eq!(expect_message(&client).as_bytes(), text.as_bytes());
+        }
+        // Small on the wire, and too large all the same.
+        client.send(&vec![0; (1 << 20) + 1]).unwrap();
+        let error = expect_error(&client);
+        assert!(matches!(error, Error::Protocol(ProtocolError::MessageTooBig { .. })), "{error:?}");
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn what_was_not_offered_may_not_be_chosen() {
+    use campanile::deflate::Deflate;
+    for (deflate, chosen, known) in [
+        (Deflate::off(), "permessage-deflate", false),
+        (Deflate::shared(), "permessage-deflate", true),
+        (Deflate::dedicated(15), "x-webkit-deflate-frame", false),
+        (Deflate::dedicated(15), "permessage-deflate, permessage-deflate", true),
+    ] {
+        let (addr, server) = scripted(move |mut socket, request| {
+            let more = format!("Sec-WebSocket-Extensions: {chosen}\r\n");
+            socket.write_all(agree(&request, &more).as_bytes()).unwrap();
+        });
+        let client = Client::builder(&format!("ws://{addr}/")).deflate(deflate).connect().unwrap();
+        match expect_error(&client) {
+            Error::Handshake(HandshakeError::Extension(x)) => {
+                assert_eq!((x.as_str(), known), (chosen, false))
+            }
+            Error::Handshake(HandshakeError::Deflate(_)) => assert!(known, "{chosen}"),
+            e => panic!("{chosen}: {e:?}"),
+        }
+        server.join().unwrap();
     }
 }
 

@@ -2,6 +2,7 @@
 //! `make test` does; where they are not, there is nothing to test against, and the tests say so and pass.
 
 use campanile::client::{Client, Data, Event, Reconnect};
+use campanile::deflate::Deflate;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const NODE: &str = r#"
 const { WebSocketServer } = require("ws");
 const server = new WebSocketServer({
-  host: "127.0.0.1", port: 0, maxPayload: 64 << 20, handleProtocols: (set) => (set.has("b") ? "b" : false),
+  host: "127.0.0.1", port: 0, maxPayload: 64 << 20, perMessageDeflate: DEFLATE && { threshold: 0 }, handleProtocols: (set) => (set.has("b") ? "b" : false),
 });
 server.on("listening", () => console.log(server.address().port));
 server.on("connection", (socket) => {
@@ -52,7 +53,7 @@ async def handler(socket):
         pass
 
 async def main():
-    async with serve(handler, "127.0.0.1", 0, subprotocols=["b"], max_size=64 << 20, compression=None) as server:
+    async with serve(handler, "127.0.0.1", 0, subprotocols=["b"], max_size=64 << 20, compression="deflate" if DEFLATE else None) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -88,18 +89,26 @@ fn text(client: &Client, expected: &str) {
     assert!(matches!(&event, Ok(Event::Message(Data::Text(t))) if t == expected), "{event:?}");
 }
 
-/// Both servers say and do the same.
-fn converse(server: &Server) {
+/// Both servers say and do the same, with and without compression.
+fn converse(mut start: impl FnMut(&str) -> Server) {
+    for deflate in [Deflate::off(), Deflate::shared(), Deflate::dedicated(15).threshold(0)] {
+        let does = if deflate.is_on() { "true" } else { "false" };
+        converse_with(&start(does), deflate);
+    }
+}
+
+fn converse_with(server: &Server, deflate: Deflate) {
     let client = Client::builder(&format!("ws://127.0.0.1:{}/", server.port))
         .subprotocol("a")
         .subprotocol("b")
+        .deflate(deflate)
         .reconnect(Reconnect::default().first(Duration::from_millis(20)))
         .connect()
         .expect("a client");
     for _ in 0..2 {
         let event = client.next(DEADLINE);
         assert!(matches!(event, Ok(Event::Open)), "{event:?}");
-        assert_eq!((&*client.protocol(), &*client.extensions()), ("b", ""));
+        assert_eq!((&*client.protocol(), client.extensions().is_empty()), ("b", !deflate.is_on()));
         text(&client, "pong ? in two");
         for size in [0, 125, 126, 65_536, 5 << 20] {
             let message = "é".repeat(size / 2);
@@ -151,7 +160,10 @@ fn nodes_ws() {
     if !tests().join("js/node_modules/ws").is_dir() {
         return eprintln!("skipped: Node's ws is not installed; tests/setup js does it");
     }
-    converse(&Server::start(Command::new("node").args(["-e", NODE]).current_dir(tests().join("js"))));
+    converse(|deflate| {
+        let script = NODE.replace("DEFLATE", deflate);
+        Server::start(Command::new("node").args(["-e", &script]).current_dir(tests().join("js")))
+    });
 }
 
 #[test]
@@ -160,5 +172,8 @@ fn pythons_websockets() {
     if !python.is_file() {
         return eprintln!("skipped: Python's websockets is not installed; tests/setup python does it");
     }
-    converse(&Server::start(Command::new(python).args(["-c", PYTHON])));
+    converse(|deflate| {
+        let script = PYTHON.replace("DEFLATE", if deflate == "true" { "True" } else { "False" });
+        Server::start(Command::new(&python).args(["-c", &script]))
+    });
 }

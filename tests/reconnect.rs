@@ -5,7 +5,7 @@
 mod clients;
 mod support;
 
-use campanile::client::{Client, Error, Event, HandshakeError, Limits, Offline, Pool, Reconnect};
+use campanile::client::{Client, Data, Error, Event, HandshakeError, Limits, Offline, Pool, Reconnect};
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;
 use std::net::SocketAddr;
@@ -82,6 +82,45 @@ fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
     assert!(matches!(expect_error(&client), Error::Transport(_)));
     expect_end(&client, 1006, false);
     client.reset();
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn what_was_compressed_and_kept_can_go_to_a_server_that_does_not_compress() {
+    use campanile::deflate::Deflate;
+    let deflate = Deflate::dedicated(15).threshold(0);
+    let (handler, events) = recorder();
+    let server = serve(Route::new(handler.on_open(|conn| conn.pause())).deflate(deflate));
+    let plain = serve(echo());
+    let urls = [url(&server), url(&plain)];
+    let client = Client::builder(&urls[0])
+        .reconnect(soon().offline(Offline::Keep))
+        .deflate(deflate)
+        .before_try(move |attempt| {
+            attempt.url.clone_from(&urls[attempt.number.min(1) as usize]);
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    expect_open(&client);
+    events.opened();
+    assert!(client.extensions().contains("permessage-deflate"));
+    // Noise, which fills the socket; then what compresses well and has to wait.
+    let mut noise = vec![0; 64 << 10];
+    let mut seed = 7u32;
+    noise.fill_with(|| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    });
+    while client.buffered_amount() < 1 << 20 {
+        client.send(&noise).unwrap();
+    }
+    let text = "to and fro ".repeat(1000);
+    client.send(&text).unwrap();
+    client.reset();
+    while !matches!(next(&client), Event::Open) {}
+    assert_eq!(client.extensions(), "");
+    while expect_message(&client) != Data::Text(text.clone()) {}
 }
 
 #[test]

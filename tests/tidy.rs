@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
     ("endpoint", &["http"]),
     ("worker", &["conn", "deflate", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol"]),
-    ("client", &["conn", "hub", "net", "protocol"]),
+    ("client", &["conn", "deflate", "hub", "net", "protocol"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "worker"]),
 ];
 

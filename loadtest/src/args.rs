@@ -5,6 +5,7 @@ use crate::plan::{Load, Mode, Plan, Return};
 use crate::proc;
 use crate::target::Target;
 use campanile::client::opening::Extras;
+use campanile::deflate::Deflate;
 use campanile::protocol::Kind;
 use clap::{Parser, Subcommand};
 use std::time::Duration;
@@ -117,6 +118,11 @@ struct Common {
     /// A further header of the handshake, as in -H 'Authorization: Bearer x'
     #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
+
+    /// Offer compression: without a number no message refers to another, with one (9 to 15) they share a window of 2 to
+    /// the power of so many bytes
+    #[arg(long, value_name = "BITS", num_args = 0..=1, default_missing_value = "0", value_parser = window)]
+    deflate: Option<Deflate>,
 
     /// The handshake's Origin header
     #[arg(long, value_name = "ORIGIN")]
@@ -276,11 +282,15 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         return Err(format!("--pid {pid}: there is no such process on this machine"));
     }
     let target = Target::parse(&c.url)?;
+    if target.bare && c.deflate.is_some() {
+        return Err("--deflate needs a ws:// URL".into());
+    }
     if target.bare && mode != Mode::Echo {
         return Err(format!("{} needs a ws:// URL; tcp:// is for echo", mode.name()));
     }
     let mut extras = Extras::default();
     (extras.subprotocols, extras.headers, extras.origin) = (c.subprotocol, c.header, c.origin);
+    extras.deflate = c.deflate.unwrap_or_default();
     extras.check().map_err(|e| e.to_string())?;
     Ok(Plan {
         mode,
@@ -301,6 +311,14 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         first: None,
         json: c.json,
     })
+}
+
+fn window(text: &str) -> Result<Deflate, String> {
+    match text.parse() {
+        Ok(0) => Ok(Deflate::shared()),
+        Ok(bits @ 9..=15) => Ok(Deflate::dedicated(bits)),
+        _ => Err("expected 9 to 15".into()),
+    }
 }
 
 /// A number and a unit; seconds without one.
@@ -385,6 +403,13 @@ mod tests {
         assert!(p.is_err());
         let p = plan("broadcast ws://h --rate 2.5 --threads 5 -c 3 --subprotocol a,b").unwrap();
         assert_eq!((p.load, p.threads, p.extras.subprotocols.len()), (Load::Open(2.5), 3, 2));
+        for (flag, deflate) in [
+            ("", Deflate::off()),
+            ("--deflate", Deflate::shared()),
+            ("--deflate=11 --text", Deflate::dedicated(11)),
+        ] {
+            assert_eq!(plan(&format!("echo ws://h {flag}")).unwrap().extras.deflate, deflate, "{flag}");
+        }
         assert_eq!(plan("connect ws://h --clean").unwrap().mode, Mode::Connect { clean: true });
     }
 
@@ -405,6 +430,8 @@ mod tests {
             "echo ws://h --duration 5parsecs",
             "echo ws://h --pid 4294967295",
             "echo ws://h --ramp -1",
+            "echo ws://h --deflate 16",
+            "echo tcp://h --deflate",
             "echo ws://h --header nonsense",
             "chat ws://h --size 4",
             "chat tcp://h",

@@ -2,6 +2,7 @@
 //! public client and the limits that section 9 of the suite needs.
 
 use campanile::client::{Builder, Client, Data, Event, Limits, NoEvent};
+use campanile::deflate::Deflate;
 use std::time::Duration;
 
 /// A case that is silent for so long is given up.
@@ -38,7 +39,8 @@ fn builder(url: &str) -> Builder {
     limits.max_message_size = 64 << 20;
     limits.max_backlog = 64 << 20;
     limits.max_fragments = 1 << 17;
-    Client::builder(url).limits(limits)
+    // Whatever is compressed in a case is answered compressed, so that both directions are tested.
+    Client::builder(url).limits(limits).deflate(Deflate::dedicated(15).threshold(0))
 }
 
 /// Opens a connection, gives each message to `answer`, and goes on until the connection is over. A server that breaks

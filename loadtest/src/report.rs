@@ -235,6 +235,9 @@ fn describe(plan: &Plan) -> String {
             Load::Open(rate) => write!(text, ", {} messages/s due", group(rate.round() as u64)),
         };
     }
+    if plan.extras.deflate.is_on() {
+        text.push_str(", deflate");
+    }
     text
 }
 

@@ -3,9 +3,9 @@
 use crate::bare::Bare;
 use campanile::client::Error;
 use campanile::client::HandshakeError;
-use campanile::client::socket::{Context, Keys, Outbox, Socket};
-use campanile::protocol::Opcode;
+use campanile::client::socket::{Context, Keys, Outbox, Packer, Sent, Socket};
 use campanile::protocol::buffer::BufferPool;
+use campanile::protocol::{Opcode, mask};
 use std::io::ErrorKind;
 use std::time::Instant;
 
@@ -85,6 +85,11 @@ pub(crate) struct Wire {
     /// Keys need not be hard to guess here: the payloads are this program's own, and no script chooses them.
     keys: Keys,
     pool: BufferPool,
+    packer: Packer,
+    /// How the messages of the connection that was entered last are compressed.
+    sent: Option<Box<Sent>>,
+    /// A payload before it is compressed.
+    plain: Vec<u8>,
     spares: Vec<Outbox>,
     /// When this turn began.
     pub(crate) clock: Instant,
@@ -98,6 +103,9 @@ impl Wire {
             bare: bare.then(Vec::new),
             keys: Keys::guessable(fastrand::u64(..)),
             pool: BufferPool::new(POOL_BYTES),
+            packer: Packer::default(),
+            sent: None,
+            plain: Vec::new(),
             spares: Vec::new(),
             clock: Instant::now(),
         }
@@ -111,8 +119,8 @@ impl Wire {
     /// What a socket is lent.
     #[inline]
     pub(crate) fn context(&mut self) -> Context<'_> {
-        let Self { out, keys, pool, clock, .. } = self;
-        Context { now: *clock, outbox: out, keys, pool }
+        let Self { out, keys, pool, packer, clock, .. } = self;
+        Context { now: *clock, outbox: out, keys, pool, packer }
     }
 
     /// Appends a message of `len` bytes, which `write` is to write masked with the key that it is given. Without
@@ -126,7 +134,16 @@ impl Wire {
         } else {
             // Section 5.3: a fresh key for each frame.
             let key = self.keys.next();
-            write(self.out.frame(opcode, false, len, key), key);
+            if let Some(sent) = &mut self.sent {
+                self.plain.resize(len, 0);
+                write(&mut self.plain, [0; 4]);
+                let packed = sent.pack(&self.plain, &mut self.packer);
+                let payload = packed.unwrap_or(&self.plain);
+                let out = self.out.frame(opcode, packed.is_some(), payload.len(), key);
+                mask::copy(payload, out, key, 0);
+            } else {
+                write(self.out.frame(opcode, false, len, key), key);
+            }
         }
     }
 }
@@ -147,6 +164,11 @@ impl Slot {
             self.has_backlog = false;
             std::mem::swap(&mut self.backlog, &mut wire.out);
         }
+        if let Line::Web(socket) = &mut self.line
+            && let Some(sent) = socket.compression().take()
+        {
+            wire.sent = Some(sent);
+        }
     }
 
     /// Keeps what is in the wire, unless that is nothing.
@@ -154,6 +176,11 @@ impl Slot {
     pub(crate) fn leave(&mut self, wire: &mut Wire) {
         if let (Line::Bare(bare), Some(out)) = (&mut self.line, &mut wire.bare) {
             bare.defer(out);
+        }
+        if let Line::Web(socket) = &mut self.line
+            && wire.sent.is_some()
+        {
+            *socket.compression() = wire.sent.take();
         }
         if !wire.out.is_idle() {
             if !self.backlog.has_memory() {
@@ -193,6 +220,7 @@ impl Slot {
         if let Some(out) = &mut wire.bare {
             out.clear();
         }
+        wire.sent = None;
         // Either may hold what was for it.
         wire.out.end_connection(false);
         let mut backlog = std::mem::take(&mut self.backlog);

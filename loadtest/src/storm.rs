@@ -146,7 +146,10 @@ fn builder(plan: &Plan, how: Return) -> Builder {
     (limits.connect_timeout, limits.handshake_timeout) = (plan.timeout, plan.timeout);
     let reconnect =
         Reconnect::default().jitter(how.jitter).first(how.first).cap(how.cap).stable_after(Duration::ZERO);
-    let mut builder = Client::builder(&plan.target.url.to_string()).limits(limits).reconnect(reconnect);
+    let mut builder = Client::builder(&plan.target.url.to_string())
+        .limits(limits)
+        .reconnect(reconnect)
+        .deflate(plan.extras.deflate);
     for name in &plan.extras.subprotocols {
         builder = builder.subprotocol(name);
     }

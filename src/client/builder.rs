@@ -68,6 +68,17 @@ impl Builder {
         self
     }
 
+    /// Whether compression is offered (permessage-deflate, RFC 7692), and which. Default: [`Deflate::off`](crate::deflate::Deflate::off). A server
+    /// that does not take the offer is no error; [`Client::extensions`] says what came of it. What it may inflate to is
+    /// bounded by [`Limits::max_message_size`]. With [`Offline::Keep`](super::Offline::Keep) no message that is sent
+    /// refers to an earlier one.
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: crate::deflate::Deflate) -> Self {
+        self.extras.deflate = deflate;
+        self
+    }
+
     /// Sets all bounds and waits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {

@@ -1,6 +1,7 @@
 //! What a client's handles and its thread share: the machine, what waits to be sent, and what waits to be taken. One
 //! lock for each connection, held for no system call that waits, and never while a callback runs.
 
+use super::compression::Packer;
 use super::event::Event;
 use super::keys::Keys;
 use super::machine::{Context, Machine};
@@ -11,7 +12,7 @@ use super::{Error, InvalidClose, NoEvent, NotOpened, Url};
 use crate::conn::{ReadyState, Refused, RefusedReason};
 use crate::protocol::buffer::BufferPool;
 use crate::protocol::close::MAX_REASON;
-use crate::protocol::{CloseCode, Message};
+use crate::protocol::{CloseCode, Message, mask};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -41,8 +42,8 @@ pub(super) struct Inner {
     /// Reading and reconnecting rest until events are taken.
     pub(super) is_paused: bool,
     /// Messages are taken while there is no connection.
-    keeps: bool,
-    max_backlog: usize,
+    pub(super) keeps: bool,
+    pub(super) max_backlog: usize,
     max_inbox: usize,
     pub(super) queue: Queue,
     ended: bool,
@@ -120,7 +121,11 @@ impl Link {
         self.changed.notify_all();
     }
 
-    pub(super) fn send<'m>(&self, message: Message<'m>) -> Result<Touch, Refused<'m>> {
+    pub(super) fn send<'m>(
+        &self,
+        message: Message<'m>,
+        packer: &Mutex<Packer>,
+    ) -> Result<Touch, Refused<'m>> {
         let mut inner = self.lock();
         let open = inner.state == ReadyState::Open;
         let offline = inner.state == ReadyState::Connecting && inner.keeps;
@@ -134,8 +139,7 @@ impl Link {
         if let Some(reason) = reason {
             return Err(Refused { message, reason });
         }
-        let key = inner.keys.next();
-        inner.outbox.push(message.kind().into(), message.as_bytes(), key);
+        inner.push_message(message, packer);
         Ok(open && inner.touch())
     }
 
@@ -216,6 +220,21 @@ impl Inner {
         self.queue.push(event);
     }
 
+    /// Masks a message into the outbox, compressed where that was agreed on and is worth while.
+    fn push_message(&mut self, message: Message<'_>, packer: &Mutex<Packer>) {
+        let Self { socket, outbox, keys, .. } = self;
+        let (opcode, key) = (message.kind().into(), keys.next());
+        let sent = socket.as_mut().and_then(|socket| socket.machine.sent.as_mut());
+        if let Some(sent) = sent.filter(|_| !message.is_verbatim()) {
+            let mut packer = packer.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(packed) = sent.pack(message.as_bytes(), &mut packer) {
+                mask::copy(packed, outbox.frame(opcode, true, packed.len(), key), key, 0);
+                return;
+            }
+        }
+        outbox.push(opcode, message.as_bytes(), key);
+    }
+
     /// The next event, and whether there is something to be flushed now.
     pub(super) fn pop(&mut self) -> Option<(Event, bool)> {
         let event = self.queue.pop()?;
@@ -230,8 +249,8 @@ impl Inner {
         let Self { socket: Some(Socket { machine, .. }), outbox, keys, .. } = self else { return false };
         let breached = machine.is_breached();
         if breached {
-            let mut pool = BufferPool::new(0);
-            machine.answer_breach(&mut Context { now: Instant::now(), outbox, keys, pool: &mut pool });
+            let (pool, packer) = (&mut BufferPool::new(0), &mut Packer::default());
+            machine.answer_breach(&mut Context { now: Instant::now(), outbox, keys, pool, packer });
             self.state = ReadyState::Closing;
         }
         breached
@@ -244,12 +263,11 @@ impl Inner {
     /// Does something with the connection, if there is one.
     pub(super) fn with<T>(
         &mut self,
-        pool: &mut BufferPool,
-        now: Instant,
+        (now, pool, packer): (Instant, &mut BufferPool, &mut Packer),
         f: impl FnOnce(&mut Socket, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let Self { socket, outbox, keys, .. } = self;
-        socket.as_mut().map(|socket| f(socket, &mut Context { now, outbox, keys, pool }))
+        socket.as_mut().map(|socket| f(socket, &mut Context { now, outbox, keys, pool, packer }))
     }
 
     /// More waits to be taken than may.

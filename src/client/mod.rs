@@ -26,9 +26,10 @@
 //! programs with an event loop of their own may use too, one thread with one epoll for many of them, and a few that
 //! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
 //!
-//! Not built yet, each with its place: TLS ([`Error::TlsNotBuiltIn`]) and permessage-deflate.
+//! Not built yet: TLS ([`Error::TlsNotBuiltIn`]).
 
 mod builder;
+mod compression;
 mod driver;
 mod error;
 mod event;
@@ -146,7 +147,7 @@ impl Client {
     /// The client is not open (and does not keep messages meanwhile, [`Offline::Keep`]), or its backlog is full
     /// ([`Limits::max_backlog`]). The message comes back with the error.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Refused<'m>> {
-        if self.link().send(message.into())? {
+        if self.link().send(message.into(), self.thread().packer())? {
             self.thread().touch(self.link());
         }
         Ok(())
@@ -229,7 +230,7 @@ impl Client {
     }
 
     /// Bytes of messages that were taken by [`Client::send`] and have not left for the kernel; frame heads and masks
-    /// are not counted, and a message counts until all of it has gone.
+    /// are not counted, and a message counts until all of it has gone; a compressed one with what it became.
     pub fn buffered_amount(&self) -> usize {
         self.link().lock().outbox.payload()
     }

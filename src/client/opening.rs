@@ -2,6 +2,7 @@
 //! Bytes and values; no socket, no clock, and the nonce comes in.
 
 use super::Url;
+use crate::deflate::{self, Deflate, DeflateError};
 use crate::protocol::handshake::{accept_key, client_key};
 use core::fmt;
 
@@ -21,6 +22,8 @@ pub struct Extras {
     pub headers: Vec<(String, String)>,
     /// The `Origin` header. Programs need none; a server that only lets its own pages in may want it.
     pub origin: Option<String>,
+    /// Whether compression is offered, and which.
+    pub deflate: Deflate,
 }
 
 /// What may not be in a request.
@@ -94,6 +97,7 @@ impl Extras {
 pub struct Opening {
     accept: String,
     subprotocols: Vec<String>,
+    deflate: Deflate,
     head: Vec<u8>,
 }
 
@@ -105,6 +109,8 @@ pub struct Agreed {
     pub protocol: String,
     /// The extensions in use, as its header has them, or an empty string.
     pub extensions: String,
+    /// The same of permessage-deflate, taken apart.
+    pub deflate: Option<deflate::Agreed>,
 }
 
 /// An answer other than 101.
@@ -164,6 +170,8 @@ pub enum HandshakeError {
     WrongAccept,
     /// An extension that was not offered.
     Extension(String),
+    /// An answer to the offer of permessage-deflate that RFC 7692 does not allow.
+    Deflate(DeflateError),
     /// A subprotocol that was not offered, or several.
     Subprotocol(String),
 }
@@ -180,6 +188,7 @@ impl fmt::Display for HandshakeError {
             Self::NoConnection => f.write_str("the answer has no Connection: Upgrade"),
             Self::WrongAccept => f.write_str("the answer's Sec-WebSocket-Accept is missing or wrong"),
             Self::Extension(x) => write!(f, "the server chose the extension {x:?}, which was not offered"),
+            Self::Deflate(e) => write!(f, "the server's answer to the offer of permessage-deflate: {e}"),
             Self::Subprotocol(p) => {
                 write!(f, "the server chose the subprotocol {p:?}, which was not offered")
             }
@@ -242,13 +251,16 @@ impl Opening {
         if !extras.subprotocols.is_empty() {
             text += &format!("Sec-WebSocket-Protocol: {}\r\n", extras.subprotocols.join(", "));
         }
+        if let Some(offer) = deflate::offer(&extras.deflate) {
+            text += &format!("Sec-WebSocket-Extensions: {offer}\r\n");
+        }
         for (name, value) in &extras.headers {
             text += &format!("{name}: {value}\r\n");
         }
         text += "\r\n";
         out.extend_from_slice(text.as_bytes());
         let accept = accept_key(key.as_bytes());
-        Self { accept, subprotocols: extras.subprotocols.clone(), head: Vec::new() }
+        Self { accept, subprotocols: extras.subprotocols.clone(), deflate: extras.deflate, head: Vec::new() }
     }
 
     /// Takes what `input` has of the answer, and leaves there what follows it: frames may come in the same segment.
@@ -297,12 +309,16 @@ impl Opening {
         if !values("Sec-WebSocket-Accept").eq([self.accept.as_bytes()]) {
             return Err(HandshakeError::WrongAccept);
         }
-        // 5: nothing is offered, so nothing may be chosen.
-        if let Some(extension) = values("Sec-WebSocket-Extensions").find(|v| !v.is_empty()) {
-            return Err(HandshakeError::Extension(text(extension)));
-        }
-        // 6.
+        // 5: only what was offered may be chosen, and once.
         let mut agreed = Agreed::default();
+        let extensions: Vec<_> = values("Sec-WebSocket-Extensions").filter(|v| !v.is_empty()).collect();
+        agreed.extensions = extensions.iter().map(|v| text(v)).collect::<Vec<_>>().join(", ");
+        agreed.deflate = match deflate::accept_response(extensions, &self.deflate) {
+            Ok(deflate) => deflate,
+            Err(DeflateError::UnknownExtension) => return Err(HandshakeError::Extension(agreed.extensions)),
+            Err(e) => return Err(HandshakeError::Deflate(e)),
+        };
+        // 6.
         for (i, chosen) in values("Sec-WebSocket-Protocol").enumerate() {
             match self.subprotocols.iter().find(|offered| offered.as_bytes() == chosen) {
                 Some(offered) if i == 0 => agreed.protocol.clone_from(offered),
@@ -322,6 +338,7 @@ mod tests {
             subprotocols: subprotocols.iter().map(|&s| s.to_owned()).collect(),
             headers: vec![("X-Bell".into(), "big".into())],
             origin: Some("http://example.org".into()),
+            deflate: Deflate::off(),
         };
         assert_eq!(extras.check(), Ok(()));
         let mut out = Vec::new();

@@ -11,7 +11,8 @@
 //! It outlives its connection: what has not begun to be written can go to the next one, since a masked frame belongs to
 //! no connection in particular, and its key has never been on a wire.
 
-use crate::protocol::{Opcode, header, mask};
+use super::compression::Packer;
+use crate::protocol::{Kind, Opcode, header, mask};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
@@ -315,6 +316,36 @@ impl Outbox {
         dropped
     }
 
+    /// Makes what is compressed plain again, since it may go to a connection that agreed on nothing; at most so many
+    /// bytes in all. Says how many messages are lost because they don't fit. Nothing may have begun to be written.
+    pub(super) fn unpack(&mut self, packer: &mut Packer, most: usize) -> usize {
+        let mut plain = Self::keeping(self.kept);
+        let (mut any, mut lost) = (false, 0);
+        while self.at < self.end {
+            let (head, len) = measure(&self.bytes[self.at..self.end]);
+            let (head, payload) = self.bytes[self.at..self.at + head + len].split_at_mut(head);
+            self.at += head.len() + len;
+            let mut key = [0; 4];
+            key.copy_from_slice(&head[head.len() - 4..]);
+            mask::apply(payload, key, 0);
+            let kind = if head[0] & 0x0F == Opcode::Text as u8 { Kind::Text } else { Kind::Binary };
+            let room = most.saturating_sub(plain.payload);
+            let payload = if head[0] & header::RSV1 != 0 {
+                any = true;
+                packer.unpack_alone(payload, kind, room)
+            } else {
+                Some(&*payload)
+            };
+            match payload {
+                Some(payload) => plain.push(kind.into(), payload, key),
+                None => lost += 1,
+            }
+        }
+        debug_assert!(any || lost == 0);
+        *self = plain;
+        lost
+    }
+
     /// The connection is gone: with it a frame that had begun, all control frames, and unless they are kept for the
     /// next one, all messages. Says how many messages are lost.
     pub fn end_connection(&mut self, keep: bool) -> usize {
@@ -428,6 +459,27 @@ mod tests {
         assert!(o.is_written() && !o.is_empty());
         assert_eq!(o.end_connection(true), 0);
         assert_eq!(decode(contents(&o)), [('m', b"b".to_vec())]);
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn what_is_compressed_is_made_plain_for_the_next_connection() {
+        let mut packer = Packer::default();
+        let text = "to and fro ".repeat(100);
+        let mut packed = Vec::new();
+        crate::deflate::Deflater::new(15, 1).compress(text.as_bytes(), None, &mut packed);
+        assert!(packed.len() < 100);
+        let mut o = Outbox::default();
+        for rsv1 in [true, false, true] {
+            let payload = if rsv1 { &packed[..] } else { b"plain" };
+            let key = [1, 2, 3, 4];
+            mask::copy(payload, o.frame(Opcode::Text, rsv1, payload.len(), key), key, 0);
+        }
+        assert_eq!(o.end_connection(true), 0);
+        // The second of them would be too much.
+        assert_eq!(o.unpack(&mut packer, 2000), 1);
+        assert_eq!(o.payload(), text.len() + 5);
+        assert_eq!(decode(contents(&o)), [('m', text.into_bytes()), ('m', b"plain".to_vec())]);
     }
 
     #[test]

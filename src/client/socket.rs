@@ -10,6 +10,7 @@
 //! [`Socket::read`] as it becomes ready, [`Socket::flush`] when it has put something into the outbox, and
 //! [`Socket::expire`] at [`Socket::deadline`].
 
+pub use super::compression::{Packer, Sent};
 pub use super::keys::Keys;
 pub use super::machine::{Context, Expired, Happening};
 pub use super::outbox::Outbox;
@@ -283,6 +284,12 @@ impl Socket {
                 return Ok(());
             }
         }
+    }
+
+    /// How messages are compressed, where that was agreed on: taken out, to be put back when what it packed is in the
+    /// outbox.
+    pub fn compression(&mut self) -> &mut Option<Box<Sent>> {
+        &mut self.machine.sent
     }
 
     /// Begins the closing handshake, behind what waits.

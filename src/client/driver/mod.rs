@@ -15,6 +15,7 @@ mod traffic;
 mod tries;
 
 use super::builder::{Callback, Settings};
+use super::compression::Packer;
 use super::event::Close;
 use super::link::Wish;
 use super::opening::Extras;
@@ -129,6 +130,7 @@ pub(in crate::client) struct Driver {
     timers: BTreeSet<(Instant, usize)>,
     receive: Box<[u8]>,
     pool: BufferPool,
+    packer: Packer,
     preparers: Preparers,
     /// Had more to read than one turn's share.
     again: Vec<usize>,
@@ -147,6 +149,7 @@ impl Driver {
             timers: BTreeSet::new(),
             receive: vec![0; RECEIVE].into(),
             pool: BufferPool::new(SPARE_BUFFERS),
+            packer: Packer::default(),
             preparers: Preparers::new(),
             again: Vec::new(),
             now: Instant::now(),
@@ -306,12 +309,12 @@ impl Driver {
     }
 
     fn close(&mut self, key: usize, code: CloseCode, reason: &str) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let link = slots[key].link.clone();
         let mut inner = link.lock();
         let has_opened = inner.machine().is_some_and(|m| m.has_opened());
         if has_opened {
-            inner.with(pool, *now, |socket, cx| socket.close(code, reason, cx));
+            inner.with((*now, pool, packer), |socket, cx| socket.close(code, reason, cx));
         } else {
             drop(inner);
             // As in a browser: what is not open yet is given up.
@@ -424,7 +427,7 @@ impl Driver {
 
     /// Its callback is not called again: the connection ends, and there is no other.
     fn panicked(&mut self, key: usize) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
         if matches!(slot.stage, Stage::Done) {
             return;
@@ -437,7 +440,7 @@ impl Driver {
         let lives = inner.machine().is_some_and(|m| m.has_opened());
         if lives {
             inner.state = ReadyState::Closing;
-            inner.with(pool, *now, |socket, cx| socket.machine.refuse(CloseCode::INTERNAL, cx));
+            inner.with((*now, pool, packer), |socket, cx| socket.machine.refuse(CloseCode::INTERNAL, cx));
         }
         drop(inner);
         if lives {

@@ -98,7 +98,7 @@ impl Driver {
     }
 
     fn read_once(&mut self, key: usize) -> Option<Took> {
-        let Self { slots, receive, pool, now, .. } = self;
+        let Self { slots, receive, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
         let Stage::Live { .. } = &slot.stage else { return None };
         let mut inner = slot.link.lock();
@@ -107,9 +107,9 @@ impl Driver {
             inner.socket.as_mut()?.machine.pause(true, *now);
             return Some(Took::Rests);
         }
-        let Inner { socket, outbox, keys, queue, state, agreed, .. } = &mut *inner;
+        let Inner { socket, outbox, keys, queue, state, agreed, keeps, .. } = &mut *inner;
         let socket = socket.as_mut()?;
-        let mut cx = Context { now: *now, outbox, keys, pool };
+        let mut cx = Context { now: *now, outbox, keys, pool, packer };
         let took = socket.read(receive, &mut cx, |happening, pool| match happening {
             Happening::Opened(agrees) => {
                 *agreed = agrees;
@@ -119,6 +119,10 @@ impl Driver {
             Happening::Message(kind, payload) => queue.push(Event::Message(Data::take(kind, payload, pool))),
             Happening::Closing => *state = ReadyState::Closing,
         });
+        // What waits may have to go to another connection, which does not know what this one has said.
+        if let Some(sent) = socket.machine.sent.as_mut().filter(|_| *keeps) {
+            sent.stand_alone();
+        }
         let looks_for_end = socket.is_read_closed();
         drop(inner);
         slot.link.notify();
@@ -161,9 +165,9 @@ impl Driver {
 
     /// A deadline of the machine's has come.
     pub(super) fn machine_due(&mut self, key: usize) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let mut inner = slots[key].link.lock();
-        let expired = inner.with(pool, *now, |socket, cx| socket.expire(cx));
+        let expired = inner.with((*now, pool, packer), |socket, cx| socket.expire(cx));
         if inner.state == ReadyState::Open && !inner.machine().is_some_and(Machine::is_open) {
             inner.state = ReadyState::Closing;
         }

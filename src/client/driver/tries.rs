@@ -115,7 +115,7 @@ impl Driver {
         let setup = Setup { url, extras, proxy: proxy.as_ref(), limits, from: *from, no_delay: !*delay };
         let mut inner = slot.link.lock();
         let Inner { outbox, keys, .. } = &mut *inner;
-        let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool };
+        let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool, packer: &mut self.packer };
         let made = Socket::connect(*addr, &setup, &mut cx).and_then(|socket| {
             socket.stream().register(self.poll.registry(), token)?;
             Ok(socket)
@@ -184,7 +184,7 @@ impl Driver {
 
     /// A connection or a try has ended, with this error unless it was told already: says so, and decides what next.
     pub(super) fn over(&mut self, key: usize, error: Option<Error>) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
         if let Stage::Done = slot.stage {
             return;
@@ -210,7 +210,12 @@ impl Driver {
         let fraction = inner.keys.fraction();
         let next = next_try(slot, inner.is_leaving, had_opened, lasted, &end, fraction);
         let keeps = next.is_some() && slot.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
-        let unsent = inner.outbox.end_connection(keeps);
+        let mut unsent = inner.outbox.end_connection(keeps);
+        let compresses = slot.extras.deflate.is_on();
+        if keeps && compresses {
+            let most = inner.max_backlog;
+            unsent += inner.outbox.unpack(packer, most);
+        }
         if had_opened || next.is_none() {
             let will_reconnect = next.is_some();
             let close = Close { code, reason, was_clean, unsent, will_reconnect };

@@ -16,10 +16,12 @@ mod time;
 
 pub use time::Expired;
 
+use super::compression::{self, Heard, Packer, Sent};
 use super::keys::Keys;
 use super::opening::{Agreed, Extras, Opening};
 use super::outbox::Outbox;
 use super::{Error, Limits, Url};
+use crate::deflate::Deflate;
 use crate::protocol::buffer::BufferPool;
 use crate::protocol::{CloseCode, Decoder, Item, Kind, Opcode, Payload, ProtocolError, Role, Rules, close};
 use core::time::Duration;
@@ -47,6 +49,10 @@ pub(super) struct Machine {
     close_sent: bool,
     opened: Option<Instant>,
     paused: bool,
+    /// What to offer; and what was agreed on, for both directions.
+    deflate: Deflate,
+    pub(super) sent: Option<Box<Sent>>,
+    compressed: Option<Box<Heard>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +91,8 @@ pub struct Context<'a> {
     pub keys: &'a mut Keys,
     /// Memory for large messages.
     pub pool: &'a mut BufferPool,
+    /// For what comes compressed.
+    pub packer: &'a mut Packer,
 }
 
 /// A large message is received straight into its own buffer from here on.
@@ -109,6 +117,9 @@ impl Machine {
             close_sent: false,
             opened: None,
             paused: false,
+            deflate: extras.deflate,
+            sent: None,
+            compressed: None,
         }
     }
 
@@ -135,8 +146,7 @@ impl Machine {
     fn rules(&self) -> Rules {
         Rules {
             role: Role::Client,
-            // RFC 7692 will set this where the handshake agreed on it.
-            rsv1: false,
+            rsv1: self.compressed.is_some(),
             max_message_size: self.limits.max_message_size,
             max_fragments: self.limits.max_fragments,
         }
@@ -157,6 +167,10 @@ impl Machine {
             match opening.receive(&mut input) {
                 Ok(None) => return Ok(()),
                 Ok(Some(agreed)) => {
+                    if let Some(deflate) = &agreed.deflate {
+                        let (sent, heard) = compression::directions(self.deflate, deflate);
+                        (self.sent, self.compressed) = (Some(sent.into()), Some(heard.into()));
+                    }
                     self.enter(Stage::Open, cx.now);
                     self.opened = Some(cx.now);
                     happened(Happening::Opened(agreed), cx.pool);
@@ -170,7 +184,11 @@ impl Machine {
         let rules = self.rules();
         while self.reads() {
             match self.decoder.next(&mut input, &rules, cx.pool) {
-                Ok(Some(item)) => self.item(item, cx, happened),
+                Ok(Some(item)) => {
+                    if let Err(e) = self.item(item, cx, happened) {
+                        return Err(self.breach(e, cx));
+                    }
+                }
                 Ok(None) => break,
                 Err(e) => return Err(self.breach(e, cx)),
             }
@@ -193,10 +211,13 @@ impl Machine {
     ) -> Result<(), Error> {
         self.heard = cx.now;
         self.pinged = None;
-        match self.decoder.fill(n) {
+        let item = match self.decoder.fill(n) {
             Ok(Some(item)) => self.item(item, cx, happened),
-            Ok(None) => {}
-            Err(e) => return Err(self.breach(e, cx)),
+            Ok(None) => Ok(()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = item {
+            return Err(self.breach(e, cx));
         }
         self.note_progress(cx.now);
         Ok(())
@@ -213,20 +234,24 @@ impl Machine {
         item: Item<'_>,
         cx: &mut Context<'_>,
         happened: &mut impl FnMut(Happening<'_>, &mut BufferPool),
-    ) {
+    ) -> Result<(), ProtocolError> {
         // Several messages may end in one read: the next one begins its own time.
         self.within = None;
         match item {
             // As in a browser, what comes after `close` is not heard.
             Item::Message(incoming) if self.is_open() => {
-                let kind = incoming.kind();
-                happened(Happening::Message(kind, incoming.into_payload()), cx.pool);
-            }
-            Item::Message(incoming) => {
-                if let Payload::Own(buf) = incoming.into_payload() {
-                    cx.pool.give(buf);
+                let (kind, is_compressed) = (incoming.kind(), incoming.compressed());
+                let payload = incoming.into_payload();
+                match &mut self.compressed {
+                    Some(heard) if is_compressed => {
+                        let plain = cx.packer.unpack(&payload, heard, kind, self.limits.max_message_size);
+                        give(payload, cx.pool);
+                        happened(Happening::Message(kind, Payload::Lent(plain?)), cx.pool);
+                    }
+                    _ => happened(Happening::Message(kind, payload), cx.pool),
                 }
             }
+            Item::Message(incoming) => give(incoming.into_payload(), cx.pool),
             Item::Ping(payload) => {
                 // Section 5.5.2: answered with the same payload, unless a close frame has been sent.
                 if self.is_open() {
@@ -250,6 +275,7 @@ impl Machine {
                 happened(Happening::Closing, cx.pool);
             }
         }
+        Ok(())
     }
 
     /// Section 7.1.7: the connection fails with the code that fits, as soon as [`Machine::answer_breach`] is called.
@@ -351,6 +377,12 @@ impl Machine {
             Some((code, reason)) => (*code, reason, self.close_sent),
             None => (CloseCode::ABNORMAL, "", false),
         }
+    }
+}
+
+fn give(payload: Payload<'_>, pool: &mut BufferPool) {
+    if let Payload::Own(buf) = payload {
+        pool.give(buf);
     }
 }
 

@@ -14,6 +14,7 @@ struct Rig {
     outbox: Outbox,
     keys: Keys,
     pool: BufferPool,
+    packer: Packer,
     now: Instant,
     seen: Vec<String>,
     sent: Vec<(char, Vec<u8>)>,
@@ -40,6 +41,7 @@ impl Rig {
             outbox: Outbox::default(),
             keys: Keys::new(),
             pool: BufferPool::new(0),
+            packer: Packer::default(),
             now,
             seen: Vec::new(),
             sent: Vec::new(),
@@ -62,9 +64,9 @@ impl Rig {
     }
 
     fn receive(&mut self, stream: &[u8], step: usize) -> Result<(), Error> {
-        let Self { machine, outbox, keys, pool, now, seen, .. } = self;
+        let Self { machine, outbox, keys, pool, packer, now, seen, .. } = self;
         for piece in stream.chunks(step.min(stream.len())) {
-            let cx = &mut Context { now: *now, outbox, keys, pool };
+            let cx = &mut Context { now: *now, outbox, keys, pool, packer };
             machine.receive(&mut piece.to_vec(), cx, &mut |h, pool| {
                 seen.push(match h {
                     Happening::Opened(_) => "opened".into(),
@@ -77,8 +79,8 @@ impl Rig {
     }
 
     fn with<T>(&mut self, f: impl FnOnce(&mut Machine, &mut Context<'_>) -> T) -> T {
-        let Self { machine, outbox, keys, pool, now, .. } = self;
-        f(machine, &mut Context { now: *now, outbox, keys, pool })
+        let Self { machine, outbox, keys, pool, packer, now, .. } = self;
+        f(machine, &mut Context { now: *now, outbox, keys, pool, packer })
     }
 
     fn write(&mut self) {
