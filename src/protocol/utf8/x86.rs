@@ -372,8 +372,10 @@ mod avx2 {
         // is unmasked.
         let len = piece.len();
         let tail_key = _mm256_set1_epi32(mask::turned(key, len).cast_signed());
-        let tail =
-            piece.last_chunk().filter(|_| len % 32 != 0).map(|tail| _mm256_xor_si256(load(tail), tail_key));
+        let tail = piece
+            .last_chunk()
+            .filter(|_| !len.is_multiple_of(32))
+            .map(|tail| _mm256_xor_si256(load(tail), tail_key));
         let key = _mm256_set1_epi32(key.cast_signed());
         let (blocks, _) = piece.as_chunks_mut::<32>();
         let (groups, blocks) = blocks.as_chunks_mut::<4>();
