@@ -76,7 +76,9 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Common {
     // Not a doc comment: rustdoc would take the brackets for links.
-    #[arg(help = "Where: ws://HOST[:PORT][/PATH]; echo also tcp://HOST:PORT, plain bytes without WebSocket")]
+    #[arg(
+        help = "Where: ws://HOST[:PORT][/PATH] or wss://…; echo also tcp://HOST:PORT, plain bytes without WebSocket"
+    )]
     url: String,
 
     /// Connections (connect: in flight at a time)
@@ -123,6 +125,10 @@ struct Common {
     /// the power of so many bytes
     #[arg(long, value_name = "BITS", num_args = 0..=1, default_missing_value = "0", value_parser = window)]
     deflate: Option<Deflate>,
+
+    /// Believe any certificate of a wss:// server
+    #[arg(long)]
+    insecure: bool,
 
     /// The handshake's Origin header
     #[arg(long, value_name = "ORIGIN")]
@@ -285,6 +291,9 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
     if target.bare && c.deflate.is_some() {
         return Err("--deflate needs a ws:// URL".into());
     }
+    if c.insecure && !target.url.is_secure() {
+        return Err("--insecure needs a wss:// URL".into());
+    }
     if target.bare && mode != Mode::Echo {
         return Err(format!("{} needs a ws:// URL; tcp:// is for echo", mode.name()));
     }
@@ -296,6 +305,7 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         mode,
         target,
         extras,
+        insecure: c.insecure,
         conns: c.conns,
         kind: Kind::Binary,
         min_size: 0,
@@ -431,6 +441,7 @@ mod tests {
             "echo ws://h --pid 4294967295",
             "echo ws://h --ramp -1",
             "echo ws://h --deflate 16",
+            "echo ws://h --insecure",
             "echo tcp://h --deflate",
             "echo ws://h --header nonsense",
             "chat ws://h --size 4",

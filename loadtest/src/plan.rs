@@ -1,6 +1,7 @@
 //! What a run is to do: the meaning of what was typed.
 
 use crate::target::Target;
+use campanile::client::Trust;
 use campanile::client::opening::Extras;
 use campanile::protocol::Kind;
 use std::net::{IpAddr, Ipv4Addr};
@@ -84,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) mode: Mode,
     pub(crate) target: Target,
     pub(crate) extras: Extras,
+    /// Any certificate will do.
+    pub(crate) insecure: bool,
     pub(crate) conns: usize,
     pub(crate) kind: Kind,
     pub(crate) min_size: usize,
@@ -101,6 +104,18 @@ pub(crate) struct Plan {
     pub(crate) first: Option<String>,
     /// A file for the report, `-` for stdout.
     pub(crate) json: Option<String>,
+}
+
+impl Plan {
+    /// Whom to believe, if the URL asks for it. One for a whole run.
+    pub(crate) fn trust(&self) -> Result<Option<Trust>, String> {
+        let trust = match (self.target.url.is_secure(), self.insecure) {
+            (false, _) => return Ok(None),
+            (true, true) => Trust::danger_accept_any_certificate(),
+            (true, false) => Trust::system(),
+        };
+        trust.map(Some).map_err(|e| e.to_string())
+    }
 }
 
 /// Connections from one source address: the kernel has about 28,000 ports for them by default.

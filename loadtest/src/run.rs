@@ -9,6 +9,7 @@ use crate::progress::Line;
 use crate::report::{Report, Watched};
 use crate::scenario::{Connect, Echo, Fanout, Floor, Idle, Listen, Publishers};
 use crate::worker::{self, Done, Job};
+use campanile::client::Trust;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ struct Common {
     payloads: Arc<Payloads>,
     floor: Arc<Floor>,
     control: Arc<Control>,
+    trust: Option<Trust>,
 }
 
 /// Runs a plan. The error is a sentence: it can't be run as asked.
@@ -55,6 +57,8 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
         payloads: Arc::new(payloads),
         floor: Arc::new(Floor::new(senders, depth)),
         control: Arc::clone(&control),
+        // A load's clients stand for as many that come for the first time.
+        trust: plan.trust()?.map(|trust| trust.without_resumption()),
     });
     let resident_before = proc::resident_bytes(&plan.pids);
     let mut threads = Vec::new();
@@ -108,6 +112,7 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         target: plan.target.clone(),
         extras: plan.extras.clone(),
         limits,
+        trust: common.trust.clone(),
         handshakes: in_flight.div_ceil(threads),
         ramp: plan.ramp.map(|r| r / threads as f64),
         timeout_ns,

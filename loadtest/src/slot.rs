@@ -197,7 +197,7 @@ impl Slot {
     #[inline]
     pub(crate) fn flush(&mut self, wire: &mut Wire) -> Result<(), ErrorKind> {
         let flushed = match (&mut self.line, &mut wire.bare) {
-            (Line::Web(socket), _) => socket.flush(&mut wire.out, wire.clock),
+            (Line::Web(socket), _) => socket.flush(&mut wire.out, &mut wire.packer, wire.clock),
             (Line::Bare(bare), Some(out)) => bare.flush(out),
             _ => Ok(()),
         };

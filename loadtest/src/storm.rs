@@ -93,6 +93,8 @@ pub(crate) fn run(plan: &Plan, how: Return, interrupted: &AtomicBool) -> Result<
     let from = plan::sources(to.ip(), plan.conns, plan.sources)?;
     limits::allow_connections(plan.conns)?;
     let pool = Pool::new(plan.threads).map_err(|e| e.to_string())?;
+    // Those that return have tickets, as a program's clients have.
+    let trust = plan.trust()?;
     let tally = Arc::new(Mutex::new(Tally::default()));
     let mut clients = Vec::with_capacity(plan.conns);
     let over = |since: Instant| interrupted.load(Relaxed) || since.elapsed() > plan.duration;
@@ -102,6 +104,9 @@ pub(crate) fn run(plan: &Plan, how: Return, interrupted: &AtomicBool) -> Result<
         while clients.len() < begin {
             let source = from.get(clients.len() % from.len().max(1)).copied();
             let mut builder = builder(plan, how).pool(&pool);
+            if let Some(trust) = &trust {
+                builder = builder.trust(trust);
+            }
             if let Some(ip) = source {
                 builder = builder.local_address(ip);
             }

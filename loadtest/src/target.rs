@@ -18,16 +18,13 @@ impl Target {
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
         let bare = scheme.eq_ignore_ascii_case("tcp");
         if !bare && !["ws", "wss", ""].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
-            return Err(format!("scheme {scheme:?} is not ws://"));
+            return Err(format!("scheme {scheme:?} is not ws:// or wss://"));
         }
         if bare && rest.contains(['/', '?']) {
             return Err(format!("{text:?}: tcp:// has no path"));
         }
         let url: Url = if bare { format!("ws://{rest}/").parse() } else { text.parse() }
             .map_err(|e: campanile::client::InvalidUrl| e.to_string())?;
-        if url.is_secure() {
-            return Err("TLS is not supported: only ws:// URLs can be loaded".into());
-        }
         Ok(Self { url, bare })
     }
 
@@ -74,7 +71,7 @@ mod tests {
             "",
             "localhost:9001",
             "http://x/",
-            "wss://x/",
+            "https://x/",
             "ws:///p",
             "ws://h:0/",
             "ws://h:99999",

@@ -14,7 +14,7 @@ use crate::stats::Stats;
 use crate::target::Target;
 use campanile::client::opening::Extras;
 use campanile::client::socket::{Happening, Setup, Socket, Took};
-use campanile::client::{Error, Limits};
+use campanile::client::{Error, Limits, Trust};
 use campanile::protocol::{CloseCode, Kind, Payload};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -56,6 +56,8 @@ pub(crate) struct Job {
     pub(crate) target: Target,
     pub(crate) extras: Extras,
     pub(crate) limits: Limits,
+    /// Whom to believe on `wss://`.
+    pub(crate) trust: Option<Trust>,
     /// Handshakes in flight at most.
     pub(crate) handshakes: usize,
     /// Connections to begin per second at most.
@@ -275,12 +277,16 @@ impl<S: Scenario> Worker<S> {
         self.read_clock();
         let job = &self.job;
         let line = match job.bare {
-            Some(size) => Bare::connect(job.to, from, size).map(|bare| Line::Bare(bare.into())),
+            Some(size) => {
+                let made = Bare::connect(job.to, from, size);
+                made.map(|bare| Line::Bare(bare.into())).map_err(|e| io_label(e.kind()))
+            }
             None => {
-                let Job { target, extras, limits, .. } = job;
-                let setup = Setup { url: &target.url, extras, proxy: None, limits, from, no_delay: true };
+                let Job { target, extras, limits, trust, .. } = job;
+                let (url, trust) = (&target.url, trust.as_ref());
+                let setup = Setup { url, extras, proxy: None, trust, limits, from, no_delay: true };
                 let made = Socket::connect(job.to, &setup, &mut self.desk.wire.context());
-                made.map(|socket| Line::Web(socket.into()))
+                made.map(|socket| Line::Web(socket.into())).map_err(|e| label(&e))
             }
         };
         let line = line.and_then(|line| {
@@ -290,8 +296,9 @@ impl<S: Scenario> Worker<S> {
                 Line::None => return Ok(line),
             };
             let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(at), interest)?;
-            Ok(line)
+            let registered =
+                self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(at), interest);
+            registered.map(|()| line).map_err(|e| io_label(e.kind()))
         });
         let slot = &mut self.slots[at];
         slot.since = self.desk.book.now;
@@ -299,7 +306,7 @@ impl<S: Scenario> Worker<S> {
         self.opening += 1;
         match line {
             Ok(line) => slot.line = line,
-            Err(e) => self.lose(at, io_label(e.kind())),
+            Err(why) => self.lose(at, why),
         }
     }
 

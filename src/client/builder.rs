@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) delay: bool,
     pub(super) from: Option<IpAddr>,
     pub(super) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(super) trust: Option<super::Trust>,
 }
 
 /// Called with each event.
@@ -120,6 +122,14 @@ impl Builder {
     #[must_use]
     pub fn local_address(mut self, ip: IpAddr) -> Self {
         self.settings.from = Some(ip);
+        self
+    }
+
+    /// Whom to believe on `wss://`. Default: whom this machine trusts, [`Trust::system`](super::Trust::system).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn trust(mut self, trust: &super::Trust) -> Self {
+        self.settings.trust = Some(trust.clone());
         self
     }
 
@@ -244,9 +254,13 @@ impl Builder {
     }
 }
 
-/// TLS comes below the machine, as a codec of bytes, behind the feature `tls`; this is where it is missed.
+/// Whether the URL can be connected to at all.
 pub(super) fn check_scheme(url: &Url) -> Result<(), Error> {
-    if url.is_secure() { Err(Error::TlsNotBuiltIn { url: url.to_string() }) } else { Ok(()) }
+    if url.is_secure() && cfg!(not(feature = "tls")) {
+        Err(Error::TlsNotBuiltIn { url: url.to_string() })
+    } else {
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Builder {

@@ -7,7 +7,8 @@ use crate::protocol::{Kind, ProtocolError};
 /// A buffer that one large message has grown is not kept.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Compressors and a decompressor, for any number of connections, made as they are needed: some 100 to 300 KiB each.
+/// What makes bytes anew on their way, for any number of connections: compressors and a decompressor, made as they are
+/// needed, some 100 to 300 KiB each, and buffers.
 #[derive(Debug, Default)]
 pub struct Packer {
     /// By window and level.
@@ -15,6 +16,9 @@ pub struct Packer {
     inflater: Option<Box<Inflater>>,
     packed: Vec<u8>,
     unpacked: Vec<u8>,
+    /// What was received, decrypted; and what is to be sent, sealed.
+    pub(super) plain: Vec<u8>,
+    pub(super) sealed: Vec<u8>,
 }
 
 /// How a connection's messages are compressed, and what it remembers of those it has sent.
@@ -85,7 +89,7 @@ impl Packer {
     }
 }
 
-fn renew(buffer: &mut Vec<u8>) {
+pub(super) fn renew(buffer: &mut Vec<u8>) {
     if buffer.capacity() > MAX_KEPT {
         *buffer = Vec::new();
     }

@@ -22,11 +22,17 @@ pub enum Error {
     InvalidProxy(InvalidProxy),
     /// The proxy gave no tunnel.
     Proxy(ProxyError),
-    /// A `wss://` URL. TLS is not built into this version of the client: it will be the feature `tls`.
+    /// A `wss://` URL, and TLS, the feature `tls`, is not built in.
     TlsNotBuiltIn {
         /// The URL.
         url: String,
     },
+    /// TLS can't be set up, for this reason: no authorities to trust, or a host that no certificate can be for.
+    TlsConfig(String),
+    /// The server's certificate is not trusted, for this reason.
+    Certificate(String),
+    /// The handshake of TLS failed, for this reason.
+    Tls(String),
     /// The hook before each try failed, with these words, or is still busy with an earlier try.
     Hook(String),
     /// The host's name, or the proxy's, has no address.
@@ -100,6 +106,9 @@ impl fmt::Display for Error {
             Self::TlsNotBuiltIn { url } => {
                 write!(f, "can't connect to {url}: TLS, the feature `tls`, is not built into this client")
             }
+            Self::TlsConfig(why) => f.write_str(why),
+            Self::Certificate(why) => write!(f, "the server's certificate is not trusted: {why}"),
+            Self::Tls(why) => write!(f, "the handshake of TLS failed: {why}"),
             Self::Hook(why) => write!(f, "the hook before the try failed: {why}"),
             Self::Resolve { host, why } => write!(f, "can't resolve {host}: {why}"),
             Self::Connect { addr, kind } => write!(f, "can't connect to {addr}: {kind}"),
@@ -161,6 +170,7 @@ impl Error {
             | Self::Request(_)
             | Self::InvalidProxy(_)
             | Self::TlsNotBuiltIn { .. }
+            | Self::TlsConfig(_)
             | Self::Redirect { .. }
             | Self::Panicked => End::Hopeless,
             Self::Handshake(HandshakeError::Refused(refusal)) => {

@@ -244,6 +244,11 @@ impl Inner {
         Some((event, flush))
     }
 
+    /// Bytes of messages that the kernel does not have.
+    pub(super) fn buffered(&self) -> usize {
+        self.outbox.payload() + self.socket.as_ref().map_or(0, Socket::unsent_payload)
+    }
+
     /// True: a close frame waits to be flushed.
     pub(super) fn answer_breach(&mut self) -> bool {
         let Self { socket: Some(Socket { machine, .. }), outbox, keys, .. } = self else { return false };

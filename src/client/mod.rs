@@ -25,8 +25,6 @@
 //! what waits to be sent, and when to try again. Around them a thin shell: a [`socket`] for each connection, which
 //! programs with an event loop of their own may use too, one thread with one epoll for many of them, and a few that
 //! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
-//!
-//! Not built yet: TLS ([`Error::TlsNotBuiltIn`]).
 
 mod builder;
 mod compression;
@@ -44,6 +42,8 @@ mod prepare;
 mod proxy;
 mod reconnect;
 pub mod socket;
+#[cfg(feature = "tls")]
+mod trust;
 mod url;
 
 pub use builder::Builder;
@@ -55,6 +55,8 @@ pub use pool::Pool;
 pub use prepare::Attempt;
 pub use proxy::{InvalidProxy, Proxy, ProxyError};
 pub use reconnect::{Offline, Reconnect};
+#[cfg(feature = "tls")]
+pub use trust::Trust;
 pub use url::{InvalidUrl, Url, UrlFault};
 
 use crate::conn::{ReadyState, Refused};
@@ -232,7 +234,7 @@ impl Client {
     /// Bytes of messages that were taken by [`Client::send`] and have not left for the kernel; frame heads and masks
     /// are not counted, and a message counts until all of it has gone; a compressed one with what it became.
     pub fn buffered_amount(&self) -> usize {
-        self.link().lock().outbox.payload()
+        self.link().lock().buffered()
     }
 
     /// The subprotocol that the server chose, or an empty string.

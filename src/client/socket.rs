@@ -3,8 +3,8 @@
 //! so may a program that drives very many connections itself, such as a load client.
 //!
 //! ```text
-//!  kernel ──▶ tunnel (a proxy's answer) ──▶ machine (handshake, frames) ──▶ owner
-//!  kernel ◀── tunnel (CONNECT)  ◀── machine (request), outbox (frames)  ◀── owner
+//!  kernel ──▶ tunnel (a proxy's answer) ──▶ TLS ──▶ machine (handshake, frames) ──▶ owner
+//!  kernel ◀── tunnel (CONNECT) ◀── TLS ◀── machine (request), outbox (frames) ◀── owner
 //! ```
 //! The owner registers the socket once, edge-triggered for both directions, and calls [`Socket::writable`] and
 //! [`Socket::read`] as it becomes ready, [`Socket::flush`] when it has put something into the outbox, and
@@ -15,14 +15,20 @@ pub use super::keys::Keys;
 pub use super::machine::{Context, Expired, Happening};
 pub use super::outbox::Outbox;
 
+#[cfg(feature = "tls")]
+use super::compression::renew;
 use super::machine::Machine;
 use super::opening::Extras;
-use super::proxy::{Proxy, Tunnel};
+use super::proxy::{Proxy, ProxyError, Tunnel};
+#[cfg(feature = "tls")]
+use super::trust::Trust;
 use super::{Error, Limits, Url};
 use crate::conn::Sink;
 use crate::net::{Received, Stream};
 use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
+#[cfg(feature = "tls")]
+use crate::tls::{Session, TlsError};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,6 +47,9 @@ pub struct Setup<'a> {
     pub extras: &'a Extras,
     /// The proxy at the other end of the TCP connection, if there is one.
     pub proxy: Option<&'a Proxy>,
+    /// Whom to believe on `wss://`; `None` is [`Trust::system`].
+    #[cfg(feature = "tls")]
+    pub trust: Option<&'a Trust>,
     /// Its bounds and waits. [`Limits::max_backlog`], [`Limits::max_inbox`] and [`Limits::connect_timeout`] are the
     /// owner's to keep.
     pub limits: &'a Limits,
@@ -56,12 +65,29 @@ pub struct Socket {
     stream: Stream,
     connecting: bool,
     tunnel: Option<Box<Tunnel>>,
+    /// For when the tunnel is through.
+    #[cfg(feature = "tls")]
+    session: Option<Session>,
     pub(super) machine: Machine,
     /// The server ended its half: read to the end.
     read_closed: bool,
     /// The kernel takes no more until it says so.
     blocked: bool,
     sending_ended: bool,
+}
+
+#[cfg(feature = "tls")]
+fn begin_session(setup: &Setup<'_>) -> Result<Session, Error> {
+    let refused = |e: crate::tls::TlsConfigError| Error::TlsConfig(e.to_string());
+    let system;
+    let trust = match setup.trust {
+        Some(trust) => trust,
+        None => {
+            system = Trust::system().map_err(refused)?;
+            &system
+        }
+    };
+    trust.session(setup.url.host()).map_err(|e| Error::TlsConfig(e.to_string()))
 }
 
 /// What became of one read.
@@ -83,19 +109,31 @@ impl Socket {
     /// Begins to connect. The socket becomes writable when it is connected or has failed.
     ///
     /// # Errors
-    /// The system refuses the socket, the source address or the connection.
-    pub fn connect(addr: SocketAddr, setup: &Setup<'_>, cx: &mut Context<'_>) -> io::Result<Self> {
-        let stream = Stream::connect(addr, setup.from, setup.no_delay)?;
+    /// [`Error::Connect`]: the system refuses the socket, the source address or the connection. Or TLS can't be set up.
+    pub fn connect(addr: SocketAddr, setup: &Setup<'_>, cx: &mut Context<'_>) -> Result<Self, Error> {
+        #[cfg(not(feature = "tls"))]
+        super::builder::check_scheme(setup.url)?;
+        #[cfg(feature = "tls")]
+        let session = setup.url.is_secure().then(|| begin_session(setup)).transpose()?;
+        let stream = Stream::connect(addr, setup.from, setup.no_delay)
+            .map_err(|e| Error::Connect { addr, kind: e.kind() })?;
         let machine = Machine::open(setup.url, setup.extras, *setup.limits, cx.keys.next(), cx.now);
         Ok(Self {
             stream,
             connecting: true,
             tunnel: setup.proxy.map(|proxy| Box::new(Tunnel::begin(proxy, setup.url))),
+            #[cfg(feature = "tls")]
+            session,
             machine,
             read_closed: false,
             blocked: true,
             sending_ended: false,
         })
+    }
+
+    /// Bytes of messages that were sealed, and that the kernel does not have.
+    pub(super) fn unsent_payload(&self) -> usize {
+        self.stream.unsent_payload()
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -133,9 +171,11 @@ impl Socket {
             self.connecting = false;
             self.machine.connected(now);
             self.blocked = false;
+            self.secure();
             return Ok(true);
         }
         self.blocked = false;
+        self.stream.retry();
         Ok(false)
     }
 
@@ -149,8 +189,8 @@ impl Socket {
         self.read_closed
     }
 
-    /// Reads once, and calls `happened` with what came. `receive` is where the bytes go that are not the rest of a
-    /// large message.
+    /// Reads once, and calls `happened` with what came. `receive`, of at least 96 KiB, is where the bytes go that are
+    /// not the rest of a large message.
     #[inline]
     pub fn read(
         &mut self,
@@ -159,7 +199,11 @@ impl Socket {
         mut happened: impl FnMut(Happening<'_>, &mut BufferPool),
     ) -> Took {
         if self.tunnel.is_some() {
-            return self.read_tunnel(receive, cx, happened);
+            return self.read_tunnel(receive);
+        }
+        #[cfg(feature = "tls")]
+        if self.stream.is_secure() {
+            return self.read_sealed(receive, cx, happened);
         }
         // The rest of a large message goes straight to where it belongs.
         let (received, room, direct) = match self.machine.spare() {
@@ -197,12 +241,7 @@ impl Socket {
     }
 
     #[cold]
-    fn read_tunnel(
-        &mut self,
-        receive: &mut [u8],
-        cx: &mut Context<'_>,
-        mut happened: impl FnMut(Happening<'_>, &mut BufferPool),
-    ) -> Took {
+    fn read_tunnel(&mut self, receive: &mut [u8]) -> Took {
         let received = self.stream.recv(receive);
         let n = match self.received(received) {
             Ok(n) => n,
@@ -215,13 +254,66 @@ impl Socket {
             Ok(true) => self.tunnel = None,
             Err(e) => return Took::Failed(Error::Proxy(e)),
         }
-        // What follows the proxy's answer is the server's.
-        if !input.is_empty()
-            && let Err(error) = self.machine.receive(input, cx, &mut happened)
+        // Nobody has asked the server anything yet, and so what follows is not its answer.
+        if !input.is_empty() {
+            return Took::Failed(Error::Proxy(ProxyError::NotHttp));
+        }
+        self.secure();
+        Took::More
+    }
+
+    /// From here on nothing is in the clear, where the URL has it so.
+    fn secure(&mut self) {
+        #[cfg(feature = "tls")]
+        if self.tunnel.is_none()
+            && let Some(session) = self.session.take()
         {
+            self.stream.secure(session);
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    fn read_sealed(
+        &mut self,
+        receive: &mut [u8],
+        cx: &mut Context<'_>,
+        mut happened: impl FnMut(Happening<'_>, &mut BufferPool),
+    ) -> Took {
+        let mut plain = std::mem::take(&mut cx.packer.plain);
+        renew(&mut plain);
+        let share = receive.len();
+        let opened = self.stream.recv_sealed(receive, share, &mut plain);
+        let result = self.machine.receive(&mut plain, cx, &mut happened);
+        cx.packer.plain = plain;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(e) => return self.tls_failed(&e),
+        };
+        if let Err(error) = result {
             return Took::Failed(error);
         }
-        Took::More
+        match self.received(Ok(opened.received)) {
+            Err(took) => took,
+            // After the server's close_notify the next read says so, without asking the kernel.
+            Ok(_) if opened.full || self.stream.session().is_some_and(Session::has_ended) => Took::More,
+            Ok(_) => Took::All,
+        }
+    }
+
+    /// The alert that says why goes out, if it can.
+    #[cfg(feature = "tls")]
+    fn tls_failed(&mut self, e: &io::Error) -> Took {
+        let _ = self.stream.flush();
+        if self.machine.has_opened() {
+            return Took::Ended(e.kind());
+        }
+        Took::Failed(match e.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+            Some(TlsError::Failed(rustls::Error::InvalidCertificate(why))) => {
+                Error::Certificate(why.to_string())
+            }
+            Some(other) => Error::Tls(other.to_string()),
+            None => return Took::Ended(e.kind()),
+        })
     }
 
     /// Writes what waits, as far as the kernel takes it, and ends our half where nothing will follow.
@@ -229,20 +321,24 @@ impl Socket {
     /// # Errors
     /// The server takes no more. What it said before may still be there to be read.
     #[inline]
-    pub fn flush(&mut self, outbox: &mut Outbox, now: Instant) -> Result<(), ErrorKind> {
+    pub fn flush(&mut self, outbox: &mut Outbox, packer: &mut Packer, now: Instant) -> Result<(), ErrorKind> {
         if self.blocked {
             return Ok(());
+        }
+        #[cfg(feature = "tls")]
+        if self.stream.is_secure() {
+            return self.flush_sealed(outbox, packer, now);
         }
         if self.tunnel.is_none()
             && let Some(bytes) = self.machine.plain(outbox)
         {
             if !bytes.is_empty() {
-                let written = self.stream.write(bytes, &mut Vec::new()).map_err(|e| e.kind())?;
+                let written = self.stream.write(bytes, &mut packer.sealed).map_err(|e| e.kind())?;
                 self.blocked = written < bytes.len();
                 self.machine.advance(written, outbox, now);
             }
         } else {
-            self.flush_all(outbox, now)?;
+            self.flush_all(outbox, packer, now)?;
         }
         if self.machine.is_done_sending(outbox) && !self.sending_ended {
             self.sending_ended = true;
@@ -251,10 +347,35 @@ impl Socket {
         Ok(())
     }
 
-    fn flush_all(&mut self, outbox: &mut Outbox, now: Instant) -> Result<(), ErrorKind> {
+    /// The same where all of it is sealed: first what the session has to say, and what the kernel left.
+    #[cfg(feature = "tls")]
+    fn flush_sealed(
+        &mut self,
+        outbox: &mut Outbox,
+        packer: &mut Packer,
+        now: Instant,
+    ) -> Result<(), ErrorKind> {
+        self.stream.flush().map_err(|e| e.kind())?;
+        self.blocked = self.stream.has_unsent();
+        if self.blocked || !self.stream.session().is_some_and(Session::is_established) {
+            return Ok(());
+        }
+        self.flush_all(outbox, packer, now)?;
+        self.blocked |= self.stream.has_unsent();
+        if self.machine.is_done_sending(outbox) && !self.blocked && !self.sending_ended {
+            self.sending_ended = self.stream.say_goodbye();
+            if self.sending_ended {
+                self.stream.end_sending();
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_all(&mut self, outbox: &mut Outbox, packer: &mut Packer, now: Instant) -> Result<(), ErrorKind> {
+        let scratch = &mut packer.sealed;
         if let Some(tunnel) = &mut self.tunnel {
             while let Some(request) = tunnel.request() {
-                let written = self.stream.write(request, &mut Vec::new()).map_err(|e| e.kind())?;
+                let written = self.stream.write(request, scratch).map_err(|e| e.kind())?;
                 self.blocked = written < request.len();
                 tunnel.advance(written);
                 if self.blocked {
@@ -272,8 +393,8 @@ impl Socket {
             }
             let written = match &slices[..n] {
                 [] => return Ok(()),
-                [one] => self.stream.write(one, &mut Vec::new()),
-                several => self.stream.write_vectored(several, &mut Vec::new()),
+                [one] => self.stream.write(one, scratch),
+                several => self.stream.write_vectored(several, scratch),
             };
             let written = written.map_err(|e| e.kind())?;
             self.blocked = written < all;

@@ -91,7 +91,7 @@ impl Stream {
     /// Closing it will reset the connection: nothing more is sent, and no port waits in TIME_WAIT.
     #[cfg(feature = "client")]
     pub(crate) fn reset_on_close(&self) {
-        let _ = SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO)); // one that failed needs it not
+        let _ = SockRef::from(&self.fd).set_linger(Some(std::time::Duration::ZERO)); // one that failed needs it not
     }
 
     /// A socket that is non-blocking already.

@@ -46,7 +46,7 @@ impl Driver {
         let Stage::Live { .. } = slot.stage else { return };
         let mut inner = slot.link.lock();
         let Inner { socket: Some(socket), outbox, .. } = &mut *inner else { return };
-        let flushed = socket.flush(outbox, self.now);
+        let flushed = socket.flush(outbox, &mut self.packer, self.now);
         drop(inner);
         if let Err(kind) = flushed {
             self.write_broke(key, kind);

@@ -1,7 +1,7 @@
 //! From nothing to a connection, and from its end to the next one.
 
 use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
-use crate::client::builder::{Settings, check_scheme};
+use crate::client::builder::Settings;
 use crate::client::event::{Close, Event};
 use crate::client::link::Inner;
 use crate::client::machine::{Context, Machine};
@@ -92,9 +92,6 @@ impl Driver {
     /// Tries the addresses one after the other, each for its share of the time that is left.
     fn connect(&mut self, key: usize, target: Target, deadline: Instant) {
         let Target { url, extras, addrs } = target;
-        if let Err(error) = check_scheme(&url) {
-            return self.over(key, Some(error));
-        }
         self.slots[key].link.lock().url = url.clone();
         let mut rest = VecDeque::from(addrs);
         let Some(addr) = rest.pop_front() else { return };
@@ -112,19 +109,31 @@ impl Driver {
         let token = Token(key | (slot.generation as usize) << 32);
         let Settings { limits, delay, from, proxy, .. } = &slot.settings;
         let Connecting { url, extras, addr, .. } = &**connecting;
-        let setup = Setup { url, extras, proxy: proxy.as_ref(), limits, from: *from, no_delay: !*delay };
+        let setup = Setup {
+            url,
+            extras,
+            proxy: proxy.as_ref(),
+            #[cfg(feature = "tls")]
+            trust: slot.settings.trust.as_ref(),
+            limits,
+            from: *from,
+            no_delay: !*delay,
+        };
         let mut inner = slot.link.lock();
         let Inner { outbox, keys, .. } = &mut *inner;
         let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool, packer: &mut self.packer };
         let made = Socket::connect(*addr, &setup, &mut cx).and_then(|socket| {
-            socket.stream().register(self.poll.registry(), token)?;
-            Ok(socket)
+            let registered = socket.stream().register(self.poll.registry(), token);
+            registered.map(|()| socket).map_err(|e| Error::System(e.kind()))
         });
         match made {
             Ok(socket) => inner.socket = Some(socket),
-            Err(e) => {
+            Err(error) => {
                 drop(inner);
-                self.next_addr(key, e.kind());
+                match error {
+                    Error::Connect { kind, .. } => self.next_addr(key, kind),
+                    error => self.over(key, Some(error)),
+                }
             }
         }
     }
