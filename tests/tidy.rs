@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
     ("endpoint", &["http"]),
     ("worker", &["conn", "deflate", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol"]),
-    ("client", &["conn", "deflate", "hub", "net", "protocol"]),
+    ("client", &["conn", "deflate", "http", "hub", "net", "protocol", "tls"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "worker"]),
 ];
 
