@@ -23,7 +23,9 @@ use super::outbox::Outbox;
 use super::{Error, Limits, Url};
 use crate::deflate::Deflate;
 use crate::protocol::buffer::BufferPool;
-use crate::protocol::{CloseCode, Decoder, Item, Kind, Opcode, Payload, ProtocolError, Role, Rules, close};
+use crate::protocol::{
+    CloseCode, Decoder, Item, Kind, Opcode, Payload, ProtocolError, Role, Rules, close, utf8,
+};
 use core::time::Duration;
 use std::io::{ErrorKind, IoSlice};
 use std::time::Instant;
@@ -183,6 +185,14 @@ impl Machine {
         }
         let rules = self.rules();
         while self.reads() {
+            if let Some((kind, payload)) = self.small_message(&mut input) {
+                if kind == Kind::Text && utf8::validate(payload).is_err() {
+                    return Err(self.breach(ProtocolError::InvalidUtf8, cx));
+                }
+                self.within = None;
+                happened(Happening::Message(kind, Payload::Lent(payload)), cx.pool);
+                continue;
+            }
             match self.decoder.next(&mut input, &rules, cx.pool) {
                 Ok(Some(item)) => {
                     if let Err(e) = self.item(item, cx, happened) {
@@ -195,6 +205,27 @@ impl Machine {
         }
         self.note_progress(cx.now);
         Ok(())
+    }
+
+    /// A message of a single small frame that is whole in `input`, not yet validated. All else is the decoder's, which
+    /// takes twice as long for these: half of what a receiver of many small messages has to do.
+    #[inline(always)]
+    fn small_message<'b>(&self, input: &mut &'b mut [u8]) -> Option<(Kind, &'b mut [u8])> {
+        // FIN, text or binary, not compressed, unmasked and shorter than 126 bytes: nothing else is to be asked about
+        // such a head.
+        if let [first @ (0x81 | 0x82), len @ 0..=125, ..] = **input
+            && let end = 2 + usize::from(len)
+            && end <= input.len()
+            && self.is_open()
+            && !self.decoder.is_within_message()
+            && usize::from(len) <= self.limits.max_message_size
+        {
+            let kind = if first == 0x81 { Kind::Text } else { Kind::Binary };
+            let (frame, rest) = core::mem::take(input).split_at_mut(end);
+            *input = rest;
+            return Some((kind, &mut frame[2..]));
+        }
+        None
     }
 
     /// Where the rest of a large message can be received, to be taken by [`Machine::fill`].
