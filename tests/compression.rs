@@ -5,8 +5,8 @@ mod support;
 use campanile::Message;
 use campanile::deflate::{Deflate, Deflater, History, Inflater};
 use campanile::protocol::Kind;
-use campanile::{Route, SlowConsumer};
-use std::thread::sleep;
+use campanile::{Accept, Pending, Route, SlowConsumer};
+use std::thread::{sleep, spawn};
 use support::{
     BINARY, Client, DEADLINE, TEXT, TestServer, builder, echo, limits, millis, recorder, resident, serve,
     start,
@@ -394,4 +394,292 @@ fn closing_is_never_compressed() {
     client.text("end");
     let frame = client.client.read_frame();
     assert_eq!((frame.rsv1, frame.opcode, frame.payload.len()), (false, 8, 122));
+}
+
+/// Bytes that don't get shorter.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let bytes = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    });
+    bytes.take(len).collect()
+}
+
+#[test]
+fn what_only_compressing_made_larger_than_the_limit_is_taken() {
+    const LIMIT: usize = 64 << 10;
+    let limits = limits(|l| l.max_message_size = LIMIT);
+    let server = serve(Route::new(echo()).limits(limits).deflate(Deflate::shared()));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let message = noise(LIMIT);
+    // One that does not even try, as a browser's for noise, and one that has small blocks.
+    for mut deflater in [Deflater::new(15, 0), Deflater::new(9, 1)] {
+        let mut packed = Vec::new();
+        deflater.compress(&message, None, &mut packed);
+        assert!(packed.len() > LIMIT);
+        let (first, rest) = packed.split_at(LIMIT / 2);
+        client.client.frame(true, 0x40 | BINARY, &packed);
+        assert!(client.client.read_binary() == message);
+        client.client.frame(false, 0x40 | BINARY, first);
+        client.client.frame(true, 0, rest);
+        assert!(client.client.read_binary() == message);
+    }
+    let mut packed = Vec::new();
+    Deflater::new(15, 0).compress(&noise(LIMIT + 1), None, &mut packed);
+    client.client.frame(true, 0x40 | BINARY, &packed);
+    client.client.expect_failed(1009);
+    // What is not compressed has no such reason.
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    client.client.frame(true, BINARY, &noise(LIMIT + 1));
+    client.client.expect_failed(1009);
+}
+
+#[test]
+fn what_inflates_to_much_takes_many_turns() {
+    const BOMBS: usize = 30;
+    let limits = limits(|l| l.max_message_size = 1 << 20);
+    // Paused first, so that all of it is there when it goes on.
+    let handler = recorder().0.on_message(|conn, message| {
+        if message.as_text().is_some_and(|t| t == "pause") {
+            conn.pause();
+        } else if message.len() < 100 {
+            conn.send(message).unwrap();
+        }
+    });
+    let route = Route::new(handler).limits(limits).deflate(Deflate::dedicated(15));
+    let server = start(builder().workers(1).route("/", route));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", "permessage-deflate");
+    let mut packed = Vec::new();
+    Deflater::new(15, 9).compress(&vec![0; 1 << 20], None, &mut packed);
+    let mut all = support::frame(true, TEXT, b"pause");
+    for _ in 0..BOMBS {
+        all.extend(support::frame(true, 0x40 | BINARY, &packed));
+        all.extend(support::frame(true, TEXT, b"between"));
+    }
+    assert!(all.len() < 256 << 10, "it is one read");
+    client.client.send(&all);
+    let id = server.handle.connections("/").unwrap()[0].id;
+    server.until("it is paused", |s| s.messages_in == 1);
+    let before = server.handle.stats().turns;
+    server.handle.resume(id).unwrap();
+    for _ in 0..BOMBS {
+        assert_eq!(client.read().0, "between");
+    }
+    let turns = server.handle.stats().turns - before;
+    assert!(turns as usize >= BOMBS / 2 - 1, "{turns} turns");
+    client.client.text("end");
+    assert_eq!(client.read().0, "end");
+}
+
+#[test]
+fn what_is_not_for_a_connection_leaves_its_context_alone() {
+    let handler =
+        recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
+            conn.publish("bell", message);
+            conn.send(message).unwrap();
+        });
+    let server = serve(Route::new(handler).deflate(small_messages_too(Deflate::dedicated(15))));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", "permessage-deflate");
+    let message = text(1, 2000);
+    client.text(&message);
+    let first = client.read().1.expect("compressed");
+    client.text(&message);
+    let second = client.read().1.expect("compressed");
+    assert!(second * 4 < first, "{second} {first}");
+}
+
+#[test]
+fn an_undecided_upgrade_keeps_compressed_messages() {
+    let handler = echo().on_upgrade(|_| {
+        let accept = |pending: Pending<String>| drop(spawn(|| pending.accept(Accept::new(String::new()))));
+        Ok(Accept::later(DEADLINE, accept))
+    });
+    let server = serve(Route::new(handler).deflate(small_messages_too(Deflate::dedicated(15))));
+    let mut client = server.dial();
+    let request = support::upgrade_request("/", "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let (mut deflater, mut sent) = (Deflater::new(15, 1), History::new(15));
+    let mut all = request.into_bytes();
+    let messages = [0, 1, 2].map(|_| text(7, 900));
+    for message in &messages {
+        let mut packed = Vec::new();
+        deflater.compress(message.as_bytes(), Some(&mut sent), &mut packed);
+        all.extend(support::frame(true, 0x40 | TEXT, &packed));
+    }
+    client.send(&all);
+    let answer = client.answer();
+    assert_eq!(answer.header("sec-websocket-extensions"), Some("permessage-deflate"));
+    client.rsv1 = true;
+    let (mut inflater, mut received) = (Inflater::new(), History::new(15));
+    for message in &messages {
+        let frame = client.read_frame();
+        let mut back = Vec::new();
+        inflater.inflate(&frame.payload, Some(&mut received), Kind::Text, 1 << 20, &mut back).unwrap();
+        assert!(frame.rsv1 && back == message.as_bytes());
+    }
+}
+
+/// A client's compressed message in so many fragments.
+fn fragments(packed: &[u8], count: usize) -> Vec<u8> {
+    let size = packed.len() / count;
+    let mut all = Vec::new();
+    for n in 0..count {
+        let end = if n + 1 == count { packed.len() } else { (n + 1) * size };
+        let opcode = if n == 0 { 0x40 | TEXT } else { 0 };
+        all.extend(support::frame(n + 1 == count, opcode, &packed[n * size..end]));
+    }
+    all
+}
+
+#[test]
+fn as_many_fragments_as_allowed_are_inflated_and_no_more() {
+    const MOST: u32 = 10_000;
+    let limits = limits(|l| {
+        (l.max_fragments, l.max_message_size) = (MOST, 1 << 20);
+    });
+    let server = serve(Route::new(echo()).limits(limits).deflate(small_messages_too(Deflate::shared())));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let message = text(1, 50_000);
+    let mut packed = Vec::new();
+    client.deflater.compress(message.as_bytes(), None, &mut packed);
+    client.client.send(fragments(&packed, MOST as usize));
+    assert!(client.read().0 == message);
+    client.client.send(fragments(&packed, MOST as usize + 1));
+    client.client.expect_failed(1008);
+}
+
+#[test]
+fn an_empty_message_has_many_compressed_forms() {
+    let server = serve(Route::new(echo()).deflate(small_messages_too(Deflate::dedicated(15))));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", "permessage-deflate");
+    for form in [
+        &b""[..],
+        &[0],                      // a stored block that the tail completes
+        &[2, 0],                   // one with fixed codes
+        &[3, 0],                   // the same, the last
+        &[1, 0, 0, 0xFF, 0xFF],    // a stored one, the last
+        &[0, 0, 0, 0xFF, 0xFF, 0], // two
+        &[3, 0, 3, 0, 3, 0, 0],    // streams behind one another
+    ] {
+        client.client.frame(true, 0x40 | TEXT, form);
+        assert_eq!(client.read(), (String::new(), None), "{form:?}");
+        client.client.send(fragments(form, 3));
+        assert_eq!(client.read(), (String::new(), None), "{form:?}");
+    }
+    client.text(&text(1, 500));
+    assert_eq!(client.read().0, text(1, 500));
+}
+
+#[test]
+fn a_stream_that_does_not_end_with_its_message_is_none() {
+    let server = serve(Route::new(echo()).deflate(Deflate::dedicated(11)));
+    let agreed = "permessage-deflate; client_max_window_bits=11";
+    for cut in [
+        &[0, 5, 0, 0xFA, 0xFF, b'a'][..], // four bytes of the stored block are missing
+        &[0, 5],                          // the head is
+        &[0x4A],                          // a code that is cut
+        &[5, 0x81],                       // a table of codes that is
+    ] {
+        let mut client = Packed::open(&server, "/", "permessage-deflate; client_max_window_bits", agreed);
+        client.client.frame(true, 0x40 | TEXT, cut);
+        client.client.expect_failed(1007);
+    }
+    // Refers to what was never said, and further back than was agreed on.
+    let mut client = Packed::open(&server, "/", "permessage-deflate; client_max_window_bits", agreed);
+    let mut far = History::new(15);
+    let mut packed = Vec::new();
+    let (said, filler) = (noise(400), noise(4400));
+    for message in [&said, &filler[400..].to_vec(), &said] {
+        packed.clear();
+        Deflater::new(15, 6).compress(message, Some(&mut far), &mut packed);
+        client.client.frame(true, 0x40 | BINARY, &packed);
+    }
+    assert!(packed.len() < 100, "it refers to the first");
+    let _ = (client.client.read_frame(), client.client.read_frame());
+    client.client.expect_failed(1007);
+}
+
+#[test]
+fn headers_full_of_offers_are_read_to_their_end() {
+    let server = serve(Route::new(echo()).deflate(Deflate::shared()));
+    let lines = |value: &str, times: usize| format!("Sec-WebSocket-Extensions: {value}\r\n").repeat(times);
+    for (offers, agreed) in [
+        (lines(&"x-other; a=\"b,c\", ".repeat(300), 1), false),
+        (lines(&"permessage-deflate; nonsense, ".repeat(200), 1), false),
+        (lines(&"permessage-deflate; nonsense, ".repeat(10), 20) + &lines("permessage-deflate", 1), true),
+        (lines(&format!("permessage-deflate{}", "; server_no_context_takeover".repeat(200)), 1), false),
+        (lines(&"\"".repeat(7000), 1), false),
+        (lines(&format!("permessage-deflate; server_max_window_bits=\"{}\"", "\\1".repeat(3000)), 1), false),
+        (lines(&",".repeat(7000), 1) + &lines("permessage-deflate", 1), true),
+    ] {
+        let mut client = server.dial();
+        let answer = client.ask("/", &offers);
+        assert_eq!(
+            (answer.status, answer.header("sec-websocket-extensions")),
+            (101, agreed.then_some(SHARED))
+        );
+    }
+}
+
+#[test]
+fn a_slow_reader_with_a_context_is_closed_and_understands_all_that_came() {
+    let (handler, events) = recorder();
+    let limits = limits(|l| l.max_backlog = 64 << 10);
+    let route = Route::new(handler).limits(limits).deflate(small_messages_too(Deflate::dedicated(11)));
+    let server = serve(route);
+    let slow = Client::dial_with(server.addr, Some(4 << 10));
+    let mut client =
+        Packed::over(slow, "/", "permessage-deflate", "permessage-deflate; client_no_context_takeover");
+    let id = events.opened();
+    // Each begins with what the one before it ended with, and has much between that does not get shorter.
+    let part = |n: u64, len: u64| -> String {
+        (0..len).map(|i| format!("{:x}", (n << 32 | i).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect()
+    };
+    let message = |n: u64| format!("{} {} {n} {}", part(n, 60), part(n + 1, 1000), part(n + 1, 60));
+    let mut sent = 0;
+    while server.handle.stats().slow_consumers == 0 {
+        // Full: the worker has not kept up with what is asked of it.
+        sent += u64::from(server.handle.send(id, &message(sent)).is_ok());
+        assert!(sent < 1_000_000, "it is never closed");
+    }
+    let mut read = 0;
+    let code = loop {
+        let frame = client.client.read_frame();
+        if frame.opcode == 8 {
+            break u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
+        }
+        let mut came = Vec::new();
+        let history = client.received.as_mut();
+        client.inflater.inflate(&frame.payload, history, Kind::Text, 1 << 20, &mut came).expect("DEFLATE");
+        assert!(frame.rsv1 && came == message(read).into_bytes());
+        let alone = client.inflater.inflate(&frame.payload, None, Kind::Text, 1 << 20, &mut came);
+        assert_eq!(alone.is_err(), read > 0, "it refers to the one before");
+        read += 1;
+    };
+    assert_eq!(code, 1013);
+    assert!(0 < read && read < sent, "{read} of {sent}");
+}
+
+#[test]
+fn short_messages_are_not_counted_as_skipped() {
+    let slow =
+        recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
+            if message.as_text().is_some_and(|t| t.starts_with("slow")) {
+                sleep(millis(80));
+            }
+            conn.publish_all("bell", message);
+            conn.send(message).unwrap();
+        });
+    let server = serve(Route::new(slow).deflate(Deflate::shared().threshold(200)));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    client.text(&format!("slow {}", text(0, 500)));
+    for _ in 0..2 {
+        client.read();
+    }
+    client.client.text("short");
+    for _ in 0..2 {
+        assert_eq!(client.read(), ("short".to_owned(), None));
+    }
+    server.until("the next turn", |s| s.messages_in == 2);
+    assert_eq!(server.handle.stats().deflate_skipped, 0);
 }

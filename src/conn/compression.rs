@@ -75,6 +75,8 @@ pub(crate) struct Packer {
     packed: Vec<u8>,
     unpacked: Vec<u8>,
     behind: bool,
+    /// Bytes that messages have become by inflating, ever.
+    inflated: u64,
     pub(crate) counts: Counts,
 }
 
@@ -97,6 +99,17 @@ impl Packer {
 
     pub(crate) fn forms(&self) -> usize {
         self.forms.0.len()
+    }
+
+    /// Bytes that messages have become by inflating, ever.
+    #[inline]
+    pub(crate) fn inflated(&self) -> u64 {
+        self.inflated
+    }
+
+    /// Whether anything of so many bytes would be compressed for this form.
+    pub(crate) fn compresses(&self, form: Form, len: usize) -> bool {
+        !form.is_plain() && self.forms.0.get(form.index()).is_some_and(|s| s.deflate.compresses(len))
     }
 
     /// Whether nothing is to be compressed for now.
@@ -191,7 +204,7 @@ impl Compression {
     /// Compresses a message of this connection's own into the packer's buffer, which is taken along. `None`: it is
     /// sent as it is.
     pub(crate) fn pack(&mut self, form: Form, packer: &mut Packer, message: Message<'_>) -> Option<Vec<u8>> {
-        if message.is_verbatim() {
+        if message.is_verbatim() || !packer.compresses(form, message.len()) {
             return None;
         }
         if packer.behind {
@@ -232,7 +245,10 @@ impl Compression {
         let inflater = packer.inflater.get_or_insert_default();
         let history = self.received.as_mut();
         match inflater.inflate(incoming.payload(), history, incoming.kind(), limit, &mut unpacked) {
-            Ok(()) => Ok(unpacked),
+            Ok(()) => {
+                packer.inflated += unpacked.len() as u64;
+                Ok(unpacked)
+            }
             Err(e) => {
                 packer.give_back(unpacked);
                 Err(e)
