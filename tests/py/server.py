@@ -31,11 +31,11 @@ def more_files(wanted=4096):
 class Server:
     """A running server; `port` is where."""
 
-    def __init__(self):
+    def __init__(self, *args):
         more_files()  # inherited
         try:
             self.process = subprocess.Popen(
-                [BINARY, "--listen", "127.0.0.1:0"],
+                [BINARY, "--listen", "127.0.0.1:0", *args],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -83,10 +83,12 @@ class Server:
 class WithServer:
     """For test cases: one server for the class, in `cls.server`, and that it ends well is a test too."""
 
+    arguments = ()
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.server = Server()
+        cls.server = Server(*cls.arguments)
 
     @classmethod
     def tearDownClass(cls):
