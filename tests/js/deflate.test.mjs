@@ -86,6 +86,20 @@ async function comesBack(ws, message) {
   assert.ok(Buffer.from(message).equals(data), `a message ${message.length} long comes back equal`);
 }
 
+/**
+ * Does something until so much of it was compressed that the wire took little, `[bytes on the wire, bytes of messages]`:
+ * a server whose loop has fallen behind sends as it is what it has no time for, and a test's machine may be busy.
+ */
+async function compressed(act) {
+  const seen = [];
+  for (let i = 0; i < 10; i++) {
+    const [wire, all] = await act();
+    if (wire < 0.6 * all) return;
+    seen.push(`${wire} of ${all} bytes`);
+  }
+  assert.fail(`not compressed: ${seen}`);
+}
+
 const size = (messages) => messages.reduce((sum, message) => sum + Buffer.byteLength(message), 0);
 
 for (const mode of MODES) {
@@ -102,9 +116,11 @@ for (const mode of MODES) {
         const texts = [1024, 4096, 65536, 65536, MIB, 1024].map(json);
         const binaries = [1024, 65536, 300_000].map((bytes) => Buffer.from(json(bytes)));
         for (const messages of [texts, binaries]) {
-          const wire = await echoes(ws, messages);
-          assert.ok(wire.read < 0.6 * size(messages), `${wire.read} of ${size(messages)} bytes from the server`);
-          assert.ok(wire.written < 0.6 * size(messages), `${wire.written} of ${size(messages)} bytes to the server`);
+          await compressed(async () => {
+            const wire = await echoes(ws, messages);
+            assert.ok(wire.written < 0.6 * size(messages), `${wire.written} of ${size(messages)} bytes to the server`);
+            return [wire.read, size(messages)];
+          });
         }
         // What does not shrink, and what is short.
         await echoes(ws, [randomBytes(1024), "", "a", "grüße 😀", Buffer.alloc(0), randomBytes(100_000), json(1000)]);
@@ -115,10 +131,11 @@ for (const mode of MODES) {
     test("500 messages in one write keep their order", async () => {
       const ws = await open(server, "/echo", { threshold: 0 });
       const messages = Array.from({ length: 500 }, (_, i) => `${i} ${json((i * 37) % 3000)}`);
-      ws._socket.cork();
-      setImmediate(() => ws._socket.uncork());
-      const wire = await echoes(ws, messages);
-      assert.ok(wire.read < 0.6 * size(messages), `${wire.read} of ${size(messages)} bytes from the server`);
+      await compressed(async () => {
+        ws._socket.cork();
+        setImmediate(() => ws._socket.uncork());
+        return [(await echoes(ws, messages)).read, size(messages)];
+      });
       await close(ws);
     });
 
@@ -158,17 +175,19 @@ for (const mode of MODES) {
       const listeners = await Promise.all([...OFFERS, false].map((offer) => open(server, "/broadcast", offer)));
       const plain = listeners.at(-1);
       assert.equal(plain.agreed, undefined);
-      const before = listeners.map((ws) => ws._socket.bytesRead);
       const senders = [listeners[0], listeners[5], plain];
-      const sent = senders.map((_, who) => Array.from({ length: 40 }, (_, i) => `${who} ${i} ${json(100 * i)}`));
-      for (let i = 0; i < 40; i++) senders.forEach((ws, who) => ws.send(sent[who][i]));
-      const heard = [];
-      for (let i = 0; i < 120; i++) heard.push((await plain.inbox.next()).data.toString());
-      sent.forEach((own, who) => assert.deepEqual(heard.filter((text) => text.startsWith(`${who} `)), own));
-      for (const ws of listeners.slice(0, -1)) for (const text of heard) await comesBack(ws, text);
-      const read = listeners.map((ws, i) => ws._socket.bytesRead - before[i]);
-      assert.ok(read.at(-1) > size(heard), "as it is");
-      for (const bytes of read.slice(0, -1)) assert.ok(bytes < 0.6 * size(heard), `${bytes} of ${size(heard)} bytes`);
+      await compressed(async () => {
+        const before = listeners.map((ws) => ws._socket.bytesRead);
+        const sent = senders.map((_, who) => Array.from({ length: 40 }, (_, i) => `${who} ${i} ${json(100 * i)}`));
+        for (let i = 0; i < 40; i++) senders.forEach((ws, who) => ws.send(sent[who][i]));
+        const heard = [];
+        for (let i = 0; i < 120; i++) heard.push((await plain.inbox.next()).data.toString());
+        sent.forEach((own, who) => assert.deepEqual(heard.filter((text) => text.startsWith(`${who} `)), own));
+        for (const ws of listeners.slice(0, -1)) for (const text of heard) await comesBack(ws, text);
+        const read = listeners.map((ws, i) => ws._socket.bytesRead - before[i]);
+        assert.ok(read.pop() > size(heard), "as it is");
+        return [Math.max(...read), size(heard)];
+      });
       await Promise.all(listeners.map(close));
     });
   });
