@@ -7,7 +7,7 @@
 //! this side takes little time, and the server is what is measured: its CPU time, from /proc/PID/stat, of all threads.
 //!
 //! Prints one line: messages, clock ticks of CPU, bytes on the wire of a message from the server (frame and head),
-//! bytes of resident growth.
+//! bytes of resident growth, and how many messages came uncompressed although something else was agreed on.
 
 #[path = "../support/json.rs"]
 mod json;
@@ -86,10 +86,12 @@ impl Connection {
 
     fn receive(&mut self) -> Result<()> {
         let mut piece = [0; 16 << 10];
-        match self.socket.read(&mut piece)? {
-            0 => Err("the server closed the connection".into()),
-            n => Ok(self.received.extend_from_slice(&piece[..n])),
+        let n = self.socket.read(&mut piece)?;
+        if n == 0 {
+            return Err("the server closed the connection".into());
         }
+        self.received.extend_from_slice(&piece[..n]);
+        Ok(())
     }
 
     fn need(&mut self, len: usize) -> Result<()> {
@@ -166,9 +168,6 @@ impl Talk {
     }
 
     fn check(&mut self, message: &[u8], frame: &Frame) -> Result<()> {
-        if frame.rsv1 != self.compresses {
-            return Err("a message came in another form than agreed on".into());
-        }
         let mut came = Vec::new();
         if frame.rsv1 {
             let history = self.received.as_mut();
@@ -212,21 +211,59 @@ fn open(o: &Options, path: &str) -> Result<Vec<Connection>> {
     (0..o.connections).map(|_| Connection::open(o.port, path, &o.deflate)).collect()
 }
 
+/// What has come from the server.
+#[derive(Clone, Copy, Default)]
+struct Came {
+    messages: usize,
+    bytes: usize,
+    uncompressed: usize,
+}
+
+impl Came {
+    fn count(&mut self, frame: &Frame, compresses: bool) {
+        self.messages += 1;
+        self.bytes += frame.len;
+        self.uncompressed += usize::from(compresses && !frame.rsv1);
+    }
+
+    fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+        self.uncompressed += other.uncompressed;
+    }
+
+    fn print(&self, ticks: u64, grown: i64) {
+        println!("{} {ticks} {} {grown} {}", self.messages, self.bytes / self.messages, self.uncompressed);
+    }
+}
+
+/// Takes a message from all of them.
+fn hear(connections: &mut [Connection], talk: &mut Talk, message: &[u8]) -> Result<Came> {
+    let mut came = Came::default();
+    for (n, connection) in connections.iter_mut().enumerate() {
+        let frame = connection.read(n == 0)?;
+        came.count(&frame, talk.compresses);
+        if n == 0 {
+            talk.check(message, &frame)?;
+        }
+    }
+    Ok(came)
+}
+
 /// Rounds of one message, until the time is over; one that has begun is finished, so the ticks are for whole rounds.
-fn rounds(o: &Options, mut round: impl FnMut() -> Result<(usize, usize)>) -> Result<()> {
+fn rounds(o: &Options, mut round: impl FnMut() -> Result<Came>) -> Result<()> {
     let begin = Instant::now();
     while begin.elapsed() < WARM {
         round()?;
     }
     let (begin, before) = (Instant::now(), cpu(o.pid)?);
-    let (mut messages, mut bytes) = (0, 0);
+    let mut came = Came::default();
     while begin.elapsed().as_secs_f64() < o.seconds {
-        let (m, b) = round()?;
-        (messages, bytes) = (messages + m, bytes + b);
+        came.add(round()?);
     }
     // What was done to the last of them may end a moment after it came.
     std::thread::sleep(Duration::from_millis(20));
-    println!("{messages} {} {} 0", cpu(o.pid)? - before, bytes / messages);
+    came.print(cpu(o.pid)? - before, 0);
     Ok(())
 }
 
@@ -238,15 +275,7 @@ fn echo(o: &Options) -> Result<()> {
         for connection in &mut connections {
             connection.socket.write_all(&frame)?;
         }
-        let mut bytes = 0;
-        for (n, connection) in connections.iter_mut().enumerate() {
-            let frame = connection.read(n == 0)?;
-            bytes += frame.len;
-            if n == 0 {
-                talk.check(&message, &frame)?;
-            }
-        }
-        Ok((connections.len(), bytes))
+        hear(&mut connections, &mut talk, &message)
     })
 }
 
@@ -257,26 +286,18 @@ fn broadcast(o: &Options) -> Result<()> {
     rounds(o, || {
         let (message, frame) = talk.next();
         connections[0].socket.write_all(&frame)?;
-        let mut bytes = 0;
-        for (n, connection) in connections.iter_mut().enumerate() {
-            let frame = connection.read(n == 0)?;
-            bytes += frame.len;
-            if n == 0 {
-                talk.check(&message, &frame)?;
-            }
-        }
-        Ok((connections.len(), bytes))
+        hear(&mut connections, &mut talk, &message)
     })
 }
 
 /// What connections hold that have each echoed one message, and are silent now.
 fn idle(o: &Options) -> Result<()> {
-    let say = |mut connection: Connection, talk: &mut Talk| -> Result<(Connection, usize)> {
+    let say = |mut connection: Connection, talk: &mut Talk| -> Result<(Connection, Frame)> {
         let (message, frame) = talk.next();
         connection.socket.write_all(&frame)?;
         let frame = connection.read(true)?;
         talk.check(&message, &frame)?;
-        Ok((connection, frame.len))
+        Ok((connection, frame))
     };
     // The server has what it needs for any of them.
     for _ in 0..50 {
@@ -286,16 +307,16 @@ fn idle(o: &Options) -> Result<()> {
     }
     std::thread::sleep(Duration::from_millis(500));
     let before = resident(o.pid)?;
-    let (mut connections, mut bytes) = (Vec::new(), 0);
+    let (mut connections, mut came) = (Vec::new(), Came::default());
     for _ in 0..o.connections {
         let connection = Connection::open(o.port, "/echo", &o.deflate)?;
         let mut talk = Talk::new(connection.agreed, o.size);
-        let (connection, len) = say(connection, &mut talk)?;
+        let (connection, frame) = say(connection, &mut talk)?;
         connections.push(connection);
-        bytes += len;
+        came.count(&frame, talk.compresses);
     }
     std::thread::sleep(Duration::from_secs_f64(o.seconds));
-    println!("{} 0 {} {}", connections.len(), bytes / connections.len(), resident(o.pid)? - before);
+    came.print(0, resident(o.pid)? - before);
     Ok(())
 }
 
