@@ -2,6 +2,8 @@
 //!
 //! usage: deflate_load echo|broadcast|idle PORT PID off|shared|dedicated SIZE CONNECTIONS SECONDS
 //!
+//! SECONDS are of the server's CPU time; of an idle load, how long it is idle.
+//!
 //! All connections send the same bytes, which are compressed once for all of them: they agreed on the same and have said
 //! the same. What comes back is inflated and compared on the first connection alone; on the others it is counted. So
 //! this side takes little time, and the server is what is measured: its CPU time, from /proc/PID/stat, of all threads.
@@ -250,15 +252,19 @@ fn hear(connections: &mut [Connection], talk: &mut Talk, message: &[u8]) -> Resu
     Ok(came)
 }
 
-/// Rounds of one message, until the time is over; one that has begun is finished, so the ticks are for whole rounds.
+/// Clock ticks in a second, as /proc has them.
+const TICK: f64 = 100.0;
+
+/// Rounds of one message, until the server has had its seconds of CPU time: then what is counted in ticks of 10 ms is
+/// known well enough, however slow it is and whatever else runs.
 fn rounds(o: &Options, mut round: impl FnMut() -> Result<Came>) -> Result<()> {
     let begin = Instant::now();
     while begin.elapsed() < WARM {
         round()?;
     }
-    let (begin, before) = (Instant::now(), cpu(o.pid)?);
+    let before = cpu(o.pid)?;
     let mut came = Came::default();
-    while begin.elapsed().as_secs_f64() < o.seconds {
+    while ((cpu(o.pid)? - before) as f64) < o.seconds * TICK {
         came.add(round()?);
     }
     // What was done to the last of them may end a moment after it came.
