@@ -74,7 +74,8 @@ pub(crate) struct Packer {
     inflater: Option<Box<Inflater>>,
     packed: Vec<u8>,
     unpacked: Vec<u8>,
-    behind: bool,
+    /// Turns for which nothing is compressed.
+    behind: u32,
     /// Bytes that messages have become by inflating, ever.
     inflated: u64,
     pub(crate) counts: Counts,
@@ -86,6 +87,8 @@ pub(crate) struct Counts {
     pub(crate) packed: u64,
     pub(crate) unpacked: u64,
     pub(crate) skipped: u64,
+    /// Bytes of the messages that were packed.
+    pub(crate) bytes: u64,
 }
 
 /// A buffer that one large message has grown is not kept.
@@ -114,7 +117,7 @@ impl Packer {
 
     /// Whether nothing is to be compressed for now.
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind
+        self.behind > 0
     }
 
     /// What was done since the last call; `None`: nothing.
@@ -124,8 +127,13 @@ impl Packer {
         (counts != Counts::default()).then_some(counts)
     }
 
-    pub(crate) fn set_behind(&mut self, behind: bool) {
-        self.behind = behind;
+    /// Turns for which nothing is to be compressed, this one included.
+    pub(crate) fn skips_for(&self) -> u32 {
+        self.behind
+    }
+
+    pub(crate) fn skip_for(&mut self, turns: u32) {
+        self.behind = turns;
     }
 
     /// What a route's connection agreed on, as the connection keeps it.
@@ -175,6 +183,7 @@ impl Packer {
         let remembers = history.is_some();
         deflater.compress(payload, history, &mut self.packed);
         self.counts.packed += 1;
+        self.counts.bytes += payload.len() as u64;
         (remembers || self.packed.len() < payload.len()).then_some(&self.packed)
     }
 }
@@ -207,7 +216,7 @@ impl Compression {
         if message.is_verbatim() || !packer.compresses(form, message.len()) {
             return None;
         }
-        if packer.behind {
+        if packer.is_behind() {
             packer.counts.skipped += 1;
             return None;
         }
