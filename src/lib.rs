@@ -120,6 +120,8 @@ mod metrics;
 mod net;
 pub mod protocol;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
 mod worker;
 
 #[doc(hidden)]
@@ -130,12 +132,16 @@ pub use handler::{
     Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, OnMessage, Origins, Pending, Refuse,
     Route, on_message,
 };
-pub use http::{Peer, Request, Response};
+pub use http::{Peer, Request, Response, TlsInfo, TlsVersion};
 pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError, check_topic};
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
 pub use protocol::{CloseCode, Message};
 pub use server::{BuildError, Builder, Running, Server};
+#[cfg(feature = "tls")]
+pub use server::{Tls, TlsBuilder};
+#[cfg(feature = "tls")]
+pub use tls::{Certificate, ClientAuth, TlsConfigError};
 pub use worker::http::HttpLimits;
 
 /// The README's examples are tests.

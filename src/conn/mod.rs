@@ -636,6 +636,15 @@ impl Connection {
         self.phase = Phase::Ending;
     }
 
+    /// What is below it has failed: nothing more can be said to the peer at this level, and nothing of it is heard.
+    pub(crate) fn fail_below(&mut self, writer: &mut Writer, cause: Cause) {
+        self.set_end(CloseCode::ABNORMAL, "", cause);
+        self.dropped += self.outbox.as_ref().map_or(0, |o| o.messages());
+        self.release(writer);
+        writer.clear();
+        self.phase = Phase::Failing;
+    }
+
     /// Ends it here and now.
     pub(crate) fn die(&mut self, code: CloseCode, cause: Cause) {
         self.set_end(code, "", cause);

@@ -14,6 +14,10 @@ pub(crate) trait Sink {
     fn buffered(&self) -> usize {
         0
     }
+    /// Whether the kernel has all that was taken.
+    fn is_written_out(&self) -> bool {
+        true
+    }
 }
 
 /// A payload of at least this many bytes is written from where it is, if nothing follows it in this turn; below, the

@@ -108,8 +108,8 @@ impl Origins {
         let Some(origin) = request.origin() else { return Ok(()) };
         let allowed = match &self.0 {
             Rule::Any => true,
-            Rule::CookiesFromHere => request.header("cookie").is_none() || is_of_host(origin, request.host()),
-            Rule::Here => is_of_host(origin, request.host()),
+            Rule::CookiesFromHere => request.header("cookie").is_none() || is_from_here(origin, request),
+            Rule::Here => is_from_here(origin, request),
             Rule::List(patterns) => {
                 parse(origin).is_some_and(|origin| patterns.iter().any(|p| p.matches(&origin)))
             }
@@ -129,6 +129,13 @@ impl Pattern {
     }
 }
 
+/// Whether the page comes from the host that is asked; over TLS, that it came over TLS too: anybody on the way could
+/// have written one that did not.
+fn is_from_here(origin: &str, request: &Request<'_>) -> bool {
+    let scheme = origin.split_once("://").map_or("", |(scheme, _)| scheme);
+    is_of_host(origin, request.host()) && (!request.is_secure() || scheme.eq_ignore_ascii_case("https"))
+}
+
 /// Whether host and port of the origin are those of the `Host` header.
 fn is_of_host(origin: &str, host: Option<&str>) -> bool {
     let (Some((scheme, origin_host, port)), Some(host)) = (parse(origin), host) else { return false };
@@ -138,7 +145,7 @@ fn is_of_host(origin: &str, host: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{HeaderSlots, Params, Peer, RequestHead};
+    use crate::http::{HeaderSlots, Params, Peer, RequestHead, TlsInfo, TlsVersion};
 
     fn allows(origins: &Origins, headers: &str) -> bool {
         let text = format!("GET / HTTP/1.1\r\nHost: example.com:9001\r\n{headers}\r\n");
@@ -156,6 +163,22 @@ mod tests {
         assert!(allows(&o, "Origin: http://example.com:9001\r\nCookie: a=b\r\n"));
         assert!(!allows(&o, "Origin: https://evil.com\r\nCookie: a=b\r\n"));
         assert!(!allows(&o, "Origin: null\r\nCookie: a=b\r\n"));
+    }
+
+    #[test]
+    fn over_tls_a_page_of_this_host_must_have_come_over_tls() {
+        let tls = TlsInfo::new(TlsVersion::Tls13, String::new());
+        let allows = |origin: &str| {
+            let text =
+                format!("GET / HTTP/1.1\r\nHost: example.com\r\nCookie: a=b\r\nOrigin: {origin}\r\n\r\n");
+            let mut slots = HeaderSlots::new();
+            let head = RequestHead::parse(text.as_bytes(), &mut slots, 64).unwrap();
+            let params = Params::default();
+            let request = Request::new(&head, &params, &Peer::Unix, b"").over_tls(&tls);
+            Origins::default().check(&request).is_ok()
+        };
+        assert!(allows("https://example.com"));
+        assert!(!allows("http://example.com"));
     }
 
     #[test]

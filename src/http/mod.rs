@@ -27,6 +27,7 @@ mod query;
 mod request_head;
 mod status;
 mod target;
+mod tls_info;
 
 pub use body::Body;
 pub use cookies::Cookies;
@@ -41,3 +42,4 @@ pub use request_head::{HeaderSlots, MAX_HEADERS, RequestHead, Version};
 pub use response::{InvalidHeader, Response};
 pub use router::{Match, RouteError, Router};
 pub use status::reason;
+pub use tls_info::{TlsInfo, TlsVersion};

@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
 
 pub use super::request_head::{HeaderSlots, MAX_HEADERS, RequestHead, Version};
-use super::{Cookies, Headers, HttpError, Params, QueryPairs, Tokens};
+use super::{Cookies, Headers, HttpError, Params, QueryPairs, TlsInfo, Tokens};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,13 +45,20 @@ pub struct Request<'a> {
     params: &'a Params,
     peer: &'a Peer,
     body: &'a [u8],
+    tls: Option<&'a TlsInfo>,
 }
 
 impl<'a> Request<'a> {
     /// A request from its parts. Servers make them; so do tests of handlers.
     #[must_use]
     pub fn new(head: &'a RequestHead<'a>, params: &'a Params, peer: &'a Peer, body: &'a [u8]) -> Self {
-        Self { head, params, peer, body }
+        Self { head, params, peer, body, tls: None }
+    }
+
+    /// The same request over TLS.
+    #[must_use]
+    pub fn over_tls(self, tls: &'a TlsInfo) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The head as parsed.
@@ -185,6 +192,19 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn peer(&self) -> &'a Peer {
         self.peer
+    }
+
+    /// What is known of the TLS connection that it came over; `None` for one that came in the clear.
+    #[must_use]
+    pub fn tls(&self) -> Option<&'a TlsInfo> {
+        self.tls
+    }
+
+    /// Whether it came over TLS to this server itself: its URL begins with `https` or `wss`. Of a proxy that ends TLS
+    /// before it, only that proxy's headers can tell.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// The body, whole. Empty for an upgrade.

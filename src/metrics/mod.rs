@@ -63,6 +63,14 @@ counters! {
     turned_away,
     /// Opening handshakes that led to a WebSocket.
     upgraded,
+    /// TLS handshakes that were finished.
+    tls_handshakes,
+    /// Those among them that resumed an earlier session.
+    tls_resumed,
+    /// TLS handshakes that were not finished: broken off, refused, timed out, or never begun.
+    tls_failed,
+    /// Times that a listener rested because as many handshakes were under way as may.
+    tls_rests,
     /// Requests of plain HTTP answered, refused upgrades included.
     requests,
     /// Bytes of unfinished messages and backlogs that are held now.

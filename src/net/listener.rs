@@ -1,6 +1,6 @@
 //! Listening sockets: TCP over IPv4 and IPv6, and Unix sockets.
 
-use super::Stream;
+use super::{Security, Stream};
 use crate::http::Peer;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source};
@@ -112,6 +112,8 @@ impl Default for ListenOptions {
 pub(crate) struct Listener {
     socket: Socket,
     unix: Option<PathBuf>,
+    /// For a listener whose connections begin with a TLS handshake.
+    pub(crate) security: Option<Security>,
 }
 
 impl Listener {
@@ -136,7 +138,7 @@ impl Listener {
         socket.listen(options.backlog)?;
         // Inherited by what it accepts: one system call less for each connection.
         socket.set_tcp_nodelay(options.no_delay)?;
-        Ok(Self { socket, unix: None })
+        Ok(Self { socket, unix: None, security: None })
     }
 
     fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Self> {
@@ -158,7 +160,7 @@ impl Listener {
             socket.bind(&addr)?;
         }
         socket.listen(options.backlog)?;
-        Ok(Self { socket, unix: Some(path.into()) })
+        Ok(Self { socket, unix: Some(path.into()), security: None })
     }
 
     /// Where it listens, with the port that the system chose.

@@ -2,10 +2,15 @@
 //! [`Sink`](crate::conn::Sink).
 
 pub(crate) mod listener;
+#[cfg_attr(not(feature = "tls"), path = "clear.rs")]
+mod secure;
 pub(crate) mod stream;
 mod sys;
 
 pub(crate) use listener::Listener;
 pub use listener::{InvalidAddr, ListenAddr, ListenOptions};
+#[cfg(feature = "tls")]
+pub(crate) use secure::Opened;
+pub(crate) use secure::Security;
 pub(crate) use stream::{Received, Stream};
 pub(crate) use sys::{pin_to_cpu, raise_open_files};

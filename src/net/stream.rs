@@ -4,6 +4,8 @@
 //! point where a thread may be cancelled, which costs 1 % of an echo as soon as there are two threads.
 
 use crate::conn::Sink;
+#[cfg(feature = "tls")]
+use crate::tls::Session;
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -18,9 +20,13 @@ use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// A descriptor and nothing else: 4 bytes.
+/// A descriptor, and for a secure connection its TLS: without it the bytes are what they are.
 #[derive(Debug)]
-pub(crate) struct Stream(OwnedFd);
+pub(crate) struct Stream {
+    pub(super) fd: OwnedFd,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Box<Session>>,
+}
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +48,13 @@ fn received(result: Result<usize, Errno>) -> io::Result<Received> {
     }
 }
 
+#[inline]
+pub(super) fn received_from(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Received> {
+    received(rustix::net::recv(fd, buf, RecvFlags::empty()).map(|(n, _)| n))
+}
+
 /// A peer that is gone must not end the process: no SIGPIPE, also in programs that kept its default.
-const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
 impl Stream {
     /// Takes a connected socket and makes it non-blocking.
@@ -54,7 +65,7 @@ impl Stream {
         if !is_unix {
             socket.set_tcp_nodelay(true)?;
         }
-        Ok(Self(socket.into()))
+        Ok(Self::from_accepted(socket.into()))
     }
 
     /// Begins to connect and does not wait for it: the socket is writable when it is connected or has failed.
@@ -64,60 +75,69 @@ impl Stream {
         socket.set_tcp_nodelay(no_delay)?;
         match socket.connect(&addr.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(e),
-            _ => Ok(Self(socket.into())),
+            _ => Ok(Self::from_accepted(socket.into())),
         }
     }
 
     /// Whether a socket that was connecting has arrived.
     #[cfg(feature = "client")]
     pub(crate) fn is_connected(&self) -> bool {
-        SockRef::from(&self.0).peer_addr().is_ok()
+        SockRef::from(&self.fd).peer_addr().is_ok()
     }
 
     /// A socket that is non-blocking already.
     pub(crate) fn from_accepted(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self {
+            fd,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     /// Registers it, edge-triggered for both directions, for as long as it lives.
     pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        SourceFd(&self.fd.as_raw_fd()).register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Ends the registration of a socket that has copies elsewhere; closing one does not.
     pub(crate) fn deregister(&self, registry: &Registry) {
-        let _ = SourceFd(&self.0.as_raw_fd()).deregister(registry); // it may have gone already
+        let _ = SourceFd(&self.fd.as_raw_fd()).deregister(registry); // it may have gone already
+    }
+
+    #[inline]
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        taken(rustix::net::send(&self.fd, bytes, NO_SIGNAL))
     }
 
     #[inline]
     pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
-        received(rustix::net::recv(&self.0, buf, RecvFlags::empty()).map(|(n, _)| n))
+        received_from(&self.fd, buf)
     }
 
     /// Receives into `first` and then into `then`.
     pub(crate) fn recv_vectored(&self, first: &mut [u8], then: &mut [u8]) -> io::Result<Received> {
         let mut parts = [IoSliceMut::new(first), IoSliceMut::new(then)];
-        received(rustix::io::readv(&self.0, &mut parts))
+        received(rustix::io::readv(&self.fd, &mut parts))
     }
 
     /// The error that the kernel has noted for this socket.
     pub(crate) fn take_error(&self) -> Option<io::ErrorKind> {
-        SockRef::from(&self.0).take_error().ok().flatten().map(|e| e.kind())
+        SockRef::from(&self.fd).take_error().ok().flatten().map(|e| e.kind())
     }
 
     /// Ends our half: the peer reads to the end and then sees it.
     pub(crate) fn end_sending(&self) {
-        let _ = SockRef::from(&self.0).shutdown(Shutdown::Write); // it may have gone already
+        let _ = SockRef::from(&self.fd).shutdown(Shutdown::Write); // it may have gone already
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
-fn taken(result: Result<usize, Errno>) -> io::Result<usize> {
+pub(super) fn taken(result: Result<usize, Errno>) -> io::Result<usize> {
     match result {
         Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(0),
         other => Ok(other?),
@@ -126,11 +146,27 @@ fn taken(result: Result<usize, Errno>) -> io::Result<usize> {
 
 impl Sink for Stream {
     #[inline]
-    fn write(&mut self, bytes: &[u8], _: &mut Vec<u8>) -> io::Result<usize> {
-        taken(rustix::net::send(&self.0, bytes, NO_SIGNAL))
+    fn write(&mut self, bytes: &[u8], scratch: &mut Vec<u8>) -> io::Result<usize> {
+        if self.is_secure() {
+            return self.write_sealed(&[IoSlice::new(bytes)], scratch);
+        }
+        self.send(bytes)
     }
 
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>], _: &mut Vec<u8>) -> io::Result<usize> {
-        taken(rustix::net::sendmsg(&self.0, parts, &mut SendAncillaryBuffer::default(), NO_SIGNAL))
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
+        if self.is_secure() {
+            return self.write_sealed(parts, scratch);
+        }
+        taken(rustix::net::sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), NO_SIGNAL))
+    }
+
+    #[inline]
+    fn buffered(&self) -> usize {
+        self.unsent_payload()
+    }
+
+    #[inline]
+    fn is_written_out(&self) -> bool {
+        !self.has_unsent()
     }
 }

@@ -5,9 +5,11 @@ use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::mailbox;
-use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, raise_open_files};
+use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
-use crate::worker::{Parts, Settings, Worker, prepare};
+#[cfg(feature = "tls")]
+use crate::worker::tls::Handshakes;
+use crate::worker::{Parts, Settings, Watched, Worker, prepare};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +21,7 @@ use tracing::debug;
 
 /// Puts a server together: where it listens, what it serves, what it may cost.
 pub struct Builder {
-    listen: Vec<Result<ListenAddr, InvalidAddr>>,
+    listen: Vec<(Result<ListenAddr, InvalidAddr>, Option<Security>)>,
     options: ListenOptions,
     routes: Vec<Route>,
     endpoints: Vec<(String, String, Arc<dyn Endpoint>)>,
@@ -30,10 +32,12 @@ pub struct Builder {
     http: HttpLimits,
     max_connections: usize,
     max_memory: u64,
+    #[cfg(feature = "tls")]
+    max_handshakes: usize,
     mailbox: usize,
     receive_buffer: usize,
     spare_buffers: usize,
-    until: Option<(OwnedFd, Duration)>,
+    watched: Vec<Watched>,
 }
 
 /// Why a server can't be built.
@@ -93,10 +97,12 @@ impl Default for Builder {
             http: HttpLimits::default(),
             max_connections: 1 << 20,
             max_memory: 1 << 30,
+            #[cfg(feature = "tls")]
+            max_handshakes: 1024,
             mailbox: 65_536,
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
-            until: None,
+            watched: Vec::new(),
         }
     }
 }
@@ -107,7 +113,17 @@ impl Builder {
     /// [`Handle::adopt`].
     #[must_use]
     pub fn listen(mut self, addr: &str) -> Self {
-        self.listen.push(addr.parse());
+        self.listen.push((addr.parse(), None));
+        self
+    }
+
+    /// Listens on an address as [`Builder::listen`] does, for `https` and `wss`: every connection begins with a TLS
+    /// handshake, for which it has the time of [`HttpLimits::timeout`]. Listeners with and without TLS can stand side
+    /// by side, and several may share one [`Tls`](crate::Tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn listen_tls(mut self, addr: &str, tls: &super::Tls) -> Self {
+        self.listen.push((addr.parse(), Some(tls.acceptor())));
         self
     }
 
@@ -210,6 +226,15 @@ impl Builder {
         self
     }
 
+    /// TLS handshakes under way at once, over all workers; at so many the listeners with TLS rest, and who comes waits
+    /// in the kernel. A handshake is up to a millisecond of computing and some 20 KiB while it lasts. Default 1,024.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn max_handshakes(mut self, most: usize) -> Self {
+        self.max_handshakes = most.max(1);
+        self
+    }
+
     /// Commands that may wait for one worker; a handle's call beyond gets [`HandleError::Full`](crate::HandleError).
     /// Default 65,536. Memory is taken only as they wait.
     #[must_use]
@@ -238,8 +263,21 @@ impl Builder {
     /// signal handler writes to. So a server with one worker needs no second thread, and the kernel then spares it the
     /// locks on its table of descriptors: 2 % of an echo of 20 bytes.
     #[must_use]
-    pub fn until(mut self, readable: impl Into<OwnedFd>, deadline: Duration) -> Self {
-        self.until = Some((readable.into(), deadline));
+    pub fn until(self, readable: impl Into<OwnedFd>, deadline: Duration) -> Self {
+        self.watch(readable, move |handle| handle.shutdown(deadline))
+    }
+
+    /// Calls this on the first worker's thread whenever the descriptor can be read, once however much has come; what has
+    /// come is read away, up to 4 KiB each time. It is meant for the pipe that a signal handler writes to, as
+    /// [`Builder::until`] is: SIGHUP to reload certificates. While it runs, that worker's connections wait. A panic in it
+    /// is logged and counted, and the descriptor watched on.
+    #[must_use]
+    pub fn watch(
+        mut self,
+        readable: impl Into<OwnedFd>,
+        action: impl FnMut(&Handle) + Send + 'static,
+    ) -> Self {
+        self.watched.push(Watched { fd: readable.into(), action: Box::new(action) });
         self
     }
 
@@ -258,6 +296,12 @@ impl Builder {
             Err(e) => debug!("can't raise the limit on open files: {e}"),
         }
         let router = router(&self.routes, self.endpoints).map_err(BuildError::Route)?;
+        #[cfg(feature = "tls")]
+        if self.listen.iter().any(|(_, security)| security.is_some()) {
+            // What is kept of a handshake and what is received behind it must be in one piece.
+            self.receive_buffer = self.receive_buffer.max(crate::worker::tls::MIN_RECEIVE);
+        }
+        let secure = self.listen.iter().map(|(_, security)| security.is_some()).collect();
         let (mut listeners, addrs) = bind(self.listen, &self.options, workers)?;
         let counters = (0..workers).map(|_| CachePadded::default()).collect();
         let (mut polls, mut inboxes, mut shared) = (Vec::new(), Vec::new(), Vec::new());
@@ -274,6 +318,8 @@ impl Builder {
             http: self.http,
             max_connections: self.max_connections,
             max_memory: self.max_memory,
+            #[cfg(feature = "tls")]
+            handshakes: Handshakes::new(self.max_handshakes),
             receive_buffer: self.receive_buffer,
             spare_buffers: self.spare_buffers,
         });
@@ -286,13 +332,13 @@ impl Builder {
                 settings: settings.clone(),
                 listeners: core::mem::take(&mut listeners[number]),
                 pin: self.pin.then_some(number),
-                until: self.until.take(),
+                watched: core::mem::take(&mut self.watched),
             })
         });
         let workers = workers.collect::<io::Result<_>>().map_err(BuildError::System)?;
         let handle = Handle { shared };
         let _ = self.handle.set(handle.clone()); // it is built once
-        Ok(Server { workers, addrs, handle })
+        Ok(Server { workers, addrs, secure, handle })
     }
 }
 
@@ -300,21 +346,24 @@ impl Builder {
 type Listeners = Vec<Vec<Listener>>;
 
 fn bind(
-    addrs: Vec<Result<ListenAddr, InvalidAddr>>,
+    addrs: Vec<(Result<ListenAddr, InvalidAddr>, Option<Security>)>,
     options: &ListenOptions,
     workers: usize,
 ) -> Result<(Listeners, Vec<ListenAddr>), BuildError> {
     let mut listeners: Listeners = (0..workers).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    for (i, addr) in addrs.into_iter().enumerate() {
+    for (i, (addr, security)) in addrs.into_iter().enumerate() {
         let addr = addr.map_err(BuildError::Addr)?;
         let failed = |error| BuildError::Listen { addr: addr.clone(), error };
-        let first = Listener::bind(&addr, options).map_err(failed)?;
+        let mut first = Listener::bind(&addr, options).map_err(failed)?;
+        first.security = security.clone();
         let local = first.local_addr().map_err(failed)?;
         listeners[i % workers].push(first);
         if options.reuse_port && matches!(local, ListenAddr::Tcp(_)) {
             for worker in (0..workers).filter(|w| *w != i % workers) {
-                listeners[worker].push(Listener::bind(&local, options).map_err(failed)?);
+                let mut other = Listener::bind(&local, options).map_err(failed)?;
+                other.security = security.clone();
+                listeners[worker].push(other);
             }
         }
         bound.push(local);

@@ -1,8 +1,12 @@
 //! Putting a server together, starting it, and ending it.
 
 mod builder;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use builder::{BuildError, Builder};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsBuilder};
 
 use crate::handler::Handle;
 use crate::net::ListenAddr;
@@ -15,6 +19,8 @@ use std::thread::JoinHandle;
 pub struct Server {
     workers: Vec<Worker>,
     addrs: Vec<ListenAddr>,
+    /// Which of them are for TLS.
+    secure: Vec<bool>,
     handle: Handle,
 }
 
@@ -34,6 +40,11 @@ impl Server {
     /// Where it listens, with the ports that the system chose.
     pub fn local_addrs(&self) -> &[ListenAddr] {
         &self.addrs
+    }
+
+    /// Those of them that are for TLS ([`Builder::listen_tls`]).
+    pub fn tls_addrs(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.addrs.iter().zip(&self.secure).filter(|(_, secure)| **secure).map(|(addr, _)| addr)
     }
 
     /// The first TCP address that it listens on.

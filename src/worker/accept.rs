@@ -24,13 +24,13 @@ const REST: Duration = Duration::from_millis(100);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// Listeners' tokens, below those of [`super::WAKER`] and [`super::UNTIL`].
-pub(super) fn token(listener: usize) -> Token {
-    Token(usize::MAX - 2 - listener)
+/// The tokens of listeners and of what else is watched, below that of [`super::WAKER`].
+pub(super) fn token(number: usize) -> Token {
+    Token(usize::MAX - 1 - number)
 }
 
-pub(super) fn listener_of(token: Token, listeners: usize) -> Option<usize> {
-    (usize::MAX - 2).checked_sub(token.0).filter(|i| *i < listeners)
+pub(super) fn number_of(token: Token, all: usize) -> Option<usize> {
+    (usize::MAX - 1).checked_sub(token.0).filter(|i| *i < all)
 }
 
 /// What the worker remembers about accepting.
@@ -56,9 +56,16 @@ impl Accepting {
 impl Worker {
     pub(super) fn accept(&mut self, listener: usize) {
         for _ in 0..ACCEPTS {
+            if self.is_crowded_out(listener) {
+                return self.rest(listener);
+            }
             let Some(accepted) = self.listeners.get(listener).map(|l| l.accept()) else { return };
             match accepted {
-                Ok(Some((stream, peer))) => self.place(stream, peer),
+                Ok(Some((stream, peer))) => {
+                    if let Some(stream) = self.secure(stream, listener) {
+                        self.place(stream, peer);
+                    }
+                }
                 Ok(None) => return,
                 Err(e) => {
                     self.turn.count().accept_errors.add(1);
@@ -69,16 +76,20 @@ impl Worker {
                             "can't accept: {e}; trying again every {REST:?} (is the limit on open files too low?)"
                         );
                     }
-                    let (_, resting) = self.accepting.rest.get_or_insert((now + REST, Vec::new()));
-                    if !resting.contains(&listener) {
-                        resting.push(listener);
-                    }
-                    return;
+                    return self.rest(listener);
                 }
             }
         }
         if !self.accepting.due.contains(&listener) {
             self.accepting.due.push(listener);
+        }
+    }
+
+    /// Leaves what waits there to the kernel for a while.
+    fn rest(&mut self, listener: usize) {
+        let (_, resting) = self.accepting.rest.get_or_insert_with(|| (Instant::now() + REST, Vec::new()));
+        if !resting.contains(&listener) {
+            resting.push(listener);
         }
     }
 

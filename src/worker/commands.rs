@@ -127,7 +127,7 @@ impl Worker {
             id: conn.id,
             peer: conn.peer,
             ready_state: conn.ready_state(),
-            buffered_amount: conn.buffered(),
+            buffered_amount: slot.buffered(),
             protocol: cold.and_then(|c| c.protocol.as_deref().map(str::to_owned)),
             route: route.map(|r| r.pattern.clone()).unwrap_or_default(),
             params: cold.map(|c| c.params.iter().map(owned).collect()).unwrap_or_default(),

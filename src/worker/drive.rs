@@ -55,6 +55,9 @@ impl Worker {
         }
         let Self { slots, turn, recv, rules, shared, now, crowded, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        if slot.stream.is_secure() {
+            return self.read_sealed(at);
+        }
         let share = if *crowded { SHARE.min(recv.len()) } else { recv.len() };
         let recv = &mut recv[..share];
         let route = usize::from(slot.conn.route);
@@ -133,10 +136,14 @@ impl Worker {
     /// The socket can be written again.
     pub(super) fn write_on(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let waiting = slot.conn.buffered();
+        let waiting = slot.buffered();
         slot.conn.blocked = false;
+        slot.stream.retry();
+        if let Err(e) = slot.stream.flush() {
+            slot.conn.broken = Some(e.kind());
+        }
         slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
-        if slot.conn.buffered() < waiting {
+        if slot.buffered() < waiting {
             slot.clock.stalled = 0; // begins anew in `after` if something still waits
             if slot.conn.phase == Phase::Http {
                 // A slow download is not a late request.

@@ -22,6 +22,10 @@ impl Worker {
         let Some(slot) = slots.get(at) else { return };
         for _ in 0..ROUNDS {
             slot.conn.flush(&mut turn.writer, &mut slot.stream);
+            if let Err(e) = slot.stream.flush() {
+                slot.conn.broken = Some(e.kind());
+            }
+            slot.conn.backlogged |= slot.stream.has_unsent();
             if let Some(kind) = slot.conn.broken {
                 turn.writer.clear();
                 slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
@@ -34,7 +38,7 @@ impl Worker {
             if dropped > 0 {
                 turn.count().dropped.add(u64::from(dropped));
                 call(slot, turn, route, Event::Dropped(dropped));
-            } else if slot.conn.backlogged && slot.conn.is_written_out() {
+            } else if slot.conn.backlogged && slot.is_written_out() {
                 slot.conn.backlogged = false;
                 call(slot, turn, route, Event::Drain);
             } else {
@@ -50,7 +54,7 @@ impl Worker {
     #[inline]
     fn stall(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        if slot.conn.is_written_out() {
+        if slot.is_written_out() {
             slot.clock.stalled = 0;
         } else if slot.clock.stalled == 0 && slot.conn.phase == Phase::Open {
             slot.clock.stalled = self.now;
@@ -63,7 +67,7 @@ impl Worker {
     #[inline]
     fn charge(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let held = slot.conn.held().min(u32::MAX as usize) as u32;
+        let held = slot.held().min(u32::MAX as usize) as u32;
         if held != slot.charged {
             self.charge_anew(at, held);
         }
@@ -82,7 +86,7 @@ impl Worker {
             slot.conn.decoder.clear(&mut writer.pool);
             slot.conn.flush(writer, &mut slot.stream);
             // What it gave back is free for others at once, not when its peer has gone.
-            let left = slot.conn.held().min(u32::MAX as usize) as u32;
+            let left = slot.held().min(u32::MAX as usize) as u32;
             let held = core::mem::replace(&mut slot.charged, left);
             count.held_bytes.shift(u64::from(held), u64::from(left));
         }
@@ -101,8 +105,10 @@ impl Worker {
                 return self.resume(at);
             }
             Phase::Http => return self.pump(at),
-            Phase::Ending if slot.conn.is_written_out() => slot.conn.phase = Phase::Dead,
-            Phase::Failing if slot.conn.is_written_out() => {
+            Phase::Ending if slot.conn.is_written_out() && slot.stream.say_goodbye() => {
+                slot.conn.phase = Phase::Dead;
+            }
+            Phase::Failing if slot.conn.is_written_out() && slot.stream.say_goodbye() => {
                 slot.stream.end_sending();
                 slot.conn.phase = Phase::Lingering;
             }
@@ -197,7 +203,7 @@ impl Worker {
             Ok(Received::Bytes(n)) if n == self.recv.len() => self.again(at),
             Ok(Received::Bytes(_) | Received::Nothing) => {}
             // Our last bytes may still be on their way to a peer that only ended its own half.
-            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.conn.is_written_out() => {
+            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.is_written_out() => {
                 slot.marks.ended = false; // it has been read
             }
             Ok(Received::End) => self.doom(at),
@@ -293,6 +299,7 @@ impl Worker {
             turn.writer.clear();
         }
         turn.hub.index.remove(at as u32);
+        self.note_handshake(at);
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };
         // The state is the application's, and so is what happens when it is dropped.

@@ -141,7 +141,7 @@ fn write_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run
     }
     let bytes = twin.as_deref().unwrap_or_else(|| run.bytes());
     match stream.write(bytes, &mut writer.scratch) {
-        Ok(n) if n == bytes.len() => return true,
+        Ok(n) if n == bytes.len() => return stream.is_written_out(),
         Ok(n) => {
             let frames = twin.unwrap_or_else(|| run.share());
             let terms = &routes[usize::from(conn.route)].terms;

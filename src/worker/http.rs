@@ -45,7 +45,7 @@ pub(crate) struct Resource {
 }
 
 /// Bytes of requests read in one turn: some hundred of the shortest. More of them wait in the kernel.
-const HTTP_SHARE: usize = 16 << 10;
+pub(super) const HTTP_SHARE: usize = 16 << 10;
 
 /// Requests answered before others have their turn.
 const REQUESTS: usize = 64;
@@ -74,6 +74,9 @@ impl Worker {
     pub(super) fn read_http(&mut self, at: usize) {
         let Self { slots, recv, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        if slot.stream.is_secure() {
+            return self.read_sealed(at);
+        }
         let room = HTTP_SHARE.min(recv.len());
         let n = match slot.stream.recv(&mut recv[..room]) {
             Ok(Received::Bytes(n)) => n,
@@ -206,8 +209,9 @@ impl Worker {
         {
             return self.upgrade(at, route, &head, params, taken);
         }
-        let peer = slot.conn.peer;
-        let request = Request::new(&head, &params, &peer, &rest[..body_len]);
+        let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
+        let mut request = Request::new(&head, &params, &peer, &rest[..body_len]);
+        request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
         let response = answer(resource, &request);
         let response = response.unwrap_or_else(|| {
             self.turn.count().panics.add(1);
@@ -228,8 +232,9 @@ impl Worker {
         let shared = self.shared.clone();
         let handler = &shared.routes[usize::from(route)];
         let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
-        let peer = slot.conn.peer;
-        let request = Request::new(head, &params, &peer, b"");
+        let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
+        let mut request = Request::new(head, &params, &peer, b"");
+        request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
         let checked = check_upgrade(head).and_then(|upgrade| {
             handler.origins.check(&request)?;
             Ok(upgrade)
@@ -404,7 +409,7 @@ impl Worker {
     pub(super) fn pump(&mut self, at: usize) {
         for _ in 0..STEPS {
             let Some(slot) = self.slots.get(at).filter(|s| s.conn.phase == Phase::Http) else { return };
-            if !slot.conn.is_written_out() {
+            if !slot.is_written_out() {
                 return;
             }
             let Some((reader, left)) = slot.exchange.as_mut().and_then(|e| e.body.as_mut()) else {
@@ -458,14 +463,14 @@ impl Worker {
 
 fn pumps_on(slot: &mut Slot) -> bool {
     slot.conn.phase == Phase::Http
-        && slot.conn.is_written_out()
+        && slot.is_written_out()
         && (slot.conn.paused || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last))
 }
 
 /// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
 /// read its answers waits, and not the answers.
 pub(super) fn is_answering(slot: &Slot) -> bool {
-    !slot.conn.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some())
+    !slot.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some())
 }
 
 /// Calls the endpoint. `None`: it panicked.

@@ -19,6 +19,8 @@ pub(crate) mod exchange;
 pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod slots;
+#[cfg_attr(not(feature = "tls"), path = "clear.rs")]
+pub(crate) mod tls;
 pub(crate) mod wheel;
 
 use crate::conn::{Forms, Packer, Writer};
@@ -35,17 +37,16 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slots::Slots;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, warn};
 use wheel::{TICK_MS, Tick, Wheel};
 
-/// The waker's token; listeners count down from two below. Connections have a generation above 32 bits and are
-/// never mistaken for either, as that is never `u32::MAX` for a slot of all ones.
+/// The waker's token; below it count down those of listeners, and then those of the program's own descriptors.
+/// Connections have a generation above 32 bits and are never mistaken for any of them, as that is never `u32::MAX` for a
+/// slot of all ones.
 const WAKER: Token = Token(usize::MAX);
-
-/// The token of what tells the server to end.
-const UNTIL: Token = Token(usize::MAX - 1);
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -80,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) http: HttpLimits,
     pub(crate) max_connections: usize,
     pub(crate) max_memory: u64,
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes: tls::Handshakes,
     pub(crate) receive_buffer: usize,
     pub(crate) spare_buffers: usize,
 }
@@ -91,6 +94,9 @@ pub(crate) struct Worker {
     turn: Turn,
     /// Where everything is received; what is not done with at the end of a connection's read is copied out.
     recv: Box<[u8]>,
+    /// What a read of a secure connection came to, decrypted.
+    #[cfg(feature = "tls")]
+    plain: Vec<u8>,
     wheel: Wheel,
     inbox: Inbox<Command>,
     shared: Arc<Shared>,
@@ -113,9 +119,16 @@ pub(crate) struct Worker {
     /// The mailbox has something.
     woken: bool,
     stopping: Option<Stopping>,
-    /// What tells the whole server to end, and how long it then has.
-    until: Option<(OwnedFd, Duration)>,
+    watched: Vec<Watched>,
+    /// Listeners, as there were at the beginning, and watched descriptors: their tokens.
+    watchable: usize,
     pin: Option<usize>,
+}
+
+/// A descriptor of the program's, and what to do when it can be read.
+pub(crate) struct Watched {
+    pub(crate) fd: OwnedFd,
+    pub(crate) action: Box<dyn FnMut(&Handle) + Send>,
 }
 
 struct Stopping {
@@ -170,14 +183,15 @@ pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pin: Option<usize>,
-    pub(crate) until: Option<(OwnedFd, Duration)>,
+    pub(crate) watched: Vec<Watched>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { number, poll, inbox, shared, settings, listeners, pin, until } = parts;
-        if let Some((fd, _)) = &until {
-            SourceFd(&fd.as_raw_fd()).register(poll.registry(), UNTIL, Interest::READABLE)?;
+        let Parts { number, poll, inbox, shared, settings, listeners, pin, watched } = parts;
+        for (i, watched) in watched.iter().enumerate() {
+            let token = accept::token(listeners.len() + i);
+            SourceFd(&watched.fd.as_raw_fd()).register(poll.registry(), token, Interest::READABLE)?;
         }
         for (i, listener) in listeners.iter().enumerate() {
             listener.register(poll.registry(), accept::token(i))?;
@@ -194,10 +208,13 @@ impl Worker {
         };
         Ok(Self {
             poll,
+            watchable: listeners.len() + watched.len(),
             events: Some(Events::with_capacity(EVENTS)),
             slots: Slots::default(),
             turn,
             recv: vec![0; settings.receive_buffer].into(),
+            #[cfg(feature = "tls")]
+            plain: Vec::new(),
             wheel: Wheel::new(),
             inbox,
             rules: shared.routes.iter().map(|r| r.rules()).collect(),
@@ -216,7 +233,7 @@ impl Worker {
             crowded: false,
             woken: false,
             stopping: None,
-            until,
+            watched,
             pin,
         })
     }
@@ -299,16 +316,16 @@ impl Worker {
         let Some(at) = self.slots.at_token(token) else {
             if token == WAKER {
                 self.woken = true;
-            } else if token == UNTIL {
-                if let Some((_, deadline)) = self.until.take() {
-                    self.turn.handle.shutdown(deadline);
+            } else if let Some(i) = accept::number_of(token, self.watchable) {
+                match i.checked_sub(self.watchable - self.watched.len()) {
+                    None => self.accept(i),
+                    Some(i) => self.watched_is_readable(i),
                 }
-            } else if let Some(listener) = accept::listener_of(token, self.listeners.len()) {
-                self.accept(listener);
             }
             return;
         };
-        if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked) {
+        if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked || s.stream.has_unsent())
+        {
             self.write_on(at);
         }
         if event.is_error() {
@@ -324,6 +341,16 @@ impl Worker {
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.read(at);
+        }
+    }
+
+    fn watched_is_readable(&mut self, i: usize) {
+        let Some(Watched { fd, action }) = self.watched.get_mut(i) else { return };
+        // It is readable, so this does not wait. What is left comes with what makes it ring again.
+        let _ = rustix::io::read(fd, &mut [0; 4096]);
+        let handle = &self.turn.handle;
+        if catch_unwind(AssertUnwindSafe(|| action(handle))).is_err() {
+            self.turn.count().panics.add(1);
         }
     }
 

@@ -38,7 +38,12 @@ pub(crate) fn start(builder: Builder) -> TestServer {
 
 /// The same at an address that was used before.
 pub(crate) fn start_at(builder: Builder, addr: &str) -> TestServer {
-    let server = builder.listen(addr).build().expect("the server is built");
+    start_built(builder.listen(addr))
+}
+
+/// The same for one that knows where to listen.
+pub(crate) fn start_built(builder: Builder) -> TestServer {
+    let server = builder.build().expect("the server is built");
     let addr = server.local_addr().expect("it listens on TCP");
     let handle = server.handle();
     TestServer { addr, handle, running: Some(server.spawn().expect("the server starts")) }
@@ -189,6 +194,9 @@ pub(crate) struct Client {
     buf: Vec<u8>,
     /// Whether messages may come compressed.
     pub(crate) rsv1: bool,
+    /// What is between it and the socket, if anything.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Box<rustls::ClientConnection>>,
 }
 
 /// A request for a WebSocket, with these further header lines, each with its end.
@@ -253,7 +261,13 @@ impl Client {
     pub(crate) fn over(socket: Socket) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         socket.set_write_timeout(Some(DEADLINE)).expect("a deadline");
-        Self { socket, buf: Vec::new(), rsv1: false }
+        Self {
+            socket,
+            buf: Vec::new(),
+            rsv1: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -263,12 +277,24 @@ impl Client {
     // ---- sending ----
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        (&self.socket).write_all(bytes.as_ref()).expect("the server reads");
+        self.try_send(bytes.as_ref()).expect("the server reads");
     }
 
     /// Sends as much as the server lets it; says how much of it went before the server had enough.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            return rustls::Stream::new(&mut **tls, &mut &self.socket).write_all(bytes);
+        }
         (&self.socket).write_all(bytes)
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            return rustls::Stream::new(&mut **tls, &mut &self.socket).read(piece);
+        }
+        (&self.socket).read(piece)
     }
 
     pub(crate) fn frame(&mut self, fin: bool, opcode: u8, payload: &[u8]) {
@@ -306,7 +332,7 @@ impl Client {
     /// Receives more; false at the end of the stream.
     fn more(&mut self) -> bool {
         let mut piece = vec![0; 64 << 10];
-        match (&self.socket).read(&mut piece) {
+        match self.read(&mut piece) {
             Ok(0) => false,
             Ok(n) => {
                 self.buf.extend_from_slice(&piece[..n]);

@@ -3,6 +3,7 @@
 use campanile::deflate::Deflate;
 use campanile::{InvalidAddr, ListenAddr};
 use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
 /// A WebSocket server for pushing to very many clients.
@@ -13,9 +14,13 @@ use tracing_subscriber::filter::LevelFilter;
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Where to listen: IP:PORT, [IPv6]:PORT, localhost:PORT or unix:/path; port 0 lets the system choose. May be
-    /// given several times
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001", value_parser = addr)]
+    /// given several times [default: 127.0.0.1:9001, unless there is --tls-listen]
+    #[arg(long, value_name = "ADDR", value_parser = addr)]
     pub(crate) listen: Vec<ListenAddr>,
+
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     /// Event loops, one thread each [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -31,11 +36,54 @@ pub(crate) struct Args {
     pub(crate) log: Level,
 }
 
+impl Args {
+    /// The addresses without TLS.
+    pub(crate) fn plain(&self) -> Vec<String> {
+        #[cfg(feature = "tls")]
+        let alone = self.tls.tls_listen.is_empty();
+        #[cfg(not(feature = "tls"))]
+        let alone = true;
+        if self.listen.is_empty() && alone {
+            return vec!["127.0.0.1:9001".to_owned()];
+        }
+        self.listen.iter().map(ListenAddr::to_string).collect()
+    }
+}
+
+/// What the binary knows of TLS.
+#[cfg(feature = "tls")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsArgs {
+    /// Where to listen with TLS, for https and wss; beside --listen, or instead of it. May be given several times.
+    /// Needs a certificate: --tls-cert and --tls-key, or --tls-self-signed
+    #[arg(long, value_name = "ADDR", value_parser = addr, requires = "certificate")]
+    pub(crate) tls_listen: Vec<ListenAddr>,
+
+    /// The certificate: PEM, the server's own first, then those up to the authority (certbot: fullchain.pem). SIGHUP
+    /// has it and its key read again; connections stay
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_listen"], group = "certificate")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key: PEM, without a password (certbot: privkey.pem)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Make a certificate for this machine and keep it for the next start, in $STATE_DIRECTORY,
+    /// $XDG_STATE_HOME/campanile or ~/.local/state/campanile. Nobody vouches for it: browsers ask once whether to go on
+    #[cfg(feature = "self-signed")]
+    #[arg(long, requires = "tls_listen", group = "certificate")]
+    pub(crate) tls_self_signed: bool,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   campanile                                      then open http://127.0.0.1:9001/ in two tabs
   campanile --listen [::]:80 --workers 4         on all addresses, with four event loops
   campanile --listen unix:/run/campanile.sock    behind a proxy on the same machine
+  campanile --tls-listen [::]:443 --tls-cert fullchain.pem --tls-key privkey.pem
+                                                 https and wss; `kill -HUP` after the files were renewed
+  campanile --tls-listen localhost:9443 --tls-self-signed
+                                                 the same for trying it out
 
 Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start, 2 for a wrong option.";
 

@@ -5,9 +5,13 @@ mod args;
 mod chat;
 mod echo;
 mod page;
+#[cfg(feature = "self-signed")]
+mod self_signed;
+#[cfg(feature = "tls")]
+mod tls;
 
 use args::Args;
-use campanile::{BuildError, ListenAddr, Request, Response, Server};
+use campanile::{ListenAddr, Request, Response, Server};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{IsTerminal, Write};
@@ -46,11 +50,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn build(args: &Args) -> Result<Server, BuildError> {
+fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     let deflate = args.deflate.into();
     let mut builder = Server::builder()
         .workers(args.workers.map_or(0, usize::from))
-        .until(signals().map_err(BuildError::System)?, GRACE)
+        .until(signals().map_err(|e| format!("can't handle signals: {e}"))?, GRACE)
         .route("/chat", chat::route().deflate(deflate))
         .route("/echo", echo::echo().deflate(deflate))
         .route("/broadcast", echo::broadcast().deflate(deflate))
@@ -58,10 +62,14 @@ fn build(args: &Args) -> Result<Server, BuildError> {
             Response::new(200).header("Cache-Control", "no-store").text("ok\n")
         })
         .get("/*", page::Page::new());
-    for addr in &args.listen {
-        builder = builder.listen(&addr.to_string());
+    for addr in args.plain() {
+        builder = builder.listen(&addr);
     }
-    builder.build()
+    #[cfg(feature = "tls")]
+    {
+        builder = tls::listen(builder, &args.tls)?;
+    }
+    Ok(builder.build()?)
 }
 
 /// What can be read once a signal to end has come. A second one ends the process without ceremony.
@@ -78,7 +86,7 @@ fn signals() -> std::io::Result<UnixStream> {
 }
 
 fn serve(server: Server) -> std::io::Result<()> {
-    if let Err(e) = announce(server.local_addrs()) {
+    if let Err(e) = announce(&server) {
         // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
         warn!("can't say where it listens: {e}");
     }
@@ -88,15 +96,16 @@ fn serve(server: Server) -> std::io::Result<()> {
 }
 
 /// Says where it listens, in a first line that programs can read, and what to do with it.
-fn announce(addrs: &[ListenAddr]) -> std::io::Result<()> {
+fn announce(server: &Server) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for addr in addrs {
+    for addr in server.local_addrs() {
+        let s = if server.tls_addrs().any(|secure| secure == addr) { "s" } else { "" };
         match addr {
             ListenAddr::Tcp(addr) => {
-                writeln!(out, "campanile listening on http://{addr}/")?;
+                writeln!(out, "campanile listening on http{s}://{addr}/")?;
                 writeln!(
                     out,
-                    "  open it in two tabs to chat; from code: new WebSocket(\"ws://{addr}/chat\")"
+                    "  open it in two tabs to chat; from code: new WebSocket(\"ws{s}://{addr}/chat\")"
                 )?;
             }
             other => writeln!(out, "campanile listening on {other}")?,

@@ -1,0 +1,152 @@
+//! TLS for listeners: certificates from files, and exchanging them while the server runs.
+
+use crate::http::TlsVersion;
+use crate::tls::{Acceptor, Certificate, ClientAuth, Names, Terms, TlsConfigError};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// TLS for one or more listeners: certificates by name, whether clients show theirs, the oldest version. Cheap to
+/// clone; with a clone kept, certificates are exchanged while the server runs, and no connection notices.
+///
+/// ```no_run
+/// use campanile::{Certificate, Server, Tls, on_message};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tls = Tls::new(Certificate::from_files("cert.pem", "key.pem")?)?;
+/// let server = Server::builder()
+///     .listen_tls("[::]:443", &tls)
+///     .route("/echo", on_message(|conn, message| drop(conn.send(message))))
+///     .build()?;
+/// // Later, from any thread, when the files have been renewed:
+/// tls.reload()?;
+/// # server.run()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: Arc<Acceptor>,
+}
+
+/// Puts a [`Tls`] together.
+#[derive(Debug)]
+pub struct TlsBuilder {
+    names: Result<Names, TlsConfigError>,
+    terms: Terms,
+}
+
+impl Certificate {
+    /// From files with PEM: the chain, the server's own certificate first, and its private key (PKCS #8, SEC1 or
+    /// PKCS #1). Both may be in one file. [`Tls::reload`] reads them again.
+    ///
+    /// # Errors
+    /// A file can't be read, something is missing in it or of a kind that is not supported, or the two do not belong
+    /// together.
+    pub fn from_files(
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, TlsConfigError> {
+        let files = Arc::new((certificate.into(), key.into()));
+        Self::from_read(&read(&files.0)?, &read(&files.1)?, files)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
+    std::fs::read(path).map_err(|error| TlsConfigError::Read { path: path.to_owned(), error })
+}
+
+impl Tls {
+    /// With one certificate, for whatever name a client asks, and the defaults of [`TlsBuilder`].
+    ///
+    /// # Errors
+    /// The library refuses, as where there is no randomness.
+    pub fn new(certificate: Certificate) -> Result<Self, TlsConfigError> {
+        Self::builder(certificate).build()
+    }
+
+    /// Begins with the certificate for clients that ask for none of the names added later, or for no name at all.
+    pub fn builder(fallback: Certificate) -> TlsBuilder {
+        let terms = Terms { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
+        TlsBuilder { names: Ok(Names::new(fallback)), terms }
+    }
+
+    /// Reads the files of all certificates again, for the handshakes that begin from now on. Connections stay, and so
+    /// do the keys of tickets: clients resume as before. Certificates that did not come from files stay too.
+    ///
+    /// # Errors
+    /// A pair can't be used. Then nothing has changed, also not for the others.
+    pub fn reload(&self) -> Result<(), TlsConfigError> {
+        let mut names = Names::clone(&self.acceptor.names());
+        for certificate in names.all_mut() {
+            if let Some(files) = certificate.files.clone() {
+                *certificate = Certificate::from_read(&read(&files.0)?, &read(&files.1)?, files)?;
+            }
+        }
+        self.acceptor.replace(names);
+        Ok(())
+    }
+
+    /// Other certificates for the handshakes that begin from now on: the fallback, and those for names, instead of all
+    /// that there were.
+    ///
+    /// # Errors
+    /// A name is none. Then nothing has changed.
+    pub fn replace<'n>(
+        &self,
+        fallback: Certificate,
+        named: impl IntoIterator<Item = (&'n str, Certificate)>,
+    ) -> Result<(), TlsConfigError> {
+        let mut names = Names::new(fallback);
+        for (name, certificate) in named {
+            names.add(name, certificate)?;
+        }
+        self.acceptor.replace(names);
+        Ok(())
+    }
+
+    pub(crate) fn acceptor(&self) -> Arc<Acceptor> {
+        self.acceptor.clone()
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("names", &self.acceptor.names()).finish()
+    }
+}
+
+impl TlsBuilder {
+    /// The certificate for clients that ask for this name (SNI, RFC 6066 section 3): `www.example.com`, or
+    /// `*.example.com` for one label in the place of the star. The exact name wins.
+    #[must_use]
+    pub fn sni(mut self, name: &str, certificate: Certificate) -> Self {
+        if let Ok(names) = &mut self.names
+            && let Err(e) = names.add(name, certificate)
+        {
+            self.names = Err(e);
+        }
+        self
+    }
+
+    /// Whether clients show certificates; handlers see them in [`Request::tls`](crate::Request::tls). Default off.
+    #[must_use]
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.terms.client_auth = auth;
+        self
+    }
+
+    /// The oldest version that is spoken. Default [`TlsVersion::Tls12`]; what is older is not possible.
+    #[must_use]
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.terms.min_version = version;
+        self
+    }
+
+    /// Checks it.
+    ///
+    /// # Errors
+    /// A name is none, or the library refuses.
+    pub fn build(self) -> Result<Tls, TlsConfigError> {
+        Ok(Tls { acceptor: Arc::new(Acceptor::new(self.names?, &self.terms)?) })
+    }
+}

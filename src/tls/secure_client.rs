@@ -1,0 +1,121 @@
+//! The client's side: whom it trusts, and what it shows of itself.
+
+use super::secure_server::versions;
+use super::{Certificate, PROVIDER, Session, TlsConfigError, TlsError};
+use crate::http::TlsVersion;
+use core::fmt;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use std::sync::Arc;
+
+/// Which servers a client believes to be who they say.
+#[derive(Clone, Debug)]
+pub(crate) enum Trust {
+    /// Those for which one of these authorities vouches.
+    Authorities(Arc<RootCertStore>),
+    /// The one that shows exactly this certificate, DER, whatever its name, date and issuer.
+    Pinned(Vec<u8>),
+    /// Everybody, also whoever sits on the way. For tests.
+    Anybody,
+}
+
+/// Begins a client's sessions; keeps the tickets that servers gave.
+#[derive(Clone)]
+pub(crate) struct SecureClient(Arc<ClientConfig>);
+
+impl fmt::Debug for SecureClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecureClient").finish_non_exhaustive()
+    }
+}
+
+/// Sessions that can be resumed, over all servers.
+const SESSIONS: usize = 256;
+
+impl SecureClient {
+    pub(crate) fn new(
+        trust: Trust,
+        identity: Option<&Certificate>,
+        min: TlsVersion,
+    ) -> Result<Self, TlsConfigError> {
+        let refused = |reason: String| TlsConfigError::Refused { reason };
+        let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
+            .with_protocol_versions(versions(min))
+            .map_err(|e| refused(e.to_string()))?;
+        let builder = match trust {
+            Trust::Authorities(roots) => builder.with_webpki_verifier(
+                WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone())
+                    .build()
+                    .map_err(|e| refused(e.to_string()))?,
+            ),
+            Trust::Pinned(der) => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(Some(der))))
+            }
+            Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(None))),
+        };
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let shown = rustls::sign::SingleCertAndKey::from(own.identity.clone());
+                builder.with_client_cert_resolver(Arc::new(shown))
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// A session whose first words wait to be sent. The name is a host name, or an IP address.
+    pub(crate) fn connect(&self, name: &str) -> Result<Session, TlsError> {
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| Error::General(format!("{name:?} is no name that a certificate can be for")))?;
+        Session::client(self.0.clone(), name)
+    }
+}
+
+/// Takes any certificate, or only this one; that the server has its key is verified all the same.
+#[derive(Debug)]
+struct Any(Option<Vec<u8>>);
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match &self.0 {
+            Some(pinned) if pinned[..] != end_entity[..] => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}

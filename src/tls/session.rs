@@ -1,0 +1,625 @@
+//! One connection's TLS, either role: bytes from the socket become plaintext, and plaintext becomes records. What must
+//! be sent without anybody having asked (handshake, tickets, alerts), and what the kernel did not take, waits in
+//! `unsent`.
+
+use super::TlsError;
+use super::flights::Flight;
+use super::secure_server::asked_for;
+use crate::http::{TlsInfo, TlsVersion};
+use core::fmt;
+use core::ops::DerefMut;
+#[cfg(feature = "client")]
+use rustls::ClientConfig;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+#[cfg(feature = "client")]
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedConnectionCommon,
+    UnbufferedStatus,
+};
+use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use std::sync::Arc;
+
+/// The most that is kept of what is not whole. A record is cut after at most 16 KiB and some; a handshake message in
+/// several records is needed in one piece, and may have 64 KiB.
+pub(crate) const MAX_KEPT: usize = 80 << 10;
+
+/// What a record costs beside its payload, at most: RFC 5246 section 6.2.3.3 has 5 + 8 + 16 bytes, RFC 8446 section 5.2
+/// has 5 + 1 + 16.
+const OVERHEAD: usize = 32;
+
+/// The most plaintext in a record.
+const RECORD: usize = 16 << 10;
+
+/// Bytes of application data that are sealed at once, in whole records.
+pub(crate) const PIECE: usize = 4 * RECORD;
+
+/// Bytes of other things that can go out before a piece, in the same write.
+const PREFIX: usize = 16 << 10;
+
+/// Room for a sealed piece and what goes out before it.
+pub(crate) const SEALED: usize = PREFIX + PIECE + (PIECE / RECORD + 1) * OVERHEAD + (1 << 10);
+
+/// One connection's TLS.
+pub(crate) struct Session {
+    role: Role,
+    /// What was received and is not whole, from the beginning of a record on.
+    kept: Vec<u8>,
+    unsent: Vec<u8>,
+    /// Bytes of `unsent` that the kernel has.
+    sent: usize,
+    /// Bytes of the application's that were sealed into `unsent`.
+    payload: usize,
+    /// The kernel did not take all of `unsent`, and will say when it takes more.
+    refused: bool,
+    /// No more will come: a close_notify has.
+    ended: bool,
+    /// Our close_notify is on its way.
+    said_goodbye: bool,
+    failed: bool,
+    /// It counts as a handshake until it is established.
+    flight: Option<Flight>,
+    server_name: Option<Box<str>>,
+}
+
+enum Role {
+    Server(UnbufferedServerConnection),
+    #[cfg_attr(not(all(test, feature = "client")), allow(dead_code))] // in a server alone there is none
+    Client(UnbufferedClientConnection),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("established", &self.is_established()).finish_non_exhaustive()
+    }
+}
+
+/// Both roles of the library's connection.
+trait Connection: DerefMut<Target = UnbufferedConnectionCommon<Self::Data>> {
+    type Data;
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Connection for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    #[inline]
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+}
+
+impl Connection for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    #[inline]
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+}
+
+impl Session {
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        Ok(Self::new(Role::Server(UnbufferedServerConnection::new(config)?)))
+    }
+
+    #[cfg(feature = "client")]
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
+        let mut session = Self::new(Role::Client(UnbufferedClientConnection::new(config, name)?));
+        session.open(&mut [], &mut Vec::new())?; // puts its first words into `unsent`
+        Ok(session)
+    }
+
+    fn new(role: Role) -> Self {
+        Self {
+            role,
+            kept: Vec::new(),
+            unsent: Vec::new(),
+            sent: 0,
+            payload: 0,
+            refused: false,
+            ended: false,
+            said_goodbye: false,
+            failed: false,
+            flight: None,
+            server_name: None,
+        }
+    }
+
+    /// Counts it among the handshakes until it is established or dropped.
+    pub(crate) fn count(&mut self, flight: Flight) {
+        self.flight = Some(flight);
+    }
+
+    fn common(&self) -> &CommonState {
+        match &self.role {
+            Role::Server(conn) => conn,
+            Role::Client(conn) => conn,
+        }
+    }
+
+    /// Whether the handshake is finished.
+    pub(crate) fn is_established(&self) -> bool {
+        !self.common().is_handshaking()
+    }
+
+    /// Whether the peer has said that nothing more comes.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether it can't go on: what still comes is of no use, and nothing more can be sealed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Bytes of memory in what is kept and unsent; what the library needs is not counted.
+    pub(crate) fn held(&self) -> usize {
+        self.kept.capacity() + self.unsent.capacity()
+    }
+
+    /// What the handshake came to; `None` before it is finished.
+    pub(crate) fn info(&self) -> Option<TlsInfo> {
+        let common = self.common();
+        let version = match common.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
+        };
+        let cipher = common.negotiated_cipher_suite()?.suite();
+        // TLS 1.3 has names of its own in the library; at IANA they begin as all others do.
+        let mut info = TlsInfo::new(version, format!("{cipher:?}").replace("TLS13_", "TLS_"));
+        info.server_name = self.server_name.as_deref().map(str::to_owned);
+        info.resumed = self.is_resumed();
+        info.client = common.peer_certificates().unwrap_or_default().iter().map(|c| c.to_vec()).collect();
+        Some(info)
+    }
+
+    /// Whether an earlier session was resumed.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.common().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    // ---- in ----
+
+    /// Puts what was kept at the beginning of `buf`; what is received behind it goes to [`Self::open`] together with
+    /// it. `buf` has more room than [`MAX_KEPT`].
+    pub(crate) fn put_back(&self, buf: &mut [u8]) -> usize {
+        let n = self.kept.len();
+        if n > 0 {
+            buf[..n].copy_from_slice(&self.kept);
+        }
+        n
+    }
+
+    /// Decrypts the records that are whole, in place, and appends their plaintext to `plain`; keeps the rest. Says
+    /// whether the handshake was finished by it.
+    pub(crate) fn open(&mut self, input: &mut [u8], plain: &mut Vec<u8>) -> Result<bool, TlsError> {
+        if self.ended || self.failed {
+            return Ok(false);
+        }
+        let was_established = self.is_established();
+        let Self { role, unsent, .. } = self;
+        let (taken, result) = match role {
+            Role::Server(conn) => open_records(conn, input, plain, unsent),
+            Role::Client(conn) => open_records(conn, input, plain, unsent),
+        };
+        if !was_established && let Some(name) = asked_for() {
+            self.server_name = Some(name);
+        }
+        let result = result.map_err(TlsError::Failed).and_then(|ended| {
+            self.ended = ended;
+            let rest = if ended { &[][..] } else { &input[taken..] };
+            // An idle session keeps nothing, not even room.
+            self.kept = rest.to_vec();
+            if rest.len() > MAX_KEPT { Err(TlsError::TooLong) } else { Ok(()) }
+        });
+        if let Err(e) = result {
+            (self.failed, self.kept, self.flight) = (true, Vec::new(), None);
+            return Err(e);
+        }
+        let established = !was_established && self.is_established();
+        if established {
+            self.flight = None;
+        }
+        Ok(established)
+    }
+
+    // ---- out ----
+
+    /// Seals `plain`, at most [`PIECE`] bytes, into `out`, which has room for [`SEALED`]; before it goes what was
+    /// unsent. Gives the length.
+    pub(crate) fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, TlsError> {
+        debug_assert!(!self.refused && self.sent == 0 && self.unsent.len() <= PREFIX && plain.len() <= PIECE);
+        if self.failed || self.said_goodbye {
+            return Err(TlsError::NotOpen);
+        }
+        let Self { role, kept, unsent, .. } = self;
+        let sealed = match role {
+            Role::Server(conn) => seal_records(conn, kept, unsent, plain, out),
+            Role::Client(conn) => seal_records(conn, kept, unsent, plain, out),
+        };
+        if sealed.is_err() {
+            self.failed = true;
+        }
+        let n = sealed?;
+        self.unsent = Vec::new(); // in `out` now
+        Ok(n)
+    }
+
+    /// Whether no room was left for what is unsent: it has to go first.
+    pub(crate) fn must_send_first(&self) -> bool {
+        self.unsent.len() > PREFIX
+    }
+
+    /// The kernel took only a part of what was sealed: the rest waits here. `payload`: the application's bytes in all
+    /// of it.
+    pub(crate) fn keep_unsent(&mut self, rest: &[u8], payload: usize) {
+        debug_assert!(self.unsent.is_empty());
+        (self.unsent, self.sent, self.payload, self.refused) = (rest.to_vec(), 0, payload, true);
+    }
+
+    /// Says goodbye (RFC 8446 section 6.1), once, and only where it would be understood.
+    pub(crate) fn close_notify(&mut self) {
+        if self.said_goodbye || self.failed {
+            return;
+        }
+        self.said_goodbye = true;
+        let Self { role, kept, unsent, .. } = self;
+        match role {
+            Role::Server(conn) => close_notify(conn, kept, unsent),
+            Role::Client(conn) => close_notify(conn, kept, unsent),
+        }
+    }
+
+    /// What waits to be sent.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.unsent[self.sent..]
+    }
+
+    /// Whether the kernel has refused some of it: an event will say when there is room again.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The kernel has room again.
+    pub(crate) fn retry(&mut self) {
+        self.refused = false;
+    }
+
+    /// The kernel took `n` bytes of what was unsent.
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.sent += n;
+        self.refused = self.sent < self.unsent.len();
+        if !self.refused {
+            (self.unsent, self.sent, self.payload) = (Vec::new(), 0, 0);
+        }
+    }
+
+    /// The application's bytes that are unsent. Where in the ciphertext the kernel stopped is known, and how much of it
+    /// is payload is not; there can't be more than ciphertext.
+    pub(crate) fn payload(&self) -> usize {
+        self.payload.min(self.unsent.len() - self.sent)
+    }
+}
+
+/// Gives how much of the input is done with, and whether a close_notify came. What is to be sent is appended to
+/// `unsent`, after an error the alert that tells of it.
+fn open_records<C: Connection>(
+    conn: &mut C,
+    input: &mut [u8],
+    plain: &mut Vec<u8>,
+    unsent: &mut Vec<u8>,
+) -> (usize, Result<bool, Error>) {
+    let (mut at, mut ended) = (0, false);
+    let failed = loop {
+        let UnbufferedStatus { mut discard, state } = conn.process(&mut input[at..]);
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    // Decrypted already; the library has no error left.
+                    let Ok(record) = record else { continue };
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => append(unsent, |out| data.encode(out)),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => ended = true,
+            Ok(
+                ConnectionState::BlockedHandshake
+                | ConnectionState::WriteTraffic(_)
+                | ConnectionState::Closed,
+            ) => {
+                return (at + discard, Ok(ended));
+            }
+            // Early data is not accepted, so none comes.
+            Ok(_) => break Error::General("a state of the library that is not known".into()),
+            Err(e) => {
+                at += discard;
+                break e;
+            }
+        }
+        at += discard;
+    };
+    // With the same input as before: the library keeps places in it. It hands out what waits before it looks on.
+    while conn.wants_write() {
+        match conn.process(&mut input[at..]).state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => append(unsent, |out| data.encode(out)),
+            _ => break,
+        }
+    }
+    (at, Err(failed))
+}
+
+/// Appends what a function writes, in the room that it asks for.
+fn append<E: Into<Shortage>>(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, E>) {
+    let at = out.len();
+    let mut room = 0;
+    // Once to learn the length, once to write.
+    for _ in 0..2 {
+        out.resize(at + room, 0);
+        match write(&mut out[at..]).map_err(Into::into) {
+            Ok(n) => return out.truncate(at + n),
+            Err(Shortage(Some(InsufficientSizeError { required_size }))) => room = required_size,
+            Err(Shortage(None)) => break,
+        }
+    }
+    out.truncate(at);
+}
+
+/// How much room was missing, if that was it.
+struct Shortage(Option<InsufficientSizeError>);
+
+impl From<EncodeError> for Shortage {
+    fn from(e: EncodeError) -> Self {
+        match e {
+            EncodeError::InsufficientSize(e) => Self(Some(e)),
+            EncodeError::AlreadyEncoded => Self(None),
+        }
+    }
+}
+
+impl From<EncryptError> for Shortage {
+    fn from(e: EncryptError) -> Self {
+        match e {
+            EncryptError::InsufficientSize(e) => Self(Some(e)),
+            EncryptError::EncryptExhausted => Self(None),
+        }
+    }
+}
+
+#[inline]
+fn seal_records<C: Connection>(
+    conn: &mut C,
+    kept: &mut [u8],
+    unsent: &mut Vec<u8>,
+    plain: &[u8],
+    out: &mut [u8],
+) -> Result<usize, TlsError> {
+    loop {
+        // With what is kept: the library keeps places in it.
+        match conn.process(kept).state? {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let at = unsent.len();
+                out[..at].copy_from_slice(unsent);
+                return match traffic.encrypt(plain, &mut out[at..]) {
+                    Ok(n) => Ok(at + n),
+                    Err(_) => Err(Error::EncryptError.into()),
+                };
+            }
+            ConnectionState::EncodeTlsData(mut data) => append(unsent, |out| data.encode(out)),
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            ConnectionState::PeerClosed => {} // told by `open`
+            _ => return Err(TlsError::NotOpen),
+        }
+    }
+}
+
+fn close_notify<C: Connection>(conn: &mut C, kept: &mut [u8], unsent: &mut Vec<u8>) {
+    loop {
+        match conn.process(kept).state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                return append(unsent, |out| traffic.queue_close_notify(out));
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => append(unsent, |out| data.encode(out)),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => {}
+            _ => return, // within the handshake the library says nothing
+        }
+    }
+}
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use super::*;
+    use crate::tls::certificate::tests::made;
+    use crate::tls::{Acceptor, Certificate, ClientAuth, Names, SecureClient, Terms, Trust, authorities};
+
+    const BOTH: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
+
+    fn acceptor(min_version: TlsVersion) -> (Acceptor, String) {
+        let (cert, key) = made(&["localhost"]);
+        let names = Names::new(Certificate::from_pem(&cert, key).unwrap());
+        let terms = Terms { client_auth: ClientAuth::off(), min_version };
+        (Acceptor::new(names, &terms).unwrap(), cert)
+    }
+
+    fn trusting(cert: &str, version: TlsVersion) -> SecureClient {
+        let trust = Trust::Authorities(authorities(cert.as_bytes(), "test").unwrap());
+        SecureClient::new(trust, None, version).unwrap()
+    }
+
+    /// What one side has to say, given to the other in pieces of this size; and what came of it as plaintext.
+    fn pass(from: &mut Session, to: &mut Session, size: usize) -> Result<Vec<u8>, TlsError> {
+        let said = from.unsent().to_vec();
+        from.advance(said.len());
+        deliver(to, &said, size)
+    }
+
+    fn deliver(to: &mut Session, said: &[u8], size: usize) -> Result<Vec<u8>, TlsError> {
+        let (mut plain, mut buf) = (Vec::new(), vec![0; MAX_KEPT + size + 1]);
+        for piece in said.chunks(size) {
+            let kept = to.put_back(&mut buf);
+            buf[kept..kept + piece.len()].copy_from_slice(piece);
+            to.open(&mut buf[..kept + piece.len()], &mut plain)?;
+        }
+        Ok(plain)
+    }
+
+    fn shake(client: &mut Session, server: &mut Session, size: usize) -> Result<(), TlsError> {
+        while !client.unsent().is_empty() || !server.unsent().is_empty() {
+            pass(client, server, size)?;
+            pass(server, client, size)?;
+        }
+        assert!(client.is_established() && server.is_established());
+        Ok(())
+    }
+
+    fn sealed(session: &mut Session, plain: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; SEALED];
+        let n = session.seal(plain, &mut out).unwrap();
+        out.truncate(n);
+        out
+    }
+
+    #[test]
+    fn bytes_go_both_ways_however_they_are_cut_and_nothing_is_kept_when_they_are_through() {
+        for version in BOTH {
+            let (acceptor, cert) = acceptor(version);
+            for size in [1, 2, 5, 6, 100, 1000, 40_000] {
+                let mut client = trusting(&cert, version).connect("localhost").unwrap();
+                let mut server = acceptor.accept().unwrap();
+                shake(&mut client, &mut server, size).unwrap();
+                for len in [1, 100, RECORD, RECORD + 1, PIECE] {
+                    let plain: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+                    let there = sealed(&mut client, &plain);
+                    assert!(
+                        there.len() <= len + OVERHEAD * len.div_ceil(RECORD),
+                        "{} for {len}",
+                        there.len()
+                    );
+                    assert!(deliver(&mut server, &there, size).unwrap() == plain);
+                    let back = sealed(&mut server, &plain);
+                    assert!(deliver(&mut client, &back, size).unwrap() == plain);
+                }
+                assert_eq!((client.held(), server.held()), (0, 0));
+                let info = server.info().unwrap();
+                assert!(info.version >= version && info.server_name.as_deref() == Some("localhost"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_kept_and_nothing_else() {
+        let (acceptor, cert) = acceptor(TlsVersion::Tls13);
+        let (mut client, mut server) =
+            (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
+        shake(&mut client, &mut server, 1 << 14).unwrap();
+        let there = [sealed(&mut client, b"one"), sealed(&mut client, b"two")].concat();
+        let (begin, rest) = there.split_at(there.len() - 3);
+        assert_eq!(deliver(&mut server, begin, 1 << 14).unwrap(), b"one");
+        assert_eq!(server.held(), begin.len() - there.len() / 2);
+        // What is said meanwhile does not disturb it.
+        let back = sealed(&mut server, b"meanwhile");
+        assert_eq!(deliver(&mut client, &back, 1 << 14).unwrap(), b"meanwhile");
+        assert_eq!(deliver(&mut server, rest, 1 << 14).unwrap(), b"two");
+        assert_eq!(server.held(), 0);
+    }
+
+    #[test]
+    fn what_the_kernel_left_is_counted_as_the_applications_bytes() {
+        let (acceptor, cert) = acceptor(TlsVersion::Tls13);
+        let (mut client, mut server) =
+            (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
+        shake(&mut client, &mut server, 1 << 14).unwrap();
+        let all = sealed(&mut server, &[7; 1000]);
+        server.keep_unsent(&all[10..], 1000);
+        assert!(server.is_refused());
+        assert_eq!(
+            server.payload(),
+            1000,
+            "the header of the record has gone, and some of it that nobody can name"
+        );
+        server.retry();
+        server.advance(all.len() - 10 - 300);
+        assert_eq!((server.payload(), server.is_refused(), server.unsent().len()), (300, true, 300));
+        server.retry();
+        server.advance(300);
+        assert_eq!((server.payload(), server.is_refused(), server.held()), (0, false, 0));
+    }
+
+    #[test]
+    fn a_goodbye_is_said_once_and_ends_what_is_heard() {
+        for version in BOTH {
+            let (acceptor, cert) = acceptor(version);
+            let (mut client, mut server) =
+                (trusting(&cert, version).connect("localhost").unwrap(), acceptor.accept().unwrap());
+            shake(&mut client, &mut server, 1 << 14).unwrap();
+            let mut said = sealed(&mut client, b"last");
+            client.close_notify();
+            client.close_notify();
+            said.extend_from_slice(client.unsent());
+            said.extend_from_slice(b"no record at all");
+            assert_eq!(deliver(&mut server, &said, 1 << 14).unwrap(), b"last");
+            assert!(server.has_ended() && !server.has_failed());
+            assert_eq!(server.held(), 0);
+            assert_eq!(client.seal(b"more", &mut vec![0; SEALED]), Err(TlsError::NotOpen));
+            // The other direction is still open.
+            let back = sealed(&mut server, b"and you");
+            client.advance(client.unsent().len());
+            assert_eq!(deliver(&mut client, &back, 1 << 14).unwrap(), b"and you");
+        }
+    }
+
+    #[test]
+    fn a_session_that_failed_stays_failed_and_has_its_alert() {
+        let (acceptor, _) = acceptor(TlsVersion::Tls12);
+        let mut server = acceptor.accept().unwrap();
+        assert!(matches!(deliver(&mut server, b"GET / HTTP/1.1\r\n\r\n", 1000), Err(TlsError::Failed(_))));
+        assert!(server.has_failed());
+        assert_eq!(server.unsent()[0], 21, "an alert");
+        assert_eq!(deliver(&mut server, b"more", 10), Ok(Vec::new()));
+        assert_eq!(server.seal(b"more", &mut vec![0; SEALED]), Err(TlsError::NotOpen));
+        // Before the handshake is finished nothing can be sealed either.
+        assert_eq!(acceptor.accept().unwrap().seal(b"early", &mut vec![0; SEALED]), Err(TlsError::NotOpen));
+    }
+
+    #[test]
+    fn a_client_believes_whom_it_is_told_to() {
+        let (acceptor, cert) = acceptor(TlsVersion::Tls12);
+        let (_, other) = self::acceptor(TlsVersion::Tls12);
+        let tries = |trust: Trust, name: &str| {
+            let client = SecureClient::new(trust, None, TlsVersion::Tls12).unwrap();
+            let (mut client, mut server) = (client.connect(name).unwrap(), acceptor.accept().unwrap());
+            shake(&mut client, &mut server, 1 << 14)
+        };
+        let roots = |pem: &str| Trust::Authorities(authorities(pem.as_bytes(), "test").unwrap());
+        assert_eq!(tries(roots(&cert), "localhost"), Ok(()));
+        assert!(tries(roots(&cert), "elsewhere.example").is_err());
+        assert!(tries(roots(&other), "localhost").is_err());
+        assert_eq!(tries(Trust::Pinned(first(&cert)), "elsewhere.example"), Ok(()));
+        assert!(tries(Trust::Pinned(first(&other)), "localhost").is_err());
+        assert_eq!(tries(Trust::Anybody, "10.0.0.1"), Ok(()));
+        let client = SecureClient::new(Trust::Anybody, None, TlsVersion::Tls12).unwrap();
+        assert!(client.connect("no name").is_err());
+    }
+
+    fn first(pem: &str) -> Vec<u8> {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
+    }
+
+    #[test]
+    fn a_client_that_comes_back_resumes_with_its_ticket() {
+        for version in BOTH {
+            let (acceptor, cert) = acceptor(version);
+            let client = trusting(&cert, version);
+            for n in 0..3 {
+                let (mut client, mut server) =
+                    (client.connect("localhost").unwrap(), acceptor.accept().unwrap());
+                shake(&mut client, &mut server, 1 << 14).unwrap();
+                assert_eq!((client.is_resumed(), server.is_resumed()), (n > 0, n > 0));
+            }
+        }
+    }
+}

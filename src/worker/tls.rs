@@ -1,0 +1,130 @@
+//! Secure connections: how many handshakes there may be, and from a readable socket to plaintext. What follows from the
+//! plaintext is the same as for every other connection.
+
+use super::http::HTTP_SHARE;
+use super::{SHARE, Worker};
+use crate::conn::{Cause, Phase};
+use crate::net::{Opened, Received, Stream};
+use crate::tls::{Flights, MAX_KEPT};
+use std::io;
+use tracing::debug;
+
+/// The least that a receive buffer has where there is TLS: what is kept, and a read behind it.
+pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
+
+/// The handshakes under way on all workers, and how many there may be.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    flights: Flights,
+    most: usize,
+}
+
+impl Handshakes {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { flights: Flights::default(), most }
+    }
+}
+
+impl Worker {
+    /// Whether this listener has to wait for handshakes that are under way.
+    pub(super) fn is_crowded_out(&self, listener: usize) -> bool {
+        let Handshakes { flights, most } = &self.settings.handshakes;
+        let is_secure = self.listeners.get(listener).is_some_and(|l| l.security.is_some());
+        let crowded_out = is_secure && flights.under_way() >= *most;
+        if crowded_out {
+            self.turn.count().tls_rests.add(1);
+        }
+        crowded_out
+    }
+
+    /// The stream as its listener wants it.
+    pub(super) fn secure(&self, mut stream: Stream, listener: usize) -> Option<Stream> {
+        if let Some(acceptor) = self.listeners.get(listener).and_then(|l| l.security.as_ref()) {
+            match acceptor.accept() {
+                Ok(mut session) => {
+                    session.count(self.settings.handshakes.flights.begin());
+                    stream.secure(session);
+                }
+                Err(e) => {
+                    debug!("a TLS session can't begin: {e}");
+                    self.turn.count().tls_failed.add(1);
+                    return None;
+                }
+            }
+        }
+        Some(stream)
+    }
+
+    /// The socket of a secure connection can be read.
+    pub(super) fn read_sealed(&mut self, at: usize) {
+        let Self { slots, recv, plain, crowded, turn, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        let share = match slot.conn.phase {
+            Phase::Http => HTTP_SHARE,
+            _ if *crowded => SHARE,
+            _ => recv.len(),
+        };
+        let opened = slot.stream.recv_sealed(recv, share, plain);
+        let Opened { received, full, established } = match opened {
+            Ok(opened) => opened,
+            Err(e) => {
+                self.plain.clear();
+                return self.broken(at, &e);
+            }
+        };
+        match received {
+            Received::Bytes(_) => {}
+            Received::Nothing => return,
+            Received::End => {
+                slot.stream.say_goodbye(); // it may still be listened to
+                return self.gone(at, io::ErrorKind::UnexpectedEof);
+            }
+        }
+        let session = slot.stream.session();
+        if established {
+            turn.count().tls_handshakes.add(1);
+            turn.count().tls_resumed.add(u64::from(session.is_some_and(|s| s.is_resumed())));
+        }
+        // The end is read in a turn of its own, so that what came before it is answered first.
+        if full || session.is_some_and(|s| s.has_ended()) {
+            self.again(at);
+        }
+        let mut plain = core::mem::take(&mut self.plain);
+        if !plain.is_empty() {
+            self.plaintext(at, &mut plain);
+        }
+        plain.clear();
+        self.plain = plain;
+    }
+
+    fn plaintext(&mut self, at: usize, plain: &mut [u8]) {
+        let now = self.now;
+        let Some(slot) = self.slots.get(at) else { return };
+        if slot.conn.phase == Phase::Http {
+            return self.http_input(at, plain);
+        }
+        (slot.clock.received, slot.clock.pinged) = (now, 0);
+        self.open_input(at, plain);
+    }
+
+    /// The socket failed, or what came over it is no TLS. Then the alert that says why goes out, and what still comes
+    /// is read away: a reset would overtake the alert.
+    fn broken(&mut self, at: usize, error: &io::Error) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let Some(session) = slot.stream.session().filter(|s| s.has_failed()) else {
+            return self.gone(at, error.kind());
+        };
+        debug!("{}: TLS failed: {error}", slot.conn.id);
+        self.turn.count().protocol_errors.add(u64::from(session.is_established()));
+        slot.exchange = None;
+        slot.conn.fail_below(&mut self.turn.writer, Cause::Transport(io::ErrorKind::InvalidData));
+    }
+
+    /// Before a connection is removed: whether its handshake came to anything.
+    pub(super) fn note_handshake(&mut self, at: usize) {
+        let unfinished = |s: &crate::tls::Session| !s.is_established();
+        if self.slots.get(at).is_some_and(|s| s.stream.session().is_some_and(unfinished)) {
+            self.turn.count().tls_failed.add(1);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What hostile and broken peers do to a TLS port: each ends its own connection, soon, and nothing else; the server does
+//! not spin meanwhile.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls_support;
+
+use campanile::{Cause, HttpLimits, Route, Server};
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+use support::{
+    Client, Events, TEXT, TestServer, builder, echo, frame, limits, millis, recorder, upgrade_request,
+};
+use tls_support::{Authority, open, shake, start_tls};
+
+/// A server with one connection that lives through everything.
+struct Target {
+    ca: Authority,
+    server: TestServer,
+    witness: Client,
+    events: Events,
+}
+
+impl Target {
+    fn new() -> Self {
+        let (handler, events) = recorder();
+        let handler = handler.on_message(|conn, message| assert!(conn.send(message).is_ok()));
+        let route = Route::new(handler).limits(limits(|l| l.close_timeout = millis(300)));
+        let mut http = HttpLimits::default();
+        http.timeout = millis(400);
+        let ca = Authority::new();
+        let server = start_tls(builder().http_limits(http).route("/", route), &ca.tls());
+        let witness = open(server.addr, &ca.client());
+        events.opened();
+        Self { ca, server, witness, events }
+    }
+
+    fn dial(&self) -> Client {
+        Client::dial(self.server.addr)
+    }
+
+    fn open(&self) -> Client {
+        let client = open(self.server.addr, &self.ca.client());
+        self.events.opened();
+        client
+    }
+
+    /// Only the witness is left, it is served, and the loop sleeps.
+    fn all_is_well(&mut self) {
+        self.server.until("only the witness is left", |s| s.sockets == 1);
+        self.witness.text("well?");
+        assert_eq!(self.witness.read_text(), "well?");
+        assert_eq!(self.server.handle.stats().held_bytes, 0);
+        self.expect_sleep();
+    }
+
+    /// The loop turns for its timers and for nothing else: 16 times a second at most, and some for what is going on.
+    fn expect_sleep(&self) {
+        let turns = || self.server.handle.stats().turns;
+        let (before, began) = (turns(), Instant::now());
+        while began.elapsed() < millis(150) {
+            std::thread::park_timeout(millis(10));
+        }
+        let turned = turns() - before;
+        assert!(turned < 40, "{turned} turns in 150 ms in which nothing happened");
+    }
+}
+
+/// Bytes of a record.
+fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
+    [&[kind, 3, 3], &(payload.len() as u16).to_be_bytes()[..], payload].concat()
+}
+
+/// The descriptions of the alerts in what came.
+fn alerts(mut bytes: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    while let [kind, _, _, a, b, rest @ ..] = bytes {
+        let (payload, after) = rest.split_at(usize::from(u16::from_be_bytes([*a, *b])).min(rest.len()));
+        if let (21, [2, description]) = (*kind, payload) {
+            found.push(*description);
+        }
+        bytes = after;
+    }
+    found
+}
+
+#[test]
+fn what_is_no_tls_is_told_so_and_ended() {
+    let mut target = Target::new();
+    let cases: &[(&str, &[u8])] = &[
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        ("zeros", &[0; 100]),
+        ("letters", &[b'x'; 20_000]),
+        ("a record that is too long", &record(22, &[1; 20_000])),
+        ("a record of no kind", &record(99, b"hello")),
+        ("application data before the handshake", &record(23, &[0; 40])),
+        ("a handshake that begins with an end", &record(22, &[20, 0, 0, 0])),
+        ("a hello that is none", &record(22, &[1, 0, 0, 4, 9, 9, 9, 9])),
+        ("a change of cipher first", &record(20, &[1])),
+    ];
+    for (what, bytes) in cases {
+        let began = Instant::now();
+        let mut client = target.dial();
+        let _ = client.try_send(bytes);
+        let answer = client.read_to_end();
+        assert_eq!(alerts(&answer).len(), 1, "{what}: {}", answer.escape_ascii());
+        assert!(began.elapsed() < millis(300), "{what}: not before a timeout");
+        drop(client);
+        target.all_is_well();
+    }
+    assert_eq!(target.server.handle.stats().tls_failed, cases.len() as u64);
+}
+
+#[test]
+fn alerts_end_the_handshake() {
+    let mut target = Target::new();
+    for description in [0, 10, 40, 90, 255] {
+        let mut client = target.dial();
+        client.send(record(21, &[2, description]));
+        client.read_to_end();
+        drop(client);
+        target.all_is_well();
+    }
+}
+
+#[test]
+fn who_says_nothing_or_never_comes_to_an_end_has_his_time() {
+    let mut target = Target::new();
+    let began = Instant::now();
+    let mut silent = target.dial();
+    let mut cut = target.dial();
+    cut.send(&record(22, &[1; 400])[..200]);
+    let mut slow = target.dial();
+    slow.send(&record(22, &[&[1, 0, 2, 0][..], &[7; 508]].concat())[..5]);
+    // A byte now and then does not give it more time.
+    while (&slow.socket).write_all(&[1]).is_ok() && began.elapsed() < Duration::from_secs(5) {
+        std::thread::park_timeout(millis(20));
+    }
+    assert!(began.elapsed() < Duration::from_secs(3));
+    silent.expect_gone();
+    cut.expect_gone();
+    target.all_is_well();
+    let stats = target.server.handle.stats();
+    assert_eq!((stats.timeouts, stats.tls_failed), (3, 3));
+}
+
+#[test]
+fn a_handshake_message_has_its_bound_however_it_is_cut() {
+    let mut target = Target::new();
+    // Announced as 16 MiB: refused at once.
+    let began = Instant::now();
+    let mut client = target.dial();
+    client.send(record(22, &[1, 0xff, 0xff, 0xff]));
+    client.expect_gone();
+    assert!(began.elapsed() < millis(350), "not before the timeout");
+    drop(client);
+    target.all_is_well();
+    // Within what may be announced, but in records of one byte: what is kept of it has a bound too.
+    let began = Instant::now();
+    let mut client = target.dial();
+    let _ = client.try_send(&[record(22, &[1, 0, 0xea, 0x60]), record(22, &[7]).repeat(40_000)].concat());
+    client.expect_gone();
+    assert!(began.elapsed() < millis(350), "not before the timeout");
+    drop(client);
+    target.all_is_well();
+}
+
+#[test]
+fn a_goodbye_in_the_middle_is_the_end_of_what_is_heard() {
+    let mut target = Target::new();
+    let mut client = target.open();
+    let tls = client.tls.as_mut().unwrap();
+    // One write: a whole message, half a message, the goodbye, and what must not be heard any more.
+    let mut out = Vec::new();
+    tls.writer().write_all(&frame(true, TEXT, b"heard")).unwrap();
+    tls.writer().write_all(&frame(true, TEXT, b"half")[..7]).unwrap();
+    tls.send_close_notify();
+    while tls.wants_write() {
+        tls.write_tls(&mut out).unwrap();
+    }
+    out.extend_from_slice(&record(23, &[0; 50]));
+    (&client.socket).write_all(&out).unwrap();
+    assert_eq!(target.events.message(), b"heard");
+    assert_eq!(target.events.closed().cause, Cause::Transport(ErrorKind::UnexpectedEof));
+    assert_eq!(client.read_text(), "heard");
+    client.expect_eof(); // answered in kind
+    target.all_is_well();
+}
+
+#[test]
+fn a_request_with_a_goodbye_behind_it_is_answered() {
+    let ca = Authority::new();
+    let server = start_tls(
+        builder().get("/", |_: &campanile::Request<'_>| campanile::Response::new(200).text("yes")),
+        &ca.tls(),
+    );
+    let mut client = shake(server.addr, &ca.client(), "localhost").unwrap();
+    let tls = client.tls.as_mut().unwrap();
+    tls.writer().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    tls.send_close_notify();
+    while tls.wants_write() {
+        tls.write_tls(&mut &client.socket).unwrap();
+    }
+    assert_eq!(client.answer().text(), "yes");
+    client.expect_eof();
+}
+
+#[test]
+fn an_end_without_a_goodbye_is_an_end() {
+    let mut target = Target::new();
+    let client = target.open();
+    client.end();
+    assert_eq!(target.events.closed().cause, Cause::Transport(ErrorKind::UnexpectedEof));
+    drop(client);
+    let client = target.open();
+    client.reset();
+    assert!(matches!(target.events.closed().cause, Cause::Transport(_)));
+    // Within the handshake, and before it.
+    target.dial().end();
+    let cut = target.dial();
+    (&cut.socket).write_all(&record(22, &[1; 400])[..200]).unwrap();
+    cut.reset();
+    target.all_is_well();
+}
+
+#[test]
+fn a_record_that_was_changed_on_the_way_ends_the_connection() {
+    let mut target = Target::new();
+    let before = target.server.handle.stats().protocol_errors;
+    for at in [5, 20] {
+        let mut client = target.open();
+        let tls = client.tls.as_mut().unwrap();
+        tls.writer().write_all(&frame(true, TEXT, b"never heard")).unwrap();
+        let mut out = Vec::new();
+        tls.write_tls(&mut out).unwrap();
+        out[at] ^= 1;
+        (&client.socket).write_all(&out).unwrap();
+        let end = target.events.closed();
+        assert_eq!(end.cause, Cause::Transport(ErrorKind::InvalidData));
+        assert!(!end.was_clean);
+        client.expect_alert();
+        drop(client);
+        target.all_is_well();
+    }
+    assert_eq!(target.server.handle.stats().protocol_errors - before, 2);
+}
+
+#[test]
+fn handshake_messages_on_an_open_connection_do_not_hold_it_up() {
+    let mut target = Target::new();
+    let mut client = target.open();
+    for _ in 0..3 {
+        client.tls.as_mut().unwrap().refresh_traffic_keys().unwrap();
+        client.text("on");
+        assert_eq!(client.read_text(), "on");
+    }
+    // A flood of updates without anything between them.
+    let mut flooded = target.open();
+    for _ in 0..100 {
+        flooded.tls.as_mut().unwrap().refresh_traffic_keys().unwrap();
+    }
+    let tls = flooded.tls.as_mut().unwrap();
+    while tls.wants_write() && tls.write_tls(&mut &flooded.socket).is_ok() {}
+    flooded.expect_alert_or_end();
+    drop(flooded);
+    client.text("still");
+    assert_eq!(client.read_text(), "still");
+    drop(client);
+    target.all_is_well();
+}
+
+#[test]
+fn as_many_handshakes_are_under_way_as_may_and_others_wait_for_them() {
+    let ca = Authority::new();
+    let mut http = HttpLimits::default();
+    http.timeout = millis(400);
+    let server = start_tls(builder().max_handshakes(2).http_limits(http).route("/", echo()), &ca.tls());
+    let stats = || server.handle.stats();
+    let silent: Vec<_> = (0..5).map(|_| Client::dial(server.addr)).collect();
+    server.until("two are in", |s| s.sockets == 2 && s.tls_rests > 0);
+    // They are through when those before them have had their time: an open connection is no handshake.
+    let mut client = open(server.addr, &ca.client());
+    assert!(stats().tls_failed >= 4, "{:?}", stats());
+    client.text("in");
+    assert_eq!(client.read_text(), "in");
+    drop(silent);
+    for _ in 0..4 {
+        let mut next = open(server.addr, &ca.client());
+        next.text("in");
+        assert_eq!(next.read_text(), "in");
+        std::mem::forget(next); // stays open
+    }
+}
+
+#[test]
+fn a_full_server_turns_away_without_a_word() {
+    let ca = Authority::new();
+    let server = start_tls(Server::builder().workers(1).max_connections(1).route("/", echo()), &ca.tls());
+    let mut first = open(server.addr, &ca.client());
+    let mut second = Client::dial(server.addr);
+    assert_eq!(second.read_to_end(), b"");
+    assert_eq!(server.handle.stats().turned_away, 1);
+    first.text("still");
+    assert_eq!(first.read_text(), "still");
+}
+
+#[test]
+fn random_bytes_at_any_place_end_their_connection_and_nothing_else() {
+    let mut target = Target::new();
+    let mut seed = 7_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize
+    };
+    for _ in 0..60 {
+        let mut client = target.dial();
+        let mut tls = tls_support::connection(&target.ca.client(), "localhost");
+        let mut out = Vec::new();
+        tls.write_tls(&mut out).unwrap();
+        // A hello with some bytes changed, cut or repeated; now and then it stays good.
+        for _ in 0..random() % 4 {
+            let at = random() % out.len();
+            out[at] = random() as u8;
+        }
+        out.truncate(out.len() - random() % 2 * (random() % 40));
+        let _ = client.try_send(&out);
+        client.end();
+        let mut answer = Vec::new();
+        let _ = (&client.socket).read_to_end(&mut answer);
+    }
+    for _ in 0..60 {
+        let mut client = target.dial();
+        let bytes: Vec<u8> = (0..random() % 3000).map(|_| random() as u8).collect();
+        let _ = client.try_send(&bytes);
+        client.end();
+        let _ = client.read_to_end();
+    }
+    target.all_is_well();
+    let mut client = shake(target.server.addr, &target.ca.client(), "localhost").unwrap();
+    client.send(upgrade_request("/", ""));
+    assert_eq!(client.answer().status, 101);
+}
