@@ -11,7 +11,7 @@ SUITES ?=
 export CARGO PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-peers loadtest lint
+.PHONY: help run test bench bench-peers bench-deflate loadtest lint
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -29,6 +29,9 @@ bench: ## Run the criterion benches
 
 bench-peers: ## Compare the server's CPU time with the kernel's and other servers'
 	@$(PYTHON) benches/peers/run $(ARGS)
+
+bench-deflate: ## Compare what compression costs with Node's ws
+	@$(PYTHON) benches/deflate_peers/run $(ARGS)
 
 loadtest: ## Load a running server; without ARGS, echo on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile-loadtest -- $(or $(ARGS),echo ws://127.0.0.1:9001/echo)

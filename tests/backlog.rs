@@ -471,3 +471,21 @@ fn one_slow_reader_of_an_echo_does_not_disturb_another() {
         assert_eq!(quick.read_text(), n.to_string());
     }
 }
+
+#[test]
+fn many_short_messages_of_one_turn_are_not_too_many_for_a_client_that_reads() {
+    const MESSAGES: u32 = 2_000;
+    let limits = limits(|l| l.max_backlog = 64 * KIB);
+    let many = recorder().0.on_message(|conn, _| {
+        // By the handle: they are queued one by one, and written at the end of the turn.
+        for n in 0..MESSAGES {
+            conn.handle().send(conn.id(), &n.to_be_bytes()).unwrap();
+        }
+    });
+    let server = serve(Route::new(many).limits(limits));
+    let mut client = server.open("/");
+    client.text("go");
+    for n in 0..MESSAGES {
+        assert_eq!(client.read_binary(), n.to_be_bytes());
+    }
+}

@@ -1,83 +1,16 @@
 //! permessage-deflate over real connections: what is agreed on, what arrives, and what a hostile peer gets.
 
+#[path = "support/packed.rs"]
+mod packed;
 mod support;
 
 use campanile::Message;
 use campanile::deflate::{Deflate, Deflater, History, Inflater};
 use campanile::protocol::Kind;
-use campanile::{Route, SlowConsumer};
-use std::thread::sleep;
-use support::{
-    BINARY, Client, DEADLINE, TEXT, TestServer, builder, echo, limits, millis, recorder, resident, serve,
-    start,
-};
-
-const SHARED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
-
-/// A client that compresses.
-struct Packed {
-    client: Client,
-    deflater: Deflater,
-    inflater: Inflater,
-    sent: Option<History>,
-    received: Option<History>,
-}
-
-impl Packed {
-    /// Opens a WebSocket with this offer; the answer to it must be `agreed`.
-    fn open(server: &TestServer, path: &str, offer: &str, agreed: &str) -> Self {
-        Self::over(server.dial(), path, offer, agreed)
-    }
-
-    fn over(mut client: Client, path: &str, offer: &str, agreed: &str) -> Self {
-        let answer = client.ask(path, &format!("Sec-WebSocket-Extensions: {offer}\r\n"));
-        assert_eq!(answer.status, 101, "{answer:?}");
-        assert_eq!(answer.header("sec-websocket-extensions"), Some(agreed));
-        client.rsv1 = true;
-        let history = |without: &str| (!agreed.contains(without)).then(|| History::new(15));
-        Self {
-            client,
-            deflater: Deflater::new(9, 1),
-            inflater: Inflater::new(),
-            sent: history("client_no_context_takeover"),
-            received: history("server_no_context_takeover"),
-        }
-    }
-
-    fn text(&mut self, text: &str) {
-        let mut packed = Vec::new();
-        self.deflater.compress(text.as_bytes(), self.sent.as_mut(), &mut packed);
-        self.client.frame(true, 0x40 | TEXT, &packed);
-    }
-
-    /// The next message, and how many bytes of payload it came in; `None`: uncompressed.
-    fn read(&mut self) -> (String, Option<usize>) {
-        let frame = self.client.read_frame();
-        assert_eq!((frame.fin, frame.opcode), (true, TEXT));
-        let mut text = Vec::new();
-        if frame.rsv1 {
-            let history = self.received.as_mut();
-            self.inflater.inflate(&frame.payload, history, Kind::Text, 1 << 30, &mut text).expect("DEFLATE");
-        } else {
-            text.clone_from(&frame.payload);
-        }
-        (String::from_utf8(text).expect("UTF-8"), frame.rsv1.then_some(frame.payload.len()))
-    }
-}
-
-/// Text of about so many bytes that gets shorter, different for each number.
-fn text(n: usize, len: usize) -> String {
-    (0..)
-        .flat_map(|i| format!("{{\"bell\":{n},\"ring\":{},\"tone\":\"ä{i}\"}}", i * 7).into_bytes())
-        .take(len)
-        .map(char::from)
-        .map(|c| if c.is_ascii() { c } else { 'ö' })
-        .collect()
-}
-
-fn small_messages_too(deflate: Deflate) -> Deflate {
-    deflate.threshold(16)
-}
+use campanile::{Accept, Pending, Route, SlowConsumer};
+use packed::{Packed, SHARED, small_messages_too, text};
+use std::thread::{sleep, spawn};
+use support::{Client, DEADLINE, TEXT, TestServer, builder, echo, limits, millis, recorder, serve, start};
 
 #[test]
 fn an_echo_comes_back_compressed() {
@@ -288,40 +221,6 @@ fn messages_that_may_be_given_up_refer_to_none_that_was() {
 }
 
 #[test]
-fn what_is_no_deflate_or_no_text_ends_the_connection() {
-    let server = serve(Route::new(echo()).deflate(Deflate::shared()));
-    let open = || Packed::open(&server, "/", "permessage-deflate", SHARED);
-    let fails = |send: &dyn Fn(&mut Packed), code: u16| {
-        let mut client = open();
-        send(&mut client);
-        client.client.expect_failed(code);
-    };
-    // A block of the type that DEFLATE has not.
-    fails(&|c| c.client.frame(true, 0x40 | BINARY, &[0x06, 1, 2, 3]), 1007);
-    // Inflates to bytes that are no text.
-    fails(
-        &|c| {
-            let mut packed = Vec::new();
-            c.deflater.compress(&[0xFF; 100], None, &mut packed);
-            c.client.frame(true, 0x40 | TEXT, &packed);
-        },
-        1007,
-    );
-    // RSV1 on a control frame, and on a continuation (RFC 7692 section 6.1).
-    fails(&|c| c.client.frame(true, 0x40 | 9, b""), 1002);
-    fails(
-        &|c| {
-            c.client.frame(false, 0x40 | TEXT, b"");
-            c.client.frame(true, 0x40, b"");
-        },
-        1002,
-    );
-    let mut unasked = server.open("/");
-    unasked.frame(true, 0x40 | TEXT, b"");
-    unasked.expect_failed(1002);
-}
-
-#[test]
 fn a_compressed_message_comes_in_fragments_with_a_ping_between_them() {
     let server = serve(Route::new(echo()).deflate(Deflate::shared()));
     let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
@@ -339,51 +238,58 @@ fn a_compressed_message_comes_in_fragments_with_a_ping_between_them() {
     assert_eq!(client.read().0, message);
 }
 
-#[test]
-fn a_bomb_costs_no_more_than_the_limit() {
-    const LIMIT: usize = 4 << 20;
-    let limits = limits(|l| l.max_message_size = LIMIT);
-    let server = serve(Route::new(echo()).limits(limits).deflate(Deflate::shared()));
-    let mut packed = Vec::new();
-    // 1 GiB of zeros in a megabyte: 64 times the same, each with the tail that makes it end on a byte.
-    Deflater::new(15, 9).compress(&vec![0; 16 << 20], None, &mut packed);
-    packed.extend_from_slice(&[0, 0, 0xFF, 0xFF]);
-    let mut packed = packed.repeat(64);
-    packed.truncate(packed.len() - 4);
-    assert!(packed.len() < LIMIT, "it would be refused for what it is");
-    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
-    let before = resident();
-    client.client.frame(true, 0x40 | BINARY, &packed);
-    client.client.expect_failed(1009);
-    let cost = resident().saturating_sub(before);
-    // The message as it came, what it was inflated to, and this test's own buffers.
-    assert!(cost < LIMIT + 4 * packed.len(), "{cost} bytes");
+/// A server that sends to each what it says, and for whatever begins with "slow" takes a while; and what takes both
+/// that while and much to compress.
+fn slow_server(threshold: usize) -> (TestServer, String) {
+    let slow =
+        recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
+            if message.as_text().is_some_and(|t| t.starts_with("slow")) {
+                sleep(millis(80));
+            }
+            if message.as_text().is_some_and(|t| t.ends_with("all")) {
+                return conn.publish_all("bell", message);
+            }
+            conn.send(message).unwrap();
+        });
+    let limits = limits(|l| l.max_message_size = 4 << 20);
+    let route = Route::new(slow).limits(limits).deflate(Deflate::shared().threshold(threshold));
+    (serve(route), format!("slow {}", text(0, 1 << 20)))
+}
+
+/// Whether what comes back is compressed.
+fn comes_compressed(client: &mut Packed, message: &str) -> bool {
+    client.client.text(message);
+    let (came, len) = client.read();
+    assert!(came == message);
+    len.is_some()
 }
 
 #[test]
 fn a_loop_that_falls_behind_stops_compressing_until_it_has_caught_up() {
-    let slow = recorder().0.on_message(|conn, message| {
-        if message.as_text().is_some_and(|t| t.starts_with("slow")) {
-            sleep(millis(80));
-        }
-        conn.send(message).unwrap();
-    });
-    let server = serve(Route::new(slow).deflate(small_messages_too(Deflate::shared())));
+    let (server, much) = slow_server(16);
     let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
-    let (slow, quick) = (format!("slow {}", text(0, 500)), format!("quick {}", text(0, 500)));
-    let compressed = |client: &mut Packed, message: &str| {
-        client.client.text(message);
-        let (came, len) = client.read();
-        assert_eq!(came, message);
-        len.is_some()
-    };
-    assert!(compressed(&mut client, &slow), "nobody knew");
-    assert!(!compressed(&mut client, &quick), "the last turn took 80 ms");
+    let quick = format!("quick {}", text(0, 500));
+    assert!(comes_compressed(&mut client, &much), "nobody knew");
+    assert!(!comes_compressed(&mut client, &quick), "the last turn took 80 ms");
     server.until("counted", |s| s.deflate_skipped == 1);
     let end = std::time::Instant::now() + DEADLINE;
-    while !compressed(&mut client, &quick) {
+    while !comes_compressed(&mut client, &quick) {
         assert!(std::time::Instant::now() < end, "it never catches up");
     }
+}
+
+#[test]
+fn turns_that_are_long_for_another_reason_go_on_compressing_or_try_again() {
+    let (server, much) = slow_server(16);
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    let slow = format!("slow {}", text(0, 500));
+    for _ in 0..3 {
+        assert!(comes_compressed(&mut client, &slow));
+    }
+    assert!(comes_compressed(&mut client, &much));
+    let skipped = (0..100).take_while(|_| !comes_compressed(&mut client, &slow)).count();
+    assert!((1..=16).contains(&skipped), "{skipped}");
+    server.until("counted", |s| s.deflate_skipped == skipped as u64);
 }
 
 #[test]
@@ -394,4 +300,65 @@ fn closing_is_never_compressed() {
     client.text("end");
     let frame = client.client.read_frame();
     assert_eq!((frame.rsv1, frame.opcode, frame.payload.len()), (false, 8, 122));
+}
+
+#[test]
+fn what_is_not_for_a_connection_leaves_its_context_alone() {
+    let handler =
+        recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
+            conn.publish("bell", message);
+            conn.send(message).unwrap();
+        });
+    let server = serve(Route::new(handler).deflate(small_messages_too(Deflate::dedicated(15))));
+    let mut client = Packed::open(&server, "/", "permessage-deflate", "permessage-deflate");
+    let message = text(1, 2000);
+    client.text(&message);
+    let first = client.read().1.expect("compressed");
+    client.text(&message);
+    let second = client.read().1.expect("compressed");
+    assert!(second * 4 < first, "{second} {first}");
+}
+
+#[test]
+fn an_undecided_upgrade_keeps_compressed_messages() {
+    let handler = echo().on_upgrade(|_| {
+        let accept = |pending: Pending<String>| drop(spawn(|| pending.accept(Accept::new(String::new()))));
+        Ok(Accept::later(DEADLINE, accept))
+    });
+    let server = serve(Route::new(handler).deflate(small_messages_too(Deflate::dedicated(15))));
+    let mut client = server.dial();
+    let request = support::upgrade_request("/", "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let (mut deflater, mut sent) = (Deflater::new(15, 1), History::new(15));
+    let mut all = request.into_bytes();
+    let messages = [0, 1, 2].map(|_| text(7, 900));
+    for message in &messages {
+        let mut packed = Vec::new();
+        deflater.compress(message.as_bytes(), Some(&mut sent), &mut packed);
+        all.extend(support::frame(true, 0x40 | TEXT, &packed));
+    }
+    client.send(&all);
+    let answer = client.answer();
+    assert_eq!(answer.header("sec-websocket-extensions"), Some("permessage-deflate"));
+    client.rsv1 = true;
+    let (mut inflater, mut received) = (Inflater::new(), History::new(15));
+    for message in &messages {
+        let frame = client.read_frame();
+        let mut back = Vec::new();
+        inflater.inflate(&frame.payload, Some(&mut received), Kind::Text, 1 << 20, &mut back).unwrap();
+        assert!(frame.rsv1 && back == message.as_bytes());
+    }
+}
+
+#[test]
+fn short_messages_are_not_counted_as_skipped() {
+    let (server, much) = slow_server(200);
+    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+    assert!(comes_compressed(&mut client, &much));
+    let messages = ["short", "short to all", &text(0, 200)];
+    client.client.send(messages.map(|m| support::frame(true, TEXT, m.as_bytes())).concat());
+    for message in messages {
+        assert_eq!(client.read(), (message.to_owned(), None));
+    }
+    server.until("counted", |s| s.deflate_skipped > 0);
+    assert_eq!(server.handle.stats().deflate_skipped, 1);
 }

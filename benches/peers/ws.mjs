@@ -1,18 +1,21 @@
-// usage: node ws.mjs PORT
+// usage: node ws.mjs PORT [PER_MESSAGE_DEFLATE]
 //
 // Echo and broadcast by `ws`, as its README has them: several servers behind one HTTP server, its way to send to
-// all clients, and `bufferutil`, which it names for speed on this side of Node.js 26.
+// all clients, and `bufferutil`, which it names for speed on this side of Node.js 26. Its option `perMessageDeflate` is
+// given as JSON; without, it does not compress, which is its default.
 
 import { createServer } from 'node:http';
 import WebSocket, { WebSocketServer } from 'ws';
 
-const echo = new WebSocketServer({ noServer: true, clientTracking: false });
+const perMessageDeflate = JSON.parse(process.argv[3] ?? 'false');
+
+const echo = new WebSocketServer({ noServer: true, clientTracking: false, perMessageDeflate });
 echo.on('connection', (ws) => {
   ws.on('error', () => {});
   ws.on('message', (data, isBinary) => ws.send(data, { binary: isBinary }));
 });
 
-const broadcast = new WebSocketServer({ noServer: true });
+const broadcast = new WebSocketServer({ noServer: true, perMessageDeflate });
 broadcast.on('connection', (ws) => {
   ws.on('error', () => {});
   ws.on('message', (data, isBinary) => {

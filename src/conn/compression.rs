@@ -74,7 +74,10 @@ pub(crate) struct Packer {
     inflater: Option<Box<Inflater>>,
     packed: Vec<u8>,
     unpacked: Vec<u8>,
-    behind: bool,
+    /// Turns for which nothing is compressed.
+    behind: u32,
+    /// Bytes that messages have become by inflating, ever.
+    inflated: u64,
     pub(crate) counts: Counts,
 }
 
@@ -84,6 +87,8 @@ pub(crate) struct Counts {
     pub(crate) packed: u64,
     pub(crate) unpacked: u64,
     pub(crate) skipped: u64,
+    /// Bytes of the messages that were packed.
+    pub(crate) bytes: u64,
 }
 
 /// A buffer that one large message has grown is not kept.
@@ -99,9 +104,20 @@ impl Packer {
         self.forms.0.len()
     }
 
+    /// Bytes that messages have become by inflating, ever.
+    #[inline]
+    pub(crate) fn inflated(&self) -> u64 {
+        self.inflated
+    }
+
+    /// Whether anything of so many bytes would be compressed for this form.
+    pub(crate) fn compresses(&self, form: Form, len: usize) -> bool {
+        !form.is_plain() && self.forms.0.get(form.index()).is_some_and(|s| s.deflate.compresses(len))
+    }
+
     /// Whether nothing is to be compressed for now.
     pub(crate) fn is_behind(&self) -> bool {
-        self.behind
+        self.behind > 0
     }
 
     /// What was done since the last call; `None`: nothing.
@@ -111,8 +127,13 @@ impl Packer {
         (counts != Counts::default()).then_some(counts)
     }
 
-    pub(crate) fn set_behind(&mut self, behind: bool) {
-        self.behind = behind;
+    /// Turns for which nothing is to be compressed, this one included.
+    pub(crate) fn skips_for(&self) -> u32 {
+        self.behind
+    }
+
+    pub(crate) fn skip_for(&mut self, turns: u32) {
+        self.behind = turns;
     }
 
     /// What a route's connection agreed on, as the connection keeps it.
@@ -162,6 +183,7 @@ impl Packer {
         let remembers = history.is_some();
         deflater.compress(payload, history, &mut self.packed);
         self.counts.packed += 1;
+        self.counts.bytes += payload.len() as u64;
         (remembers || self.packed.len() < payload.len()).then_some(&self.packed)
     }
 }
@@ -191,10 +213,10 @@ impl Compression {
     /// Compresses a message of this connection's own into the packer's buffer, which is taken along. `None`: it is
     /// sent as it is.
     pub(crate) fn pack(&mut self, form: Form, packer: &mut Packer, message: Message<'_>) -> Option<Vec<u8>> {
-        if message.is_verbatim() {
+        if message.is_verbatim() || !packer.compresses(form, message.len()) {
             return None;
         }
-        if packer.behind {
+        if packer.is_behind() {
             packer.counts.skipped += 1;
             return None;
         }
@@ -232,7 +254,10 @@ impl Compression {
         let inflater = packer.inflater.get_or_insert_default();
         let history = self.received.as_mut();
         match inflater.inflate(incoming.payload(), history, incoming.kind(), limit, &mut unpacked) {
-            Ok(()) => Ok(unpacked),
+            Ok(()) => {
+                packer.inflated += unpacked.len() as u64;
+                Ok(unpacked)
+            }
             Err(e) => {
                 packer.give_back(unpacked);
                 Err(e)

@@ -116,7 +116,7 @@ pub(crate) struct Cold {
     pub(crate) params: Params,
     pub(crate) protocol: Option<Box<str>>,
     pub(crate) end: Option<End>,
-    /// Received while reading was paused or the upgrade undecided; to be decoded first.
+    /// Received while reading was paused or the upgrade undecided, or more than one turn inflates; to be decoded first.
     pub(crate) unread: Vec<u8>,
     /// What was agreed on about compression.
     pub(crate) compression: Option<Compression>,
@@ -190,6 +190,13 @@ impl Connection {
 
     pub(crate) fn resume(&mut self) {
         self.resumed |= core::mem::take(&mut self.paused);
+    }
+
+    /// Whether something was received that is to be decoded before anything else is read. Where nothing is compressed
+    /// that is never so: what waits there waits for [`Connection::resume`].
+    #[inline]
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.form.is_plain() && !self.paused && self.cold.as_ref().is_some_and(|c| !c.unread.is_empty())
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {
@@ -389,7 +396,8 @@ impl Connection {
         key: Option<crate::protocol::Key>,
         terms: &Terms,
     ) -> Pushed {
-        if !self.blocked && self.buffered() + range.len() > terms.limits.max_backlog {
+        let waits = self.outbox.as_ref().map_or(0, |o| o.cost());
+        if !self.blocked && waits + range.len() > terms.limits.max_backlog {
             self.flush_outbox(writer, sink);
         }
         if self.outbox.is_none() && range.len() > terms.limits.max_backlog {

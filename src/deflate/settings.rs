@@ -45,8 +45,7 @@ impl Deflate {
 
     /// A message may refer to those before it: context takeover with a window of 2 to the power of `window_bits` bytes
     /// in each direction, from 9 to 15. A connection holds at most twice a window, as much as it has said and heard:
-    /// 4 KiB with 11, 64 KiB with 15. A message to many is compressed for each, which takes longer with a larger
-    /// window.
+    /// 4 KiB with 11, 64 KiB with 15. A message to many is compressed once for all, and refers to none before it.
     #[must_use]
     pub const fn dedicated(window_bits: u8) -> Self {
         let window_bits = match window_bits {

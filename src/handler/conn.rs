@@ -103,6 +103,10 @@ pub(crate) fn push_run(
     run: &mut Run,
     from: u32,
 ) {
+    let whole = !run.selective && from == 0;
+    if !whole && run.part(conn.id, from, None).next().is_none() {
+        return;
+    }
     let plain = run.share();
     let twin = plain.twin(conn.form, &mut writer.packer);
     let frames = twin.map_or(&plain, |t| &t.frames);
@@ -110,12 +114,12 @@ pub(crate) fn push_run(
         conn.interrupt();
     }
     // What becomes of it is the policy's business, and counted there.
-    if run.selective || from > 0 {
+    if whole {
+        let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
+    } else {
         for range in run.part(conn.id, from, twin) {
             let _ = conn.push(writer, sink, frames, range, run.key, terms);
         }
-    } else {
-        let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
     }
 }
 

@@ -18,10 +18,20 @@ pub struct Rules {
     pub role: Role,
     /// Whether an extension was negotiated that uses RSV1.
     pub rsv1: bool,
-    /// Bytes in one message, all its fragments together.
+    /// Bytes in one message, all its fragments together. One with RSV1 may come in an eighth more, and is to be
+    /// measured when it is inflated.
     pub max_message_size: usize,
     /// Frames in one message, empty ones too.
     pub max_fragments: u32,
+}
+
+impl Rules {
+    /// Bytes that a message may come in. Compressing makes what does not shrink longer, at most by what zlib's own
+    /// bound says for all its settings; browsers compress it all the same.
+    fn max_payload(&self, compressed: bool) -> u64 {
+        let max = self.max_message_size as u64;
+        if compressed { max.saturating_add(max / 8 + max / 64 + 24) } else { max }
+    }
 }
 
 /// Copied in steps of this size, so that unmasking finds the bytes in the first-level cache.
@@ -220,7 +230,7 @@ impl Decoder {
         if !head.fin || head.len > available {
             return self.next_partial(input, rules, pool);
         }
-        if head.len > rules.max_message_size as u64 {
+        if head.len > rules.max_message_size as u64 && head.len > rules.max_payload(head.rsv1) {
             return Err(ProtocolError::MessageTooBig { limit: rules.max_message_size });
         }
         let frame = take(input, usize::from(head.size) + head.len as usize);
@@ -465,9 +475,12 @@ impl Partial {
             (Opcode::Text, None) => Some(Kind::Text),
             (_, None) => Some(Kind::Binary),
         };
-        let (filled, fragments) = self.message.as_ref().map_or((0, 0), |m| (m.buf.len(), m.fragments));
+        let (filled, fragments, compressed) = match &self.message {
+            Some(message) => (message.buf.len(), message.fragments, message.compressed),
+            None => (0, 0, head.rsv1),
+        };
         // Section 10.4: limits on frames and on messages after reassembly. Both operands are below 2^63.
-        if filled as u64 + head.len > rules.max_message_size as u64 {
+        if filled as u64 + head.len > rules.max_payload(compressed) {
             return Err(ProtocolError::MessageTooBig { limit: rules.max_message_size });
         }
         if fragments >= rules.max_fragments {

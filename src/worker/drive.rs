@@ -19,6 +19,11 @@ const MIN_DIRECT: usize = 4 << 10;
 /// The most that is received straight into a message in one turn.
 const DIRECT: usize = 256 << 10;
 
+/// Bytes that what one connection has sent may become by inflating, in one decoding of what was received. What is left
+/// then waits for the next turn: a receive buffer of deflate streams could become a thousand times as much, which its
+/// worker's other connections would have to wait for, and which a topic's log would have to hold.
+const INFLATED: u64 = 1 << 20;
+
 impl Worker {
     /// The socket can be read.
     pub(super) fn read(&mut self, at: usize) {
@@ -45,6 +50,9 @@ impl Worker {
     }
 
     fn read_open(&mut self, at: usize) {
+        if self.slots.get(at).is_some_and(|s| s.conn.has_unread()) {
+            return self.read_unread(at);
+        }
         let Self { slots, turn, recv, rules, shared, now, crowded, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         if slot.stream.is_secure() {
@@ -94,7 +102,7 @@ impl Worker {
         } else if slot.conn.paused && !rest.is_empty() {
             slot.conn.cold().unread.extend_from_slice(rest);
         }
-        if n == room {
+        if n == room || slot.conn.has_unread() {
             self.again(at);
         }
     }
@@ -111,6 +119,9 @@ impl Worker {
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
             let rules = &rules[usize::from(!slot.conn.form.is_plain())];
             decode(slot, turn, r, rules, input, *now);
+            if slot.conn.has_unread() {
+                self.again(at);
+            }
         }
     }
 
@@ -226,6 +237,7 @@ fn decode_all<S: Sink>(
     mut input: &mut [u8],
     now: u32,
 ) {
+    let inflated = turn.writer.packer.inflated();
     loop {
         let going = if let Some(small) = slot.conn.decoder.next_small(&mut input, rules) {
             turn.writer.more_input = !input.is_empty();
@@ -244,7 +256,11 @@ fn decode_all<S: Sink>(
             match slot.conn.decoder.next(&mut input, rules, &mut turn.writer.pool) {
                 Ok(Some(item)) => {
                     turn.writer.more_input = !input.is_empty();
-                    item_in(slot, turn, route, item, now)
+                    let going = item_in(slot, turn, route, item, now);
+                    if going && !input.is_empty() && turn.writer.packer.inflated() - inflated > INFLATED {
+                        return slot.conn.cold().unread.extend_from_slice(input);
+                    }
+                    going
                 }
                 Ok(None) => break,
                 Err(e) => return breach(slot, turn, e),

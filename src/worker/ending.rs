@@ -161,8 +161,9 @@ impl Worker {
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
-    /// What was received while reading was paused, and then what the kernel has.
-    fn read_unread(&mut self, at: usize) {
+    /// What was received and not looked at, since reading was paused or there was too much of it for one turn; and then
+    /// what the kernel has.
+    pub(super) fn read_unread(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
         slot.conn.tidy();

@@ -203,9 +203,9 @@ describe("the chat page", () => {
 describe("WebSocket in a page", () => {
   // Runs the function in a page of the server's, with `open(path)`, which gives a connection whose
   // `next()` is the next message, `opened` and `ended` promises, and `states` the states seen.
-  const inPage = (body, argument) => withContext(async (context) => {
+  const inPage = (body, argument, on = server) => withContext(async (context) => {
     const page = await context.newPage();
-    await page.goto(server.http("/healthz"));
+    await page.goto(on.http("/healthz"));
     await page.evaluate(() => {
       globalThis.open = (path, protocols) => {
         const ws = new WebSocket(`ws://${location.host}${path}`, protocols);
@@ -239,7 +239,8 @@ describe("WebSocket in a page", () => {
     assert.equal(end.code, 3000);
     assert.equal(end.wasClean, true);
     assert.ok(["", "x"].includes(end.reason), end.reason);
-    assert.deepEqual({ protocol, extensions }, { protocol: "", extensions: "" });
+    assert.equal(protocol, "");
+    assert.equal(extensions, "permessage-deflate; server_no_context_takeover; client_no_context_takeover");
   });
 
   test("close() without a code is 1005 and clean", async () => {
@@ -268,6 +269,43 @@ describe("WebSocket in a page", () => {
     });
     assert.deepEqual(got, ["", "κόσμε 😀", [], [0, 127, 128, 255], [...Buffer.from("blob")]]);
   });
+
+  const modes = {
+    shared: "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    dedicated: "permessage-deflate; client_max_window_bits=11",
+    off: "",
+  };
+  for (const [mode, agreed] of Object.entries(modes)) {
+    test(`--deflate ${mode}: what is agreed on, and text and binary of any size come back equal`, async () => {
+      const own = await Server.start({ args: ["--deflate", mode] });
+      try {
+        const { extensions, wrong } = await inPage(async () => {
+          const ws = open("/echo");
+          await ws.opened;
+          const wrong = [];
+          for (const size of [0, 1, 127, 128, 1023, 1024, 5000, 65536, 1 << 20]) {
+            const text = "größte Glocke, ".repeat(size).slice(0, size);
+            const noise = new Uint8Array(size);
+            for (let i = 0; i < size; i += 65536) crypto.getRandomValues(noise.subarray(i, i + 65536));
+            ws.send(text);
+            ws.send(new TextEncoder().encode(text));
+            ws.send(noise);
+            if (await ws.next() !== text) wrong.push(`text ${size}`);
+            if (new TextDecoder().decode(await ws.next()) !== text) wrong.push(`binary ${size}`);
+            const back = new Uint8Array(await ws.next());
+            if (back.length !== size || !back.every((byte, i) => byte === noise[i])) wrong.push(`noise ${size}`);
+          }
+          const { extensions } = ws;
+          ws.close(1000);
+          await ws.ended;
+          return { extensions, wrong };
+        }, undefined, own);
+        assert.deepEqual({ extensions, wrong }, { extensions: agreed, wrong: [] });
+      } finally {
+        await own.stop();
+      }
+    });
+  }
 
   test("bufferedAmount rises with send and is 0 when the echo is back", async () => {
     const { size, rose, fell, equal } = await inPage(async (size) => {

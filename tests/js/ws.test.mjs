@@ -56,7 +56,7 @@ function textOf(bytes) {
 
 describe("opening handshake", () => {
   test("no subprotocol, no extension", async () => {
-    const ws = await open("/echo", { perMessageDeflate: true });
+    const ws = await open("/echo");
     assert.equal(ws.protocol, "");
     assert.equal(ws.extensions, "");
     await close(ws, 1000);

@@ -35,9 +35,10 @@ class Server:
 
     def __init__(self, *args, scheme="http", **environment):
         more_files()  # inherited
+        listens = any(arg.endswith("listen") for arg in args)
         try:
             self.process = subprocess.Popen(
-                [BINARY, *(args or ("--listen", "127.0.0.1:0"))],
+                [BINARY, *(() if listens else ("--listen", "127.0.0.1:0")), *args],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -101,10 +102,12 @@ class TlsServer(Server):
 class WithServer:
     """For test cases: one server for the class, in `cls.server`, and that it ends well is a test too."""
 
+    arguments = ()
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.server = Server()
+        cls.server = Server(*cls.arguments)
 
     @classmethod
     def tearDownClass(cls):

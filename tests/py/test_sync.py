@@ -58,14 +58,6 @@ class Echo(WithServer, unittest.TestCase):
 
 
 class Handshake(WithServer, unittest.TestCase):
-    def test_deflate_is_offered_and_declined(self):
-        with opened(self.server, compression="deflate") as ws:
-            self.assertIn("permessage-deflate", ws.request.headers["Sec-WebSocket-Extensions"])
-            self.assertNotIn("Sec-WebSocket-Extensions", ws.response.headers)
-            message = "compressible " * 1000
-            ws.send(message)
-            self.assertEqual(ws.recv(timeout=DEADLINE), message)
-
     def test_origin_is_sent_and_accepted(self):
         with opened(self.server, origin=Origin("https://example.com")) as ws:
             self.assertEqual(ws.request.headers["Origin"], "https://example.com")
