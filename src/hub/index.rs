@@ -4,6 +4,7 @@
 use super::home::Home;
 use super::topic::{self, InvalidTopic};
 use core::fmt;
+use foldhash::fast::RandomState;
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl std::error::Error for SubscribeError {}
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     topics: Slab<Topic>,
-    by_name: HashMap<Arc<str>, TopicKey>,
+    by_name: HashMap<Arc<str>, TopicKey, RandomState>,
     /// By slot.
     links: Vec<Vec<Link>>,
     /// Topics that are patterns with at least one subscriber.
@@ -235,6 +236,11 @@ impl Index {
         if self.topics.contains(key as usize) {
             self.remove_if_unused(key);
         }
+    }
+
+    /// Whether anybody here listens to a pattern.
+    pub(crate) fn has_patterns(&self) -> bool {
+        self.patterns > 0
     }
 
     /// The patterns with subscribers here that a topic's name matches, the longest first.

@@ -111,49 +111,58 @@ pub(crate) fn deliver<S: Sink>(
         let subscribers = turn.hub.index.take_subscribers(run.topic);
         deliveries += subscribers.len() as u64 * u64::from(run.messages());
         for subscriber in &subscribers {
-            deliver_to(subscriber.slot, slots, turn, routes, run, alone, dirty);
+            let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
+            if alone && !run.selective && slot.conn.takes_directly(turn.number) {
+                if !write_run(slot, turn, routes, run) {
+                    mark_dirty(slot, subscriber.slot, dirty);
+                }
+            } else if slot.conn.phase == Phase::Open {
+                queue_run(slot, turn, routes, run);
+                mark_dirty(slot, subscriber.slot, dirty);
+            }
         }
         turn.hub.index.put_back(run.topic, subscribers);
-        let patterns = turn.hub.index.patterns_of(turn.hub.index.name(run.topic));
-        for (i, pattern) in patterns.iter().enumerate() {
-            let subscribers = turn.hub.index.take_subscribers(*pattern);
-            for subscriber in &subscribers {
-                // Once, whatever leads to it.
-                let index = &turn.hub.index;
-                let heard = |key: &TopicKey| index.listens_to(subscriber.slot, *key);
-                if !heard(&run.topic) && !patterns[..i].iter().any(heard) {
-                    deliver_to(subscriber.slot, slots, turn, routes, run, alone, dirty);
-                    deliveries += u64::from(run.messages());
-                }
-            }
-            turn.hub.index.put_back(*pattern, subscribers);
+        if turn.hub.index.has_patterns() {
+            deliveries += deliver_by_pattern(slots, turn, routes, run, dirty);
         }
     }
     turn.count().deliveries.add(deliveries);
     turn.hub.log.put_back(runs);
 }
 
-#[inline]
-fn deliver_to<S: Sink>(
-    at: u32,
+/// To those who listen to a pattern that the topic's name matches, and hear of it once. Says how many deliveries.
+#[inline(never)]
+fn deliver_by_pattern<S: Sink>(
     slots: &mut Slots<S>,
     turn: &mut Turn,
     routes: &[Route],
     run: &mut Run,
-    alone: bool,
     dirty: &mut Vec<u32>,
-) {
-    let Some(slot) = slots.get(at as usize) else { return };
-    if alone && !run.selective && slot.conn.takes_directly(turn.number) {
-        if !write_run(slot, turn, routes, run) {
-            mark_dirty(slot, at, dirty);
+) -> u64 {
+    let mut deliveries = 0;
+    let patterns = turn.hub.index.patterns_of(turn.hub.index.name(run.topic));
+    for (i, pattern) in patterns.iter().enumerate() {
+        let subscribers = turn.hub.index.take_subscribers(*pattern);
+        for subscriber in &subscribers {
+            let index = &turn.hub.index;
+            let heard = |key: &TopicKey| index.listens_to(subscriber.slot, *key);
+            let once = !heard(&run.topic) && !patterns[..i].iter().any(heard);
+            let open = slots.get(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
+            if let Some(slot) = open {
+                queue_run(slot, turn, routes, run);
+                mark_dirty(slot, subscriber.slot, dirty);
+                deliveries += u64::from(run.messages());
+            }
         }
-    } else if slot.conn.phase == Phase::Open {
-        let Slot { conn, stream, .. } = slot;
-        let (from, terms) = (conn.position(turn.number), &routes[usize::from(conn.route)].terms);
-        push_run(conn, &mut turn.writer, stream, terms, run, from);
-        mark_dirty(slot, at, dirty);
+        turn.hub.index.put_back(*pattern, subscribers);
     }
+    deliveries
+}
+
+fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) {
+    let Slot { conn, stream, .. } = slot;
+    let (from, terms) = (conn.position(turn.number), &routes[usize::from(conn.route)].terms);
+    push_run(conn, &mut turn.writer, stream, terms, run, from);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
