@@ -1,6 +1,7 @@
 //! The one hidden door for benches and simulations: the worker's parts on a sink that takes everything, without a
 //! socket, a thread or a clock. Not part of the API; it changes whenever it likes.
 
+use crate::Publish;
 use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
@@ -61,10 +62,15 @@ impl Machine {
         let (tx, _) = mailbox::<Command>(1, Box::new(Nobody));
         let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default() }];
         let counters: Arc<[_]> = vec![CachePadded::default()].into();
-        let shared = Arc::new(Shared { workers, routes: vec![route].into(), counters: counters.clone() });
+        let shared = Arc::new(Shared {
+            workers,
+            routes: vec![route].into(),
+            counters: counters.clone(),
+            topics: Default::default(),
+        });
         let turn = Turn {
             writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),
-            hub: Hub::new(0, 1),
+            hub: Hub::new(0, 1, Default::default(), 1),
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: 0,
@@ -102,7 +108,7 @@ impl Machine {
 
     /// Makes a connection listen.
     pub fn subscribe(&mut self, at: usize, topic: &str) {
-        self.turn.hub.index.subscribe(at as u32, topic, usize::MAX).expect("a good name");
+        self.turn.hub.subscribe(at as u32, topic, usize::MAX).expect("a good name");
     }
 
     /// What one read brought: decoded, handled, and what the handler sent written out.
@@ -115,12 +121,12 @@ impl Machine {
 
     /// Publishes, as a handler does.
     pub fn publish(&mut self, topic: &str, message: Message<'_>) {
-        self.turn.hub.publish(topic, message, None);
+        self.turn.hub.publish(Publish::new(topic, message));
     }
 
     /// The same from a connection that does not want it back.
     pub fn publish_from(&mut self, at: usize, topic: &str, message: Message<'_>) {
-        self.turn.hub.publish(topic, message, Some(ConnId::new(0, at, 1)));
+        self.turn.hub.publish(Publish::new(topic, message).except(ConnId::new(0, at, 1)));
     }
 
     /// Ends the turn: what was published goes to its subscribers.

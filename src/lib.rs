@@ -135,7 +135,10 @@ pub use handler::{
     Route, on_message,
 };
 pub use http::{Peer, Request, Response, TlsInfo, TlsVersion};
-pub use hub::{InvalidTopic, MAX_TOPIC, SubscribeError, check_topic};
+pub use hub::{
+    InvalidTopic, MAX_TOPIC, Position, Publish, Published, Start, SubscribeError, Subscribed, TopicSettings,
+    check_topic,
+};
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
 pub use protocol::{CloseCode, Message};

@@ -3,10 +3,11 @@
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
-use crate::hub::{Delivery, Publication};
+use crate::hub::{Delivery, Join, Joined, Publication};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
 use crossbeam_channel::Sender;
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(crate) enum Command {
@@ -28,6 +29,12 @@ pub(crate) enum Command {
     PublishOne(Publication),
     /// A run from its home.
     Deliver(Delivery),
+    /// Subscribers of another worker have come or gone, by topic.
+    Changed(usize, Vec<(Arc<str>, i32)>),
+    /// A connection of another worker wants to listen to a topic that has its home here.
+    Join(usize, Join),
+    /// The answer.
+    Joined(Box<Joined>),
     /// One message for every connection of a route.
     Broadcast(u16, Frames, Option<Key>),
     /// How many of this worker's connections listen to a topic.

@@ -1,10 +1,10 @@
 //! What a callback is given: the connection, borrowed for as long as the callback runs.
 
-use super::{Handle, Route};
+use super::{Command, Handle, Route};
 use crate::Message;
 use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState, Refused, Sent, Sink, Terms, Writer};
 use crate::http::{Params, Peer};
-use crate::hub::{Hub, Run, SubscribeError};
+use crate::hub::{Added, Hub, Join, Publish, Run, Start, SubscribeError, check_topic};
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, Opcode};
 use crossbeam_utils::CachePadded;
@@ -35,6 +35,14 @@ impl Turn {
     #[inline]
     pub(crate) fn count(&self) -> &Counters {
         &self.counters[self.worker]
+    }
+
+    /// Tells other workers who has subscribers here now.
+    pub(crate) fn tell_changes(&mut self) {
+        let Self { hub, handle, worker, .. } = self;
+        for (to, changes) in hub.take_changes() {
+            let _ = handle.command_worker(to, Command::Changed(*worker, changes), true); // it has ended, as we will
+        }
     }
 
     /// Moves what was counted to the counters; before anything is written, so that whoever gets an answer finds it
@@ -71,7 +79,7 @@ impl Context<'_> {
         }
         let (index, position) = (&hub.index, hub.log.position());
         for run in hub.log.runs_mut() {
-            if !index.listens_to(slot, run.topic) {
+            if !index.hears(slot, run.topic) {
                 continue;
             }
             push_run(self.conn, writer, self.sink, &self.route.terms, run, from);
@@ -107,6 +115,7 @@ pub(crate) fn push_run(
     if !whole && run.part(conn.id, from, None).next().is_none() {
         return;
     }
+    let terms = &run.terms(terms);
     let plain = run.share();
     let twin = plain.twin(conn.form, &mut writer.packer);
     let frames = twin.map_or(&plain, |t| &t.frames);
@@ -278,12 +287,33 @@ impl<'a, S> Conn<'a, S> {
             self.context.catch_up();
         }
         let Context { conn, turn, route, .. } = &mut self.context;
-        let new =
-            turn.hub.index.subscribe(conn.id.slot() as u32, topic, route.terms.limits.max_subscriptions)?;
+        let limit = route.terms.limits.max_subscriptions;
+        let added = turn.hub.subscribe(conn.id.slot() as u32, topic, limit)?;
+        if added == Added::First {
+            turn.tell_changes();
+        }
+        let new = added != Added::Already;
         if new && log.1 > 0 {
             conn.catch_up(log.0, log.1);
         }
         Ok(new)
+    }
+
+    /// Listens to a topic from a certain place on: with what its history has for somebody who comes back, or with its
+    /// latest state. [`Handler::subscribed`](super::Handler::subscribed) says how it began, then follow the messages
+    /// that were kept, then those that come: without a gap, and none twice. Until then, at the end of this turn or when
+    /// the topic's home has answered, nothing of the topic comes. Patterns have no history.
+    ///
+    /// # Errors
+    /// As [`Conn::subscribe`], and this connection listens to the topic already.
+    pub fn subscribe_from(&mut self, topic: &str, start: Start) -> Result<(), SubscribeError> {
+        let Context { conn, turn, route, .. } = &mut self.context;
+        if conn.phase != Phase::Open {
+            return Err(SubscribeError::Closed);
+        }
+        check_topic(topic).map_err(SubscribeError::Topic)?;
+        let limit = route.terms.limits.max_subscriptions;
+        turn.hub.join(Join { conn: conn.id, topic: topic.into(), start }, limit)
     }
 
     /// Listens no more. Says whether it did. What was published before is still sent.
@@ -291,8 +321,8 @@ impl<'a, S> Conn<'a, S> {
         if !self.context.turn.hub.log.is_empty() {
             self.context.catch_up();
         }
-        let slot = self.context.conn.id.slot() as u32;
-        self.context.turn.hub.index.unsubscribe(slot, topic)
+        let id = self.context.conn.id;
+        self.context.turn.hub.unsubscribe(id, topic)
     }
 
     /// Whether this connection listens to a topic.
@@ -311,13 +341,21 @@ impl<'a, S> Conn<'a, S> {
     #[inline]
     pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
         let id = self.id();
-        self.context.turn.hub.publish(topic, message.into(), Some(id));
+        let message: Message<'m> = message.into();
+        self.publish_with(Publish::new(topic, message).except(id));
     }
 
     /// Publishes to everybody who listens to the topic, this connection included if it does.
     #[inline]
     pub fn publish_all<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
-        self.context.turn.hub.publish(topic, message.into(), None);
+        let message: Message<'m> = message.into();
+        self.publish_with(Publish::new(topic, message));
+    }
+
+    /// Publishes with an id or a time to live, to all or all but one.
+    #[inline]
+    pub fn publish_with(&mut self, publish: Publish<'_>) {
+        self.context.turn.hub.publish(publish);
     }
 
     /// The way to the server and to other connections, for any thread.

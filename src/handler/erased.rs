@@ -5,6 +5,7 @@ use super::{Conn, Context, Handle, Handler, Refuse};
 use crate::Message;
 use crate::conn::{Closed, ConnId};
 use crate::http::{Request, Response};
+use crate::hub::Subscribed;
 use core::any::Any;
 use core::time::Duration;
 
@@ -23,6 +24,7 @@ pub(crate) enum Event<'a> {
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     Drain,
+    Subscribed(&'a str, &'a Subscribed),
     Dropped(u32),
     Close(&'a Closed),
 }
@@ -75,6 +77,7 @@ impl<H: Handler> Erased for H {
             Event::Ping(payload) => self.ping(conn, payload),
             Event::Pong(payload) => self.pong(conn, payload),
             Event::Drain => self.drain(conn),
+            Event::Subscribed(topic, how) => self.subscribed(conn, topic, how),
             Event::Dropped(messages) => self.dropped(conn, messages),
             Event::Close(end) => self.close(conn, end),
         }

@@ -5,7 +5,7 @@ use crate::Message;
 use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
 use crate::hub::mailbox::{Mailbox, Refused};
-use crate::hub::{Publication, home_of, topic};
+use crate::hub::{Publication, Publish, Published, SettingsTable, home_of, topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<WorkerShared>,
     pub(crate) routes: Arc<[Route]>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
+    pub(crate) topics: SettingsTable,
 }
 
 pub(crate) struct WorkerShared {
@@ -50,6 +51,13 @@ pub enum HandleError {
     Ended,
     /// The topic's name is none.
     Topic(crate::InvalidTopic),
+    /// The message is longer than its topic allows.
+    TooBig {
+        /// Its length.
+        len: usize,
+        /// The limit ([`TopicSettings::max_message_size`](crate::TopicSettings::max_message_size)).
+        limit: usize,
+    },
     /// There is no such route.
     NoRoute {
         /// The pattern that was asked for.
@@ -71,6 +79,9 @@ impl fmt::Display for HandleError {
             Self::Full => f.write_str("the worker's mailbox is full: publish slower, or raise its limit"),
             Self::Ended => f.write_str("the server has ended"),
             Self::Topic(e) => e.fmt(f),
+            Self::TooBig { len, limit } => {
+                write!(f, "message of {len} bytes refused: its topic takes up to {limit}")
+            }
             Self::NoRoute { pattern } => write!(f, "there is no WebSocket route {pattern:?}"),
             Self::WrongState => f.write_str("the state is not of the type that the route's handler keeps"),
             Self::InHandler => {
@@ -115,6 +126,9 @@ thread_local! {
 pub(crate) fn mark_worker(is: bool) {
     IS_WORKER.set(is);
 }
+
+/// Between two tries to put something into a full mailbox: a worker empties one in about that time.
+const FULL: Duration = Duration::from_micros(200);
 
 /// How long a question waits for a worker.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -182,8 +196,74 @@ impl Handle {
         message: impl Into<Message<'m>>,
         except: impl Into<Option<ConnId>>,
     ) -> Result<(), HandleError> {
-        topic::check(topic).map_err(HandleError::Topic)?;
-        let publication = Publication::new(topic, message.into(), except.into());
+        let message: Message<'m> = message.into();
+        let mut publish = Publish::new(topic, message);
+        publish.except = except.into();
+        self.send_publication(topic, self.publication(publish)?)
+    }
+
+    /// Publishes and waits for what becomes of it: the message's place in its topic, and how many connections it is
+    /// queued for. `None`: nobody listens and nothing is kept, so there was nothing to do.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`], and no answer came within 5 s: then it may still be published. In a handler it is
+    /// [`HandleError::InHandler`].
+    pub fn publish_with(&self, publish: Publish<'_>) -> Result<Option<Published>, HandleError> {
+        may_wait()?;
+        let mut publication = self.publication(publish)?;
+        let (tx, rx) = crossbeam_channel::bounded(1);
+        publication.answer = Some(tx);
+        self.send_publication(publish.topic, publication)?;
+        rx.recv_timeout(ANSWER).map_err(no_answer)
+    }
+
+    /// Publishes many messages, to one topic or several, with one command for each worker. Each topic's messages keep
+    /// their order.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`]. A name that is none refuses all of them; a full mailbox those of the topics that have
+    /// their home there.
+    pub fn publish_all<'a>(
+        &self,
+        messages: impl IntoIterator<Item = Publish<'a>>,
+    ) -> Result<(), HandleError> {
+        let workers = self.shared.workers.len();
+        let mut by_home: Vec<Vec<Publication>> = (0..workers).map(|_| Vec::new()).collect();
+        for publish in messages {
+            by_home[home_of(publish.topic, workers)].push(self.publication(publish)?);
+        }
+        let waiting = by_home.into_iter().enumerate().filter(|(_, publications)| !publications.is_empty());
+        let sent = waiting.map(|(home, all)| self.command_worker(home, Command::Publish(all), false));
+        sent.fold(Ok(()), Result::and)
+    }
+
+    /// Publishes, and where the mailbox is full tries again until there is room or the time is over.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`]; [`HandleError::Full`] only after `timeout`. In a handler it is
+    /// [`HandleError::InHandler`].
+    pub fn publish_within(&self, publish: Publish<'_>, timeout: Duration) -> Result<(), HandleError> {
+        may_wait()?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.send_publication(publish.topic, self.publication(publish)?) {
+                Err(HandleError::Full) if Instant::now() < deadline => std::thread::sleep(FULL),
+                done => return done,
+            }
+        }
+    }
+
+    /// Checks what can be checked on this side.
+    fn publication(&self, publish: Publish<'_>) -> Result<Publication, HandleError> {
+        topic::check_published(publish.topic).map_err(HandleError::Topic)?;
+        let limit = self.shared.topics.of(publish.topic).max_message_size;
+        if publish.message.len() > limit {
+            return Err(HandleError::TooBig { len: publish.message.len(), limit });
+        }
+        Ok(Publication::new(publish))
+    }
+
+    fn send_publication(&self, topic: &str, publication: Publication) -> Result<(), HandleError> {
         let home = home_of(topic, self.shared.workers.len());
         self.command_worker(home, Command::PublishOne(publication), false)
     }

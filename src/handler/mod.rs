@@ -23,6 +23,7 @@ pub use route::Route;
 use crate::Message;
 use crate::conn::Closed;
 use crate::http::Request;
+use crate::hub::Subscribed;
 
 /// What an application does with the connections of one route.
 ///
@@ -80,6 +81,10 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The backlog has gone: everything that was queued is with the kernel.
     fn drain(&self, conn: &mut Conn<'_, Self::State>) {}
+
+    /// A subscription that was asked for with [`Conn::subscribe_from`] begins: what was kept for it follows this call,
+    /// and then what comes.
+    fn subscribed(&self, conn: &mut Conn<'_, Self::State>, topic: &str, how: &Subscribed) {}
 
     /// So many messages for this connection were given up since the last call, by the policy for slow consumers.
     fn dropped(&self, conn: &mut Conn<'_, Self::State>, messages: u32) {}

@@ -1,8 +1,10 @@
 //! Who listens to what, on one worker: topic to subscribers and subscriber to topics, each side knowing its place in
 //! the other, so that leaving costs the same however many there are.
 
+use super::home::Home;
 use super::topic::{self, InvalidTopic};
 use core::fmt;
+use foldhash::fast::RandomState;
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ struct Topic {
     subscribers: Vec<Subscriber>,
     /// A turn's log still names it, so it stays although nobody listens.
     held: bool,
+    /// What its home knows of it; only there, and once something was published or asked.
+    home: Option<Box<Home>>,
 }
 
 /// An entry of a topic's list.
@@ -47,6 +51,8 @@ pub enum SubscribeError {
     },
     /// The connection is closing or has gone.
     Closed,
+    /// It listens to the topic, so there is no place to begin from.
+    Already,
 }
 
 impl fmt::Display for SubscribeError {
@@ -55,6 +61,7 @@ impl fmt::Display for SubscribeError {
             Self::Topic(e) => e.fmt(f),
             Self::TooMany { limit } => write!(f, "the connection has {limit} subscriptions, the most it may"),
             Self::Closed => f.write_str("the connection is closing or has gone"),
+            Self::Already => f.write_str("the connection listens to the topic already"),
         }
     }
 }
@@ -65,9 +72,11 @@ impl std::error::Error for SubscribeError {}
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     topics: Slab<Topic>,
-    by_name: HashMap<Arc<str>, TopicKey>,
+    by_name: HashMap<Arc<str>, TopicKey, RandomState>,
     /// By slot.
     links: Vec<Vec<Link>>,
+    /// Topics that are patterns with at least one subscriber.
+    patterns: usize,
 }
 
 impl Index {
@@ -81,8 +90,12 @@ impl Index {
             return key;
         }
         let name: Arc<str> = name.into();
-        let key =
-            self.topics.insert(Topic { name: name.clone(), subscribers: Vec::new(), held: false }) as u32;
+        let key = self.topics.insert(Topic {
+            name: name.clone(),
+            subscribers: Vec::new(),
+            held: false,
+            home: None,
+        }) as u32;
         self.by_name.insert(name, key);
         key
     }
@@ -105,6 +118,9 @@ impl Index {
         if links.capacity() == 0 {
             links.reserve_exact(1); // most listen to one topic
         }
+        if subscribers.is_empty() && topic::is_pattern(name) {
+            self.patterns += 1;
+        }
         links.push(Link { topic: key, at: subscribers.len() as u32 });
         subscribers.push(Subscriber { slot, back: links.len() as u32 - 1 });
         Ok(true)
@@ -118,10 +134,11 @@ impl Index {
         true
     }
 
-    /// Ends every subscription of a slot and gives back what it held.
-    pub(crate) fn remove(&mut self, slot: u32) {
-        while let Some(last) = self.links_of(slot).len().checked_sub(1) {
-            self.remove_link(slot, last);
+    /// Ends every subscription of a slot and gives back what it held. `left` hears of each topic.
+    pub(crate) fn remove(&mut self, slot: u32, mut left: impl FnMut(&Arc<str>)) {
+        while let Some(last) = self.links_of(slot).last() {
+            left(&self.topics[last.topic as usize].name);
+            self.remove_link(slot, self.links_of(slot).len() - 1);
         }
         if let Some(links) = self.links.get_mut(slot as usize) {
             *links = Vec::new();
@@ -134,8 +151,11 @@ impl Index {
         if let Some(moved) = links.get(at) {
             self.topics[moved.topic as usize].subscribers[moved.at as usize].back = at as u32;
         }
-        let subscribers = &mut self.topics[link.topic as usize].subscribers;
+        let Topic { name, subscribers, .. } = &mut self.topics[link.topic as usize];
         subscribers.swap_remove(link.at as usize);
+        if subscribers.is_empty() && topic::is_pattern(name) {
+            self.patterns -= 1;
+        }
         if let Some(moved) = subscribers.get(link.at as usize) {
             self.links[moved.slot as usize][moved.back as usize].at = link.at;
         }
@@ -144,7 +164,8 @@ impl Index {
 
     fn remove_if_unused(&mut self, key: TopicKey) {
         let topic = &self.topics[key as usize];
-        if topic.subscribers.is_empty() && !topic.held {
+        let is_idle = topic.home.as_ref().is_none_or(|home| home.is_idle());
+        if topic.subscribers.is_empty() && !topic.held && is_idle {
             let topic = self.topics.remove(key as usize);
             self.by_name.remove(&topic.name);
         }
@@ -199,6 +220,49 @@ impl Index {
         }
     }
 
+    /// What is known of a topic whose home this is.
+    pub(crate) fn home(&mut self, key: TopicKey) -> Option<&mut Home> {
+        self.topics.get_mut(key as usize)?.home.as_deref_mut()
+    }
+
+    /// The same, made if it isn't there.
+    pub(crate) fn home_or_insert(&mut self, key: TopicKey, make: impl FnOnce(&str) -> Home) -> &mut Home {
+        let Topic { name, home, .. } = &mut self.topics[key as usize];
+        home.get_or_insert_with(|| Box::new(make(name)))
+    }
+
+    /// Removes the topic if there is no reason for it any more.
+    pub(crate) fn settle(&mut self, key: TopicKey) {
+        if self.topics.contains(key as usize) {
+            self.remove_if_unused(key);
+        }
+    }
+
+    /// Whether anybody here listens to a pattern.
+    pub(crate) fn has_patterns(&self) -> bool {
+        self.patterns > 0
+    }
+
+    /// The patterns with subscribers here that a topic's name matches, the longest first.
+    pub(crate) fn patterns_of(&self, name: &str) -> Vec<TopicKey> {
+        if self.patterns == 0 {
+            return Vec::new();
+        }
+        topic::patterns_of(name).filter_map(|pattern| self.find(&pattern)).collect()
+    }
+
+    /// Whether a slot listens to a topic, by its name or by a pattern.
+    pub(crate) fn hears(&self, slot: u32, key: TopicKey) -> bool {
+        self.listens_to(slot, key)
+            || self.patterns > 0
+                && self.patterns_of(self.name(key)).iter().any(|pattern| self.listens_to(slot, *pattern))
+    }
+
+    /// A topic's key from a place in the table on, for whoever walks over all of them.
+    pub(crate) fn next_from(&self, at: usize) -> Option<TopicKey> {
+        (at..self.topics.capacity()).find(|at| self.topics.contains(*at)).map(|at| at as TopicKey)
+    }
+
     pub(crate) fn name(&self, key: TopicKey) -> &Arc<str> {
         &self.topics[key as usize].name
     }
@@ -251,7 +315,7 @@ mod tests {
                     0 => prop_assert_eq!(index.subscribe(slot, names[t], 99).unwrap(), naive.insert((slot, t))),
                     1 => prop_assert_eq!(index.unsubscribe(slot, names[t]), naive.remove(&(slot, t))),
                     _ => {
-                        index.remove(slot);
+                        index.remove(slot, |_| ());
                         naive.retain(|(s, _)| *s != slot);
                     }
                 }

@@ -11,7 +11,7 @@
 //! own position), and at the end of the turn only the rest.
 
 use super::index::TopicKey;
-use crate::conn::{ConnId, Form, Frames, Packer, Twin};
+use crate::conn::{ConnId, Form, Frames, Packer, SlowConsumer, Terms, Twin};
 use crate::protocol::{Key, Message, header};
 use core::ops::Range;
 
@@ -20,6 +20,17 @@ use core::ops::Range;
 pub(crate) struct Mark {
     pub(crate) end: usize,
     pub(crate) except: Option<ConnId>,
+    /// Milliseconds that it may be kept; zero: as long as its topic says.
+    pub(crate) ttl: u32,
+}
+
+/// What a message's run is to know of its topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Origin {
+    /// The message's offset.
+    pub(crate) offset: u64,
+    /// What the topic says of slow consumers.
+    pub(crate) policy: Option<SlowConsumer>,
 }
 
 #[derive(Debug)]
@@ -37,6 +48,10 @@ pub(crate) struct Run {
     pub(crate) key: Option<Key>,
     /// Position in the turn of the first message.
     first: u32,
+    /// Offset of the first message; the others follow without a gap.
+    pub(crate) offset: u64,
+    /// What its topic says of slow consumers; none: what the route says.
+    pub(crate) policy: Option<SlowConsumer>,
     bytes: Bytes,
     marks: Vec<Mark>,
     /// Its messages are not to be compressed.
@@ -65,6 +80,11 @@ impl Run {
                 frames
             }
         }
+    }
+
+    /// What holds for this run's messages on a connection of a route: the topic's policy comes before the route's.
+    pub(crate) fn terms(&self, route: &Terms) -> Terms {
+        Terms { slow_consumer: self.policy.unwrap_or(route.slow_consumer), ..*route }
     }
 
     pub(crate) fn marks(&self) -> &[Mark] {
@@ -159,12 +179,18 @@ impl Log {
     }
 
     /// Encodes a message behind its neighbours.
-    pub(crate) fn publish(&mut self, topic: TopicKey, message: Message<'_>, except: Option<ConnId>) {
-        let run = self.run(topic, message.key(), message.is_verbatim(), message.len());
+    pub(crate) fn publish(
+        &mut self,
+        topic: TopicKey,
+        message: Message<'_>,
+        except: Option<ConnId>,
+        origin: Origin,
+    ) {
+        let run = self.run(topic, message.key(), message.is_verbatim(), message.len(), origin);
         if let Bytes::Own(bytes) = &mut run.bytes {
             header::write_frame(bytes, message.kind().into(), message.as_bytes());
             let end = bytes.len();
-            run.mark(end, except);
+            run.mark(Mark { end, except, ttl: 0 });
         }
         self.len += 1;
     }
@@ -176,17 +202,19 @@ impl Log {
         frames: Frames,
         key: Option<Key>,
         except: Option<ConnId>,
+        ttl: u32,
+        origin: Origin,
     ) {
         if frames.len() >= MIN_SHARED {
             let end = frames.len();
-            self.adopt(topic, frames, vec![Mark { end, except }], key, true);
+            self.adopt(topic, frames, vec![Mark { end, except, ttl }], key, true, origin);
             return;
         }
-        let run = self.run(topic, key, frames.is_verbatim(), frames.len());
+        let run = self.run(topic, key, frames.is_verbatim(), frames.len(), origin);
         if let Bytes::Own(bytes) = &mut run.bytes {
             bytes.extend_from_slice(&frames);
             let end = bytes.len();
-            run.mark(end, except);
+            run.mark(Mark { end, except, ttl });
         }
         self.len += 1;
     }
@@ -198,17 +226,27 @@ impl Log {
         frames: Frames,
         marks: Vec<Mark>,
         key: Option<Key>,
-        origin: bool,
+        begins_here: bool,
+        origin: Origin,
     ) {
         let first = self.len;
         self.len += marks.len() as u32;
         let selective = marks.iter().any(|m| m.except.is_some());
         let (verbatim, bytes) = (frames.is_verbatim(), Bytes::Shared(frames));
-        self.runs.push(Run { topic, key, first, bytes, marks, verbatim, selective, origin });
+        let Origin { offset, policy } = origin;
+        let origin = begins_here;
+        self.runs.push(Run { topic, key, first, offset, policy, bytes, marks, verbatim, selective, origin });
     }
 
     /// The run that a message of `len` bytes joins.
-    fn run(&mut self, topic: TopicKey, key: Option<Key>, verbatim: bool, len: usize) -> &mut Run {
+    fn run(
+        &mut self,
+        topic: TopicKey,
+        key: Option<Key>,
+        verbatim: bool,
+        len: usize,
+        origin: Origin,
+    ) -> &mut Run {
         let joins = self.runs.last().is_some_and(|run| {
             run.topic == topic
                 && key.is_none()
@@ -221,7 +259,20 @@ impl Log {
             let (bytes, marks) = self.spare.pop().unwrap_or_default();
             let bytes = Bytes::Own(bytes);
             let first = self.len;
-            self.runs.push(Run { topic, key, first, bytes, marks, verbatim, selective: false, origin: true });
+            let Origin { offset, policy } = origin;
+            let (selective, origin) = (false, true);
+            self.runs.push(Run {
+                topic,
+                key,
+                first,
+                offset,
+                policy,
+                bytes,
+                marks,
+                verbatim,
+                selective,
+                origin,
+            });
         }
         let last = self.runs.len() - 1;
         &mut self.runs[last]
@@ -246,15 +297,17 @@ impl Log {
 }
 
 impl Run {
-    fn mark(&mut self, end: usize, except: Option<ConnId>) {
-        self.selective |= except.is_some();
-        self.marks.push(Mark { end, except });
+    fn mark(&mut self, mark: Mark) {
+        self.selective |= mark.except.is_some();
+        self.marks.push(mark);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ORIGIN: Origin = Origin { offset: 1, policy: None };
 
     fn id(slot: usize) -> ConnId {
         ConnId::new(0, slot, 1)
@@ -270,10 +323,10 @@ mod tests {
     #[test]
     fn neighbours_of_one_topic_are_joined_and_others_keep_their_place() {
         let mut log = Log::default();
-        log.publish(1, "a".into(), None);
-        log.publish(1, "b".into(), None);
-        log.publish(2, "c".into(), None);
-        log.publish(1, "d".into(), None);
+        log.publish(1, "a".into(), None, ORIGIN);
+        log.publish(1, "b".into(), None, ORIGIN);
+        log.publish(2, "c".into(), None, ORIGIN);
+        log.publish(1, "d".into(), None, ORIGIN);
         let runs: Vec<_> = log.runs().iter().map(|r| (r.topic, r.messages())).collect();
         assert_eq!(runs, [(1, 2), (2, 1), (1, 1)]);
         assert_eq!(log.position(), 4);
@@ -286,7 +339,7 @@ mod tests {
     fn a_sender_is_left_out_of_its_own_messages_only() {
         let mut log = Log::default();
         for (text, except) in [("a", Some(1)), ("b", Some(2)), ("c", Some(1)), ("d", None), ("e", Some(2))] {
-            log.publish(7, text.into(), except.map(id));
+            log.publish(7, text.into(), except.map(id), ORIGIN);
         }
         let run = &log.runs()[0];
         assert_eq!(parts(run, id(1), 0), b"bde");
@@ -301,10 +354,10 @@ mod tests {
     fn a_long_run_is_not_continued_and_a_key_stands_alone() {
         let mut log = Log::default();
         let big = vec![0; MAX_RUN];
-        log.publish(1, Message::binary(&big), None);
-        log.publish(1, "x".into(), None);
-        log.publish(1, Message::text("x").with_key("k"), None);
-        log.publish(1, "x".into(), None);
+        log.publish(1, Message::binary(&big), None, ORIGIN);
+        log.publish(1, "x".into(), None, ORIGIN);
+        log.publish(1, Message::text("x").with_key("k"), None, ORIGIN);
+        log.publish(1, "x".into(), None, ORIGIN);
         assert_eq!(log.runs().len(), 4);
     }
 
@@ -313,9 +366,9 @@ mod tests {
         let mut log = Log::default();
         let small = Frames::new(vec![0x82, 0]);
         let large = Frames::new(vec![0; MIN_SHARED]);
-        log.publish_frames(1, small.clone(), None, None);
-        log.publish_frames(1, small.clone(), None, None);
-        log.publish_frames(1, large.clone(), None, None);
+        log.publish_frames(1, small.clone(), None, None, 0, ORIGIN);
+        log.publish_frames(1, small.clone(), None, None, 0, ORIGIN);
+        log.publish_frames(1, large.clone(), None, None, 0, ORIGIN);
         assert_eq!(log.runs().len(), 2);
         assert_eq!(log.runs()[1].bytes().as_ptr(), large.as_ptr());
         assert_eq!(small.shares(), 1);

@@ -1,24 +1,139 @@
-//! Publish and subscribe on one worker: the [`Index`] of who listens, the [`Log`] of what this turn published, and the
-//! [`mailbox`] by which other threads take part.
+//! Publish and subscribe on one worker: the [`Index`] of who listens, the [`Log`] of what this turn published, what the
+//! [`Home`] of a topic knows and keeps, and the [`mailbox`] by which other threads take part.
 //!
 //! With several workers each topic has a home, the worker that its name hashes to. What is published goes to the home
-//! first, which joins it with its neighbours and passes the run on to the others; since one thread decides the order
-//! and channels keep it, every subscriber of the node sees the messages of a topic in one and the same order.
+//! first, which gives it its offset, joins it with its neighbours, keeps it if the topic has a history, and passes the run
+//! on to the workers that have subscribers. Since one thread decides the order and channels keep it, every subscriber of
+//! the node sees the messages of a topic in one and the same order.
+//!
+//! ```text
+//!   any thread ─ publish ─▶ home ─┬─ offset, history ─▶ its own subscribers
+//!                                 └─ run ─▶ other workers with subscribers ─▶ theirs
+//!   a connection that comes back: its worker ─ join(epoch, offset) ─▶ home ─ joined(replay) ─▶ its worker
+//! ```
+//! A join is answered in the stream of the runs: what comes before the answer is in the replay, what comes behind it is
+//! live. So nothing is missing and nothing comes twice.
 
+mod history;
+mod home;
 mod index;
 mod log;
 pub(crate) mod mailbox;
+mod settings;
 pub(crate) mod topic;
 
+pub(crate) use history::{Entry, Millis};
+pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
-pub(crate) use log::{Log, Mark, Run};
+pub(crate) use log::{Log, Mark, Origin, Run};
+pub(crate) use settings::SettingsTable;
+pub use settings::TopicSettings;
 pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
 
 use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message};
+use core::fmt;
+use core::time::Duration;
+use crossbeam_channel::Sender;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+
+/// A place in a topic's messages: behind the one with this offset. Offsets count from 1 in each life of a topic, which
+/// the epoch names: after a restart of the server, or after a topic has been gone, it is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Position {
+    /// The topic's life.
+    pub epoch: u64,
+    /// The last message seen; 0: none yet.
+    pub offset: u64,
+}
+
+impl Position {
+    /// A position that was noted earlier.
+    #[must_use]
+    pub const fn new(epoch: u64, offset: u64) -> Self {
+        Self { epoch, offset }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {:x}", self.offset, self.epoch)
+    }
+}
+
+/// What became of a subscription that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// It was there.
+    Already,
+    /// It is new.
+    New,
+    /// It is the first here of a topic that has its home elsewhere.
+    First,
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// The message's own place.
+    pub position: Position,
+    /// Connections that it was queued for, as far as the topic's home knows.
+    pub receivers: usize,
+    /// A publication with this id was there before: nothing was published, and the position is that one's.
+    pub repeated: bool,
+}
+
+/// A message with what is to be known of it. A topic and a message alone make one.
+///
+/// ```
+/// use campanile::Publish;
+/// use core::time::Duration;
+///
+/// let publish = Publish::new("orders/42", "shipped").id("order-42-3").ttl(Duration::from_secs(60));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) message: Message<'a>,
+    pub(crate) except: Option<ConnId>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) ttl: u32,
+}
+
+impl<'a> Publish<'a> {
+    /// A message to everybody who listens to the topic.
+    pub fn new(topic: &'a str, message: impl Into<Message<'a>>) -> Self {
+        Self { topic, message: message.into(), except: None, id: None, ttl: 0 }
+    }
+
+    /// To all but this connection.
+    #[must_use]
+    pub fn except(mut self, conn: ConnId) -> Self {
+        self.except = Some(conn);
+        self
+    }
+
+    /// Publishing again with the same id does nothing: for a publisher that does not know whether the first try came
+    /// through. Ids are remembered for 5 minutes, the last 1,024 of each topic. Only where the topic has a history or
+    /// subscribers; else there is nobody to repeat it to.
+    #[must_use]
+    pub fn id(mut self, id: &'a str) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// How long the message is kept in its topic's history, if shorter than the topic's own time.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
+        self
+    }
+}
 
 /// A message on its way to its topic's home.
 #[derive(Debug)]
@@ -27,11 +142,18 @@ pub(crate) struct Publication {
     pub(crate) frames: Frames,
     pub(crate) key: Option<Key>,
     pub(crate) except: Option<ConnId>,
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) ttl: u32,
+    /// Whoever waits to know what became of it.
+    pub(crate) answer: Option<Sender<Option<Published>>>,
 }
 
 impl Publication {
-    pub(crate) fn new(topic: &str, message: Message<'_>, except: Option<ConnId>) -> Self {
-        Self { topic: topic.into(), frames: Frames::of(message), key: message.key(), except }
+    pub(crate) fn new(publish: Publish<'_>) -> Self {
+        let Publish { topic, message, except, id, ttl } = publish;
+        let id = id.map(Into::into);
+        let frames = Frames::of(message);
+        Self { topic: topic.into(), frames, key: message.key(), except, id, ttl, answer: None }
     }
 }
 
@@ -42,6 +164,49 @@ pub(crate) struct Delivery {
     pub(crate) frames: Frames,
     pub(crate) marks: Arc<[Mark]>,
     pub(crate) key: Option<Key>,
+    pub(crate) offset: u64,
+}
+
+/// A connection that wants to listen from a certain place on, on its way to the topic's home.
+#[derive(Clone, Debug)]
+pub(crate) struct Join {
+    pub(crate) conn: ConnId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) start: Start,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Start {
+    /// With the next message.
+    Now,
+    /// With the newest message of each key that the history has; messages without a key count as one.
+    Latest,
+    /// Behind this place: with what was missed, if all of it is still there.
+    After(Position),
+}
+
+/// The answer to a [`Join`].
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) conn: ConnId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) subscribed: Subscribed,
+    pub(crate) replay: Vec<Entry>,
+}
+
+/// How a subscription began ([`Handler::subscribed`](crate::Handler::subscribed)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscribed {
+    /// The place behind the last message before it went live. With nothing published since, resuming from here misses
+    /// nothing.
+    pub position: Position,
+    /// Whether everything behind the position that was asked for follows. False also where none was asked for.
+    pub recovered: bool,
+    /// Messages from the history that follow this call.
+    pub replayed: usize,
 }
 
 /// The worker that orders this topic's messages.
@@ -59,65 +224,364 @@ pub(crate) fn home_of(topic: &str, workers: usize) -> usize {
 pub(crate) struct Hub {
     pub(crate) index: Index,
     pub(crate) log: Log,
+    pub(crate) settings: SettingsTable,
+    /// Milliseconds since the worker began, as of this turn.
+    pub(crate) now: Millis,
     /// For each worker, what this turn published that has its home there.
     away: Vec<Vec<Publication>>,
+    /// For each worker, how the subscribers here of topics with their home there have changed.
+    changes: Vec<Vec<(Arc<str>, i32)>>,
+    /// Patterns that connections of other workers listen to, by worker.
+    patterns: HashMap<Arc<str>, Vec<(usize, u32)>>,
+    /// Joins that have been asked for and not answered.
+    joining: HashSet<(ConnId, Arc<str>)>,
+    /// Joins of this turn, to be asked for at its end.
+    pub(crate) joins: Vec<Join>,
     worker: usize,
+    /// For the next topic's life.
+    epoch: u64,
+    /// Topics that keep something: a walk over all looks for what is too old.
+    keeping: usize,
+    walk: usize,
 }
 
+/// Topics looked at in one step of the walk for what is too old.
+const WALK: usize = 1024;
+
 impl Hub {
-    pub(crate) fn new(worker: usize, workers: usize) -> Self {
-        let away = (0..workers).map(|_| Vec::new()).collect();
-        Self { index: Index::default(), log: Log::default(), away, worker }
+    /// `epoch` is to be another one for each start of the server.
+    pub(crate) fn new(worker: usize, workers: usize, settings: SettingsTable, epoch: u64) -> Self {
+        Self {
+            index: Index::default(),
+            log: Log::default(),
+            settings,
+            now: 0,
+            away: (0..workers).map(|_| Vec::new()).collect(),
+            changes: (0..workers).map(|_| Vec::new()).collect(),
+            patterns: HashMap::new(),
+            joining: HashSet::new(),
+            joins: Vec::new(),
+            worker,
+            epoch: epoch.wrapping_add(worker as u64),
+            keeping: 0,
+            walk: 0,
+        }
     }
 
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.away.len() == 1
     }
 
+    pub(crate) fn is_home(&self, topic: &str) -> bool {
+        self.is_alone() || home_of(topic, self.away.len()) == self.worker
+    }
+
+    // ---- publishing ----
+
     /// Publishes from a connection of this worker's. A name that can't be a topic's reaches nobody: nobody could
     /// subscribe to it.
-    pub(crate) fn publish(&mut self, topic: &str, message: Message<'_>, except: Option<ConnId>) {
-        let home = home_of(topic, self.away.len());
-        if !self.is_alone() && topic::check(topic).is_err() {
+    pub(crate) fn publish(&mut self, publish: Publish<'_>) {
+        let topic = publish.topic;
+        if !self.is_home(topic) {
+            if topic::check_published(topic).is_ok() {
+                let home = home_of(topic, self.away.len());
+                self.away[home].push(Publication::new(publish));
+            }
             return;
         }
-        if home != self.worker {
-            self.away[home].push(Publication::new(topic, message, except));
-            return;
+        if publish.id.is_some() || publish.ttl > 0 {
+            return self.publish_here(Publication::new(publish));
         }
-        if let Some(key) = self.topic(topic) {
-            self.index.hold(key);
-            self.log.publish(key, message, except);
+        if let Some(key) = self.wanted(topic) {
+            let origin = self.origin(key);
+            self.log.publish(key, publish.message, publish.except, origin);
         }
     }
 
     /// Takes a publication that has its home here.
     pub(crate) fn publish_here(&mut self, publication: Publication) {
-        let Publication { topic, frames, key, except } = publication;
-        if let Some(topic) = self.topic(&topic) {
-            self.index.hold(topic);
-            self.log.publish_frames(topic, frames, key, except);
+        let Publication { topic, frames, key: message_key, except, id, ttl, answer } = publication;
+        let Some(key) = self.wanted(&topic) else {
+            if let Some(answer) = answer {
+                let _ = answer.send(None); // whoever asked may have stopped waiting
+            }
+            return;
+        };
+        let now = self.now;
+        let repeated = id.as_deref().and_then(|id| self.home(key).repeated(id, now));
+        let offset = repeated.unwrap_or_else(|| {
+            let origin = self.origin(key);
+            self.log.publish_frames(key, frames, message_key, except, ttl, origin);
+            if let Some(id) = &id {
+                self.home(key).remember(id, origin.offset, now);
+            }
+            origin.offset
+        });
+        if let Some(answer) = answer {
+            let position = Position { epoch: self.home(key).epoch, offset };
+            let receivers = self.receivers(key);
+            let _ = answer.send(Some(Published { position, receivers, repeated: repeated.is_some() }));
         }
     }
 
-    /// The topic, if anybody could listen to it: on a lone worker only where somebody does.
-    fn topic(&mut self, name: &str) -> Option<TopicKey> {
-        if self.is_alone() { self.index.find(name) } else { Some(self.index.find_or_add(name)) }
+    /// The topic, if anybody listens to it on any worker, or its messages are kept. To be called at its home.
+    fn wanted(&mut self, name: &str) -> Option<TopicKey> {
+        if let Some(key) = self.index.find(name) {
+            return (!topic::is_pattern(name)).then_some(key);
+        }
+        let heard = || {
+            let elsewhere = |pattern: String| self.patterns.contains_key(&*pattern);
+            !self.index.patterns_of(name).is_empty()
+                || !self.patterns.is_empty() && topic::patterns_of(name).any(elsewhere)
+        };
+        let wanted = topic::check_published(name).is_ok() && (self.settings.of(name).keeps() || heard());
+        wanted.then(|| self.index.find_or_add(name))
+    }
+
+    fn home(&mut self, key: TopicKey) -> &mut Home {
+        let Self { index, settings, epoch, .. } = self;
+        index.home_or_insert(key, |name| {
+            // Workers are at most 256: their epochs never meet.
+            *epoch = epoch.wrapping_add(256);
+            Home::new(*epoch, settings.of(name).clone())
+        })
+    }
+
+    /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
+    fn origin(&mut self, key: TopicKey) -> Origin {
+        self.index.hold(key);
+        let home = self.home(key);
+        Origin { offset: home.take_offset(), policy: home.settings.slow_consumer }
+    }
+
+    /// Connections that hear a topic, as far as its home knows.
+    fn receivers(&mut self, key: TopicKey) -> usize {
+        let name = self.index.name(key).clone();
+        let here: usize =
+            self.index.patterns_of(&name).iter().map(|p| self.index.subscribers(*p).len()).sum();
+        let elsewhere: usize = match self.patterns.is_empty() {
+            true => 0,
+            false => topic::patterns_of(&name)
+                .filter_map(|pattern| self.patterns.get(&*pattern))
+                .flat_map(|workers| workers.iter().map(|(_, count)| *count as usize))
+                .sum(),
+        };
+        let exactly = self.index.subscribers(key).len() + self.home(key).elsewhere();
+        exactly + here + elsewhere
     }
 
     /// Takes a run from its home.
     pub(crate) fn deliver(&mut self, delivery: &Delivery) {
-        if let Some(key) = self.index.find(&delivery.topic) {
-            self.index.hold(key);
-            self.log.adopt(key, delivery.frames.clone(), delivery.marks.to_vec(), delivery.key, false);
+        let Delivery { topic, frames, marks, key: message_key, offset } = delivery;
+        let key = match self.index.find(topic) {
+            Some(key) => key,
+            None if self.index.patterns_of(topic).is_empty() => return,
+            None => self.index.find_or_add(topic),
+        };
+        self.index.hold(key);
+        let origin = Origin { offset: *offset, policy: self.settings.of(topic).slow_consumer };
+        self.log.adopt(key, frames.clone(), marks.to_vec(), *message_key, false, origin);
+    }
+
+    // ---- subscribing ----
+
+    /// Says whether the subscription is new. The first one of a topic here is to be [told](Hub::take_changes) at once:
+    /// its home has to know before anything is published by whoever learns of the subscription.
+    pub(crate) fn subscribe(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        limit: usize,
+    ) -> Result<Added, SubscribeError> {
+        if !self.index.subscribe(slot, topic, limit)? {
+            return Ok(Added::Already);
+        }
+        let name = self.name_of(topic);
+        self.change(&name, 1);
+        let first = self.index.find(topic).is_some_and(|key| self.index.subscribers(key).len() == 1);
+        let elsewhere = topic::is_pattern(topic) || !self.is_home(topic);
+        Ok(if first && elsewhere && !self.is_alone() { Added::First } else { Added::New })
+    }
+
+    /// What other workers are to be told of subscribers here.
+    pub(crate) fn take_changes(&mut self) -> impl Iterator<Item = (usize, Vec<(Arc<str>, i32)>)> {
+        let changed = self.changes.iter_mut().enumerate().filter(|(_, changed)| !changed.is_empty());
+        changed.map(|(worker, changed)| (worker, core::mem::take(changed)))
+    }
+
+    fn name_of(&self, topic: &str) -> Arc<str> {
+        self.index.find(topic).map_or_else(|| topic.into(), |key| self.index.name(key).clone())
+    }
+
+    /// Says whether there was a subscription.
+    pub(crate) fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
+        let name = self.name_of(topic);
+        if !self.joining.is_empty() && self.joining.remove(&(conn, name.clone())) {
+            return true;
+        }
+        let was = self.index.unsubscribe(conn.slot() as u32, topic);
+        if was {
+            self.change(&name, -1);
+        }
+        was
+    }
+
+    /// A connection has ended.
+    pub(crate) fn remove(&mut self, conn: ConnId) {
+        let Self { index, changes, worker, joining, joins, .. } = self;
+        let alone = changes.len() == 1;
+        let workers = changes.len();
+        index.remove(conn.slot() as u32, |name| {
+            if !alone {
+                note(changes, *worker, workers, name, -1);
+            }
+        });
+        if !joining.is_empty() {
+            joining.retain(|(id, _)| *id != conn);
+            joins.retain(|join| join.conn != conn);
         }
     }
 
-    /// What this turn has for the other workers: publications for their homes, and the runs that began here.
+    fn change(&mut self, name: &Arc<str>, change: i32) {
+        if !self.is_alone() {
+            let workers = self.changes.len();
+            note(&mut self.changes, self.worker, workers, name, change);
+        }
+    }
+
+    /// Other workers' subscribers have changed.
+    pub(crate) fn changed(&mut self, from: usize, changes: Vec<(Arc<str>, i32)>) {
+        for (name, change) in changes {
+            if topic::is_pattern(&name) {
+                self.pattern_changed(from, name, change);
+                continue;
+            }
+            let key = match self.index.find(&name) {
+                Some(key) => key,
+                None if change < 0 => continue,
+                None => self.index.find_or_add(&name),
+            };
+            self.home(key).interest(from, change);
+            self.index.settle(key);
+        }
+    }
+
+    fn pattern_changed(&mut self, from: usize, name: Arc<str>, change: i32) {
+        let workers = self.patterns.entry(name.clone()).or_default();
+        match workers.iter_mut().find(|(worker, _)| *worker == from) {
+            Some((_, count)) => *count = count.saturating_add_signed(change),
+            None => workers.push((from, change.max(0) as u32)),
+        }
+        workers.retain(|(_, count)| *count > 0);
+        if workers.is_empty() {
+            self.patterns.remove(&name);
+        }
+    }
+
+    /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
+    ///
+    /// # Errors
+    /// The connection listens to the topic already, or to as many as it may.
+    pub(crate) fn join(&mut self, join: Join, limit: usize) -> Result<(), SubscribeError> {
+        let slot = join.conn.slot() as u32;
+        let asked = (join.conn, join.topic.clone());
+        if self.index.is_subscribed(slot, &join.topic) || self.joining.contains(&asked) {
+            return Err(SubscribeError::Already);
+        }
+        let waiting = self.joining.iter().filter(|(conn, _)| *conn == join.conn).count();
+        if self.index.topics_of(slot).count() + waiting >= limit {
+            return Err(SubscribeError::TooMany { limit });
+        }
+        self.joining.insert(asked);
+        self.joins.push(join);
+        Ok(())
+    }
+
+    /// Whether a join is still wanted when its answer comes.
+    pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
+        self.joining.remove(&(joined.conn, joined.topic.clone()))
+    }
+
+    /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
+    /// counts from here on.
+    pub(crate) fn joined(&mut self, join: Join, from: usize) -> Joined {
+        let Join { conn, topic, start } = join;
+        let key = self.index.find_or_add(&topic);
+        let now = self.now;
+        let elsewhere = from != self.worker;
+        let home = self.home(key);
+        if elsewhere {
+            home.interest(from, 1);
+        }
+        home.history.expire(now);
+        let position = home.position();
+        let found = match start {
+            Start::Now => None,
+            Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
+            Start::After(at) if at.epoch == home.epoch => {
+                home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())
+            }
+            Start::After(_) => None,
+        };
+        let recovered = found.is_some() && matches!(start, Start::After(_));
+        let replay: Vec<Entry> = found.unwrap_or_default();
+        let subscribed = Subscribed { position, recovered, replayed: replay.len() };
+        Joined { conn, topic, subscribed, replay }
+    }
+
+    /// A join whose connection has gone meanwhile.
+    pub(crate) fn not_joined(&mut self, topic: &Arc<str>) {
+        if self.is_home(topic) {
+            if let Some(key) = self.index.find(topic) {
+                self.index.settle(key);
+            }
+        } else {
+            self.change(topic, -1);
+        }
+    }
+
+    /// A join that has become a subscription. The topic's home has counted it.
+    pub(crate) fn subscribe_joined(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        limit: usize,
+    ) -> Result<bool, SubscribeError> {
+        self.index.subscribe(slot, topic, limit)
+    }
+
+    // ---- the end of a turn ----
+
+    /// Keeps what this turn published to topics with a history.
+    pub(crate) fn keep(&mut self) {
+        let Self { index, log, now, keeping, .. } = self;
+        for run in log.runs_mut() {
+            let (topic, key, first) = (run.topic, run.key, run.offset);
+            let Some(home) = index.home(topic).filter(|home| run.origin && home.settings.keeps()) else {
+                continue;
+            };
+            let frames = run.share();
+            *keeping += usize::from(home.history.is_empty());
+            home.history.expire(*now);
+            let age = home.settings.history_age.as_millis() as Millis;
+            let mut start = 0;
+            for (offset, mark) in (first..).zip(run.marks()) {
+                let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
+                let (range, until, gone) = (start..mark.end, *now + ttl, *now + age);
+                let entry = Entry { offset, frames: frames.clone(), range, key, until, gone };
+                home.history.push(entry, &home.settings);
+                start = mark.end;
+            }
+            *keeping -= usize::from(home.history.is_empty());
+        }
+    }
+
+    /// What this turn has for the other workers: publications for their homes, and the runs that began here for those
+    /// who listen.
     pub(crate) fn outgoing(
         &mut self,
         mut publications: impl FnMut(usize, Vec<Publication>),
-        mut deliveries: impl FnMut(Delivery),
+        mut deliveries: impl FnMut(usize, Delivery),
     ) {
         if self.is_alone() {
             return;
@@ -127,15 +591,27 @@ impl Hub {
                 publications(home, core::mem::take(waiting));
             }
         }
-        for run in self.log.runs_mut() {
-            if run.origin {
-                run.origin = false;
-                deliveries(Delivery {
-                    topic: self.index.name(run.topic).clone(),
-                    frames: run.share(),
-                    marks: run.marks().into(),
-                    key: run.key,
-                });
+        let Self { index, log, patterns, .. } = self;
+        for run in log.runs_mut() {
+            if !core::mem::take(&mut run.origin) {
+                continue;
+            }
+            let topic = index.name(run.topic).clone();
+            let mut workers: Vec<usize> =
+                index.home(run.topic).into_iter().flat_map(|h| h.interested()).collect();
+            if !patterns.is_empty() {
+                let more = topic::patterns_of(&topic).filter_map(|p| patterns.get(&*p)).flatten();
+                workers.extend(more.map(|(worker, _)| *worker));
+                workers.sort_unstable();
+                workers.dedup();
+            }
+            if workers.is_empty() {
+                continue;
+            }
+            let (frames, marks, key, offset) = (run.share(), run.marks().into(), run.key, run.offset);
+            let delivery = Delivery { topic, frames, marks, key, offset };
+            for worker in workers {
+                deliveries(worker, delivery.clone());
             }
         }
     }
@@ -144,5 +620,43 @@ impl Hub {
     pub(crate) fn end_turn(&mut self) {
         let Self { index, log, .. } = self;
         log.clear(|topic| index.release(topic));
+    }
+
+    /// Whether anything is kept that will be too old some day.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keeping > 0
+    }
+
+    /// Gives up what is too old in some topics, and goes on with others the next time.
+    pub(crate) fn age(&mut self) {
+        for _ in 0..WALK {
+            let Some(key) = self.index.next_from(self.walk) else {
+                self.walk = 0;
+                return;
+            };
+            self.walk = key as usize + 1;
+            let now = self.now;
+            if let Some(home) = self.index.home(key).filter(|home| !home.history.is_empty()) {
+                home.history.expire(now);
+                if home.history.is_empty() {
+                    self.keeping -= 1;
+                    self.index.settle(key);
+                }
+            }
+        }
+    }
+}
+
+/// Notes that a topic's subscribers have changed, for its home, or for all workers where it is a pattern.
+fn note(changes: &mut [Vec<(Arc<str>, i32)>], me: usize, workers: usize, name: &Arc<str>, change: i32) {
+    if topic::is_pattern(name) {
+        for (_, changed) in changes.iter_mut().enumerate().filter(|(worker, _)| *worker != me) {
+            changed.push((name.clone(), change));
+        }
+        return;
+    }
+    let home = home_of(name, workers);
+    if home != me {
+        changes[home].push((name.clone(), change));
     }
 }

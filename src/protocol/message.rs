@@ -42,7 +42,7 @@ pub struct Message<'a> {
 }
 
 /// What a message is the latest state of; see [`Message::with_key`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(core::num::NonZeroU64);
 
 impl Key {

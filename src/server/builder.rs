@@ -5,6 +5,7 @@ use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::mailbox;
+use crate::hub::{SettingsTable, TopicSettings};
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
@@ -29,6 +30,7 @@ pub struct Builder {
     handle: Arc<OnceLock<Handle>>,
     workers: usize,
     pin: bool,
+    topics: Vec<(String, TopicSettings)>,
     http: HttpLimits,
     max_connections: usize,
     max_memory: u64,
@@ -94,6 +96,7 @@ impl Default for Builder {
             handle: Arc::default(),
             workers: 0,
             pin: false,
+            topics: Vec::new(),
             http: HttpLimits::default(),
             max_connections: 1 << 20,
             max_memory: 1 << 30,
@@ -200,6 +203,14 @@ impl Builder {
     #[must_use]
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.pin = pin;
+        self
+    }
+
+    /// What the topics whose names begin with `prefix` keep and allow; of several prefixes the longest counts, and the
+    /// empty one is for all others. Default [`TopicSettings::new`]: no history.
+    #[must_use]
+    pub fn topics(mut self, prefix: &str, settings: TopicSettings) -> Self {
+        self.topics.push((prefix.to_owned(), settings));
         self
     }
 
@@ -313,7 +324,12 @@ impl Builder {
             inboxes.push(rx);
             shared.push(WorkerShared { mailbox: tx, load: CachePadded::default() });
         }
-        let shared = Arc::new(Shared { workers: shared, routes: self.routes.into(), counters });
+        let shared = Arc::new(Shared {
+            workers: shared,
+            routes: self.routes.into(),
+            counters,
+            topics: SettingsTable::new(self.topics),
+        });
         let settings = Arc::new(Settings {
             router,
             http: self.http,

@@ -47,8 +47,21 @@ impl Worker {
             Command::Subscribe(id, topic) => self.on_open(id, |w, at| w.subscribe(at, &topic)),
             Command::Unsubscribe(id, topic) => self.on_open(id, |w, at| {
                 w.settle();
-                w.turn.hub.index.unsubscribe(at as u32, &topic);
+                if let Some(slot) = w.slots.get(at) {
+                    w.turn.hub.unsubscribe(slot.conn.id, &topic);
+                }
             }),
+            Command::Changed(worker, changes) => self.turn.hub.changed(worker, changes),
+            Command::Join(from, join) => {
+                // What was published before is to be in the replay, and with its other subscribers there before it.
+                self.settle();
+                let joined = self.turn.hub.joined(join, from);
+                let _ = self.turn.handle.command_worker(from, Command::Joined(Box::new(joined)), true); // it has ended
+            }
+            Command::Joined(joined) => {
+                self.settle();
+                self.joined(*joined);
+            }
             Command::Publish(publications) => {
                 publications.into_iter().for_each(|p| self.turn.hub.publish_here(p));
             }
@@ -107,7 +120,7 @@ impl Worker {
     fn subscribe(&mut self, at: usize, topic: &str) {
         self.settle();
         let limit = self.limits_of(at).max_subscriptions;
-        if let Err(e) = self.turn.hub.index.subscribe(at as u32, topic, limit) {
+        if let Err(e) = self.turn.hub.subscribe(at as u32, topic, limit) {
             info!("subscription to {topic:?} refused: {e}");
         }
     }

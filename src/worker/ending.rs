@@ -286,6 +286,7 @@ impl Worker {
     fn bury(&mut self, at: usize) {
         let Self { slots, turn, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        let id = slot.conn.id;
         if slot.state.is_some() {
             let end = slot.conn.closed();
             debug!("{} ended: {end}", slot.conn.id);
@@ -298,7 +299,7 @@ impl Worker {
             call(slot, turn, &shared.routes[usize::from(slot.conn.route)], Event::Close(&end));
             turn.writer.clear();
         }
-        turn.hub.index.remove(at as u32);
+        turn.hub.remove(id);
         self.note_handshake(at);
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };

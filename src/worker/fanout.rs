@@ -4,7 +4,7 @@ use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
 use crate::handler::{Command, Context, Route, Turn, push_run};
-use crate::hub::Run;
+use crate::hub::{Run, TopicKey};
 
 use crate::protocol::Key;
 use tracing::warn;
@@ -13,6 +13,7 @@ impl Worker {
     /// Delivers until nothing is left to deliver: a connection that ends here may publish its leaving.
     pub(super) fn fan_out(&mut self) {
         loop {
+            self.turn.hub.keep();
             self.send_away();
             if !self.turn.hub.log.is_empty() {
                 let Self { slots, turn, shared, dirty, .. } = self;
@@ -20,6 +21,7 @@ impl Worker {
             }
             self.turn.hub.end_turn();
             self.turn.number = self.turn.number.wrapping_add(1).max(1);
+            self.join();
             self.write_dirty();
             if self.doomed.is_empty() {
                 return;
@@ -31,7 +33,8 @@ impl Worker {
     /// What other workers are to order or to deliver.
     fn send_away(&mut self) {
         let Self { turn, .. } = self;
-        let (handle, me, workers) = (&turn.handle, turn.worker, turn.counters.len());
+        turn.tell_changes();
+        let (handle, me) = (&turn.handle, turn.worker);
         let lost = std::cell::Cell::new(0);
         let send = |worker: usize, command: Command| {
             if let Err(e) = handle.command_worker(worker, command, false) {
@@ -41,11 +44,7 @@ impl Worker {
         };
         turn.hub.outgoing(
             |home, publications| send(home, Command::Publish(publications)),
-            |delivery| {
-                for worker in (0..workers).filter(|w| *w != me) {
-                    send(worker, Command::Deliver(delivery.clone()));
-                }
-            },
+            |worker, delivery| send(worker, Command::Deliver(delivery)),
         );
         if lost.get() > 0 {
             turn.counters[me].mailbox_full.add(lost.get());
@@ -118,16 +117,52 @@ pub(crate) fn deliver<S: Sink>(
                     mark_dirty(slot, subscriber.slot, dirty);
                 }
             } else if slot.conn.phase == Phase::Open {
-                let Slot { conn, stream, .. } = slot;
-                let (from, terms) = (conn.position(turn.number), &routes[usize::from(conn.route)].terms);
-                push_run(conn, &mut turn.writer, stream, terms, run, from);
+                queue_run(slot, turn, routes, run);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
         turn.hub.index.put_back(run.topic, subscribers);
+        if turn.hub.index.has_patterns() {
+            deliveries += deliver_by_pattern(slots, turn, routes, run, dirty);
+        }
     }
     turn.count().deliveries.add(deliveries);
     turn.hub.log.put_back(runs);
+}
+
+/// To those who listen to a pattern that the topic's name matches, and hear of it once. Says how many deliveries.
+#[inline(never)]
+fn deliver_by_pattern<S: Sink>(
+    slots: &mut Slots<S>,
+    turn: &mut Turn,
+    routes: &[Route],
+    run: &mut Run,
+    dirty: &mut Vec<u32>,
+) -> u64 {
+    let mut deliveries = 0;
+    let patterns = turn.hub.index.patterns_of(turn.hub.index.name(run.topic));
+    for (i, pattern) in patterns.iter().enumerate() {
+        let subscribers = turn.hub.index.take_subscribers(*pattern);
+        for subscriber in &subscribers {
+            let index = &turn.hub.index;
+            let heard = |key: &TopicKey| index.listens_to(subscriber.slot, *key);
+            let once = !heard(&run.topic) && !patterns[..i].iter().any(heard);
+            let open = slots.get(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
+            if let Some(slot) = open {
+                queue_run(slot, turn, routes, run);
+                mark_dirty(slot, subscriber.slot, dirty);
+                deliveries += u64::from(run.messages());
+            }
+        }
+        turn.hub.index.put_back(*pattern, subscribers);
+    }
+    deliveries
+}
+
+fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) {
+    let Slot { conn, stream, .. } = slot;
+    let (from, terms) = (conn.position(turn.number), &routes[usize::from(conn.route)].terms);
+    push_run(conn, &mut turn.writer, stream, terms, run, from);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
@@ -144,7 +179,7 @@ fn write_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run
         Ok(n) if n == bytes.len() => return stream.is_written_out(),
         Ok(n) => {
             let frames = twin.unwrap_or_else(|| run.share());
-            let terms = &routes[usize::from(conn.route)].terms;
+            let terms = &run.terms(&routes[usize::from(conn.route)].terms);
             // What becomes of the rest is the policy's business, and counted there.
             let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, run.key, terms);
         }

@@ -18,6 +18,7 @@ mod ending;
 pub(crate) mod exchange;
 pub(crate) mod fanout;
 pub(crate) mod http;
+mod join;
 pub(crate) mod slots;
 #[cfg_attr(not(feature = "tls"), path = "clear.rs")]
 pub(crate) mod tls;
@@ -75,6 +76,10 @@ const MUCH: u64 = 1 << 20;
 /// Turns after which it is tried again, for the same reason: those that send to so many are never short.
 const TRY_AGAIN: u32 = 16;
 
+/// How often topics that keep something are looked at for what is too old, some of them each time. What is too old is
+/// not given out in any case.
+const AGE: Duration = Duration::from_millis(250);
+
 /// What a worker needs to know of the server, the same for all.
 pub(crate) struct Settings {
     pub(crate) router: Router<Resource>,
@@ -111,6 +116,8 @@ pub(crate) struct Worker {
     began: Instant,
     /// When this turn began, since `began`.
     turned: Duration,
+    /// When topics are next looked at for what is too old.
+    age_at: Duration,
     now: Tick,
     date: Date,
     generation: u32,
@@ -162,6 +169,12 @@ impl Wake for PollWaker {
     }
 }
 
+/// Another number for each start of the server, so that positions in topics of an earlier one are known as such.
+fn epoch() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos() as u64 & !0xFF
+}
+
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("number", &self.number()).finish_non_exhaustive()
@@ -199,7 +212,7 @@ impl Worker {
         let forms = Forms::of(shared.routes.iter().map(|r| &r.deflate));
         let turn = Turn {
             writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
-            hub: Hub::new(number, shared.workers.len()),
+            hub: Hub::new(number, shared.workers.len(), shared.topics.clone(), epoch()),
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
@@ -227,6 +240,7 @@ impl Worker {
             doomed: Vec::new(),
             began: Instant::now(),
             turned: Duration::ZERO,
+            age_at: AGE,
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
@@ -267,6 +281,7 @@ impl Worker {
             self.read_again();
             self.mailbox();
             self.timers();
+            self.age();
             self.sweep();
             self.fan_out();
             self.pace();
@@ -282,11 +297,13 @@ impl Worker {
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
         let stop = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
-        [timer, self.accepting.patience(), stop].into_iter().flatten().min()
+        let age = self.turn.hub.keeps().then_some(AGE);
+        [timer, self.accepting.patience(), stop, age].into_iter().flatten().min()
     }
 
     fn begin_turn(&mut self) {
         self.turned = self.began.elapsed();
+        self.turn.hub.now = self.turned.as_millis() as u64;
         self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
         self.turn.number = self.turn.number.wrapping_add(1).max(1);
         self.turn.count().turns.add(1);
@@ -377,6 +394,14 @@ impl Worker {
                 return;
             };
             self.command(command);
+        }
+    }
+
+    /// Gives up what topics have kept for too long.
+    fn age(&mut self) {
+        if self.turned >= self.age_at {
+            self.age_at = self.turned + AGE;
+            self.turn.hub.age();
         }
     }
 

@@ -1,0 +1,130 @@
+//! What a topic keeps and allows, by the longest prefix of its name.
+
+use crate::conn::SlowConsumer;
+use core::time::Duration;
+use std::sync::Arc;
+
+/// What the topics of a prefix keep and allow. Given with [`Builder::topics`](crate::Builder::topics).
+///
+/// ```
+/// use campanile::{Server, SlowConsumer, TopicSettings};
+/// use std::time::Duration;
+///
+/// let server = Server::builder()
+///     .topics("chat/", TopicSettings::new().history(100).history_age(Duration::from_secs(3600)))
+///     .topics("ticks/", TopicSettings::new().history(1).slow_consumer(SlowConsumer::LatestByKey));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    pub(crate) history: usize,
+    pub(crate) history_bytes: usize,
+    pub(crate) history_age: Duration,
+    pub(crate) slow_consumer: Option<SlowConsumer>,
+    pub(crate) max_message_size: usize,
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TopicSettings {
+    /// No history, messages of whatever size, the route's policy for slow consumers.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            history: 0,
+            history_bytes: 1 << 20,
+            history_age: Duration::from_secs(300),
+            slow_consumer: None,
+            max_message_size: usize::MAX,
+        }
+    }
+
+    /// Messages kept for those who come back. Default 0: none. Price: the frames themselves, which are shared with
+    /// whoever they still wait for, and 64 bytes each.
+    #[must_use]
+    pub const fn history(mut self, messages: usize) -> Self {
+        self.history = messages;
+        self
+    }
+
+    /// Bytes of frames kept; the oldest go first, and one that is larger alone is not kept. Default 1 MiB.
+    #[must_use]
+    pub const fn history_bytes(mut self, bytes: usize) -> Self {
+        self.history_bytes = bytes;
+        self
+    }
+
+    /// How long a message is kept. Default 5 minutes. A topic that nobody listens to is gone when its last message is.
+    #[must_use]
+    pub const fn history_age(mut self, age: Duration) -> Self {
+        self.history_age = age;
+        self
+    }
+
+    /// What happens to this topic's messages for a connection whose backlog is full. Default: the policy of its route.
+    #[must_use]
+    pub const fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
+        self.slow_consumer = Some(policy);
+        self
+    }
+
+    /// Bytes of one message; over it publishing is refused. Default: no limit beside the others.
+    #[must_use]
+    pub const fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    pub(crate) const fn keeps(&self) -> bool {
+        self.history > 0
+    }
+}
+
+/// The settings of all prefixes of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct SettingsTable {
+    /// The longest prefix first; the last is the empty one.
+    by_prefix: Arc<[(Box<str>, Arc<TopicSettings>)]>,
+}
+
+impl SettingsTable {
+    /// Of equal prefixes, the one that was given last counts.
+    pub(crate) fn new(given: Vec<(String, TopicSettings)>) -> Self {
+        let of = |(prefix, settings): (String, TopicSettings)| (prefix.into(), Arc::new(settings));
+        let default = [(String::new(), TopicSettings::new())];
+        let mut by_prefix: Vec<(Box<str>, _)> = given.into_iter().rev().chain(default).map(of).collect();
+        by_prefix.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.len()));
+        Self { by_prefix: by_prefix.into() }
+    }
+
+    pub(crate) fn of(&self, topic: &str) -> &Arc<TopicSettings> {
+        let last = self.by_prefix.len() - 1;
+        let found = self.by_prefix.iter().find(|(prefix, _)| topic.starts_with(&**prefix));
+        &found.unwrap_or(&self.by_prefix[last]).1
+    }
+}
+
+impl Default for SettingsTable {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_decides_and_of_equals_the_last() {
+        let of = |n| TopicSettings::new().history(n);
+        let given = [("ticks/", 1), ("", 2), ("ticks/eur", 3), ("ticks/", 4)];
+        let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into());
+        for (topic, n) in [("ticks/usd", 4), ("ticks/eurusd", 3), ("room", 2), ("tick", 2)] {
+            assert_eq!(table.of(topic).history, n, "{topic}");
+        }
+        assert_eq!(SettingsTable::default().of("room").history, 0);
+    }
+}

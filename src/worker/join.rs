@@ -1,0 +1,60 @@
+//! Subscriptions that begin somewhere else than now: asked of the topic's home, and begun when it has answered.
+
+use super::Worker;
+use super::drive::call;
+use crate::conn::Phase;
+use crate::handler::{Command, ErasedEvent as Event};
+use crate::hub::{Joined, home_of};
+
+impl Worker {
+    /// Asks for the joins of this turn. The log is empty.
+    pub(super) fn join(&mut self) {
+        for join in core::mem::take(&mut self.turn.hub.joins) {
+            let (me, workers) = (self.turn.worker, self.shared.workers.len());
+            let home = home_of(&join.topic, workers);
+            if home == me {
+                let joined = self.turn.hub.joined(join, me);
+                self.joined(joined);
+            } else {
+                let _ = self.turn.handle.command_worker(home, Command::Join(me, join), true); // it has ended
+            }
+        }
+    }
+
+    /// The answer: from here on the connection listens, and what was kept for it comes first.
+    pub(super) fn joined(&mut self, joined: Joined) {
+        let at = joined.conn.slot();
+        let wanted = self.turn.hub.is_joining(&joined);
+        let open = self.slots.find(joined.conn).is_some_and(|s| s.conn.phase == Phase::Open);
+        let limit = self.limits_of(at).max_subscriptions;
+        let Joined { topic, subscribed, replay, .. } = joined;
+        // Checked when it was asked for; meanwhile the application may have subscribed otherwise.
+        let new =
+            wanted && open && self.turn.hub.subscribe_joined(at as u32, &topic, limit).is_ok_and(|new| new);
+        if !new {
+            return self.turn.hub.not_joined(&topic);
+        }
+        let Self { slots, turn, shared, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        let route = &shared.routes[usize::from(slot.conn.route)];
+        call(slot, turn, route, Event::Subscribed(&topic, &subscribed));
+        // What the callback sent is first; what is kept goes behind it, as if it came now.
+        slot.conn.flush(&mut turn.writer, &mut slot.stream);
+        for entry in &replay {
+            if slot.conn.phase != Phase::Open {
+                break;
+            }
+            let writer = &mut turn.writer;
+            let _ = slot.conn.push(
+                writer,
+                &mut slot.stream,
+                &entry.frames,
+                entry.range.clone(),
+                entry.key,
+                &route.terms,
+            );
+        }
+        turn.count().deliveries.add(replay.len() as u64);
+        self.dirty_later(at);
+    }
+}

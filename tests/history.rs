@@ -1,0 +1,384 @@
+//! What topics keep: offsets, resuming without a gap or a repeat, the latest state, patterns, ids, and their ends.
+
+mod support;
+
+use campanile::{
+    Accept, Conn, Handler, Message, Position, Publish, Published, Refuse, Request, SlowConsumer, Start,
+    Subscribed, TopicSettings,
+};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use support::{Client, TestServer, builder, limits, millis, start, until};
+
+/// Does what messages say, one command each: `from TOPIC EPOCH OFFSET`, `latest TOPIC`, `now TOPIC`, `sub TOPIC`,
+/// `unsub TOPIC`, `pub TOPIC TEXT`. Says how subscriptions begin.
+struct Scripted;
+
+impl Handler for Scripted {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        let words: Vec<&str> = message.as_text().unwrap().splitn(4, ' ').collect();
+        let number = |at: usize| words[at].parse().unwrap();
+        let result = match words[0] {
+            "from" => conn.subscribe_from(words[1], Start::After(Position::new(number(2), number(3)))),
+            "latest" => conn.subscribe_from(words[1], Start::Latest),
+            "now" => conn.subscribe_from(words[1], Start::Now),
+            "sub" => conn.subscribe(words[1]).map(|_| ()),
+            "unsub" => {
+                conn.unsubscribe(words[1]);
+                Ok(())
+            }
+            "pub" => {
+                conn.publish_all(words[1], &*words[2..].join(" "));
+                Ok(())
+            }
+            other => panic!("{other}"),
+        };
+        if let Err(e) = result {
+            conn.send(&format!("refused: {e}")).unwrap();
+        }
+    }
+
+    fn subscribed(&self, conn: &mut Conn<'_, ()>, topic: &str, how: &Subscribed) {
+        let Position { epoch, offset, .. } = how.position;
+        conn.send(&format!("{topic}: {epoch} {offset} {} {}", how.recovered, how.replayed)).unwrap();
+    }
+}
+
+fn serve(workers: usize, settings: TopicSettings) -> TestServer {
+    start(builder().workers(workers).route("/", Scripted).topics("kept/", settings))
+}
+
+fn kept(messages: usize) -> TopicSettings {
+    TopicSettings::new().history(messages)
+}
+
+fn say(server: &TestServer, topic: &str, text: &str) -> Published {
+    server.handle.publish_with(Publish::new(topic, text)).unwrap().expect("it is kept, or heard")
+}
+
+/// The answer to a subscription that begins elsewhere than now: position, whether it was recovered, what is replayed.
+fn begun(client: &mut Client) -> (Position, bool, usize) {
+    let text = client.read_text();
+    let words: Vec<&str> = text.split(' ').collect();
+    assert_eq!(words.len(), 5, "{text}");
+    let position = Position::new(words[1].parse().unwrap(), words[2].parse().unwrap());
+    (position, words[3] == "true", words[4].parse().unwrap())
+}
+
+fn resume(client: &mut Client, topic: &str, at: Position) -> (Position, bool, usize) {
+    client.text(&format!("from {topic} {} {}", at.epoch, at.offset));
+    begun(client)
+}
+
+#[test]
+fn offsets_count_from_one_and_who_comes_back_gets_what_was_missed() {
+    for workers in [1, 2, 3] {
+        let server = serve(workers, kept(100));
+        for topic in ["kept/a", "kept/b", "kept/c"] {
+            let first = say(&server, topic, "1").position;
+            assert_eq!(first.offset, 1);
+            for n in 2..=5 {
+                let at = say(&server, topic, &n.to_string()).position;
+                assert_eq!(at, Position::new(first.epoch, n));
+            }
+            // On each worker.
+            for _ in 0..2 * workers {
+                let mut client = server.open("/");
+                let begun = resume(&mut client, topic, Position::new(first.epoch, 2));
+                assert_eq!(begun, (Position::new(first.epoch, 5), true, 3));
+                assert_eq!([client.read_text(), client.read_text(), client.read_text()], ["3", "4", "5"]);
+                client.expect_nothing_until_pong();
+            }
+            let mut live = server.open("/");
+            assert_eq!(
+                resume(&mut live, topic, Position::new(first.epoch, 5)),
+                (Position::new(first.epoch, 5), true, 0)
+            );
+            say(&server, topic, "6");
+            assert_eq!(live.read_text(), "6");
+        }
+    }
+}
+
+#[test]
+fn what_is_gone_is_not_said_to_be_recovered() {
+    let server = serve(1, kept(3));
+    let first = say(&server, "kept/a", "1").position;
+    for n in 2..=5 {
+        say(&server, "kept/a", &n.to_string());
+    }
+    for (at, recovered, replayed) in [
+        (Position::new(first.epoch, 0), false, 0),
+        (Position::new(first.epoch, 1), false, 0), // 2 is gone
+        (Position::new(first.epoch, 2), true, 3),
+        (Position::new(first.epoch, 5), true, 0),
+        (Position::new(first.epoch, 6), false, 0), // nobody has seen that
+        (Position::new(first.epoch + 1, 2), false, 0),
+    ] {
+        let mut client = server.open("/");
+        let (position, was, n) = resume(&mut client, "kept/a", at);
+        assert_eq!((position.offset, was, n), (5, recovered, replayed), "{at}");
+    }
+}
+
+#[test]
+fn the_latest_of_each_key_is_a_state() {
+    let server = serve(2, kept(100));
+    for (key, text) in [("eur", "1"), ("usd", "2"), ("eur", "3")] {
+        let publish = Publish::new("kept/rates", Message::text(text).with_key(key));
+        server.handle.publish_with(publish).unwrap();
+    }
+    let mut client = server.open("/");
+    client.text("latest kept/rates");
+    let (_, recovered, replayed) = begun(&mut client);
+    assert_eq!((recovered, replayed), (false, 2));
+    assert_eq!([client.read_text(), client.read_text()], ["2", "3"]);
+    client.text("latest kept/nothing");
+    assert_eq!(begun(&mut client).2, 0);
+    client.text("now kept/rates2");
+    assert_eq!(begun(&mut client).0.offset, 0);
+    client.text("latest kept/rates");
+    assert!(client.read_text().contains("listens to the topic already"));
+}
+
+#[test]
+fn a_history_is_bounded_in_bytes_and_age_and_a_message_in_time() {
+    let small = TopicSettings::new().history(1000).history_bytes(100).history_age(millis(300));
+    let server = serve(1, small);
+    let text = "x".repeat(28); // 30 bytes as a frame
+    let first = say(&server, "kept/a", &text).position;
+    for _ in 2..=5 {
+        say(&server, "kept/a", &text);
+    }
+    let replayed = |after: u64| {
+        let mut client = server.open("/");
+        let (_, recovered, n) = resume(&mut client, "kept/a", Position::new(first.epoch, after));
+        (recovered, n)
+    };
+    assert_eq!(replayed(2), (true, 3));
+    assert_eq!(replayed(1), (false, 0));
+    // Gone with its last message: another life, as soon as somebody asks.
+    let publish = || server.handle.publish_with(Publish::new("kept/a", "again")).unwrap().unwrap();
+    until("the topic has gone", || {
+        publish().position.epoch != first.epoch || {
+            std::thread::sleep(millis(700));
+            false
+        }
+    });
+
+    let short = Publish::new("kept/b", "short").ttl(millis(1));
+    let at = server.handle.publish_with(short).unwrap().unwrap().position;
+    say(&server, "kept/b", "long");
+    std::thread::sleep(millis(5));
+    let mut client = server.open("/");
+    // Nothing is missing that should still be there.
+    assert_eq!(resume(&mut client, "kept/b", Position::new(at.epoch, 0)).2, 1);
+    assert_eq!(client.read_text(), "long");
+}
+
+#[test]
+fn a_repeated_publication_is_published_once() {
+    let server = serve(2, kept(10));
+    let mut client = server.open("/");
+    client.text("now kept/a");
+    begun(&mut client);
+    let publish = |id| server.handle.publish_with(Publish::new("kept/a", "paid").id(id)).unwrap().unwrap();
+    let first = publish("order-1");
+    assert_eq!((first.position.offset, first.receivers, first.repeated), (1, 1, false));
+    let again = publish("order-1");
+    assert_eq!((again.position, again.repeated), (first.position, true));
+    assert_eq!(publish("order-2").position.offset, 2);
+    assert_eq!([client.read_text(), client.read_text()], ["paid", "paid"]);
+    client.expect_nothing_until_pong();
+}
+
+#[test]
+fn nobody_there_means_nothing_done() {
+    let server = serve(2, kept(1));
+    assert_eq!(server.handle.publish_with(Publish::new("room", "?")).unwrap(), None);
+    let mut clients = [(); 4].map(|()| server.open("/"));
+    for client in &mut clients {
+        client.text("sub room");
+        client.expect_nothing_until_pong();
+    }
+    until("all are counted", || {
+        server.handle.publish_with(Publish::new("room", "!")).unwrap().is_some_and(|p| p.receivers == 4)
+    });
+    drop(clients);
+    until("none are", || server.handle.publish_with(Publish::new("room", "?")).unwrap().is_none());
+}
+
+#[test]
+fn patterns_hear_all_topics_below_them_once() {
+    for workers in [1, 2] {
+        let server = serve(workers, kept(10));
+        let mut all = server.open("/");
+        for topic in ["sub ticks/*", "sub ticks/eur/*", "sub ticks/eur/usd"] {
+            all.text(topic);
+        }
+        let mut some = server.open("/");
+        some.text("sub ticks/eur/*");
+        for client in [&mut all, &mut some] {
+            client.expect_nothing_until_pong();
+        }
+        let receivers =
+            |topic| server.handle.publish_with(Publish::new(topic, topic)).unwrap().map(|p| p.receivers);
+        assert_eq!(receivers("ticks/usd"), Some(1));
+        assert!(receivers("ticks/eur/usd").is_some());
+        assert_eq!(receivers("ticks"), None);
+        assert_eq!([all.read_text(), all.read_text()], ["ticks/usd", "ticks/eur/usd"]);
+        assert_eq!(some.read_text(), "ticks/eur/usd");
+        // Also for who is caught up in the middle of a turn.
+        all.text("pub ticks/eur/chf hello");
+        assert_eq!([all.read_text(), some.read_text()], ["hello", "hello"]);
+        for client in [&mut all, &mut some] {
+            client.expect_nothing_until_pong();
+        }
+        assert!(server.handle.publish("ticks/*", "no").is_err());
+        some.text("unsub ticks/eur/*");
+        some.expect_nothing_until_pong();
+        server.handle.publish("ticks/eur/gbp", "for one").unwrap();
+        assert_eq!(all.read_text(), "for one");
+        some.expect_nothing_until_pong();
+    }
+}
+
+#[test]
+fn a_topic_has_its_own_policy_for_slow_consumers_and_its_own_limit() {
+    let settings = TopicSettings::new().slow_consumer(SlowConsumer::DropOldest).max_message_size(100 << 10);
+    let limits = limits(|l| l.max_backlog = 256 << 10);
+    let route = campanile::Route::new(Scripted).limits(limits);
+    let server = start(builder().route("/", route).topics("drops/", settings));
+    let mut slow = server.open_slow("/");
+    slow.text("sub drops/a");
+    slow.expect_nothing_until_pong();
+    let text = "x".repeat(50 << 10);
+    for _ in 0..200 {
+        server.handle.publish_within(Publish::new("drops/a", &*text), Duration::from_secs(5)).unwrap();
+    }
+    server.until("some are given up", |s| s.dropped > 0 && s.slow_consumers == 0);
+    let e = server.handle.publish("drops/a", &*"x".repeat(101 << 10)).unwrap_err();
+    assert_eq!(e.to_string(), "message of 103424 bytes refused: its topic takes up to 102400");
+}
+
+#[test]
+fn batches_keep_the_order_of_each_topic() {
+    let server = serve(3, kept(1000));
+    let mut client = server.open("/");
+    for topic in ["now kept/a", "now kept/b", "now kept/c"] {
+        client.text(topic);
+        begun(&mut client);
+    }
+    let texts: Vec<(String, String)> =
+        (0..300).map(|n| (format!("kept/{}", ["a", "b", "c"][n % 3]), n.to_string())).collect();
+    server.handle.publish_all(texts.iter().map(|(topic, text)| Publish::new(topic, text))).unwrap();
+    let mut last = [None; 3];
+    for _ in 0..300 {
+        let n: usize = client.read_text().parse().unwrap();
+        assert!(last[n % 3] < Some(n));
+        last[n % 3] = Some(n);
+    }
+}
+
+#[test]
+fn whoever_goes_while_the_home_is_asked_leaves_nothing_behind() {
+    let server = serve(3, kept(10));
+    for round in 0..50 {
+        let mut client = server.open("/");
+        client.text(&format!("now room{round}"));
+        client.text(&format!("unsub room{round}"));
+        client.text(&format!("now other{round}"));
+        if round % 2 == 0 {
+            client.reset();
+        }
+    }
+    server.settle();
+    until("nobody is counted", || {
+        (0..50).all(|n| {
+            ["room", "other"].iter().all(|topic| {
+                let topic = format!("{topic}{n}");
+                server.handle.publish_with(Publish::new(&topic, "?")).unwrap().is_none()
+            })
+        })
+    });
+}
+
+/// A client that is cut again and again while messages come sees each of them once and in order.
+#[test]
+fn cut_at_any_point_nothing_is_missing_and_nothing_comes_twice() {
+    const CUTS: u32 = 300;
+    for workers in [1, 3] {
+        let server = serve(workers, kept(100_000));
+        let over = AtomicBool::new(false);
+        let sent = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let n = sent.fetch_add(1, Ordering::Relaxed) + 1;
+                    let text = n.to_string();
+                    server
+                        .handle
+                        .publish_within(Publish::new("kept/a", &*text), Duration::from_secs(5))
+                        .unwrap();
+                    if n.is_multiple_of(16) {
+                        std::thread::sleep(millis(1));
+                    }
+                }
+            });
+            until("it has begun", || sent.load(Ordering::Relaxed) > 10);
+            let mut client = server.open("/");
+            client.text("now kept/a");
+            let (mut at, ..) = begun(&mut client);
+            let mut random = 12345u32;
+            for cut in 0..CUTS {
+                random = random.wrapping_mul(1_103_515_245).wrapping_add(12345);
+                for _ in 0..random >> 16 & 0xF {
+                    at.offset += 1;
+                    assert_eq!(client.read_text(), at.offset.to_string(), "after {cut} cuts");
+                }
+                client.reset();
+                client = server.open("/");
+                let (_, recovered, _) = resume(&mut client, "kept/a", at);
+                assert!(recovered, "after {cut} cuts");
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn every_subscriber_sees_one_order_whoever_publishes() {
+    let server = serve(3, kept(10_000));
+    let mut clients: Vec<Client> = (0..30).map(|_| server.open("/")).collect();
+    for client in &mut clients {
+        client.text("now kept/a");
+        begun(client);
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..10 {
+            let handle = &server.handle;
+            scope.spawn(move || {
+                for n in 0..100 {
+                    let text = format!("{thread} {n}");
+                    handle.publish_within(Publish::new("kept/a", &*text), Duration::from_secs(5)).unwrap();
+                }
+            });
+        }
+    });
+    let orders: Vec<Vec<String>> =
+        clients.iter_mut().map(|client| (0..1000).map(|_| client.read_text()).collect()).collect();
+    assert!(orders.iter().all(|order| *order == orders[0]));
+    let mut last = BTreeMap::new();
+    for text in &orders[0] {
+        let (thread, n) = text.split_once(' ').unwrap();
+        let n: u32 = n.parse().unwrap();
+        assert!(last.insert(thread.to_owned(), n).is_none_or(|before| before + 1 == n));
+    }
+}
