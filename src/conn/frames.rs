@@ -59,7 +59,7 @@ impl Frames {
 
     /// The frames as a receiver of this form takes them; `None`: as they are.
     pub(crate) fn twin(&self, form: Form, packer: &mut Packer) -> Option<&Twin> {
-        if self.0.verbatim || !packer.compresses(form, self.len()) {
+        if form.is_plain() || self.0.verbatim || !packer.compresses(form, self.len()) {
             return None;
         }
         let made = self.0.twins.get().and_then(|twins| twins.get(form.index())?.get());

@@ -97,7 +97,7 @@ impl Run {
 
     /// The run as a receiver of this form takes it; `None`: as it is.
     pub(crate) fn twin(&mut self, form: Form, packer: &mut Packer) -> Option<&Twin> {
-        if self.verbatim || !packer.compresses(form, self.bytes().len()) {
+        if form.is_plain() || self.verbatim || !packer.compresses(form, self.bytes().len()) {
             return None;
         }
         self.share();
