@@ -3,6 +3,7 @@
 //! and has the report written. The URL may also come in the variable AUTOBAHN_URL.
 
 use campanile::client::{Client, Data, Event, Limits, NoEvent};
+use campanile::deflate::Deflate;
 use std::time::Duration;
 
 /// A case that is silent for so long is given up.
@@ -15,7 +16,9 @@ fn converse(url: &str, mut answer: impl FnMut(&Client, Data)) -> Result<(), Box<
     limits.max_message_size = 64 << 20;
     limits.max_backlog = 64 << 20;
     limits.max_fragments = 1 << 17;
-    let client = Client::builder(url).limits(limits).connect()?;
+    // Whatever is compressed in a case is answered compressed, so that both directions are tested.
+    let deflate = Deflate::dedicated(15).threshold(0);
+    let client = Client::builder(url).limits(limits).deflate(deflate).connect()?;
     let mut opened = false;
     loop {
         match client.next(PATIENCE) {

@@ -6,13 +6,16 @@ mod clients;
 mod support;
 
 use campanile::client::{
-    Client, Data, Error, Event, HandshakeError, InvalidClose, Limits, NoEvent, NotOpened, Pool,
+    Client, Data, Error, Event, HandshakeError, InvalidClose, InvalidProxy, Limits, NoEvent, NotOpened, Pool,
+    ProxyError,
 };
+use campanile::protocol::ProtocolError;
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;
-use std::io::{ErrorKind, Write};
-use std::net::TcpListener;
+use std::io::{self, ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use support::{DEADLINE, echo, limits, millis, recorder, serve};
 
 // ---- messages ----
@@ -88,7 +91,10 @@ fn fragments_pings_and_frames_that_come_with_the_answer_are_taken() {
 }
 
 /// Masked frames of at most 125 bytes, unmasked. No two may have the same key.
-fn support_decode(bytes: Vec<u8>) -> Vec<(u8, Vec<u8>)> {
+/// Opcodes and payloads.
+type Frames = Vec<(u8, Vec<u8>)>;
+
+fn support_decode(bytes: Vec<u8>) -> Frames {
     let (mut rest, mut frames, mut keys) = (&bytes[..], Vec::new(), Vec::new());
     while let [first, len, a, b, c, d, after @ ..] = rest {
         let (key, len) = ([*a, *b, *c, *d], usize::from(len & 0x7F));
@@ -200,6 +206,7 @@ fn a_refused_handshake_says_its_status() {
 #[test]
 fn what_can_never_be_is_refused_at_once() {
     assert!(matches!(Client::connect("ftp://x/"), Err(Error::Url(_))));
+    #[cfg(not(feature = "tls"))]
     assert!(matches!(Client::connect("wss://x/"), Err(Error::TlsNotBuiltIn { .. })));
     assert!(matches!(Client::builder("ws://x/").header("A", "b\n").connect(), Err(Error::Request(_))));
     assert!(matches!(Client::builder("ws://x/").subprotocol("a b").connect(), Err(Error::Request(_))));
@@ -316,6 +323,207 @@ fn a_server_that_vanishes_or_breaks_the_protocol_is_an_error_and_no_clean_end() 
     assert!(matches!(expect_error(&client), Error::Protocol(_)));
     expect_end(&client, 1006, false);
     assert_eq!(server.join().unwrap(), [(8, vec![3, 234])]);
+}
+
+/// A server that sends two messages and a frame that breaks the protocol at once, and gives what the client sent.
+fn breaks_the_protocol() -> (SocketAddr, JoinHandle<Frames>) {
+    scripted(|mut socket, request| {
+        let answer = agree(&request, "");
+        let frames = [0x81, 1, b'a', 0x82, 1, b'b', 0x83, 0, 0x81, 1, b'c'];
+        socket.write_all(&[answer.as_bytes(), &frames].concat()).unwrap();
+        support_decode(read_to_end(socket))
+    })
+}
+
+#[test]
+fn answers_to_what_came_before_a_breach_go_before_the_close_frame() {
+    let expected = [(1, b"a".to_vec()), (2, b"b".to_vec()), (8, vec![3, 234])];
+    let (addr, server) = breaks_the_protocol();
+    let client = open(&format!("ws://{addr}/"));
+    for _ in 0..2 {
+        let data = expect_message(&client);
+        client.send(&data).expect("it is open until the error is taken");
+    }
+    assert!(matches!(expect_error(&client), Error::Protocol(_)));
+    assert_eq!(client.send("c").unwrap_err().reason, RefusedReason::NotOpen);
+    expect_end(&client, 1006, false);
+    assert_eq!(server.join().unwrap(), expected);
+
+    let (addr, server) = breaks_the_protocol();
+    let _client = Client::builder(&format!("ws://{addr}/"))
+        .connect_with(|client, event| {
+            if let Event::Message(data) = event {
+                client.send(&data).expect("as above");
+            }
+        })
+        .unwrap();
+    assert_eq!(server.join().unwrap(), expected);
+
+    // Whom nobody listens to is told after a while, and at once where the application closes.
+    for closes in [false, true] {
+        let (addr, server) = breaks_the_protocol();
+        let mut limits = Limits::default();
+        limits.close_timeout = if closes { DEADLINE } else { millis(50) };
+        let client = Client::builder(&format!("ws://{addr}/")).limits(limits).connect().unwrap();
+        if closes {
+            expect_open(&client);
+            while expect_message(&client).as_bytes() != b"b" {}
+            client.close(1000, "").unwrap();
+        }
+        assert_eq!(server.join().unwrap(), [(8, vec![3, 234])], "{closes}");
+    }
+}
+
+// ---- compression ----
+
+#[cfg(feature = "deflate")]
+#[test]
+fn compressed_messages_come_back_and_are_bounded_by_what_they_become() {
+    use campanile::deflate::Deflate;
+    let deflated = |d| Route::new(echo()).deflate(d).limits(limits(|l| l.max_message_size = 4 << 20));
+    for (ours, theirs) in [
+        (Deflate::shared(), Deflate::shared()),
+        (Deflate::dedicated(15).threshold(0), Deflate::dedicated(15).threshold(0)),
+        (Deflate::dedicated(9).threshold(0).level(9), Deflate::dedicated(12)),
+        (Deflate::dedicated(15), Deflate::off()),
+    ] {
+        let server = serve(deflated(theirs));
+        let client =
+            Client::builder(&url(&server)).deflate(ours).max_message_size(1 << 20).connect().unwrap();
+        expect_open(&client);
+        assert_eq!(client.extensions().starts_with("permessage-deflate"), theirs.is_on());
+        for text in ["", "short", &"again and again ".repeat(500), &"é".repeat(400_000)] {
+            for _ in 0..2 {
+                client.send(text).unwrap();
+                expect_text(&client, text);
+            }
+            client.send(text.as_bytes()).unwrap();
+            assert_eq!(expect_message(&client).as_bytes(), text.as_bytes());
+        }
+        // Small on the wire, and too large all the same.
+        client.send(&vec![0; (1 << 20) + 1]).unwrap();
+        let error = expect_error(&client);
+        assert!(matches!(error, Error::Protocol(ProtocolError::MessageTooBig { .. })), "{error:?}");
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn what_was_not_offered_may_not_be_chosen() {
+    use campanile::deflate::Deflate;
+    for (deflate, chosen, known) in [
+        (Deflate::off(), "permessage-deflate", false),
+        (Deflate::shared(), "permessage-deflate", true),
+        (Deflate::dedicated(15), "x-webkit-deflate-frame", false),
+        (Deflate::dedicated(15), "permessage-deflate, permessage-deflate", true),
+    ] {
+        let (addr, server) = scripted(move |mut socket, request| {
+            let more = format!("Sec-WebSocket-Extensions: {chosen}\r\n");
+            socket.write_all(agree(&request, &more).as_bytes()).unwrap();
+        });
+        let client = Client::builder(&format!("ws://{addr}/")).deflate(deflate).connect().unwrap();
+        match expect_error(&client) {
+            Error::Handshake(HandshakeError::Extension(x)) => {
+                assert_eq!((x.as_str(), known), (chosen, false))
+            }
+            Error::Handshake(HandshakeError::Deflate(_)) => assert!(known, "{chosen}"),
+            e => panic!("{chosen}: {e:?}"),
+        }
+        server.join().unwrap();
+    }
+}
+
+// ---- proxies ----
+
+/// A proxy for one connection: it answers like this, and then passes bytes on in both directions. Gives its request.
+fn proxy(answer: &'static str) -> (SocketAddr, JoinHandle<String>) {
+    scripted(move |mut socket, request| {
+        if let Some(to) = request.strip_prefix("CONNECT ").and_then(|r| r.split(' ').next())
+            && answer.starts_with("HTTP/1.1 200")
+        {
+            let mut server = TcpStream::connect(to).expect("the server");
+            socket.write_all(answer.as_bytes()).unwrap();
+            let (mut from, mut back) = (socket.try_clone().unwrap(), server.try_clone().unwrap());
+            let thread = std::thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut server);
+                let _ = server.shutdown(Shutdown::Write);
+            });
+            let _ = io::copy(&mut back, &mut socket);
+            let _ = socket.shutdown(Shutdown::Write);
+            thread.join().unwrap();
+        } else {
+            socket.write_all(answer.as_bytes()).unwrap();
+            read_to_end(socket);
+        }
+        request
+    })
+}
+
+#[test]
+fn a_proxy_is_asked_for_a_tunnel_with_name_and_password() {
+    let server = serve(echo());
+    let (addr, proxy) = proxy("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n");
+    let to = format!("ws://localhost:{}/", server.addr.port());
+    let through = format!("http://bell:r%69ng@{addr}");
+    let client = Client::builder(&to).proxy(&through).header("X-Bell", "big").connect().unwrap();
+    expect_open(&client);
+    let large = "x".repeat(60_000);
+    for text in ["through", &large] {
+        client.send(text).unwrap();
+        expect_text(&client, text);
+    }
+    client.close(1000, "").unwrap();
+    expect_end(&client, 1000, true);
+    let request = proxy.join().unwrap();
+    let port = server.addr.port();
+    assert!(request.starts_with(&format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n")));
+    assert!(request.contains("\r\nProxy-Authorization: Basic YmVsbDpyaW5n\r\n"), "{request}");
+    assert!(!request.contains("X-Bell"), "the server's headers are not for the proxy");
+}
+
+#[test]
+fn a_proxy_that_refuses_or_is_silent_or_absent_is_an_error_with_its_facts() {
+    let connect = |addr: SocketAddr, limits| {
+        let through = format!("http://{addr}");
+        Client::builder("ws://no-such-host.invalid/").proxy(&through).limits(limits).connect().unwrap()
+    };
+    for (answer, error) in [
+        ("HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n", ProxyError::Refused { status: 407 }),
+        ("HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n", ProxyError::Refused { status: 502 }),
+        ("SSH-2.0-x\r\n", ProxyError::NotHttp),
+    ] {
+        let (addr, proxy) = proxy(answer);
+        let client = connect(addr, Limits::default());
+        assert_eq!(expect_error(&client), Error::Proxy(error));
+        expect_end(&client, 1006, false);
+        assert!(
+            proxy.join().unwrap().starts_with("CONNECT no-such-host.invalid:80 "),
+            "a name for the proxy"
+        );
+    }
+    let (addr, proxy) = proxy("");
+    let mut limits = Limits::default();
+    limits.handshake_timeout = millis(50);
+    let client = connect(addr, limits);
+    assert_eq!(expect_error(&client), Error::HandshakeTimeout { limit: millis(50) });
+    drop(client);
+    proxy.join().unwrap();
+    let (_held, addr) = nobody();
+    let error = expect_error(&connect(addr, Limits::default()));
+    assert_eq!(error, Error::Connect { addr, kind: ErrorKind::ConnectionRefused });
+    let refused = Client::builder("ws://x/").proxy("socks5://x").connect();
+    assert!(matches!(refused, Err(Error::InvalidProxy(InvalidProxy::Scheme))));
+}
+
+#[test]
+fn the_source_address_can_be_chosen() {
+    let server = serve(recorder().0.on_upgrade(|request| {
+        assert_eq!(request.peer().to_string().split(':').next(), Some("127.0.0.9"));
+        Ok(Accept::new(String::new()))
+    }));
+    let from = std::net::IpAddr::from([127, 0, 0, 9]);
+    let client = Client::builder(&url(&server)).local_address(from).connect().unwrap();
+    expect_open(&client);
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! The client against others' servers: Node's `ws` and Python's `websockets`. Both are installed by `tests/setup`, as
 //! `make test` does; where they are not, there is nothing to test against, and the tests say so and pass.
 
-use campanile::client::{Client, Data, Event, Reconnect};
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use campanile::client::{Builder, Client, Data, Event, Reconnect, Trust};
+use campanile::deflate::Deflate;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tls::Authority;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -13,10 +19,12 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// 4000 when told to.
 const NODE: &str = r#"
 const { WebSocketServer } = require("ws");
+const pem = require("fs").readFileSync(process.env.PEM);
+const http = process.env.TLS ? require("https").createServer({ key: pem, cert: pem }) : require("http").createServer();
+http.listen(0, "127.0.0.1", () => console.log(http.address().port));
 const server = new WebSocketServer({
-  host: "127.0.0.1", port: 0, maxPayload: 64 << 20, handleProtocols: (set) => (set.has("b") ? "b" : false),
+  server: http, maxPayload: 64 << 20, perMessageDeflate: DEFLATE && { threshold: 0 }, handleProtocols: (set) => (set.has("b") ? "b" : false),
 });
-server.on("listening", () => console.log(server.address().port));
 server.on("connection", (socket) => {
   socket.ping("?");
   socket.on("pong", (payload) => {
@@ -33,7 +41,7 @@ process.stdin.on("end", () => process.exit()).resume();
 "#;
 
 const PYTHON: &str = r#"
-import asyncio, sys
+import asyncio, os, ssl, sys
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
@@ -52,7 +60,11 @@ async def handler(socket):
         pass
 
 async def main():
-    async with serve(handler, "127.0.0.1", 0, subprotocols=["b"], max_size=64 << 20, compression=None) as server:
+    tls = None
+    if os.environ.get("TLS"):
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(os.environ["PEM"])
+    async with serve(handler, "127.0.0.1", 0, ssl=tls, subprotocols=["b"], max_size=64 << 20, compression="deflate" if DEFLATE else None) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -88,9 +100,28 @@ fn text(client: &Client, expected: &str) {
     assert!(matches!(&event, Ok(Event::Message(Data::Text(t))) if t == expected), "{event:?}");
 }
 
-/// Both servers say and do the same.
-fn converse(server: &Server) {
-    let client = Client::builder(&format!("ws://127.0.0.1:{}/", server.port))
+/// Both servers say and do the same, with and without compression and TLS.
+fn converse(command: impl Fn(&str) -> Command) {
+    let authority = Authority::new();
+    let pair = authority.issue(&["localhost"]);
+    let pem = std::env::temp_dir().join(format!("campanile-foreign-{}-{:p}.pem", std::process::id(), &pair));
+    std::fs::write(&pem, format!("{}{}", pair.cert, pair.key)).expect("a file");
+    let trust = Trust::authorities(authority.pem()).expect("an authority");
+    for tls in [false, true] {
+        for deflate in [Deflate::off(), Deflate::shared(), Deflate::dedicated(15).threshold(0)] {
+            let mut command = command(if deflate.is_on() { "true" } else { "false" });
+            command.env("PEM", &pem).env("TLS", if tls { "1" } else { "" });
+            let server = Server::start(&mut command);
+            let scheme = if tls { "wss" } else { "ws" };
+            let url = format!("{scheme}://localhost:{}/", server.port);
+            converse_at(&|| Client::builder(&url).trust(&trust).deflate(deflate), deflate);
+        }
+    }
+    let _ = std::fs::remove_file(&pem); // a temporary one in any case
+}
+
+fn converse_at(builder: &dyn Fn() -> Builder, deflate: Deflate) {
+    let client = builder()
         .subprotocol("a")
         .subprotocol("b")
         .reconnect(Reconnect::default().first(Duration::from_millis(20)))
@@ -99,7 +130,7 @@ fn converse(server: &Server) {
     for _ in 0..2 {
         let event = client.next(DEADLINE);
         assert!(matches!(event, Ok(Event::Open)), "{event:?}");
-        assert_eq!((&*client.protocol(), &*client.extensions()), ("b", ""));
+        assert_eq!((&*client.protocol(), client.extensions().is_empty()), ("b", !deflate.is_on()));
         text(&client, "pong ? in two");
         for size in [0, 125, 126, 65_536, 5 << 20] {
             let message = "é".repeat(size / 2);
@@ -133,8 +164,7 @@ fn converse(server: &Server) {
         other => panic!("no close: {other:?}"),
     }
     // And the other way round.
-    let url = format!("ws://127.0.0.1:{}/", server.port);
-    let client = Client::builder(&url).subprotocol("b").connect().expect("a client");
+    let client = builder().subprotocol("b").connect().expect("a client");
     client.wait_open(DEADLINE).expect("open");
     client.close(3000, "bye").expect("a code and a reason that fit");
     let close =
@@ -151,7 +181,12 @@ fn nodes_ws() {
     if !tests().join("js/node_modules/ws").is_dir() {
         return eprintln!("skipped: Node's ws is not installed; tests/setup js does it");
     }
-    converse(&Server::start(Command::new("node").args(["-e", NODE]).current_dir(tests().join("js"))));
+    converse(|deflate| {
+        let script = NODE.replace("DEFLATE", deflate);
+        let mut command = Command::new("node");
+        command.args(["-e", &script]).current_dir(tests().join("js"));
+        command
+    });
 }
 
 #[test]
@@ -160,5 +195,10 @@ fn pythons_websockets() {
     if !python.is_file() {
         return eprintln!("skipped: Python's websockets is not installed; tests/setup python does it");
     }
-    converse(&Server::start(Command::new(python).args(["-c", PYTHON])));
+    converse(|deflate| {
+        let script = PYTHON.replace("DEFLATE", if deflate == "true" { "True" } else { "False" });
+        let mut command = Command::new(&python);
+        command.args(["-c", &script]);
+        command
+    });
 }

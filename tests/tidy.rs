@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "worker",
         &["conn", "deflate", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol", "tls"],
     ),
-    ("client", &["conn", "hub", "net", "protocol"]),
+    ("client", &["conn", "deflate", "http", "hub", "net", "protocol", "tls"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "tls", "worker"]),
 ];
 

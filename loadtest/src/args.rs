@@ -1,10 +1,11 @@
 //! The command line: what can be typed, and the [`Plan`] that it means.
 
-use crate::opening::Extras;
 use crate::payload::{MAX_SENDERS, STAMP};
-use crate::plan::{Load, Mode, Plan};
+use crate::plan::{Load, Mode, Plan, Return};
 use crate::proc;
 use crate::target::Target;
+use campanile::client::opening::Extras;
+use campanile::deflate::Deflate;
 use campanile::protocol::Kind;
 use clap::{Parser, Subcommand};
 use std::time::Duration;
@@ -40,6 +41,13 @@ Examples:
   # memory per connection, opened at 5,000 per second, held for a minute
   campanile-loadtest idle ws://127.0.0.1:9001/echo --conns 50000 --ramp 5000 --duration 1m --pid $(pidof campanile)
 
+  # what a server that pushes by itself gives to each of 500 subscribers
+  campanile-loadtest listen ws://127.0.0.1:9001/prices --conns 500 --send subscribe --duration 30s
+
+  # a server's clients all lose their connections: when are they back? and with jitter?
+  campanile-loadtest storm ws://127.0.0.1:9001/echo --conns 5000 --pid $(pidof campanile)
+  campanile-loadtest storm ws://127.0.0.1:9001/echo --conns 5000 --pid $(pidof campanile) --jitter
+
   # handshakes per second, and a report for a script
   campanile-loadtest connect ws://127.0.0.1:9001/echo --conns 50 --json -
 
@@ -53,10 +61,14 @@ enum Command {
     Broadcast(Traffic),
     /// All publish, all receive; counted are deliveries
     Chat(Traffic),
+    /// Connections that only receive, from a server that pushes by itself
+    Listen(Listen),
     /// Opens connections and holds them; answers pings
     Idle(Common),
     /// Opens and closes connections in a loop; counted are handshakes
     Connect(Cycle),
+    /// Drops all connections at once and sees how they come back
+    Storm(Storm),
     /// Runs the Autobahn suite's client cases against its fuzzing server
     Autobahn(Autobahn),
 }
@@ -64,14 +76,16 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Common {
     // Not a doc comment: rustdoc would take the brackets for links.
-    #[arg(help = "Where: ws://HOST[:PORT][/PATH]; echo also tcp://HOST:PORT, plain bytes without WebSocket")]
+    #[arg(
+        help = "Where: ws://HOST[:PORT][/PATH] or wss://…; echo also tcp://HOST:PORT, plain bytes without WebSocket"
+    )]
     url: String,
 
     /// Connections (connect: in flight at a time)
     #[arg(long, short = 'c', value_name = "N", default_value_t = 100)]
     conns: usize,
 
-    /// How long to measure (idle: how long to hold); 10s, 500ms, 2m
+    /// How long to measure (idle: how long to hold; storm: how long to wait for all); 10s, 500ms, 2m
     #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
 
@@ -106,6 +120,15 @@ struct Common {
     /// A further header of the handshake, as in -H 'Authorization: Bearer x'
     #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
+
+    /// Offer compression: without a number no message refers to another, with one (9 to 15) they share a window of 2 to
+    /// the power of so many bytes
+    #[arg(long, value_name = "BITS", num_args = 0..=1, default_missing_value = "0", value_parser = window)]
+    deflate: Option<Deflate>,
+
+    /// Believe any certificate of a wss:// server
+    #[arg(long)]
+    insecure: bool,
 
     /// The handshake's Origin header
     #[arg(long, value_name = "ORIGIN")]
@@ -152,6 +175,38 @@ struct Cycle {
     clean: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Listen {
+    #[command(flatten)]
+    common: Common,
+
+    /// A text message that each connection sends first, such as a subscription
+    #[arg(long, value_name = "TEXT")]
+    send: Option<String>,
+
+    /// Receiving before the measurement
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    warmup: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+struct Storm {
+    #[command(flatten)]
+    common: Common,
+
+    /// Draw each wait from zero to its bound, as a client should; otherwise it is the bound
+    #[arg(long)]
+    jitter: bool,
+
+    /// The bound of the first wait; it doubles with each failure
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
+    first: Duration,
+
+    /// What the bound grows to
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    cap: Duration,
+}
+
 /// Where the fuzzing server is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Autobahn {
@@ -169,6 +224,8 @@ pub(crate) struct Autobahn {
 pub(crate) enum Task {
     /// Load.
     Run(Box<Plan>),
+    /// Connections that are dropped and come back.
+    Storm(Box<Plan>, Return),
     /// The conformance suite.
     Autobahn(Autobahn),
 }
@@ -182,6 +239,15 @@ impl Args {
             Command::Chat(t) => traffic(Mode::Chat, t)?,
             Command::Idle(c) => common(Mode::Idle, c)?,
             Command::Connect(c) => common(Mode::Connect { clean: c.clean }, c.common)?,
+            Command::Listen(l) => Plan { warmup: l.warmup, first: l.send, ..common(Mode::Listen, l.common)? },
+            Command::Storm(s) => {
+                let Storm { common: c, jitter, first, cap } = s;
+                let plan = common(Mode::Storm, c)?;
+                if plan.ramp.is_some() {
+                    return Err("storm: nothing holds the connections back, so there is no --ramp".into());
+                }
+                return Ok(Task::Storm(Box::new(plan), Return { jitter, first, cap }));
+            }
             Command::Autobahn(a) => return Ok(Task::Autobahn(a)),
         };
         Ok(Task::Run(Box::new(plan)))
@@ -222,13 +288,24 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         return Err(format!("--pid {pid}: there is no such process on this machine"));
     }
     let target = Target::parse(&c.url)?;
+    if target.bare && c.deflate.is_some() {
+        return Err("--deflate needs a ws:// URL".into());
+    }
+    if c.insecure && !target.url.is_secure() {
+        return Err("--insecure needs a wss:// URL".into());
+    }
     if target.bare && mode != Mode::Echo {
         return Err(format!("{} needs a ws:// URL; tcp:// is for echo", mode.name()));
     }
+    let mut extras = Extras::default();
+    (extras.subprotocols, extras.headers, extras.origin) = (c.subprotocol, c.header, c.origin);
+    extras.deflate = c.deflate.unwrap_or_default();
+    extras.check().map_err(|e| e.to_string())?;
     Ok(Plan {
         mode,
         target,
-        extras: Extras { subprotocols: c.subprotocol, headers: c.header, origin: c.origin },
+        extras,
+        insecure: c.insecure,
         conns: c.conns,
         kind: Kind::Binary,
         min_size: 0,
@@ -241,8 +318,17 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         timeout: c.timeout,
         ramp: c.ramp,
         pids: c.pid,
+        first: None,
         json: c.json,
     })
+}
+
+fn window(text: &str) -> Result<Deflate, String> {
+    match text.parse() {
+        Ok(0) => Ok(Deflate::shared()),
+        Ok(bits @ 9..=15) => Ok(Deflate::dedicated(bits)),
+        _ => Err("expected 9 to 15".into()),
+    }
 }
 
 /// A number and a unit; seconds without one.
@@ -306,7 +392,7 @@ mod tests {
     fn plan(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("campanile-loadtest").chain(line.split_whitespace());
         match Args::try_parse_from(words).map_err(|e| e.to_string())?.task()? {
-            Task::Run(plan) => Ok(*plan),
+            Task::Run(plan) | Task::Storm(plan, _) => Ok(*plan),
             Task::Autobahn(_) => Err("autobahn".into()),
         }
     }
@@ -327,6 +413,13 @@ mod tests {
         assert!(p.is_err());
         let p = plan("broadcast ws://h --rate 2.5 --threads 5 -c 3 --subprotocol a,b").unwrap();
         assert_eq!((p.load, p.threads, p.extras.subprotocols.len()), (Load::Open(2.5), 3, 2));
+        for (flag, deflate) in [
+            ("", Deflate::off()),
+            ("--deflate", Deflate::shared()),
+            ("--deflate=11 --text", Deflate::dedicated(11)),
+        ] {
+            assert_eq!(plan(&format!("echo ws://h {flag}")).unwrap().extras.deflate, deflate, "{flag}");
+        }
         assert_eq!(plan("connect ws://h --clean").unwrap().mode, Mode::Connect { clean: true });
     }
 
@@ -347,6 +440,9 @@ mod tests {
             "echo ws://h --duration 5parsecs",
             "echo ws://h --pid 4294967295",
             "echo ws://h --ramp -1",
+            "echo ws://h --deflate 16",
+            "echo ws://h --insecure",
+            "echo tcp://h --deflate",
             "echo ws://h --header nonsense",
             "chat ws://h --size 4",
             "chat tcp://h",
@@ -354,6 +450,8 @@ mod tests {
             "echo tcp://h --size 0",
             "echo tcp://h --size 5..6",
             "idle ws://h --size 4",
+            "listen tcp://h",
+            "storm ws://h --ramp 5",
             "sing ws://h",
         ] {
             assert!(plan(bad).is_err(), "{bad}");

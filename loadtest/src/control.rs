@@ -71,6 +71,12 @@ impl Control {
         self.epoch.elapsed().as_nanos() as u64
     }
 
+    /// The same, of a reading that was taken.
+    #[inline]
+    pub(crate) fn since(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
     /// How many workers there are.
     pub(crate) fn workers(&self) -> usize {
         self.workers.len()

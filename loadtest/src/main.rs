@@ -1,21 +1,19 @@
 //! `campanile-loadtest`: loads a WebSocket server, checks every answer and measures.
 //!
 //! ```text
-//!  args ─> plan ─> run ─┬─ worker (a thread, an epoll) ── slot (a socket) ── connection (bytes in, bytes out)
+//!  args ─> plan ─> run ─┬─ worker (a thread, an epoll) ── slot ── campanile::client::socket::Socket
 //!                       │     └─ scenario: what is sent, checked and counted
 //!                       └─ progress, proc ─> report
 //! ```
 //!
-//! It uses the same protocol code as the server and nothing else of it. Threads share a phase, a few counters and, in
+//! Its connections are those of `campanile::client`. Threads share a phase, a few counters and, in
 //! fan-out runs, the times at which messages were sent.
 
 mod args;
 mod autobahn;
-mod connection;
+mod bare;
 mod control;
 mod limits;
-mod opening;
-mod outbox;
 mod pace;
 mod payload;
 mod plan;
@@ -26,14 +24,16 @@ mod run;
 mod scenario;
 mod slot;
 mod stats;
+mod storm;
 mod target;
 mod worker;
 
 use args::{Args, Task};
 use clap::Parser as _;
 use plan::Plan;
-use report::Report;
+use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,6 +64,11 @@ fn perform(task: Task) -> Result<bool, String> {
             write(&plan, &report)?;
             Ok(report.is_clean())
         }
+        Task::Storm(plan, how) => {
+            let report = storm::run(&plan, how, &*interruption()?)?;
+            write(&plan, &report)?;
+            Ok(report.is_clean())
+        }
         Task::Autobahn(suite) => autobahn::run(&suite.url, &suite.agent),
     }
 }
@@ -79,7 +84,7 @@ fn interruption() -> Result<Arc<AtomicBool>, String> {
     Ok(flag)
 }
 
-fn write(plan: &Plan, report: &Report) -> Result<(), String> {
+fn write(plan: &Plan, report: &(impl Serialize + Display)) -> Result<(), String> {
     let mut stdout = std::io::stdout().lock();
     let json = || serde_json::to_string_pretty(report).map_err(|e| e.to_string());
     let to_stdout = plan.json.as_deref() == Some("-");

@@ -1,7 +1,8 @@
 //! What a run is to do: the meaning of what was typed.
 
-use crate::opening::Extras;
 use crate::target::Target;
+use campanile::client::Trust;
+use campanile::client::opening::Extras;
 use campanile::protocol::Kind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub(crate) enum Mode {
     Broadcast,
     /// All publish, all receive.
     Chat,
+    /// Connections only receive.
+    Listen,
     /// Connections are held.
     Idle,
     /// Connections are opened and closed.
@@ -22,6 +25,19 @@ pub(crate) enum Mode {
         /// By a closing handshake.
         clean: bool,
     },
+    /// Connections are dropped at once and come back.
+    Storm,
+}
+
+/// How dropped connections come back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Return {
+    /// Each wait is drawn from zero to its bound.
+    pub(crate) jitter: bool,
+    /// The first bound; it doubles with each failure.
+    pub(crate) first: Duration,
+    /// What it grows to.
+    pub(crate) cap: Duration,
 }
 
 impl Mode {
@@ -31,8 +47,10 @@ impl Mode {
             Self::Echo => "echo",
             Self::Broadcast => "broadcast",
             Self::Chat => "chat",
+            Self::Listen => "listen",
             Self::Idle => "idle",
             Self::Connect { .. } => "connect",
+            Self::Storm => "storm",
         }
     }
 
@@ -41,7 +59,8 @@ impl Mode {
         match self {
             Self::Broadcast | Self::Chat => "deliveries",
             Self::Connect { .. } => "handshakes",
-            Self::Echo | Self::Idle => "messages",
+            Self::Storm => "returns",
+            Self::Echo | Self::Idle | Self::Listen => "messages",
         }
     }
 
@@ -66,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) mode: Mode,
     pub(crate) target: Target,
     pub(crate) extras: Extras,
+    /// Any certificate will do.
+    pub(crate) insecure: bool,
     pub(crate) conns: usize,
     pub(crate) kind: Kind,
     pub(crate) min_size: usize,
@@ -79,8 +100,22 @@ pub(crate) struct Plan {
     pub(crate) timeout: Duration,
     pub(crate) ramp: Option<f64>,
     pub(crate) pids: Vec<u32>,
+    /// Sent once by each connection that listens.
+    pub(crate) first: Option<String>,
     /// A file for the report, `-` for stdout.
     pub(crate) json: Option<String>,
+}
+
+impl Plan {
+    /// Whom to believe, if the URL asks for it. One for a whole run.
+    pub(crate) fn trust(&self) -> Result<Option<Trust>, String> {
+        let trust = match (self.target.url.is_secure(), self.insecure) {
+            (false, _) => return Ok(None),
+            (true, true) => Trust::danger_accept_any_certificate(),
+            (true, false) => Trust::system(),
+        };
+        trust.map(Some).map_err(|e| e.to_string())
+    }
 }
 
 /// Connections from one source address: the kernel has about 28,000 ports for them by default.

@@ -23,6 +23,8 @@ pub(crate) struct Report {
     /// How long was measured.
     seconds: f64,
     interrupted: bool,
+    /// It ended before its time, by Ctrl-C or because no connection was left: the rates are of what there was.
+    aborted: bool,
     connections: Connections,
     messages: u64,
     messages_per_second: f64,
@@ -33,6 +35,11 @@ pub(crate) struct Report {
     oldest_unanswered_ns: u64,
     latency_ns: Option<Percentiles>,
     connect_ns: Option<Percentiles>,
+    /// listen: messages of each connection, and the time between two deliveries of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_connection: Option<Spread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gaps_ns: Option<Percentiles>,
     server: Option<Server>,
     client: Client,
     errors: BTreeMap<String, u64>,
@@ -53,7 +60,30 @@ struct Connections {
 }
 
 #[derive(Debug, Serialize)]
-struct Percentiles {
+struct Spread {
+    min: u64,
+    median: u64,
+    mean: f64,
+    max: u64,
+    /// Connections that received nothing.
+    silent: usize,
+}
+
+impl Spread {
+    fn of(mut counts: Vec<u64>) -> Option<Self> {
+        counts.sort_unstable();
+        Some(Self {
+            min: *counts.first()?,
+            median: counts[counts.len() / 2],
+            mean: counts.iter().sum::<u64>() as f64 / counts.len() as f64,
+            max: *counts.last()?,
+            silent: counts.iter().filter(|&&n| n == 0).count(),
+        })
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Percentiles {
     count: u64,
     min: u64,
     mean: f64,
@@ -88,6 +118,8 @@ pub(crate) struct Watched {
     pub(crate) measured: Duration,
     pub(crate) opening: Duration,
     pub(crate) interrupted: bool,
+    /// Measured for as long as was asked.
+    pub(crate) whole: bool,
     pub(crate) server_cpu_ns: u64,
     pub(crate) resident_before: u64,
     pub(crate) resident_after: u64,
@@ -128,6 +160,7 @@ impl Report {
             counted: plan.mode.counts(),
             seconds,
             interrupted: watched.interrupted,
+            aborted: !watched.whole,
             connections: Connections {
                 asked: plan.conns,
                 opened: stats.opened,
@@ -149,6 +182,8 @@ impl Report {
             },
             connect_ns: Percentiles::of(&stats.connect),
             latency_ns: Percentiles::of(stats.latency()),
+            per_connection: Spread::of(stats.per_connection),
+            gaps_ns: Percentiles::of(&stats.gaps),
             errors: stats.errors,
             mismatch: stats.example,
         }
@@ -161,7 +196,7 @@ impl Report {
 }
 
 impl Percentiles {
-    fn of(h: &Histogram<u64>) -> Option<Self> {
+    pub(crate) fn of(h: &Histogram<u64>) -> Option<Self> {
         // A bucket's name may be a little above the largest value in it.
         let at = |q| h.value_at_quantile(q).min(h.max());
         (!h.is_empty()).then(|| Self {
@@ -200,11 +235,14 @@ fn describe(plan: &Plan) -> String {
             Load::Open(rate) => write!(text, ", {} messages/s due", group(rate.round() as u64)),
         };
     }
+    if plan.extras.deflate.is_on() {
+        text.push_str(", deflate");
+    }
     text
 }
 
 /// Three significant digits and a unit.
-fn time(ns: f64) -> String {
+pub(crate) fn time(ns: f64) -> String {
     match ns {
         n if n < 1e3 => format!("{n:.0} ns"),
         n if n < 1e6 => figure(n / 1e3, "µs"),
@@ -219,7 +257,7 @@ fn figure(x: f64, unit: &str) -> String {
 }
 
 /// Thousands set apart.
-fn group(n: u64) -> String {
+pub(crate) fn group(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -261,6 +299,18 @@ impl fmt::Display for Report {
             let (asked, rate) = (group(c.asked as u64), group(c.opened_per_second.round() as u64));
             line("open", format!("{alive} of {asked} at the end   opened at {rate}/s"))?;
         }
+        if let Some(each) = &self.per_connection {
+            let [min, median, max] = [each.min, each.median, each.max].map(group);
+            let silent = if each.silent > 0 {
+                format!("   {} silent", group(each.silent as u64))
+            } else {
+                String::new()
+            };
+            line("each", format!("min {min}   median {median}   max {max}{silent}"))?;
+        }
+        if let Some(gaps) = &self.gaps_ns {
+            line("gaps", gaps.to_string())?;
+        }
         if self.unanswered > 0 {
             let oldest = time(self.oldest_unanswered_ns as f64);
             line("in flight", format!("{} at the end, the oldest {oldest} old", group(self.unanswered)))?;
@@ -285,6 +335,8 @@ impl fmt::Display for Report {
         }
         if self.interrupted {
             line("note", "interrupted; this is what was measured until then".into())?;
+        } else if self.aborted {
+            line("note", "ended before its time; this is what was measured until then".into())?;
         }
         if self.errors.is_empty() {
             line("errors", "none".into())?;

@@ -2,14 +2,14 @@
 
 use crate::control::{Control, Phase};
 use crate::limits;
-use crate::opening::Request;
 use crate::payload::Payloads;
 use crate::plan::{self, Load, Mode, Plan};
 use crate::proc;
 use crate::progress::Line;
 use crate::report::{Report, Watched};
-use crate::scenario::{Connect, Echo, Fanout, Floor, Idle, Publishers};
+use crate::scenario::{Connect, Echo, Fanout, Floor, Idle, Listen, Publishers};
 use crate::worker::{self, Done, Job};
+use campanile::client::Trust;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Handshakes in flight, all threads together: below the accept queue of common servers.
-const HANDSHAKES: usize = 256;
+pub(crate) const HANDSHAKES: usize = 256;
 
 /// After the last handshake, before traffic or a reading of the server's memory: what a server does after its 101,
 /// such as subscribing the connection, may still be on its way.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 
 /// How often the phases and the progress line are looked at.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 /// What all workers of a run have in common.
 struct Common {
     plan: Plan,
     to: SocketAddr,
     from: Vec<IpAddr>,
-    request: Arc<Request>,
     payloads: Arc<Payloads>,
     floor: Arc<Floor>,
     control: Arc<Control>,
+    trust: Option<Trust>,
 }
 
 /// Runs a plan. The error is a sentence: it can't be run as asked.
@@ -54,10 +54,11 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
         plan: plan.clone(),
         to,
         from,
-        request: Arc::new(Request::new(&plan.target, &plan.extras)),
         payloads: Arc::new(payloads),
         floor: Arc::new(Floor::new(senders, depth)),
         control: Arc::clone(&control),
+        // A load's clients stand for as many that come for the first time.
+        trust: plan.trust()?.map(|trust| trust.without_resumption()),
     });
     let resident_before = proc::resident_bytes(&plan.pids);
     let mut threads = Vec::new();
@@ -99,18 +100,23 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         Mode::Connect { .. } => plan.conns,
         _ => HANDSHAKES,
     };
+    let mut limits = campanile::client::Limits::default();
+    // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
+    limits.max_message_size = plan.max_size.max(1 << 20) * 2;
+    limits.max_fragments = u32::MAX;
     let job = Job {
         worker,
         connections,
         to: common.to,
         from: common.from.clone(),
-        request: Arc::clone(&common.request),
+        target: plan.target.clone(),
+        extras: plan.extras.clone(),
+        limits,
+        trust: common.trust.clone(),
         handshakes: in_flight.div_ceil(threads),
         ramp: plan.ramp.map(|r| r / threads as f64),
         timeout_ns,
         rate: rate.filter(|_| plan.mode.has_traffic()),
-        // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
-        max_message_size: plan.max_size.max(1 << 20) * 2,
         bare: plan.target.bare.then_some(plan.max_size),
         reopens: matches!(plan.mode, Mode::Connect { .. }),
     };
@@ -125,7 +131,9 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         Mode::Echo => worker::run(job, control, Echo::new(payloads, depth, timeout_ns, numbers)),
         Mode::Broadcast => worker::run(job, control, fanout(Publishers::One, numbers)),
         Mode::Chat => worker::run(job, control, fanout(Publishers::All, numbers)),
-        Mode::Idle => worker::run(job, control, Idle),
+        Mode::Listen => worker::run(job, control, Listen::new(plan.first.clone(), connections)),
+        // A storm has clients of its own.
+        Mode::Idle | Mode::Storm => worker::run(job, control, Idle),
         Mode::Connect { clean } => worker::run(job, control, Connect { clean }),
     };
     // However it ended, the others are not to wait for it.
@@ -154,15 +162,16 @@ impl Watch<'_> {
             self.wait(SETTLE, &over);
             self.watched.resident_after = proc::resident_bytes(&self.plan.pids);
         }
+        let (mut cpu, mut from) = (proc::cpu_ns(&self.plan.pids), Instant::now());
         if !over(self) {
             self.control.enter(Phase::WarmUp);
             self.wait(self.plan.warmup, &over);
         }
-        let cpu = proc::cpu_ns(&self.plan.pids);
-        let from = Instant::now();
+        // A run that ends while warming up has been measured from there: better than no figures.
         if !over(self) {
+            (cpu, from) = (proc::cpu_ns(&self.plan.pids), Instant::now());
             self.control.enter(Phase::Measuring);
-            self.wait(self.plan.duration, &over);
+            self.watched.whole = self.wait(self.plan.duration, &over);
         }
         self.watched.interrupted = self.interrupted.load(Relaxed);
         self.watched.measured = from.elapsed();
@@ -181,12 +190,16 @@ impl Watch<'_> {
         self.interrupted.load(Relaxed) || self.control.phase() == Phase::Ended || self.control.progress().idle
     }
 
-    fn wait(&mut self, time: Duration, over: &dyn Fn(&Self) -> bool) {
+    /// True if nothing ended it before its time.
+    fn wait(&mut self, time: Duration, over: &dyn Fn(&Self) -> bool) -> bool {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || over(self) {
-                return;
+            if left.is_zero() {
+                return true;
+            }
+            if over(self) {
+                return false;
             }
             self.tick(left);
         }

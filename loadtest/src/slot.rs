@@ -1,14 +1,19 @@
-//! A socket, its connection and what could not be written yet.
+//! A connection's place, and what the connections of one thread share.
 
-use crate::connection::Connection;
-use crate::outbox::Outbox;
-use mio::net::TcpStream;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use crate::bare::Bare;
+use campanile::client::Error;
+use campanile::client::HandshakeError;
+use campanile::client::socket::{Context, Keys, Outbox, Packer, Sent, Socket};
+use campanile::protocol::buffer::BufferPool;
+use campanile::protocol::{Opcode, mask};
+use std::io::ErrorKind;
+use std::time::Instant;
+
+/// Memory that a thread keeps for large messages.
+const POOL_BYTES: usize = 64 << 20;
+
+/// Buffers for what could not be written, kept by a thread.
+const MAX_SPARES: usize = 64;
 
 /// Where a slot is in the life of its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,145 +31,239 @@ pub(crate) enum State {
     Closing,
 }
 
+/// A connection.
+#[derive(Debug, Default)]
+pub(crate) enum Line {
+    #[default]
+    None,
+    Web(Box<Socket>),
+    Bare(Box<Bare>),
+}
+
+impl Line {
+    /// The server ended its half, or the connection broke: only reading to the end says which.
+    pub(crate) fn note_read_closed(&mut self) {
+        match self {
+            Self::Web(socket) => socket.note_read_closed(),
+            Self::Bare(bare) => bare.read_closed = true,
+            Self::None => {}
+        }
+    }
+
+    /// Whether to read on after a read that took everything.
+    pub(crate) fn is_read_closed(&self) -> bool {
+        match self {
+            Self::Web(socket) => socket.is_read_closed(),
+            Self::Bare(bare) => bare.read_closed,
+            Self::None => false,
+        }
+    }
+}
+
 /// One connection's place.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    pub(crate) stream: Option<TcpStream>,
-    pub(crate) connection: Connection,
+    pub(crate) line: Line,
     pub(crate) state: State,
     /// When this state's patience began: connect, or close.
     pub(crate) since: u64,
-    /// Waiting to be written; the first `written` bytes have been.
+    /// What the kernel has not taken yet.
     backlog: Outbox,
-    written: usize,
-    /// The kernel takes no more until it says so.
-    blocked: bool,
+    has_backlog: bool,
     /// Is in the list of those to be flushed at the end of the turn.
     pub(crate) dirty: bool,
 }
 
-/// Buffers for what could not be written, kept by a thread.
-pub(crate) type Spares = Vec<Outbox>;
+/// What the connections of one thread share.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    /// What is to be sent on the connection that was entered last: most of the time all of it leaves at once, and its
+    /// memory is warm for the next one.
+    out: Outbox,
+    /// The same without WebSocket.
+    bare: Option<Vec<u8>>,
+    /// Keys need not be hard to guess here: the payloads are this program's own, and no script chooses them.
+    keys: Keys,
+    pool: BufferPool,
+    packer: Packer,
+    /// How the messages of the connection that was entered last are compressed.
+    sent: Option<Box<Sent>>,
+    /// A payload before it is compressed.
+    plain: Vec<u8>,
+    spares: Vec<Outbox>,
+    /// When this turn began.
+    pub(crate) clock: Instant,
+}
 
-/// How many of them.
-const MAX_SPARES: usize = 64;
+impl Wire {
+    /// With WebSocket, or `bare`.
+    pub(crate) fn new(bare: bool) -> Self {
+        Self {
+            out: Outbox::keeping(usize::MAX),
+            bare: bare.then(Vec::new),
+            keys: Keys::guessable(fastrand::u64(..)),
+            pool: BufferPool::new(POOL_BYTES),
+            packer: Packer::default(),
+            sent: None,
+            plain: Vec::new(),
+            spares: Vec::new(),
+            clock: Instant::now(),
+        }
+    }
+
+    /// Whether there is no WebSocket.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare.is_some()
+    }
+
+    /// What a socket is lent.
+    #[inline]
+    pub(crate) fn context(&mut self) -> Context<'_> {
+        let Self { out, keys, pool, packer, clock, .. } = self;
+        Context { now: *clock, outbox: out, keys, pool, packer }
+    }
+
+    /// Appends a message of `len` bytes, which `write` is to write masked with the key that it is given. Without
+    /// WebSocket the key changes nothing.
+    #[inline]
+    pub(crate) fn message(&mut self, opcode: Opcode, len: usize, write: impl FnOnce(&mut [u8], [u8; 4])) {
+        if let Some(bare) = &mut self.bare {
+            let from = bare.len();
+            bare.resize(from + len, 0);
+            write(&mut bare[from..], [0; 4]);
+        } else {
+            // Section 5.3: a fresh key for each frame.
+            let key = self.keys.next();
+            if let Some(sent) = &mut self.sent {
+                self.plain.resize(len, 0);
+                write(&mut self.plain, [0; 4]);
+                let packed = sent.pack(&self.plain, &mut self.packer);
+                let payload = packed.unwrap_or(&self.plain);
+                let out = self.out.frame(opcode, packed.is_some(), payload.len(), key);
+                mask::copy(payload, out, key, 0);
+            } else {
+                write(self.out.frame(opcode, false, len, key), key);
+            }
+        }
+    }
+}
 
 impl Slot {
     /// Bytes that wait to be written.
     pub(crate) fn waiting(&self) -> usize {
-        self.backlog.len() - self.written
+        match &self.line {
+            Line::Bare(bare) => bare.waiting(),
+            _ => self.backlog.payload(),
+        }
     }
 
-    /// Puts `out` behind what waits, without writing.
-    pub(crate) fn defer(&mut self, out: &mut Outbox) {
-        self.backlog.extend(out);
-        out.clear();
-    }
-
-    /// Writes what waits and then `out`, in one call to the kernel; keeps what it does not take. Leaves `out` empty.
+    /// What is put into the wire from now on is for this connection, behind what waits.
     #[inline]
-    pub(crate) fn flush(&mut self, out: &mut Outbox, spares: &mut Spares) -> io::Result<()> {
-        let Some(stream) = &mut self.stream else {
-            out.clear();
-            return Ok(());
-        };
-        if self.backlog.is_empty() {
-            if out.is_empty() {
-                return Ok(());
-            }
-            let n = write(stream, out)?;
-            if n == out.len() {
-                out.clear();
-            } else {
-                self.blocked = true;
-                self.written = n;
-                self.backlog = std::mem::replace(out, spares.pop().unwrap_or_default());
-            }
-            return Ok(());
+    pub(crate) fn enter(&mut self, wire: &mut Wire) {
+        if self.has_backlog {
+            self.has_backlog = false;
+            std::mem::swap(&mut self.backlog, &mut wire.out);
         }
-        if !out.is_empty() {
-            self.defer(out);
-        }
-        if self.blocked { Ok(()) } else { self.write_backlog(spares) }
-    }
-
-    /// The kernel takes more: writes what waits.
-    pub(crate) fn unblock(&mut self, spares: &mut Spares) -> io::Result<()> {
-        self.blocked = false;
-        if self.backlog.is_empty() { Ok(()) } else { self.write_backlog(spares) }
-    }
-
-    fn write_backlog(&mut self, spares: &mut Spares) -> io::Result<()> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
-        self.written += write(stream, &self.backlog[self.written..])?;
-        self.blocked = self.written < self.backlog.len();
-        if !self.blocked {
-            self.give_backlog(spares);
-        }
-        Ok(())
-    }
-
-    fn give_backlog(&mut self, spares: &mut Spares) {
-        self.written = 0;
-        let mut empty = std::mem::take(&mut self.backlog);
-        empty.clear();
-        if empty.has_memory() && spares.len() < MAX_SPARES {
-            spares.push(empty);
-        }
-    }
-
-    /// Lets the socket go, by a reset if `hard`: that leaves no port in TIME_WAIT.
-    pub(crate) fn drop_stream(&mut self, hard: bool, spares: &mut Spares) {
-        if let Some(stream) = self.stream.take()
-            && hard
+        if let Line::Web(socket) = &mut self.line
+            && let Some(sent) = socket.compression().take()
         {
-            // A socket that has already failed does not need it.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            wire.sent = Some(sent);
         }
-        self.give_backlog(spares);
-        self.blocked = false;
+    }
+
+    /// Keeps what is in the wire, unless that is nothing.
+    #[inline]
+    pub(crate) fn leave(&mut self, wire: &mut Wire) {
+        if let (Line::Bare(bare), Some(out)) = (&mut self.line, &mut wire.bare) {
+            bare.defer(out);
+        }
+        if let Line::Web(socket) = &mut self.line
+            && wire.sent.is_some()
+        {
+            *socket.compression() = wire.sent.take();
+        }
+        if !wire.out.is_idle() {
+            if !self.backlog.has_memory() {
+                self.backlog = wire.spares.pop().unwrap_or_else(|| Outbox::keeping(usize::MAX));
+            }
+            std::mem::swap(&mut self.backlog, &mut wire.out);
+            self.has_backlog = true;
+        } else if self.backlog.has_memory() {
+            wire.spare(std::mem::take(&mut self.backlog));
+        }
+    }
+
+    /// Writes what is in the wire, as far as the kernel takes it, and leaves.
+    #[inline]
+    pub(crate) fn flush(&mut self, wire: &mut Wire) -> Result<(), ErrorKind> {
+        let flushed = match (&mut self.line, &mut wire.bare) {
+            (Line::Web(socket), _) => socket.flush(&mut wire.out, &mut wire.packer, wire.clock),
+            (Line::Bare(bare), Some(out)) => bare.flush(out),
+            _ => Ok(()),
+        };
+        self.leave(wire);
+        flushed
+    }
+
+    /// Lets the connection go, by a reset if `hard`: that leaves no port in TIME_WAIT.
+    pub(crate) fn release(&mut self, hard: bool, wire: &mut Wire) {
+        match std::mem::take(&mut self.line) {
+            Line::Web(socket) => {
+                if hard {
+                    socket.reset_on_close();
+                }
+                socket.release(&mut wire.pool);
+            }
+            Line::Bare(bare) if hard => bare.reset_on_close(),
+            _ => {}
+        }
+        if let Some(out) = &mut wire.bare {
+            out.clear();
+        }
+        wire.sent = None;
+        // Either may hold what was for it.
+        wire.out.end_connection(false);
+        let mut backlog = std::mem::take(&mut self.backlog);
+        backlog.end_connection(false);
+        wire.spare(backlog);
+        self.has_backlog = false;
         self.state = State::Empty;
     }
 }
 
-/// Bytes that the kernel has taken. Not by `std`, whose calls go through libc's cancellation points: 1 % of the CPU
-/// time at small messages.
-fn write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    match rustix::net::send(stream, bytes, SendFlags::NOSIGNAL) {
-        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(0),
-        other => Ok(other?),
-    }
-}
-
-/// Bytes that the kernel had, 0 at the end of the stream.
-#[inline]
-pub(crate) fn read(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::net::recv(stream, into, RecvFlags::empty())?.0)
-}
-
-/// Begins to connect, from the given source address.
-pub(crate) fn connect(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket =
-        Socket::new(Domain::for_address(to), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(ip) = from {
-        socket.bind(&SocketAddr::new(ip, 0).into())?;
-    }
-    match socket.connect(&to.into()) {
-        Err(e) if e.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(e),
-        _ => Ok(TcpStream::from_std(socket.into())),
+impl Wire {
+    fn spare(&mut self, outbox: Outbox) {
+        if outbox.has_memory() && self.spares.len() < MAX_SPARES {
+            self.spares.push(outbox);
+        }
     }
 }
 
 /// How an error of the kernel's is called in the report.
-pub(crate) fn io_label(e: &io::Error) -> String {
-    match e.kind() {
-        io::ErrorKind::ConnectionRefused => "refused".into(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "reset".into(),
-        io::ErrorKind::TimedOut => "timeout".into(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => {
+pub(crate) fn io_label(kind: ErrorKind) -> String {
+    match kind {
+        ErrorKind::ConnectionRefused => "refused".into(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "reset".into(),
+        ErrorKind::TimedOut => "timeout".into(),
+        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => {
             "no free local port (use more --sources)".into()
         }
-        _ => e.to_string(),
+        kind => kind.to_string(),
+    }
+}
+
+/// How what ended a connection is called in the report.
+pub(crate) fn label(error: &Error) -> String {
+    match error {
+        Error::Handshake(HandshakeError::Refused(refusal)) => {
+            format!("handshake refused with status {}", refusal.status)
+        }
+        Error::Handshake(e) => format!("handshake answer: {e}"),
+        Error::Protocol(e) => format!("protocol error: {e}"),
+        Error::Connect { kind, .. } | Error::Transport(kind) | Error::System(kind) => io_label(*kind),
+        Error::ConnectTimeout { .. } => "timeout: connect".into(),
+        Error::HandshakeTimeout { .. } => "timeout: handshake".into(),
+        Error::CloseTimeout { .. } => "timeout: close".into(),
+        e => e.to_string(),
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Stats {
     latency: Histogram<u64>,
     /// Nanoseconds from connect to open.
     pub(crate) connect: Histogram<u64>,
+    /// Where nothing is asked for: nanoseconds between two deliveries of one connection, and messages of each.
+    pub(crate) gaps: Histogram<u64>,
+    pub(crate) per_connection: Vec<u64>,
     /// How often each kind of error happened, from the beginning.
     pub(crate) errors: BTreeMap<String, u64>,
     /// The first message that was not as expected, in words.
@@ -42,6 +45,8 @@ impl Default for Stats {
             lost: 0,
             latency: histogram(),
             connect: histogram(),
+            gaps: histogram(),
+            per_connection: Vec::new(),
             errors: BTreeMap::new(),
             example: None,
             run: (0, 0),
@@ -71,6 +76,27 @@ impl Stats {
         }
     }
 
+    /// A message for this connection.
+    #[inline]
+    pub(crate) fn received(&mut self, at: usize) {
+        self.listened(at);
+        self.per_connection[at] += 1;
+    }
+
+    /// This connection could have received.
+    #[inline]
+    pub(crate) fn listened(&mut self, at: usize) {
+        if self.per_connection.len() <= at {
+            self.per_connection.resize(at + 1, 0);
+        }
+    }
+
+    /// Nothing came for so long on a connection.
+    #[inline]
+    pub(crate) fn gap(&mut self, ns: u64) {
+        self.gaps.saturating_record(ns);
+    }
+
     /// Latencies, all of them.
     pub(crate) fn latency(&mut self) -> &Histogram<u64> {
         self.end_run();
@@ -92,6 +118,8 @@ impl Stats {
     pub(crate) fn begin(&mut self) {
         self.end_run();
         self.latency.reset();
+        self.gaps.reset();
+        self.per_connection.fill(0);
         (self.messages, self.bytes, self.sent) = (0, 0, 0);
     }
 
@@ -107,6 +135,8 @@ impl Stats {
         // Both have the same bounds.
         let _ = self.latency.add(&other.latency);
         let _ = self.connect.add(&other.connect);
+        let _ = self.gaps.add(&other.gaps);
+        self.per_connection.append(&mut other.per_connection);
         for (kind, n) in other.errors {
             self.error(kind, n);
         }

@@ -4,21 +4,25 @@
 //! Sockets are registered once, edge-triggered; a read that does not fill the buffer has emptied the socket, which
 //! saves the read that would say so.
 
-use crate::connection::{Connection, Event, Failure, Wire};
+use crate::bare::Bare;
 use crate::control::{Control, Phase, Progress};
-use crate::opening::Request;
 use crate::pace::Pacer;
 use crate::proc;
-use crate::scenario::{Desk, Next, Scenario, Unanswered};
-use crate::slot::{self, Slot, Spares, State, io_label};
+use crate::scenario::{Book, Desk, Next, Scenario, Unanswered};
+use crate::slot::{Line, Slot, State, Wire, io_label, label};
 use crate::stats::Stats;
-use campanile::protocol::CloseCode;
+use crate::target::Target;
+use campanile::client::opening::Extras;
+use campanile::client::socket::{Happening, Setup, Socket, Took};
+use campanile::client::{Error, Limits, Trust};
+use campanile::protocol::{CloseCode, Kind, Payload};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Read at most in one call: larger than what the kernel queues for a small pipeline, small enough for the second
 /// level cache.
@@ -49,7 +53,11 @@ pub(crate) struct Job {
     /// Where to connect, and from which addresses, connection by connection in turn; empty: the kernel's choice.
     pub(crate) to: SocketAddr,
     pub(crate) from: Vec<IpAddr>,
-    pub(crate) request: Arc<Request>,
+    pub(crate) target: Target,
+    pub(crate) extras: Extras,
+    pub(crate) limits: Limits,
+    /// Whom to believe on `wss://`.
+    pub(crate) trust: Option<Trust>,
     /// Handshakes in flight at most.
     pub(crate) handshakes: usize,
     /// Connections to begin per second at most.
@@ -57,8 +65,6 @@ pub(crate) struct Job {
     pub(crate) timeout_ns: u64,
     /// Open loop: messages per second of this worker.
     pub(crate) rate: Option<f64>,
-    /// The largest message that may come.
-    pub(crate) max_message_size: usize,
     /// No WebSocket: the size of every message.
     pub(crate) bare: Option<usize>,
     /// Connections that have ended are opened again.
@@ -84,7 +90,6 @@ struct Worker<S> {
     scenario: S,
     poll: Poll,
     slots: Vec<Slot>,
-    spares: Spares,
     desk: Desk,
     input: Vec<u8>,
     pacer: Option<Pacer>,
@@ -108,19 +113,6 @@ struct Worker<S> {
     measured_from: Option<(u64, u64)>,
 }
 
-/// What a read brought.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Took {
-    /// There may be more.
-    Full,
-    /// Less than there was room for: the socket is empty.
-    All,
-    /// Nothing.
-    Blocked,
-    /// There is no connection any more.
-    Gone,
-}
-
 /// Runs a worker to the end of the run.
 pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> io::Result<Done> {
     let poll = Poll::new()?;
@@ -131,12 +123,10 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
     }
     let slots = std::iter::repeat_with(Slot::default).take(job.connections).collect();
     let now = control.now();
-    let wire = job.bare.map_or_else(|| Wire::new(job.max_message_size, u32::MAX, false), Wire::bare);
     let worker = Worker {
-        desk: Desk { wire, stats: Stats::default(), now, ending: false },
+        desk: Desk { wire: Wire::new(job.bare.is_some()), book: Book { now, ..Book::default() } },
         poll,
         slots,
-        spares: Spares::new(),
         input: vec![0; INPUT],
         pacer,
         phase: Phase::Opening,
@@ -159,11 +149,10 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
 }
 
 /// Messages may be sent from now on; gives what the scenario wants with the connection.
-fn open(at: usize, slot: &mut Slot, scenario: &mut impl Scenario, desk: &mut Desk, now: u64) -> Next {
-    slot.state = State::Open;
-    desk.stats.opened += 1;
-    desk.stats.connect.saturating_record(now - slot.since);
-    scenario.opened(at, desk)
+fn open(at: usize, since: u64, scenario: &mut impl Scenario, book: &mut Book, now: u64) -> Next {
+    book.stats.opened += 1;
+    book.stats.connect.saturating_record(now - since);
+    scenario.opened(at, book)
 }
 
 impl<S: Scenario> Worker<S> {
@@ -179,10 +168,9 @@ impl<S: Scenario> Worker<S> {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
-            self.desk.now = self.control.now();
+            self.read_clock();
             for again in std::mem::take(&mut self.again) {
-                // To the end: if that has come, its event has been seen.
-                self.read(again, true);
+                self.read(again);
             }
             for event in &events {
                 match event.token() {
@@ -193,13 +181,26 @@ impl<S: Scenario> Worker<S> {
                 }
             }
             self.follow_schedule()?;
-            if let Some(at) = self.scenario.turn(&mut self.desk) {
-                self.flush(at);
-            }
+            self.end_turn();
             if self.desk.now >= self.sweep_at {
                 self.sweep();
             }
             self.publish();
+        }
+    }
+
+    fn read_clock(&mut self) {
+        self.desk.wire.clock = Instant::now();
+        self.desk.now = self.control.since(self.desk.wire.clock);
+    }
+
+    fn end_turn(&mut self) {
+        let Some(first) = self.slots.first_mut() else { return };
+        first.enter(&mut self.desk.wire);
+        if self.scenario.turn(&mut self.desk) {
+            self.flush(0);
+        } else {
+            first.leave(&mut self.desk.wire);
         }
     }
 
@@ -209,13 +210,15 @@ impl<S: Scenario> Worker<S> {
             return;
         }
         let before = std::mem::replace(&mut self.phase, phase);
-        self.desk.now = self.control.now();
+        self.read_clock();
         if before < Phase::WarmUp && phase < Phase::Ended {
+            self.measured_from = Some((self.desk.now, proc::thread_cpu_ns()));
             if let Some(pacer) = &mut self.pacer {
                 pacer.begin(self.desk.now, self.job.worker, self.control.workers());
             }
             for at in 0..self.slots.len() {
                 if self.slots[at].state == State::Open {
+                    self.slots[at].enter(&mut self.desk.wire);
                     self.scenario.start(at, &mut self.desk);
                     self.flush(at);
                 }
@@ -271,42 +274,53 @@ impl<S: Scenario> Worker<S> {
     fn connect(&mut self, at: usize) {
         let number = at * self.control.workers() + self.job.worker;
         let from = self.job.from.get(number % self.job.from.len().max(1)).copied();
-        let now = self.control.now();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let stream = slot::connect(self.job.to, from).and_then(|mut stream| {
-            self.poll.registry().register(&mut stream, Token(at), interest)?;
-            Ok(stream)
+        self.read_clock();
+        let job = &self.job;
+        let line = match job.bare {
+            Some(size) => {
+                let made = Bare::connect(job.to, from, size);
+                made.map(|bare| Line::Bare(bare.into())).map_err(|e| io_label(e.kind()))
+            }
+            None => {
+                let Job { target, extras, limits, trust, .. } = job;
+                let (url, trust) = (&target.url, trust.as_ref());
+                let setup = Setup { url, extras, proxy: None, trust, limits, from, no_delay: true };
+                let made = Socket::connect(job.to, &setup, &mut self.desk.wire.context());
+                made.map(|socket| Line::Web(socket.into())).map_err(|e| label(&e))
+            }
+        };
+        let line = line.and_then(|line| {
+            let fd = match &line {
+                Line::Web(socket) => socket.as_fd(),
+                Line::Bare(bare) => bare.as_fd(),
+                Line::None => return Ok(line),
+            };
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let registered =
+                self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(at), interest);
+            registered.map(|()| line).map_err(|e| io_label(e.kind()))
         });
         let slot = &mut self.slots[at];
-        slot.since = now;
+        slot.since = self.desk.book.now;
+        slot.state = State::Connecting;
         self.opening += 1;
-        match stream {
-            Ok(stream) => {
-                slot.stream = Some(stream);
-                slot.state = State::Connecting;
-            }
-            Err(e) => {
-                slot.state = State::Connecting;
-                self.lose(at, io_label(&e));
-            }
+        match line {
+            Ok(line) => slot.line = line,
+            Err(why) => self.lose(at, why),
         }
     }
 
+    /// There is a connection.
     fn connected(&mut self, at: usize) {
-        let Some(stream) = &self.slots[at].stream else { return };
-        if let Some(e) = stream.take_error().unwrap_or_else(Some) {
-            self.lose(at, io_label(&e));
-            return;
-        }
         let slot = &mut self.slots[at];
         if self.desk.wire.is_bare() {
-            slot.connection = Connection::bare();
-            let next = open(at, slot, &mut self.scenario, &mut self.desk, self.control.now());
+            let now = self.control.now();
+            slot.state = State::Open;
+            let next = open(at, slot.since, &mut self.scenario, &mut self.desk, now);
             self.opened(at, next);
             return;
         }
         slot.state = State::Handshaking;
-        slot.connection = Connection::open(&self.job.request, &mut self.desk.wire);
         self.flush(at);
     }
 
@@ -321,7 +335,10 @@ impl<S: Scenario> Worker<S> {
             }
             Next::Close(code) => {
                 let slot = &mut self.slots[at];
-                slot.connection.close(code, &mut self.desk.wire);
+                slot.enter(&mut self.desk.wire);
+                if let Line::Web(socket) = &mut slot.line {
+                    socket.close(code, "", &mut self.desk.wire.context());
+                }
                 slot.state = State::Closing;
                 self.flush(at);
             }
@@ -331,33 +348,41 @@ impl<S: Scenario> Worker<S> {
     // ---- sockets ----
 
     fn drive(&mut self, at: usize, readable: bool, writable: bool, read_closed: bool) {
-        if self.slots[at].state == State::Connecting {
-            if !writable && !read_closed {
-                return;
-            }
-            self.connected(at);
-            // A server that answers before it is asked: this edge is the only one to say so.
-        } else if writable {
-            let done = self.slots[at].unblock(&mut self.spares);
-            if let Err(e) = done {
-                self.lose(at, io_label(&e));
-                return;
+        let slot = &mut self.slots[at];
+        if read_closed {
+            slot.line.note_read_closed();
+        }
+        if writable || read_closed && slot.state == State::Connecting {
+            let made = match &mut slot.line {
+                Line::Web(socket) => socket.writable(self.desk.wire.clock),
+                Line::Bare(bare) => bare.writable(),
+                Line::None => return,
+            };
+            match made {
+                Ok(true) => self.connected(at),
+                Ok(false) => {
+                    slot.enter(&mut self.desk.wire);
+                    self.flush(at);
+                }
+                Err(kind) => return self.lose(at, io_label(kind)),
             }
         }
         if readable || read_closed {
-            self.read(at, read_closed);
+            self.read(at);
         }
     }
 
     /// Reads until the socket is empty, and sends what the scenario has to say to it in one write.
-    fn read(&mut self, at: usize, to_the_end: bool) {
+    fn read(&mut self, at: usize) {
+        self.slots[at].enter(&mut self.desk.wire);
         let mut reads = 0;
         loop {
             match self.read_once(at) {
-                Took::Gone => return,
-                Took::Blocked => break,
-                Took::All if !to_the_end => break,
-                Took::All | Took::Full => {}
+                None => return,
+                Some(Took::All) if !self.slots[at].line.is_read_closed() => break,
+                Some(Took::All | Took::More) => {}
+                Some(Took::Failed(error)) => return self.fail(at, &error),
+                Some(Took::Ended(kind)) => return self.end_of_stream(at, kind),
             }
             reads += 1;
             if reads == READS {
@@ -369,98 +394,78 @@ impl<S: Scenario> Worker<S> {
         self.flush(at);
     }
 
+    /// `None`: there is no connection any more.
     #[inline]
-    fn read_once(&mut self, at: usize) -> Took {
-        let slot = &mut self.slots[at];
-        let Some(stream) = &slot.stream else { return Took::Gone };
-        let (n, room, direct) = match slot.connection.spare() {
-            Some(spare) => (slot::read(stream, spare), spare.len(), true),
-            None => (slot::read(stream, &mut self.input), self.input.len(), false),
+    fn read_once(&mut self, at: usize) -> Option<Took> {
+        let Self { slots, scenario, desk: Desk { wire, book }, input, control, .. } = self;
+        let slot = &mut slots[at];
+        let (mut next, mut closes) = (None, false);
+        let took = match &mut slot.line {
+            Line::None => return None,
+            Line::Bare(bare) => bare.read(input, |message| scenario.message(at, Kind::Binary, message, book)),
+            Line::Web(socket) => socket.read(input, &mut wire.context(), |happening, pool| match happening {
+                Happening::Message(kind, payload) => {
+                    scenario.message(at, kind, &payload, book);
+                    if let Payload::Own(buf) = payload {
+                        pool.give(buf);
+                    }
+                }
+                Happening::Opened(_) => next = Some(open(at, slot.since, scenario, book, control.now())),
+                Happening::Closing => closes = true,
+            }),
         };
-        let n = match n {
-            Ok(0) => return self.end_of_stream(at),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Took::Blocked,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Took::Full,
-            Err(e) => {
-                self.lose(at, io_label(&e));
-                return Took::Gone;
-            }
-        };
-        let took = if n == room { Took::Full } else { Took::All };
-        let (mut next, mut closed) = (None, None);
-        let mut input = if direct { &mut [][..] } else { &mut self.input[..n] };
-        let mut event = if direct { slot.connection.fill(n, &mut self.desk.wire) } else { Ok(None) };
-        loop {
-            match event {
-                Ok(Some(Event::Message(kind, payload))) => {
-                    self.scenario.message(at, kind, &payload, &mut self.desk);
-                    self.desk.wire.recycle(payload);
-                }
-                Ok(Some(Event::Opened)) => {
-                    let now = self.control.now();
-                    next = Some(open(at, slot, &mut self.scenario, &mut self.desk, now));
-                }
-                Ok(Some(Event::Closed(code))) => closed = Some(code),
-                Ok(None) => {}
-                Err(failure) => {
-                    self.fail(at, failure);
-                    return Took::Gone;
-                }
-            }
-            while let Some((kind, payload)) = slot.connection.whole_message(&mut input, &self.desk.wire) {
-                self.scenario.message(at, kind, payload, &mut self.desk);
-            }
-            if input.is_empty() {
-                break;
-            }
-            event = slot.connection.next(&mut input, &self.job.request, &mut self.desk.wire);
-        }
         if let Some(next) = next {
+            slot.state = State::Open;
             self.opened(at, next);
+            self.slots[at].enter(&mut self.desk.wire);
         }
-        if let Some(code) = closed {
-            return self.closed(at, code, took);
+        if closes && self.slots[at].state != State::Closing {
+            self.closed(at);
         }
-        took
+        // Section 7.1.1: the server ends the connection first, so after its own close the client waits for that.
+        (self.slots[at].state != State::Empty).then_some(took)
     }
 
-    fn closed(&mut self, at: usize, code: Option<CloseCode>, took: Took) -> Took {
-        if self.slots[at].state == State::Closing {
-            // Section 7.1.1: the server ends the connection first, so the client waits for that.
-            return took;
-        }
+    /// The server's close frame has come unasked.
+    fn closed(&mut self, at: usize) {
+        let Line::Web(socket) = &self.slots[at].line else { return };
+        let code = match socket.ending() {
+            (CloseCode::NO_STATUS, ..) => "without a code".into(),
+            (code, ..) => code.to_string(),
+        };
         self.flush(at);
-        let code = code.map_or_else(|| "without a code".into(), |c| c.to_string());
         self.lose(at, format!("closed by the server: {code}"));
-        Took::Gone
     }
 
-    fn end_of_stream(&mut self, at: usize) -> Took {
+    fn end_of_stream(&mut self, at: usize, kind: io::ErrorKind) {
         let slot = &mut self.slots[at];
-        if slot.state == State::Closing && slot.connection.is_over() {
-            self.release(at, false);
-            self.reopen.push(at);
-        } else {
-            let what = match slot.state {
-                State::Handshaking => "closed during the handshake",
-                _ => "closed without a close frame",
-            };
-            self.lose(at, what);
+        let ended = match &slot.line {
+            Line::Web(socket) => socket.end(kind),
+            _ => Err(Error::Transport(kind)),
+        };
+        match (slot.state, ended) {
+            (State::Closing, Ok(())) => {
+                self.release(at, false);
+                self.reopen.push(at);
+            }
+            _ if kind != io::ErrorKind::UnexpectedEof => self.lose(at, io_label(kind)),
+            (State::Handshaking, _) => self.lose(at, "closed during the handshake"),
+            _ => self.lose(at, "closed without a close frame"),
         }
-        Took::Gone
     }
 
-    fn fail(&mut self, at: usize, failure: Failure) {
+    fn fail(&mut self, at: usize, error: &Error) {
+        if let Line::Web(socket) = &mut self.slots[at].line {
+            socket.answer_breach(&mut self.desk.wire.context());
+        }
         self.flush(at);
-        self.lose(at, failure.to_string());
+        self.lose(at, label(error));
     }
 
     #[inline]
     fn flush(&mut self, at: usize) {
-        if let Err(e) = self.slots[at].flush(&mut self.desk.wire.out, &mut self.spares) {
-            self.desk.wire.out.clear();
-            self.lose(at, io_label(&e));
+        if let Err(kind) = self.slots[at].flush(&mut self.desk.wire) {
+            self.lose(at, io_label(kind));
         }
     }
 
@@ -486,9 +491,7 @@ impl<S: Scenario> Worker<S> {
     }
 
     fn release(&mut self, at: usize, hard: bool) {
-        let slot = &mut self.slots[at];
-        slot.drop_stream(hard, &mut self.spares);
-        slot.connection.clear(&mut self.desk.wire);
+        self.slots[at].release(hard, &mut self.desk.wire);
     }
 
     // ---- schedule and timeouts ----
@@ -499,9 +502,10 @@ impl<S: Scenario> Worker<S> {
         }
         while let Some(due) = self.pacer.as_ref().map(Pacer::next).filter(|&due| due <= self.desk.now) {
             let Some(at) = self.pick() else { break };
+            self.slots[at].enter(&mut self.desk.wire);
             self.scenario.due(at, due, &mut self.desk);
             let slot = &mut self.slots[at];
-            slot.defer(&mut self.desk.wire.out);
+            slot.leave(&mut self.desk.wire);
             if !std::mem::replace(&mut slot.dirty, true) {
                 self.dirty.push(at);
             }
@@ -512,6 +516,7 @@ impl<S: Scenario> Worker<S> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for at in dirty.drain(..) {
             self.slots[at].dirty = false;
+            self.slots[at].enter(&mut self.desk.wire);
             self.flush(at);
         }
         self.dirty = dirty;
@@ -555,6 +560,7 @@ impl<S: Scenario> Worker<S> {
         if self.scenario.recheck() {
             for at in 0..self.slots.len() {
                 if self.slots[at].state == State::Open {
+                    self.slots[at].enter(&mut self.desk.wire);
                     self.scenario.read_done(at, &mut self.desk);
                     self.flush(at);
                 }
@@ -576,19 +582,19 @@ impl<S: Scenario> Worker<S> {
 
     fn finish(mut self) -> Done {
         let cpu = proc::thread_cpu_ns();
-        self.desk.now = self.control.now();
+        self.read_clock();
         let (from, cpu_from) = self.measured_from.unwrap_or((self.desk.now, cpu));
         let unanswered = self.scenario.finish(&mut self.desk);
         let alive = self.open;
         for slot in &mut self.slots {
-            slot.drop_stream(true, &mut self.spares);
+            slot.release(true, &mut self.desk.wire);
         }
         Done {
             unanswered,
             alive,
             cpu_ns: cpu - cpu_from,
             measured_ns: self.desk.now - from,
-            stats: self.desk.stats,
+            stats: self.desk.book.stats,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The binary against small servers in this process: what it counts, what it notices, how it exits.
 
+use campanile::deflate::Deflate;
 use campanile::protocol::{Opcode, header};
 use serde_json::Value;
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Bytes, Message, WebSocket};
 
@@ -347,4 +348,150 @@ fn what_can_not_be_run_has_its_own_exit_status() {
         assert!(!output.stderr.is_empty(), "{line}");
     }
     assert_eq!(end_of(spawn("--help")).status.code(), Some(0));
+}
+
+#[test]
+fn what_a_server_pushes_is_counted_for_each_listener() {
+    // Says nothing until it is told what to push; the first listener gets twice as much as the others.
+    let count = AtomicUsize::new(0);
+    let address = server(move |mut socket| {
+        assert_eq!(socket.read().unwrap().to_text().unwrap(), "news");
+        let (first, begun) = (count.fetch_add(1, Relaxed) == 0, Instant::now());
+        while begun.elapsed() < DEADLINE {
+            let n = if first { 2 } else { 1 };
+            if (0..n).any(|_| socket.send(Message::binary(vec![7; 50])).is_err()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let (status, r) = report(&format!(
+        "listen ws://{address}/ -c 4 --threads 2 --send news --warmup 50ms --duration 400ms"
+    ));
+    assert_eq!((status, errors(&r), &r["mode"]), (0, vec![], &"listen".into()));
+    let each = &r["per_connection"];
+    let n = |value: &Value| value.as_f64().unwrap();
+    assert!(n(&r["messages"]) > 20.0 && n(&r["messages_per_second"]) > 20.0, "{r}");
+    assert!((n(&r["bytes_per_second"]) / n(&r["messages_per_second"]) - 50.0).abs() < 0.1);
+    assert!(n(&each["max"]) > 1.3 * n(&each["min"]) && each["silent"] == 0, "{each}");
+    assert!(n(&r["gaps_ns"]["p50"]) > 1e6, "{r}");
+
+    // A server that says nothing: each connection's silence is its gap.
+    let (status, r) = report(&format!("listen ws://{}/ -c 3 --warmup 0 --duration 1s", server(echo)));
+    assert_eq!((status, &r["per_connection"]["silent"], &r["messages"]), (0, &3.into(), &0.into()));
+    assert!(n(&r["gaps_ns"]["min"]) > 5e8, "{r}");
+}
+
+#[test]
+fn a_storm_says_when_all_are_back() {
+    let address = server(echo);
+    let pid = std::process::id();
+    for (jitter, least) in [("", 100e6), ("--jitter", 0.0)] {
+        let line = format!("storm ws://{address}/ -c 20 --sources 2 --first 100ms {jitter} --pid {pid}");
+        let (status, r) = report(&line);
+        assert_eq!((status, errors(&r), &r["back"], &r["tries"]), (0, vec![], &20.into(), &20.into()));
+        assert_eq!(r["jitter"], !jitter.is_empty());
+        let (first, last) = (r["back_ns"]["min"].as_f64().unwrap(), r["all_back_ns"].as_f64().unwrap());
+        assert!(first >= least && last >= first, "{r}");
+        // Not how much: threads of other tests end meanwhile, and theirs with them.
+        assert!(r["server"]["cores"].is_number() && r["server"]["cpu_ns"].is_u64(), "{r}");
+    }
+    let text = String::from_utf8(end_of(spawn(&format!("storm ws://{address}/ -c 2 --first 1ms"))).stdout);
+    assert!(text.unwrap().contains("all back"));
+}
+
+#[test]
+fn tries_that_fail_in_a_storm_are_counted_and_who_stays_away_is_missed() {
+    // Each second connection after the first four is refused; or, with 404, every one for good.
+    for (answer, status) in [("HTTP/1.1 503 No\r\n\r\n", 0), ("HTTP/1.1 404 No\r\n\r\n", 1)] {
+        let count = AtomicUsize::new(0);
+        let address = raw_server(move |mut stream| {
+            let n = count.fetch_add(1, Relaxed);
+            if n >= 4 && (status == 1 || n.is_multiple_of(2)) {
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = io::copy(&mut stream, &mut io::sink());
+            } else if let Ok(socket) = tungstenite::accept(stream) {
+                echo(socket);
+            }
+        });
+        let (code, r) = report(&format!("storm ws://{address}/ -c 4 --first 1ms --cap 10ms"));
+        assert_eq!(code, status);
+        let refused = format!("handshake refused with status {}", &answer[9..12]);
+        assert!(errors(&r).contains(&&*refused), "{r}");
+        assert_eq!((&r["back"], r["all_back_ns"].is_null()), (&(4 - 4 * status).into(), status == 1));
+        assert!(r["failed_tries"].as_u64().unwrap() > 0 && r["tries"].as_u64() >= r["failed_tries"].as_u64());
+    }
+}
+
+#[test]
+fn a_run_that_loses_its_server_still_has_its_rates() {
+    let address = server(|mut socket| {
+        for _ in 0..1000 {
+            let Ok(message) = socket.read() else { return };
+            if socket.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    // One ends while measuring, one while warming up.
+    for warmup in ["0", "1h"] {
+        let (status, r) = report(&format!("echo ws://{address}/ -c 2 --warmup {warmup} --duration 1h"));
+        assert_eq!((status, &r["aborted"], &r["interrupted"]), (1, &true.into(), &false.into()), "{warmup}");
+        assert!(r["messages"].as_u64().unwrap() > 1000, "{r}");
+        let rate = r["messages"].as_f64().unwrap() / r["seconds"].as_f64().unwrap();
+        assert!(rate > 0.0 && (r["messages_per_second"].as_f64().unwrap() / rate - 1.0).abs() < 0.01, "{r}");
+    }
+}
+
+/// This project's own server, with compression; and with TLS, by a certificate that nobody vouches for.
+fn bell(secure: bool) -> (SocketAddr, campanile::Running) {
+    let echo = campanile::on_message(|conn, message| {
+        let _ = conn.send(message);
+    });
+    let deflate = Deflate::dedicated(15).threshold(0);
+    let mut limits = campanile::Limits::default();
+    limits.max_message_size = 1 << 20;
+    let route = campanile::Route::new(echo).deflate(deflate).limits(limits);
+    let builder = campanile::Server::builder().workers(1).route("/", route);
+    let server = if secure {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let pair = campanile::Certificate::from_pem(made.cert.pem(), made.signing_key.serialize_pem());
+        let tls = campanile::Tls::new(pair.unwrap()).unwrap();
+        builder.listen_tls("127.0.0.1:0", &tls).build().unwrap()
+    } else {
+        builder.listen("127.0.0.1:0").build().unwrap()
+    };
+    let address = server.local_addr().unwrap();
+    (address, server.spawn().unwrap())
+}
+
+#[test]
+fn a_load_can_be_sealed_and_compressed() {
+    for (secure, scheme, flag) in [(false, "ws", ""), (true, "wss", "--insecure")] {
+        let (address, _running) = bell(secure);
+        for more in [
+            "-s 20",
+            "-s 20 --deflate",
+            "-s 0..5000 --text --deflate --depth 4",
+            "-s 2k --deflate 11 --text",
+            "-s 200k",
+        ] {
+            let line = format!("echo {scheme}://{address}/ -c 3 --threads 2 {flag} {more} {SHORT}");
+            let (status, r) = report(&line);
+            assert_eq!((status, errors(&r)), (0, vec![]), "{line}: {r}");
+            assert!(r["messages"].as_u64().unwrap() > 20, "{line}: {r}");
+        }
+        for line in [
+            format!("connect {scheme}://{address}/ -c 3 {flag} --clean --duration 200ms"),
+            format!("echo {scheme}://{address}/ -c 5 {flag} --rate 2000 --deflate 15 --text -s 300 {SHORT}"),
+            format!("storm {scheme}://{address}/ -c 10 {flag} --first 10ms --jitter --deflate"),
+        ] {
+            let (status, r) = report(&line);
+            assert_eq!((status, errors(&r)), (0, vec![]), "{line}: {r}");
+        }
+    }
+    let (address, _running) = bell(true);
+    let (status, r) = report(&format!("echo wss://{address}/ -c 1 {SHORT}"));
+    assert_eq!(status, 1);
+    assert!(errors(&r)[0].contains("certificate") || errors(&r)[0].contains("authority"), "{r}");
 }

@@ -4,9 +4,11 @@ use super::driver::{Command, NewClient};
 use super::limits::Limits;
 use super::opening::Extras;
 use super::prepare::{Attempt, Hook};
+use super::proxy::Proxy;
 use super::{Client, Error, Event, Link, Pool, Reconnect, Url};
 use core::fmt;
 use core::time::Duration;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Puts a client together: where it goes, what it offers, what it may cost, and how it comes back.
@@ -16,6 +18,7 @@ pub struct Builder {
     settings: Settings,
     hook: Option<Hook>,
     pool: Option<Pool>,
+    proxy: Option<String>,
 }
 
 /// What the thread has to know.
@@ -25,6 +28,10 @@ pub(super) struct Settings {
     pub(super) reconnect: Option<Reconnect>,
     pub(super) redirects: u32,
     pub(super) delay: bool,
+    pub(super) from: Option<IpAddr>,
+    pub(super) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(super) trust: Option<super::Trust>,
 }
 
 /// Called with each event.
@@ -38,6 +45,7 @@ impl Builder {
             settings: Settings::default(),
             hook: None,
             pool: None,
+            proxy: None,
         }
     }
 
@@ -59,6 +67,17 @@ impl Builder {
     #[must_use]
     pub fn origin(mut self, origin: &str) -> Self {
         self.extras.origin = Some(origin.to_owned());
+        self
+    }
+
+    /// Whether compression is offered (permessage-deflate, RFC 7692), and which. Default: [`Deflate::off`](crate::deflate::Deflate::off). A server
+    /// that does not take the offer is no error; [`Client::extensions`] says what came of it. What it may inflate to is
+    /// bounded by [`Limits::max_message_size`]. With [`Offline::Keep`](super::Offline::Keep) no message that is sent
+    /// refers to an earlier one.
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: crate::deflate::Deflate) -> Self {
+        self.extras.deflate = deflate;
         self
     }
 
@@ -96,6 +115,32 @@ impl Builder {
     #[must_use]
     pub fn no_delay(mut self, no_delay: bool) -> Self {
         self.settings.delay = !no_delay;
+        self
+    }
+
+    /// Connects from this address of the machine. Default: the kernel chooses.
+    #[must_use]
+    pub fn local_address(mut self, ip: IpAddr) -> Self {
+        self.settings.from = Some(ip);
+        self
+    }
+
+    /// Whom to believe on `wss://`. Default: whom this machine trusts, [`Trust::system`](super::Trust::system).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn trust(mut self, trust: &super::Trust) -> Self {
+        self.settings.trust = Some(trust.clone());
+        self
+    }
+
+    /// Goes through an HTTP proxy, `http://[user:password@]host[:port]` (port 80 where it names none), which is asked by
+    /// `CONNECT` for a tunnel, for `ws://` as for `wss://`. User name and password, `%` escapes read, go to the proxy
+    /// by Basic authentication, in the clear. The proxy resolves the server's name. Its answer has to come within
+    /// [`Limits::handshake_timeout`], together with the server's. Default: none; variables such as `HTTP_PROXY` are not
+    /// looked at, so that nothing outside the program decides where its connections go.
+    #[must_use]
+    pub fn proxy(mut self, url: &str) -> Self {
+        self.proxy = Some(url.to_owned());
         self
     }
 
@@ -148,7 +193,7 @@ impl Builder {
     /// Begins to connect and returns at once; what becomes of it, [`Client::next`] says.
     ///
     /// # Errors
-    /// The URL or a header can't be, TLS is asked for and not built in, or the system refuses a thread.
+    /// The URL, the proxy's or a header can't be, TLS is asked for and not built in, or the system refuses a thread.
     pub fn connect(self) -> Result<Client, Error> {
         let pool = match &self.pool {
             Some(pool) => pool.clone(),
@@ -187,10 +232,11 @@ impl Builder {
         self.start(&pool, Some(Box::new(callback)))
     }
 
-    fn start(self, pool: &Pool, callback: Option<Callback>) -> Result<Client, Error> {
+    fn start(mut self, pool: &Pool, callback: Option<Callback>) -> Result<Client, Error> {
         let url: Url = self.url.parse()?;
         self.extras.check()?;
         check_scheme(&url)?;
+        self.settings.proxy = self.proxy.map(|p| p.parse()).transpose().map_err(Error::InvalidProxy)?;
         let keeps = self.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
         let Limits { max_backlog, max_inbox, .. } = self.settings.limits;
         let link = Link::new(url.clone(), keeps, max_backlog, max_inbox, callback.is_some());
@@ -208,9 +254,13 @@ impl Builder {
     }
 }
 
-/// TLS comes below the machine, as a codec of bytes, behind the feature `tls`; this is where it is missed.
+/// Whether the URL can be connected to at all.
 pub(super) fn check_scheme(url: &Url) -> Result<(), Error> {
-    if url.is_secure() { Err(Error::TlsNotBuiltIn { url: url.to_string() }) } else { Ok(()) }
+    if url.is_secure() && cfg!(not(feature = "tls")) {
+        Err(Error::TlsNotBuiltIn { url: url.to_string() })
+    } else {
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Builder {

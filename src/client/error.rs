@@ -1,6 +1,7 @@
 //! What can go wrong between a client and its server, with the facts.
 
 use super::opening::{HandshakeError, InvalidRequest};
+use super::proxy::{InvalidProxy, ProxyError};
 use super::reconnect::End;
 use super::url::InvalidUrl;
 use crate::protocol::ProtocolError;
@@ -17,21 +18,31 @@ pub enum Error {
     Url(InvalidUrl),
     /// A request can't be made of the subprotocols, headers and origin.
     Request(InvalidRequest),
-    /// A `wss://` URL. TLS is not built into this version of the client: it will be the feature `tls`.
+    /// The proxy's URL is none.
+    InvalidProxy(InvalidProxy),
+    /// The proxy gave no tunnel.
+    Proxy(ProxyError),
+    /// A `wss://` URL, and TLS, the feature `tls`, is not built in.
     TlsNotBuiltIn {
         /// The URL.
         url: String,
     },
+    /// TLS can't be set up, for this reason: no authorities to trust, or a host that no certificate can be for.
+    TlsConfig(String),
+    /// The server's certificate is not trusted, for this reason.
+    Certificate(String),
+    /// The handshake of TLS failed, for this reason.
+    Tls(String),
     /// The hook before each try failed, with these words, or is still busy with an earlier try.
     Hook(String),
-    /// The host's name has no address.
+    /// The host's name, or the proxy's, has no address.
     Resolve {
         /// The name.
         host: String,
         /// The system's reason.
         why: String,
     },
-    /// No connection to the last of the host's addresses.
+    /// No connection to the last of the host's addresses, or of the proxy's.
     Connect {
         /// The address.
         addr: SocketAddr,
@@ -90,9 +101,14 @@ impl fmt::Display for Error {
         match self {
             Self::Url(e) => e.fmt(f),
             Self::Request(e) => e.fmt(f),
+            Self::InvalidProxy(e) => e.fmt(f),
+            Self::Proxy(e) => e.fmt(f),
             Self::TlsNotBuiltIn { url } => {
                 write!(f, "can't connect to {url}: TLS, the feature `tls`, is not built into this client")
             }
+            Self::TlsConfig(why) => f.write_str(why),
+            Self::Certificate(why) => write!(f, "the server's certificate is not trusted: {why}"),
+            Self::Tls(why) => write!(f, "the handshake of TLS failed: {why}"),
             Self::Hook(why) => write!(f, "the hook before the try failed: {why}"),
             Self::Resolve { host, why } => write!(f, "can't resolve {host}: {why}"),
             Self::Connect { addr, kind } => write!(f, "can't connect to {addr}: {kind}"),
@@ -125,6 +141,8 @@ impl std::error::Error for Error {
         match self {
             Self::Url(e) => Some(e),
             Self::Request(e) => Some(e),
+            Self::InvalidProxy(e) => Some(e),
+            Self::Proxy(e) => Some(e),
             Self::Handshake(e) => Some(e),
             Self::Protocol(e) => Some(e),
             _ => None,
@@ -150,11 +168,16 @@ impl Error {
         match self {
             Self::Url(_)
             | Self::Request(_)
+            | Self::InvalidProxy(_)
             | Self::TlsNotBuiltIn { .. }
+            | Self::TlsConfig(_)
             | Self::Redirect { .. }
             | Self::Panicked => End::Hopeless,
             Self::Handshake(HandshakeError::Refused(refusal)) => {
                 End::Refused { status: refusal.status, retry_after: refusal.retry_after() }
+            }
+            Self::Proxy(ProxyError::Refused { status }) => {
+                End::Refused { status: *status, retry_after: None }
             }
             // What the server would have said of the same breach on our side.
             Self::Protocol(e) => End::Closed { code: e.close_code(), reason: "" },

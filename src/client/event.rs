@@ -1,7 +1,8 @@
 //! What a client hears, in the words of the browser's API. Plain values.
 
 use super::Error;
-use crate::protocol::{CloseCode, Kind, Message};
+use crate::protocol::buffer::BufferPool;
+use crate::protocol::{CloseCode, Kind, Message, Payload};
 use core::fmt;
 use core::time::Duration;
 
@@ -16,6 +17,20 @@ pub enum Data {
 }
 
 impl Data {
+    /// What was lent, for keeps.
+    pub(super) fn take(kind: Kind, payload: Payload<'_>, pool: &mut BufferPool) -> Self {
+        match (Message::validated(kind, &payload).as_text().map(str::to_owned), payload) {
+            (Some(text), payload) => {
+                if let Payload::Own(buf) = payload {
+                    pool.give(buf);
+                }
+                Self::Text(text)
+            }
+            (None, Payload::Lent(bytes)) => Self::Binary(bytes.to_vec()),
+            (None, Payload::Own(buf)) => Self::Binary(buf.into_vec()),
+        }
+    }
+
     /// Text or bytes.
     pub fn kind(&self) -> Kind {
         match self {

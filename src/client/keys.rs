@@ -1,4 +1,4 @@
-//! Randomness, from the operating system and nowhere else.
+//! Masking keys and nonces, from the operating system unless the caller asks for less.
 //!
 //! RFC 6455 section 5.3: a frame's key must come from a strong source of entropy, and the key of one frame must not
 //! make it simple to predict that of the next; section 10.3 says what for: whoever chooses the payload must not choose
@@ -11,31 +11,64 @@ const BLOCK: usize = 256;
 
 /// Random bytes not handed out yet.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub struct Keys {
     block: [u8; BLOCK],
     at: usize,
+    /// The state of a generator that can be guessed, where that was asked for.
+    guessable: Option<u64>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Keys {
-    pub(super) fn new() -> Self {
-        Self { block: [0; BLOCK], at: BLOCK }
+    /// From the operating system.
+    pub fn new() -> Self {
+        Self { block: [0; BLOCK], at: BLOCK, guessable: None }
     }
 
-    /// `N` bytes that nobody can guess, and that nobody gets twice.
+    /// Keys that a server can work out: only for payloads that are the program's own, such as a load client's, for
+    /// which 10 ns a frame are much.
+    pub fn guessable(seed: u64) -> Self {
+        Self { guessable: Some(seed), ..Self::new() }
+    }
+
+    /// `N` bytes, at most 256, that nobody gets twice.
     ///
     /// # Panics
     /// The system has no randomness: then there is no safe way to send anything.
-    pub(super) fn next<const N: usize>(&mut self) -> [u8; N] {
+    #[inline]
+    #[allow(clippy::should_implement_trait)] // never ends, and gives arrays of any size
+    pub fn next<const N: usize>(&mut self) -> [u8; N] {
         const { assert!(N <= BLOCK) };
         if BLOCK - self.at < N {
-            getrandom::fill(&mut self.block).expect("the operating system's random numbers");
-            self.at = 0;
+            self.refill();
         }
         let from = self.at;
         self.at += N;
         let mut taken = [0; N];
         taken.copy_from_slice(&self.block[from..from + N]);
         taken
+    }
+
+    #[cold]
+    fn refill(&mut self) {
+        self.at = 0;
+        let Some(state) = &mut self.guessable else {
+            getrandom::fill(&mut self.block).expect("the operating system's random numbers");
+            return;
+        };
+        // SplitMix64: a counter and a hash of it, so that no state is bad and no seed either.
+        for word in self.block.as_chunks_mut::<8>().0 {
+            *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = *state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            *word = (z ^ (z >> 31)).to_ne_bytes();
+        }
     }
 
     /// A number from 0 to 1, for the jitter of a delay.
@@ -51,11 +84,12 @@ mod tests {
 
     #[test]
     fn no_key_comes_twice() {
-        let mut keys = Keys::new();
-        let seen: HashSet<[u8; 8]> = (0..1000).map(|_| keys.next()).collect();
-        assert_eq!(seen.len(), 1000);
-        let _: [u8; 3] = keys.next(); // what does not fit the rest of a block is taken from the next
-        assert_ne!(keys.next::<200>(), keys.next::<200>());
-        assert!((0..1000).map(|_| keys.fraction()).all(|f| (0.0..=1.0).contains(&f)));
+        for mut keys in [Keys::new(), Keys::guessable(7)] {
+            let seen: HashSet<[u8; 8]> = (0..1000).map(|_| keys.next()).collect();
+            assert_eq!(seen.len(), 1000);
+            let _: [u8; 3] = keys.next(); // what does not fit the rest of a block is taken from the next
+            assert_ne!(keys.next::<200>(), keys.next::<200>());
+            assert!((0..1000).map(|_| keys.fraction()).all(|f| (0.0..=1.0).contains(&f)));
+        }
     }
 }

@@ -23,10 +23,11 @@ pub struct Limits {
     /// until some have been taken, and so the server is held up; nothing is lost. Default 4 MiB; one read's worth
     /// (128 KiB) and one message more may come.
     pub max_inbox: usize,
-    /// From the beginning of a try to the TCP connection: the hook, the name's resolution, and all its addresses.
+    /// From the beginning of a try to the TCP connection: the hook, the name's resolution, and all its addresses; the
+    /// proxy's, where there is one.
     /// Default 15 s.
     pub connect_timeout: Duration,
-    /// From the TCP connection to the end of the opening handshake. Default 10 s.
+    /// From the TCP connection to the end of the opening handshake, a proxy's answer included. Default 10 s.
     pub handshake_timeout: Duration,
     /// From the first byte of a message to its last. Default 60 s; zero is for ever.
     pub message_timeout: Duration,

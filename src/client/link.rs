@@ -1,15 +1,18 @@
 //! What a client's handles and its thread share: the machine, what waits to be sent, and what waits to be taken. One
 //! lock for each connection, held for no system call that waits, and never while a callback runs.
 
+use super::compression::Packer;
 use super::event::Event;
 use super::keys::Keys;
-use super::machine::Machine;
+use super::machine::{Context, Machine};
 use super::opening::Agreed;
 use super::outbox::Outbox;
+use super::socket::Socket;
 use super::{Error, InvalidClose, NoEvent, NotOpened, Url};
 use crate::conn::{ReadyState, Refused, RefusedReason};
+use crate::protocol::buffer::BufferPool;
 use crate::protocol::close::MAX_REASON;
-use crate::protocol::{CloseCode, Message};
+use crate::protocol::{CloseCode, Message, mask};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -23,7 +26,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) state: ReadyState,
-    pub(super) machine: Option<Machine>,
+    pub(super) socket: Option<Socket>,
     pub(super) outbox: Outbox,
     pub(super) keys: Keys,
     pub(super) agreed: Agreed,
@@ -32,21 +35,53 @@ pub(super) struct Inner {
     pub(super) key: Option<usize>,
     /// The thread has been asked to look and has not done so yet.
     pub(super) touched: bool,
-    /// What [`Link::close`] asks for, until the thread has seen to it.
-    pub(super) wish: Option<(CloseCode, String)>,
+    /// What was asked for, until the thread has seen to it.
+    pub(super) wish: Option<Wish>,
     /// Someone asked for the end: whatever happens, no further try.
     pub(super) is_leaving: bool,
     /// Reading and reconnecting rest until events are taken.
     pub(super) is_paused: bool,
     /// Messages are taken while there is no connection.
-    keeps: bool,
-    max_backlog: usize,
+    pub(super) keeps: bool,
+    pub(super) max_backlog: usize,
     max_inbox: usize,
+    pub(super) queue: Queue,
+    ended: bool,
+    calls_back: bool,
+}
+
+/// Events that wait to be taken.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
     events: VecDeque<Event>,
     weight: usize,
     last_error: Option<Error>,
-    ended: bool,
-    calls_back: bool,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, event: Event) {
+        if let Event::Error(error) = &event {
+            self.last_error = Some(error.clone());
+        }
+        self.weight += event.weight();
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.weight -= event.weight();
+        if self.events.is_empty() {
+            self.events.shrink_to(64);
+        }
+        Some(event)
+    }
+}
+
+/// What the thread is to do with a connection.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Close(CloseCode, String),
+    Reset,
 }
 
 /// Whether the thread has to be told.
@@ -56,7 +91,7 @@ impl Link {
     pub(super) fn new(url: Url, keeps: bool, max_backlog: usize, max_inbox: usize, calls_back: bool) -> Self {
         let inner = Inner {
             state: ReadyState::Connecting,
-            machine: None,
+            socket: None,
             outbox: Outbox::default(),
             keys: Keys::new(),
             agreed: Agreed::default(),
@@ -69,9 +104,7 @@ impl Link {
             keeps,
             max_backlog,
             max_inbox,
-            events: VecDeque::new(),
-            weight: 0,
-            last_error: None,
+            queue: Queue::default(),
             ended: false,
             calls_back,
         };
@@ -88,7 +121,11 @@ impl Link {
         self.changed.notify_all();
     }
 
-    pub(super) fn send<'m>(&self, message: Message<'m>) -> Result<Touch, Refused<'m>> {
+    pub(super) fn send<'m>(
+        &self,
+        message: Message<'m>,
+        packer: &Mutex<Packer>,
+    ) -> Result<Touch, Refused<'m>> {
         let mut inner = self.lock();
         let open = inner.state == ReadyState::Open;
         let offline = inner.state == ReadyState::Connecting && inner.keeps;
@@ -102,8 +139,7 @@ impl Link {
         if let Some(reason) = reason {
             return Err(Refused { message, reason });
         }
-        let key = inner.keys.next();
-        inner.outbox.push(message.kind().into(), message.as_bytes(), key);
+        inner.push_message(message, packer);
         Ok(open && inner.touch())
     }
 
@@ -119,9 +155,18 @@ impl Link {
             return Ok(false);
         }
         inner.is_leaving = true;
-        inner.wish = Some((code, reason.to_owned()));
+        inner.wish = Some(Wish::Close(code, reason.to_owned()));
         inner.state = ReadyState::Closing;
         Ok(inner.touch())
+    }
+
+    pub(super) fn reset(&self) -> Touch {
+        let mut inner = self.lock();
+        if inner.is_leaving || inner.ended {
+            return false;
+        }
+        inner.wish = Some(Wish::Reset);
+        inner.touch()
     }
 
     pub(super) fn next(&self, deadline: Option<Instant>) -> Result<(Event, Touch), NoEvent> {
@@ -130,8 +175,9 @@ impl Link {
             if inner.calls_back {
                 return Err(NoEvent::Ended);
             }
-            if let Some(event) = inner.pop() {
-                let touch = inner.is_paused && inner.has_room() && inner.touch();
+            if let Some((event, flush)) = inner.pop() {
+                let resumes = inner.is_paused && inner.has_room();
+                let touch = (flush || resumes) && inner.touch();
                 return Ok((event, touch));
             }
             if inner.ended {
@@ -146,7 +192,7 @@ impl Link {
         loop {
             match inner.state {
                 ReadyState::Open => return Ok(()),
-                ReadyState::Closed => return Err(NotOpened::Ended(inner.last_error.clone())),
+                ReadyState::Closed => return Err(NotOpened::Ended(inner.queue.last_error.clone())),
                 _ => inner = self.wait(inner, Some(deadline)).ok_or(NotOpened::Timeout)?,
             }
         }
@@ -171,40 +217,82 @@ impl Inner {
     }
 
     pub(super) fn push(&mut self, event: Event) {
-        if let Event::Error(error) = &event {
-            self.last_error = Some(error.clone());
-        }
-        self.weight += event.weight();
-        self.events.push_back(event);
+        self.queue.push(event);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Event> {
-        let event = self.events.pop_front()?;
-        self.weight -= event.weight();
-        if self.events.is_empty() {
-            self.events.shrink_to(64);
+    /// Masks a message into the outbox, compressed where that was agreed on and is worth while.
+    fn push_message(&mut self, message: Message<'_>, packer: &Mutex<Packer>) {
+        let Self { socket, outbox, keys, .. } = self;
+        let (opcode, key) = (message.kind().into(), keys.next());
+        let sent = socket.as_mut().and_then(|socket| socket.machine.sent.as_mut());
+        if let Some(sent) = sent.filter(|_| !message.is_verbatim()) {
+            let mut packer = packer.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(packed) = sent.pack(message.as_bytes(), &mut packer) {
+                mask::copy(packed, outbox.frame(opcode, true, packed.len(), key), key, 0);
+                return;
+            }
         }
-        Some(event)
+        outbox.push(opcode, message.as_bytes(), key);
+    }
+
+    /// The next event, and whether there is something to be flushed now.
+    pub(super) fn pop(&mut self) -> Option<(Event, bool)> {
+        let event = self.queue.pop()?;
+        // A server that broke the protocol is told when all messages before that have been taken, and what was sent
+        // for them is on its way: as in a browser, where the state changes in the order of events.
+        let flush = matches!(event, Event::Error(Error::Protocol(_))) && self.answer_breach();
+        Some((event, flush))
+    }
+
+    /// Bytes of messages that the kernel does not have.
+    pub(super) fn buffered(&self) -> usize {
+        self.outbox.payload() + self.socket.as_ref().map_or(0, Socket::unsent_payload)
+    }
+
+    /// True: a close frame waits to be flushed.
+    pub(super) fn answer_breach(&mut self) -> bool {
+        let Self { socket: Some(Socket { machine, .. }), outbox, keys, .. } = self else { return false };
+        let breached = machine.is_breached();
+        if breached {
+            let (pool, packer) = (&mut BufferPool::new(0), &mut Packer::default());
+            machine.answer_breach(&mut Context { now: Instant::now(), outbox, keys, pool, packer });
+            self.state = ReadyState::Closing;
+        }
+        breached
+    }
+
+    pub(super) fn machine(&self) -> Option<&Machine> {
+        self.socket.as_ref().map(|socket| &socket.machine)
+    }
+
+    /// Does something with the connection, if there is one.
+    pub(super) fn with<T>(
+        &mut self,
+        (now, pool, packer): (Instant, &mut BufferPool, &mut Packer),
+        f: impl FnOnce(&mut Socket, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let Self { socket, outbox, keys, .. } = self;
+        socket.as_mut().map(|socket| f(socket, &mut Context { now, outbox, keys, pool, packer }))
     }
 
     /// More waits to be taken than may.
     pub(super) fn is_full(&self) -> bool {
-        self.weight > self.max_inbox
+        self.queue.weight > self.max_inbox
     }
 
     /// So much has been taken that reading is worth while.
     pub(super) fn has_room(&self) -> bool {
-        self.weight <= self.max_inbox / 2
+        self.queue.weight <= self.max_inbox / 2
     }
 
     /// Nothing more will happen.
     pub(super) fn end(&mut self) {
         self.state = ReadyState::Closed;
         self.ended = true;
-        self.machine = None;
+        self.socket = None;
     }
 
     pub(super) fn last_error(&self) -> Option<&Error> {
-        self.last_error.as_ref()
+        self.queue.last_error.as_ref()
     }
 }

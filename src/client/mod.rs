@@ -21,13 +21,13 @@
 //! # Ok::<(), campanile::client::Error>(())
 //! ```
 //!
-//! Pure, and tested without a socket: the [`Url`], the [`opening`] handshake, the connection's machine, what waits to
-//! be sent, and when to try again. Around them a thin shell: one thread with one epoll for many connections, and a few
-//! that resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
-//!
-//! Not built yet, each with its place: TLS ([`Error::TlsNotBuiltIn`]), permessage-deflate, and a proxy by `CONNECT`.
+//! Pure, and tested without a socket: the [`Url`], the [`opening`] handshake, a proxy's tunnel, the connection's machine,
+//! what waits to be sent, and when to try again. Around them a thin shell: a [`socket`] for each connection, which
+//! programs with an event loop of their own may use too, one thread with one epoll for many of them, and a few that
+//! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
 
 mod builder;
+mod compression;
 mod driver;
 mod error;
 mod event;
@@ -39,7 +39,11 @@ pub mod opening;
 mod outbox;
 mod pool;
 mod prepare;
+mod proxy;
 mod reconnect;
+pub mod socket;
+#[cfg(feature = "tls")]
+mod trust;
 mod url;
 
 pub use builder::Builder;
@@ -49,7 +53,10 @@ pub use limits::Limits;
 pub use opening::{HandshakeError, InvalidRequest, Refusal};
 pub use pool::Pool;
 pub use prepare::Attempt;
+pub use proxy::{InvalidProxy, Proxy, ProxyError};
 pub use reconnect::{Offline, Reconnect};
+#[cfg(feature = "tls")]
+pub use trust::Trust;
 pub use url::{InvalidUrl, Url, UrlFault};
 
 use crate::conn::{ReadyState, Refused};
@@ -108,6 +115,9 @@ pub enum InvalidClose {
 }
 
 impl Client {
+    /// What [`Client::reset`] ends a connection with.
+    pub const RESET: Error = Error::Transport(std::io::ErrorKind::ConnectionAborted);
+
     /// Begins to connect with the default settings, and returns at once. [`Client::builder`] has the others.
     ///
     /// # Errors
@@ -139,7 +149,7 @@ impl Client {
     /// The client is not open (and does not keep messages meanwhile, [`Offline::Keep`]), or its backlog is full
     /// ([`Limits::max_backlog`]). The message comes back with the error.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Refused<'m>> {
-        if self.link().send(message.into())? {
+        if self.link().send(message.into(), self.thread().packer())? {
             self.thread().touch(self.link());
         }
         Ok(())
@@ -155,6 +165,16 @@ impl Client {
             self.thread().touch(self.link());
         }
         Ok(())
+    }
+
+    /// Ends the connection at once with [`Client::RESET`], without a closing handshake, as if the network had broken
+    /// it: the server sees a reset, and what waits is given up or kept as [`Offline`] says. The client comes back where
+    /// [`Builder::reconnect`] has it do so; to end it for good, call [`Client::close`] instead. While there is no
+    /// connection this does nothing.
+    pub fn reset(&self) {
+        if self.link().reset() {
+            self.thread().touch(self.link());
+        }
     }
 
     /// Waits for the next event, at most so long.
@@ -212,9 +232,9 @@ impl Client {
     }
 
     /// Bytes of messages that were taken by [`Client::send`] and have not left for the kernel; frame heads and masks
-    /// are not counted, and a message counts until all of it has gone.
+    /// are not counted, and a message counts until all of it has gone; a compressed one with what it became.
     pub fn buffered_amount(&self) -> usize {
-        self.link().lock().outbox.payload()
+        self.link().lock().buffered()
     }
 
     /// The subprotocol that the server chose, or an empty string.

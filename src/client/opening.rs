@@ -2,6 +2,7 @@
 //! Bytes and values; no socket, no clock, and the nonce comes in.
 
 use super::Url;
+use crate::deflate::{self, Deflate, DeflateError};
 use crate::protocol::handshake::{accept_key, client_key};
 use core::fmt;
 
@@ -21,6 +22,8 @@ pub struct Extras {
     pub headers: Vec<(String, String)>,
     /// The `Origin` header. Programs need none; a server that only lets its own pages in may want it.
     pub origin: Option<String>,
+    /// Whether compression is offered, and which.
+    pub deflate: Deflate,
 }
 
 /// What may not be in a request.
@@ -94,6 +97,7 @@ impl Extras {
 pub struct Opening {
     accept: String,
     subprotocols: Vec<String>,
+    deflate: Deflate,
     head: Vec<u8>,
 }
 
@@ -105,6 +109,8 @@ pub struct Agreed {
     pub protocol: String,
     /// The extensions in use, as its header has them, or an empty string.
     pub extensions: String,
+    /// The same of permessage-deflate, taken apart.
+    pub deflate: Option<deflate::Agreed>,
 }
 
 /// An answer other than 101.
@@ -164,6 +170,8 @@ pub enum HandshakeError {
     WrongAccept,
     /// An extension that was not offered.
     Extension(String),
+    /// An answer to the offer of permessage-deflate that RFC 7692 does not allow.
+    Deflate(DeflateError),
     /// A subprotocol that was not offered, or several.
     Subprotocol(String),
 }
@@ -180,6 +188,7 @@ impl fmt::Display for HandshakeError {
             Self::NoConnection => f.write_str("the answer has no Connection: Upgrade"),
             Self::WrongAccept => f.write_str("the answer's Sec-WebSocket-Accept is missing or wrong"),
             Self::Extension(x) => write!(f, "the server chose the extension {x:?}, which was not offered"),
+            Self::Deflate(e) => write!(f, "the server's answer to the offer of permessage-deflate: {e}"),
             Self::Subprotocol(p) => {
                 write!(f, "the server chose the subprotocol {p:?}, which was not offered")
             }
@@ -188,6 +197,42 @@ impl fmt::Display for HandshakeError {
 }
 
 impl std::error::Error for HandshakeError {}
+
+/// What is wrong with the bytes of an answer's head.
+pub(super) enum HeadFault {
+    NotHttp,
+    TooLong,
+}
+
+impl From<HeadFault> for HandshakeError {
+    fn from(fault: HeadFault) -> Self {
+        match fault {
+            HeadFault::NotHttp => Self::NotHttp,
+            HeadFault::TooLong => Self::TooLong,
+        }
+    }
+}
+
+/// Appends to `head` what `input` has of an answer's head, which has to begin like this, and leaves there what follows
+/// it. True: the head is whole.
+pub(super) fn take_head(head: &mut Vec<u8>, input: &mut &mut [u8], begins: &[u8]) -> Result<bool, HeadFault> {
+    let known = head.len();
+    // One byte more than may be, so that what is too long is seen to be.
+    let taken = input.len().min(MAX_HEAD + 1 - known);
+    head.extend_from_slice(&input[..taken]);
+    let from = known.saturating_sub(3);
+    let Some(end) = head[from..].windows(4).position(|w| w == b"\r\n\r\n") else {
+        *input = &mut core::mem::take(input)[taken..];
+        if !begins.starts_with(&head[..head.len().min(begins.len())]) {
+            return Err(HeadFault::NotHttp);
+        }
+        return if head.len() > MAX_HEAD { Err(HeadFault::TooLong) } else { Ok(false) };
+    };
+    let end = from + end + 4;
+    head.truncate(end);
+    *input = &mut core::mem::take(input)[end - known..];
+    Ok(true)
+}
 
 impl Opening {
     /// Appends the request for `url` to `out`, with a nonce that nobody can guess.
@@ -206,13 +251,16 @@ impl Opening {
         if !extras.subprotocols.is_empty() {
             text += &format!("Sec-WebSocket-Protocol: {}\r\n", extras.subprotocols.join(", "));
         }
+        if let Some(offer) = deflate::offer(&extras.deflate) {
+            text += &format!("Sec-WebSocket-Extensions: {offer}\r\n");
+        }
         for (name, value) in &extras.headers {
             text += &format!("{name}: {value}\r\n");
         }
         text += "\r\n";
         out.extend_from_slice(text.as_bytes());
         let accept = accept_key(key.as_bytes());
-        Self { accept, subprotocols: extras.subprotocols.clone(), head: Vec::new() }
+        Self { accept, subprotocols: extras.subprotocols.clone(), deflate: extras.deflate, head: Vec::new() }
     }
 
     /// Takes what `input` has of the answer, and leaves there what follows it: frames may come in the same segment.
@@ -221,21 +269,9 @@ impl Opening {
     /// # Errors
     /// The answer is no agreement; the connection is over.
     pub fn receive(&mut self, input: &mut &mut [u8]) -> Result<Option<Agreed>, HandshakeError> {
-        let known = self.head.len();
-        // One byte more than may be, so that what is too long is seen to be.
-        let taken = input.len().min(MAX_HEAD + 1 - known);
-        self.head.extend_from_slice(&input[..taken]);
-        let from = known.saturating_sub(3);
-        let Some(end) = self.head[from..].windows(4).position(|w| w == b"\r\n\r\n") else {
-            *input = &mut core::mem::take(input)[taken..];
-            if !b"HTTP/1.1 ".starts_with(&self.head[..self.head.len().min(9)]) {
-                return Err(HandshakeError::NotHttp);
-            }
-            return if self.head.len() > MAX_HEAD { Err(HandshakeError::TooLong) } else { Ok(None) };
-        };
-        let end = from + end + 4;
-        self.head.truncate(end);
-        *input = &mut core::mem::take(input)[end - known..];
+        if !take_head(&mut self.head, input, b"HTTP/1.1 ")? {
+            return Ok(None);
+        }
         self.check(input).map(Some)
     }
 
@@ -273,12 +309,16 @@ impl Opening {
         if !values("Sec-WebSocket-Accept").eq([self.accept.as_bytes()]) {
             return Err(HandshakeError::WrongAccept);
         }
-        // 5: nothing is offered, so nothing may be chosen.
-        if let Some(extension) = values("Sec-WebSocket-Extensions").find(|v| !v.is_empty()) {
-            return Err(HandshakeError::Extension(text(extension)));
-        }
-        // 6.
+        // 5: only what was offered may be chosen, and once.
         let mut agreed = Agreed::default();
+        let extensions: Vec<_> = values("Sec-WebSocket-Extensions").filter(|v| !v.is_empty()).collect();
+        agreed.extensions = extensions.iter().map(|v| text(v)).collect::<Vec<_>>().join(", ");
+        agreed.deflate = match deflate::accept_response(extensions, &self.deflate) {
+            Ok(deflate) => deflate,
+            Err(DeflateError::UnknownExtension) => return Err(HandshakeError::Extension(agreed.extensions)),
+            Err(e) => return Err(HandshakeError::Deflate(e)),
+        };
+        // 6.
         for (i, chosen) in values("Sec-WebSocket-Protocol").enumerate() {
             match self.subprotocols.iter().find(|offered| offered.as_bytes() == chosen) {
                 Some(offered) if i == 0 => agreed.protocol.clone_from(offered),
@@ -298,6 +338,7 @@ mod tests {
             subprotocols: subprotocols.iter().map(|&s| s.to_owned()).collect(),
             headers: vec![("X-Bell".into(), "big".into())],
             origin: Some("http://example.org".into()),
+            deflate: Deflate::off(),
         };
         assert_eq!(extras.check(), Ok(()));
         let mut out = Vec::new();

@@ -1,5 +1,6 @@
 //! Threads for clients: each drives any number of connections.
 
+use super::compression::Packer;
 use super::driver::{Command, Driver};
 use super::{Error, Link};
 use crate::hub::mailbox::{Mailbox, Wake, mailbox};
@@ -38,6 +39,8 @@ struct Threads {
 pub(super) struct Thread {
     mailbox: Mailbox<Command>,
     id: ThreadId,
+    /// For what its clients send; the thread has one of its own for what they receive.
+    packer: Mutex<Packer>,
 }
 
 struct PollWaker(Waker);
@@ -59,7 +62,11 @@ impl Thread {
         let driver = Driver::new(poll, rx, tx.clone());
         let name = format!("campanile-client-{number}");
         let handle = std::thread::Builder::new().name(name).spawn(move || driver.run())?;
-        Ok(Arc::new(Self { mailbox: tx, id: handle.thread().id() }))
+        Ok(Arc::new(Self { mailbox: tx, id: handle.thread().id(), packer: Mutex::default() }))
+    }
+
+    pub(super) fn packer(&self) -> &Mutex<Packer> {
+        &self.packer
     }
 
     pub(super) fn command(&self, command: Command) {

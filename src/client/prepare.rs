@@ -2,6 +2,7 @@
 //! that no connection waits for another's, and started only when there is something to do.
 
 use super::opening::Extras;
+use super::proxy::Proxy;
 use super::{Close, Error, Url};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -48,6 +49,8 @@ pub(super) struct Job {
     pub(super) hook: Option<(Hook, Attempt)>,
     pub(super) url: Url,
     pub(super) extras: Extras,
+    /// Whose name is to be resolved, if there is one.
+    pub(super) proxy: Option<Proxy>,
     /// Called with the result, and the hook to use again.
     pub(super) done: Done,
 }
@@ -93,7 +96,7 @@ impl Preparers {
 }
 
 fn run(job: Job) {
-    let Job { hook, mut url, mut extras, done } = job;
+    let Job { hook, mut url, mut extras, proxy, done } = job;
     let mut result = Ok(());
     let hook = hook.and_then(|(mut hook, mut attempt)| {
         // A hook that panics is not called again: who knows what it left behind.
@@ -105,7 +108,11 @@ fn run(job: Job) {
         };
         (!matches!(&result, Err(Error::Hook(why)) if why == "it panicked")).then_some(hook)
     });
-    let result = result.and_then(|()| resolve(&url)).map(|addrs| Target { url, extras, addrs });
+    let result = result.and_then(|()| resolve(proxy.as_ref().map_or(&url, Proxy::url))).map(|addrs| Target {
+        url,
+        extras,
+        addrs,
+    });
     done(result, hook);
 }
 

@@ -42,6 +42,7 @@ pub struct Reconnect {
     hint: Hint,
     max_hint: Duration,
     offline: Offline,
+    jitter: bool,
 }
 
 /// Reads a delay from a close frame.
@@ -71,6 +72,7 @@ impl Default for Reconnect {
             hint: |_, _| None,
             max_hint: Duration::from_secs(300),
             offline: Offline::Refuse,
+            jitter: true,
         }
     }
 }
@@ -151,6 +153,14 @@ impl Reconnect {
         self
     }
 
+    /// Whether the wait is drawn from zero to its bound. Default on; off, it is the bound itself, and the clients of a
+    /// server that went down all come back at the same time, again and again: for measuring what that does.
+    #[must_use]
+    pub fn jitter(mut self, jitter: bool) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
     /// What becomes of messages that are sent meanwhile. Default: [`Offline::Refuse`].
     #[must_use]
     pub fn offline(mut self, offline: Offline) -> Self {
@@ -217,7 +227,7 @@ impl Backoff {
         }
         let bound = policy.first.saturating_mul(1 << self.failures.min(20)).min(policy.cap.max(policy.first));
         self.failures = self.failures.saturating_add(1);
-        let jitter = bound.mul_f64(fraction.clamp(0.0, 1.0));
+        let jitter = if policy.jitter { bound.mul_f64(fraction.clamp(0.0, 1.0)) } else { bound };
         let hint = match *end {
             End::Closed { code, reason } => (policy.hint)(code, reason),
             End::Refused { retry_after, .. } => retry_after,
@@ -252,6 +262,9 @@ mod tests {
         let mut lowest = Backoff::default();
         assert_eq!(lowest.next(&policy, &End::Failed, 0.0), Some((1, Duration::ZERO)));
         assert_eq!(lowest.next(&policy, &End::Failed, 0.5), Some((2, Duration::from_secs(1))));
+        let mut rigid = Backoff::default();
+        let policy = policy.jitter(false);
+        assert_eq!(rigid.next(&policy, &End::Failed, 0.0), Some((1, Duration::from_secs(1))));
     }
 
     #[test]

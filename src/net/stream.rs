@@ -17,7 +17,7 @@ use socket2::{SockRef, Socket};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
 #[cfg(feature = "client")]
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A descriptor, and for a secure connection its TLS: without it the bytes are what they are.
@@ -70,9 +70,12 @@ impl Stream {
 
     /// Begins to connect and does not wait for it: the socket is writable when it is connected or has failed.
     #[cfg(feature = "client")]
-    pub(crate) fn connect(addr: SocketAddr, no_delay: bool) -> io::Result<Self> {
+    pub(crate) fn connect(addr: SocketAddr, from: Option<IpAddr>, no_delay: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(no_delay)?;
+        if let Some(ip) = from {
+            socket.bind(&SocketAddr::new(ip, 0).into())?;
+        }
         match socket.connect(&addr.into()) {
             Err(e) if e.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(e),
             _ => Ok(Self::from_accepted(socket.into())),
@@ -83,6 +86,12 @@ impl Stream {
     #[cfg(feature = "client")]
     pub(crate) fn is_connected(&self) -> bool {
         SockRef::from(&self.fd).peer_addr().is_ok()
+    }
+
+    /// Closing it will reset the connection: nothing more is sent, and no port waits in TIME_WAIT.
+    #[cfg(feature = "client")]
+    pub(crate) fn reset_on_close(&self) {
+        let _ = SockRef::from(&self.fd).set_linger(Some(std::time::Duration::ZERO)); // one that failed needs it not
     }
 
     /// A socket that is non-blocking already.

@@ -68,7 +68,7 @@ impl<'a> Message<'a> {
 
     /// What the decoder has received; for text only after it has been validated as a whole.
     #[inline]
-    pub(super) const fn validated(kind: Kind, bytes: &'a [u8]) -> Self {
+    pub(crate) const fn validated(kind: Kind, bytes: &'a [u8]) -> Self {
         Self { kind, bytes, key: None, verbatim: false }
     }
 

@@ -19,7 +19,6 @@ mod secure_server;
 mod session;
 
 #[cfg(feature = "client")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no URL of the client's leads here yet"))]
 mod secure_client;
 
 pub use certificate::Certificate;
@@ -28,7 +27,6 @@ pub use error::TlsConfigError;
 pub(crate) use error::TlsError;
 pub(crate) use flights::Flights;
 #[cfg(feature = "client")]
-#[cfg_attr(not(test), expect(unused_imports, reason = "no URL of the client's leads here yet"))]
 pub(crate) use secure_client::{SecureClient, Trust};
 pub use secure_server::ClientAuth;
 pub(crate) use secure_server::{Acceptor, Terms};

@@ -6,9 +6,13 @@ use crate::http::TlsVersion;
 use core::fmt;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    SupportedCipherSuite,
+};
 use std::sync::Arc;
 
 /// Which servers a client believes to be who they say.
@@ -16,8 +20,8 @@ use std::sync::Arc;
 pub(crate) enum Trust {
     /// Those for which one of these authorities vouches.
     Authorities(Arc<RootCertStore>),
-    /// The one that shows exactly this certificate, DER, whatever its name, date and issuer.
-    Pinned(Vec<u8>),
+    /// The one that shows the certificate with this SHA-256 of its DER, whatever its name, date and issuer.
+    Pinned([u8; 32]),
     /// Everybody, also whoever sits on the way. For tests.
     Anybody,
 }
@@ -51,8 +55,8 @@ impl SecureClient {
                     .build()
                     .map_err(|e| refused(e.to_string()))?,
             ),
-            Trust::Pinned(der) => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(Some(der))))
+            Trust::Pinned(digest) => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(Some(digest))))
             }
             Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(None))),
         };
@@ -68,6 +72,13 @@ impl SecureClient {
         Ok(Self(Arc::new(config)))
     }
 
+    /// The same without tickets: every handshake is a whole one.
+    pub(crate) fn without_resumption(&self) -> Self {
+        let mut config = (*self.0).clone();
+        config.resumption = Resumption::disabled();
+        Self(Arc::new(config))
+    }
+
     /// A session whose first words wait to be sent. The name is a host name, or an IP address.
     pub(crate) fn connect(&self, name: &str) -> Result<Session, TlsError> {
         let name = ServerName::try_from(name.to_owned())
@@ -76,9 +87,18 @@ impl SecureClient {
     }
 }
 
+/// As the library has it, which needs no other for it.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    if let SupportedCipherSuite::Tls13(suite) = TLS13_AES_128_GCM_SHA256 {
+        digest.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
+    }
+    digest
+}
+
 /// Takes any certificate, or only this one; that the server has its key is verified all the same.
 #[derive(Debug)]
-struct Any(Option<Vec<u8>>);
+struct Any(Option<[u8; 32]>);
 
 impl ServerCertVerifier for Any {
     fn verify_server_cert(
@@ -90,7 +110,7 @@ impl ServerCertVerifier for Any {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match &self.0 {
-            Some(pinned) if pinned[..] != end_entity[..] => {
+            Some(pinned) if *pinned != sha256(end_entity) => {
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }
             _ => Ok(ServerCertVerified::assertion()),

@@ -1,6 +1,6 @@
 //! Every connection sends, and gets its own messages back in order.
 
-use super::{Desk, Scenario, Unanswered};
+use super::{Book, Desk, Scenario, Unanswered};
 use crate::payload::{Payloads, Verdict};
 use campanile::protocol::Kind;
 use std::collections::VecDeque;
@@ -54,14 +54,14 @@ impl Echo {
 
 impl Lane {
     /// Takes `n` answered messages out of those in flight.
-    fn answered(&mut self, mut n: u32, desk: &mut Desk) {
+    fn answered(&mut self, mut n: u32, book: &mut Book) {
         while n > 0 {
             let Some((since, left)) = self.in_flight.front_mut() else {
-                desk.stats.error("more came back than was sent", u64::from(n));
+                book.stats.error("more came back than was sent", u64::from(n));
                 return;
             };
             let take = n.min(*left);
-            desk.stats.took(desk.now.saturating_sub(*since), u64::from(take));
+            book.stats.took(book.now.saturating_sub(*since), u64::from(take));
             n -= take;
             *left -= take;
             if *left == 0 {
@@ -72,17 +72,17 @@ impl Lane {
 
     /// Not what was expected: resynchronises where the stamp says how.
     #[cold]
-    fn odd(&mut self, verdict: Verdict, payload: &[u8], desk: &mut Desk) {
+    fn odd(&mut self, verdict: Verdict, payload: &[u8], book: &mut Book) {
         match verdict {
             Verdict::Gap(missing) => {
-                desk.stats.error("lost", u64::from(missing));
+                book.stats.error("lost", u64::from(missing));
                 self.expected = self.expected.wrapping_add(missing + 1);
                 self.back += missing + 1;
             }
-            Verdict::Again => desk.stats.error("repeated or out of order", 1),
+            Verdict::Again => book.stats.error("repeated or out of order", 1),
             Verdict::Same | Verdict::Differs => {
-                desk.stats.error("mismatch", 1);
-                desk.stats.example.get_or_insert_with(|| {
+                book.stats.error("mismatch", 1);
+                book.stats.example.get_or_insert_with(|| {
                     let start = payload[..payload.len().min(32)].escape_ascii();
                     let (sender, n) = (self.sender, self.expected);
                     format!(
@@ -106,16 +106,16 @@ impl Scenario for Echo {
     }
 
     #[inline]
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], desk: &mut Desk) {
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book) {
         let lane = &mut self.connections[at];
         let verdict = self.payloads.check(payload, lane.sender, lane.expected);
         if verdict == Verdict::Same && kind == self.payloads.kind() {
             lane.expected = lane.expected.wrapping_add(1);
             lane.back += 1;
-            desk.stats.messages += 1;
-            desk.stats.bytes += payload.len() as u64;
+            book.stats.messages += 1;
+            book.stats.bytes += payload.len() as u64;
         } else {
-            lane.odd(verdict, payload, desk);
+            lane.odd(verdict, payload, book);
         }
     }
 
@@ -170,11 +170,10 @@ impl Scenario for Echo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Wire;
-    use crate::stats::Stats;
+    use crate::slot::Wire;
 
     fn desk() -> Desk {
-        Desk { wire: Wire::new(1 << 20, 9, false), stats: Stats::default(), now: 100, ending: false }
+        Desk { wire: Wire::new(false), book: Book { now: 100, ..Book::default() } }
     }
 
     fn echo(depth: Option<u32>) -> Echo {

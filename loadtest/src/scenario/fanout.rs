@@ -3,7 +3,7 @@
 //! Each delivery is checked against what its sender has published and in which order. Latency runs from the time at
 //! which the sender wrote a message (or was due to) to each of its deliveries; the [`Floor`] keeps these times.
 
-use super::{Desk, Scenario, Unanswered};
+use super::{Book, Desk, Scenario, Unanswered};
 use crate::control::Control;
 use crate::payload::{Payloads, Verdict, read_stamp};
 use campanile::protocol::Kind;
@@ -168,20 +168,20 @@ impl Fanout {
 
     /// Something else than the message that was expected next.
     #[cold]
-    fn odd(&mut self, at: usize, verdict: Verdict, sender: u32, payload: &[u8], desk: &mut Desk) -> u32 {
+    fn odd(&mut self, at: usize, verdict: Verdict, sender: u32, payload: &[u8], book: &mut Book) -> u32 {
         match verdict {
             Verdict::Gap(missing) => {
-                desk.stats.error("lost", u64::from(missing));
+                book.stats.error("lost", u64::from(missing));
                 missing + 1
             }
             Verdict::Again => {
-                desk.stats.error("repeated or out of order", 1);
+                book.stats.error("repeated or out of order", 1);
                 0
             }
             Verdict::Same | Verdict::Differs => {
-                desk.stats.error("mismatch", 1);
+                book.stats.error("mismatch", 1);
                 let to = self.seats[at].sender;
-                desk.stats.example.get_or_insert_with(|| {
+                book.stats.example.get_or_insert_with(|| {
                     let start = payload[..payload.len().min(32)].escape_ascii();
                     let len = payload.len();
                     format!("connection {to}, from {sender}: {len} bytes, beginning with \"{start}\"")
@@ -193,7 +193,7 @@ impl Fanout {
 }
 
 impl Scenario for Fanout {
-    fn opened(&mut self, at: usize, _desk: &mut Desk) -> super::Next {
+    fn opened(&mut self, at: usize, _book: &mut Book) -> super::Next {
         self.seats[at].open = true;
         self.floor.live.fetch_add(1, Relaxed);
         super::Next::Stay
@@ -211,12 +211,12 @@ impl Scenario for Fanout {
     }
 
     #[inline]
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], desk: &mut Desk) {
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book) {
         let (mut sender, mut sequence) = (0, None);
         if self.publishers == Publishers::All {
             // Whose message this is, only its stamp can say.
             let Some((from, number)) = read_stamp(payload) else {
-                let n = self.odd(at, Verdict::Differs, u32::MAX, payload, desk);
+                let n = self.odd(at, Verdict::Differs, u32::MAX, payload, book);
                 self.seats[at].got += i64::from(n);
                 return;
             };
@@ -230,14 +230,14 @@ impl Scenario for Fanout {
         };
         let verdict = self.payloads.check(payload, sender, expected);
         let step = if verdict == Verdict::Same && kind == self.payloads.kind() {
-            desk.stats.messages += 1;
-            desk.stats.bytes += payload.len() as u64;
+            book.stats.messages += 1;
+            book.stats.bytes += payload.len() as u64;
             if let Some(since) = self.floor.sent_at(sender, expected) {
-                desk.stats.took(desk.now.saturating_sub(since), 1);
+                book.stats.took(book.now.saturating_sub(since), 1);
             }
             1
         } else {
-            self.odd(at, verdict, sender, payload, desk)
+            self.odd(at, verdict, sender, payload, book)
         };
         if let Some(n) = self.expected.get_mut(cell) {
             *n = n.wrapping_add(step) & ((1 << 28) - 1);
@@ -276,38 +276,38 @@ impl Scenario for Fanout {
         self.publish(at, 1, due, desk);
     }
 
-    fn turn(&mut self, desk: &mut Desk) -> Option<usize> {
+    fn turn(&mut self, desk: &mut Desk) -> bool {
         let delivered = std::mem::take(&mut self.delivered);
         if delivered > 0 {
             self.last = desk.now;
         }
         if self.publishers == Publishers::All {
-            return None;
+            return false;
         }
         let owed = if delivered > 0 {
             self.floor.owed.fetch_sub(delivered, Relaxed) - delivered
         } else {
             self.floor.owed.load(Relaxed)
         };
-        let depth = i64::from(self.depth?);
+        let Some(depth) = self.depth.map(i64::from) else { return false };
         let live = self.floor.live.load(Relaxed);
         // A message is done when as many deliveries have come as it has receivers, whichever they were.
         let n = if live > 0 { (depth * live - owed) / live } else { 0 };
         if n <= 0 || desk.ending {
-            return None;
+            return false;
         }
         if self.worker != 0 {
             if delivered > 0 {
                 self.control.wake(0);
             }
-            return None;
+            return false;
         }
         if !self.seats[0].started || !self.seats[0].open {
-            return None;
+            return false;
         }
         let now = desk.now;
         self.publish(0, n.min(depth) as u32, now, desk);
-        Some(0)
+        true
     }
 
     fn recheck(&mut self) -> bool {

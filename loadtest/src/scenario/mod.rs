@@ -4,22 +4,23 @@ mod connect;
 mod echo;
 mod fanout;
 mod idle;
+mod listen;
 
 pub(crate) use connect::Connect;
 pub(crate) use echo::Echo;
 pub(crate) use fanout::{Fanout, Floor, Publishers};
 pub(crate) use idle::Idle;
+pub(crate) use listen::Listen;
 
-use crate::connection::Wire;
 use crate::payload::Payloads;
+use crate::slot::Wire;
 use crate::stats::Stats;
 use campanile::protocol::{CloseCode, Kind};
+use std::ops::{Deref, DerefMut};
 
-/// What a scenario works with during a turn of the loop.
-#[derive(Debug)]
-pub(crate) struct Desk {
-    /// Where it writes messages: they go to the connection that the call was about.
-    pub(crate) wire: Wire,
+/// What a scenario counts with.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
     /// Where it counts.
     pub(crate) stats: Stats,
     /// When this turn began, in nanoseconds of the run's clock.
@@ -28,14 +29,37 @@ pub(crate) struct Desk {
     pub(crate) ending: bool,
 }
 
+/// What a scenario works with during a turn of the loop, where it may also send.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// Where it writes messages: they go to the connection that the call was about.
+    pub(crate) wire: Wire,
+    /// Where it counts.
+    pub(crate) book: Book,
+}
+
+impl Deref for Desk {
+    type Target = Book;
+    #[inline]
+    fn deref(&self) -> &Book {
+        &self.book
+    }
+}
+
+impl DerefMut for Desk {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+}
+
 impl Desk {
     /// Writes one message.
     #[inline]
     pub(crate) fn send(&mut self, payloads: &Payloads, sender: u32, sequence: u32) {
         let len = payloads.len(sender, sequence);
-        let (key, payload) = self.wire.frame(payloads.kind().into(), len);
-        payloads.write(payload, key, sender, sequence);
-        self.stats.sent += 1;
+        self.wire.message(payloads.kind().into(), len, |out, key| payloads.write(out, key, sender, sequence));
+        self.book.stats.sent += 1;
     }
 }
 
@@ -53,7 +77,7 @@ pub(crate) enum Next {
 /// One thread's part of a scenario. Connections are numbered from 0 in each thread.
 pub(crate) trait Scenario {
     /// A connection has opened.
-    fn opened(&mut self, _at: usize, _desk: &mut Desk) -> Next {
+    fn opened(&mut self, _at: usize, _book: &mut Book) -> Next {
         Next::Stay
     }
 
@@ -61,7 +85,7 @@ pub(crate) trait Scenario {
     fn start(&mut self, _at: usize, _desk: &mut Desk) {}
 
     /// A message came.
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], desk: &mut Desk);
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book);
 
     /// All messages of one read have been given.
     fn read_done(&mut self, _at: usize, _desk: &mut Desk) {}
@@ -74,9 +98,9 @@ pub(crate) trait Scenario {
     /// Open loop: a message was due at this time and can be sent now.
     fn due(&mut self, _at: usize, _due: u64, _desk: &mut Desk) {}
 
-    /// A turn of the loop ends: a connection that something was written for.
-    fn turn(&mut self, _desk: &mut Desk) -> Option<usize> {
-        None
+    /// A turn of the loop ends. What is written is for connection 0; says whether something was.
+    fn turn(&mut self, _desk: &mut Desk) -> bool {
+        false
     }
 
     /// Whether [`Scenario::read_done`] is to be called for all connections, since a condition has changed.

@@ -15,9 +15,9 @@ mod traffic;
 mod tries;
 
 use super::builder::{Callback, Settings};
+use super::compression::Packer;
 use super::event::Close;
-use super::link::Inner;
-use super::machine::Happening;
+use super::link::Wish;
 use super::opening::Extras;
 use super::pool::WAKER;
 use super::prepare::{Hook, Preparers, Target};
@@ -25,7 +25,6 @@ use super::reconnect::Backoff;
 use super::{Client, Error, Event, Link, Url};
 use crate::conn::ReadyState;
 use crate::hub::mailbox::{Inbox, Mailbox};
-use crate::net::Stream;
 use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
 use mio::{Events, Poll, Token};
@@ -91,17 +90,13 @@ struct Slot {
     hook: Option<Hook>,
     callback: Option<(Callback, Client)>,
     stage: Stage,
-    stream: Option<Stream>,
-    /// Distinguishes the stream from others that this client had.
+    /// Distinguishes the socket from others that this client had.
     generation: u32,
     /// Distinguishes the try from earlier ones, whose preparation may still come.
     attempt: u64,
     backoff: Backoff,
     failures: u32,
     followed: u32,
-    /// The server ended its half: read to the end.
-    read_closed: bool,
-    sending_ended: bool,
     /// Why the connection that is being ended failed.
     failure: Option<Error>,
     last_close: Option<Close>,
@@ -135,8 +130,8 @@ pub(in crate::client) struct Driver {
     timers: BTreeSet<(Instant, usize)>,
     receive: Box<[u8]>,
     pool: BufferPool,
+    packer: Packer,
     preparers: Preparers,
-    happenings: Vec<Happening>,
     /// Had more to read than one turn's share.
     again: Vec<usize>,
     now: Instant,
@@ -154,8 +149,8 @@ impl Driver {
             timers: BTreeSet::new(),
             receive: vec![0; RECEIVE].into(),
             pool: BufferPool::new(SPARE_BUFFERS),
+            packer: Packer::default(),
             preparers: Preparers::new(),
-            happenings: Vec::new(),
             again: Vec::new(),
             now: Instant::now(),
             counter: 0,
@@ -216,14 +211,15 @@ impl Driver {
         if slot.generation as usize != token >> 32 {
             return;
         }
-        slot.read_closed |= event.is_read_closed() || event.is_error();
-        let readable = event.is_readable() || slot.read_closed;
-        match slot.stage {
-            Stage::Connecting(_) if event.is_writable() || event.is_error() => self.connected(key),
-            Stage::Live { .. } if event.is_writable() => self.flush(key),
-            _ => {}
+        let ended = event.is_read_closed() || event.is_error();
+        let connecting = matches!(slot.stage, Stage::Connecting(_));
+        if ended && let Some(socket) = &mut slot.link.lock().socket {
+            socket.note_read_closed();
         }
-        if readable {
+        if event.is_writable() || connecting && event.is_error() {
+            self.writable(key);
+        }
+        if event.is_readable() || ended {
             self.read(key);
         }
         self.settle(key);
@@ -258,14 +254,11 @@ impl Driver {
             hook: new.hook,
             callback: new.callback,
             stage: Stage::Waiting { until: self.now },
-            stream: None,
             generation: 0,
             attempt: 0,
             backoff: Backoff::default(),
             failures: 0,
             followed: 0,
-            read_closed: false,
-            sending_ended: false,
             failure: None,
             last_close: None,
             armed: None,
@@ -294,13 +287,15 @@ impl Driver {
         if resumes {
             inner.is_paused = false;
             let now = self.now;
-            if let Some(machine) = &mut inner.machine {
-                machine.pause(false, now);
+            if let Some(socket) = &mut inner.socket {
+                socket.machine.pause(false, now);
             }
         }
         drop(inner);
-        if let Some((code, reason)) = wish {
-            self.close(key, code, &reason);
+        match wish {
+            Some(Wish::Close(code, reason)) => self.close(key, code, &reason),
+            Some(Wish::Reset) => self.reset(key),
+            None => {}
         }
         if resumes {
             match self.slots[key].stage {
@@ -314,16 +309,26 @@ impl Driver {
     }
 
     fn close(&mut self, key: usize, code: CloseCode, reason: &str) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let link = slots[key].link.clone();
         let mut inner = link.lock();
-        let has_opened = inner.machine.as_ref().is_some_and(|m| m.has_opened());
+        let has_opened = inner.machine().is_some_and(|m| m.has_opened());
         if has_opened {
-            inner.with(pool, *now, |machine, cx| machine.close(code, reason, cx));
+            inner.with((*now, pool, packer), |socket, cx| socket.close(code, reason, cx));
         } else {
             drop(inner);
             // As in a browser: what is not open yet is given up.
             self.over(key, None);
+        }
+    }
+
+    /// As if the network had broken the connection.
+    fn reset(&mut self, key: usize) {
+        if let Stage::Live { .. } = self.slots[key].stage {
+            if let Some(socket) = &self.slots[key].link.lock().socket {
+                socket.reset_on_close();
+            }
+            self.over(key, Some(Client::RESET));
         }
     }
 
@@ -347,7 +352,7 @@ impl Driver {
         match &slot.stage {
             Stage::Preparing { deadline } => Some(*deadline),
             Stage::Connecting(connecting) => Some(connecting.until),
-            Stage::Live { .. } => slot.link.lock().machine.as_ref().and_then(|m| m.deadline()),
+            Stage::Live { .. } => slot.link.lock().machine().and_then(|m| m.deadline()),
             Stage::Waiting { until } => (!slot.link.lock().is_paused).then_some(*until),
             Stage::Done => None,
         }
@@ -407,7 +412,10 @@ impl Driver {
         let Some((mut callback, client)) = slot.callback.take() else { return };
         let link = slot.link.clone();
         loop {
-            let Some(event) = link.lock().pop() else { break };
+            let Some((event, flush)) = link.lock().pop() else { break };
+            if flush {
+                self.flush(key);
+            }
             if catch_unwind(AssertUnwindSafe(|| callback(&client, event))).is_err() {
                 error!("a client's callback panicked");
                 self.panicked(key);
@@ -419,7 +427,7 @@ impl Driver {
 
     /// Its callback is not called again: the connection ends, and there is no other.
     fn panicked(&mut self, key: usize) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
         if matches!(slot.stage, Stage::Done) {
             return;
@@ -429,10 +437,10 @@ impl Driver {
         let mut inner = link.lock();
         inner.is_leaving = true;
         inner.push(Event::Error(Error::Panicked));
-        let lives = inner.machine.as_ref().is_some_and(|m| m.has_opened());
+        let lives = inner.machine().is_some_and(|m| m.has_opened());
         if lives {
             inner.state = ReadyState::Closing;
-            inner.with(pool, *now, |machine, cx| machine.refuse(CloseCode::INTERNAL, cx));
+            inner.with((*now, pool, packer), |socket, cx| socket.machine.refuse(CloseCode::INTERNAL, cx));
         }
         drop(inner);
         if lives {
@@ -440,19 +448,5 @@ impl Driver {
         } else {
             self.over(key, None);
         }
-    }
-}
-
-impl Inner {
-    /// Does something with the machine, if there is one.
-    fn with<T>(
-        &mut self,
-        pool: &mut BufferPool,
-        now: Instant,
-        f: impl FnOnce(&mut super::machine::Machine, &mut super::machine::Context<'_>) -> T,
-    ) -> Option<T> {
-        let Self { machine, outbox, keys, .. } = self;
-        let mut cx = super::machine::Context { now, outbox, keys, pool };
-        machine.as_mut().map(|machine| f(machine, &mut cx))
     }
 }

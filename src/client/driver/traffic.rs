@@ -1,28 +1,25 @@
-//! Bytes between a live client's socket and its machine.
+//! Bytes between a live client's socket and its events.
 
 use super::{Driver, Stage};
 use crate::client::Error;
-use crate::client::event::Event;
+use crate::client::event::{Data, Event};
 use crate::client::link::Inner;
-use crate::client::machine::{Expired, Happening, Machine};
-use crate::conn::{ReadyState, Sink};
-use crate::net::Received;
-use std::io::{ErrorKind, IoSlice};
+use crate::client::machine::{Context, Expired, Happening, Machine};
+use crate::client::socket;
+use crate::conn::ReadyState;
+use std::io::ErrorKind;
 
 /// Reads of one client in one turn, so that a fast server does not starve the others.
 const READS: u32 = 16;
 
-/// Slices in one write; an outbox without a heap of pongs has at most five.
-const SLICES: usize = 8;
-
 /// What became of one read.
 enum Took {
-    /// Everything that was there.
-    All,
-    /// There may be more.
-    More,
     /// Reading rests until events are taken.
     Rests,
+    /// All that was there, and the end is not to be looked for.
+    Enough,
+    /// There may be more.
+    More,
     /// The connection failed; it may still have a close frame to send.
     Failed(Error),
     /// The server ended its half, or the connection broke.
@@ -30,42 +27,28 @@ enum Took {
 }
 
 impl Driver {
+    /// The socket is connected, has failed to, or takes more.
+    pub(super) fn writable(&mut self, key: usize) {
+        let mut inner = self.slots[key].link.lock();
+        let Some(socket) = &mut inner.socket else { return };
+        let made = socket.writable(self.now);
+        drop(inner);
+        match made {
+            Ok(true) => self.connected(key),
+            Ok(false) => self.flush(key),
+            Err(kind) => self.next_addr(key, kind),
+        }
+    }
+
     /// Writes what waits, as far as the kernel takes it.
     pub(super) fn flush(&mut self, key: usize) {
-        let scratch = &mut Vec::new();
         let slot = &mut self.slots[key];
-        let (Some(stream), Stage::Live { .. }) = (&mut slot.stream, &slot.stage) else { return };
+        let Stage::Live { .. } = slot.stage else { return };
         let mut inner = slot.link.lock();
-        let Inner { machine: Some(machine), outbox, .. } = &mut *inner else { return };
-        let broke = loop {
-            let (mut slices, mut n, mut all) = ([IoSlice::new(&[]); SLICES], 0, 0);
-            for slice in machine.slices(outbox).take(SLICES) {
-                all += slice.len();
-                slices[n] = slice;
-                n += 1;
-            }
-            let written = match &slices[..n] {
-                [] => break None,
-                [one] => stream.write(one, scratch),
-                several => stream.write_vectored(several, scratch),
-            };
-            match written {
-                // The socket is full; an event will say when it is not.
-                Ok(0) => break None,
-                Ok(written) => {
-                    machine.advance(written, outbox, self.now);
-                    if written < all {
-                        break None;
-                    }
-                }
-                Err(e) => break Some(e.kind()),
-            }
-        };
-        if machine.is_done_sending(outbox) && !std::mem::replace(&mut slot.sending_ended, true) {
-            stream.end_sending();
-        }
+        let Inner { socket: Some(socket), outbox, .. } = &mut *inner else { return };
+        let flushed = socket.flush(outbox, &mut self.packer, self.now);
         drop(inner);
-        if let Some(kind) = broke {
+        if let Err(kind) = flushed {
             self.write_broke(key, kind);
         }
     }
@@ -79,7 +62,7 @@ impl Driver {
                     self.failed(key, error);
                     break;
                 }
-                Some(Took::All | Took::More | Took::Rests) => {
+                Some(Took::Enough | Took::More | Took::Rests) => {
                     if self.slots[key].link.lock().state != ReadyState::Open {
                         break;
                     }
@@ -94,9 +77,8 @@ impl Driver {
         let mut reads = 0;
         loop {
             match self.read_once(key) {
-                None | Some(Took::Rests) => break,
-                Some(Took::All) if !self.slots[key].read_closed => break,
-                Some(Took::All | Took::More) => {}
+                None | Some(Took::Rests | Took::Enough) => break,
+                Some(Took::More) => {}
                 Some(Took::Failed(error)) => {
                     self.failed(key, error);
                     break;
@@ -116,52 +98,39 @@ impl Driver {
     }
 
     fn read_once(&mut self, key: usize) -> Option<Took> {
-        let Self { slots, receive, pool, happenings, now, .. } = self;
+        let Self { slots, receive, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
-        let (stream, Stage::Live { .. }) = (slot.stream.as_ref()?, &slot.stage) else { return None };
+        let Stage::Live { .. } = &slot.stage else { return None };
         let mut inner = slot.link.lock();
         if inner.state == ReadyState::Open && inner.is_full() {
             inner.is_paused = true;
-            inner.machine.as_mut()?.pause(true, *now);
+            inner.socket.as_mut()?.machine.pause(true, *now);
             return Some(Took::Rests);
         }
-        let machine = inner.machine.as_mut()?;
-        // The rest of a large message goes straight to where it belongs.
-        let (received, room, direct) = match machine.spare() {
-            Some(spare) => (stream.recv(spare), spare.len(), true),
-            None => (stream.recv(receive), receive.len(), false),
-        };
-        let n = match received {
-            Ok(Received::Bytes(n)) => n,
-            // Nothing now: neither is there an end to be read.
-            Ok(Received::Nothing) => {
-                slot.read_closed = false;
-                return Some(Took::All);
+        let Inner { socket, outbox, keys, queue, state, agreed, keeps, .. } = &mut *inner;
+        let socket = socket.as_mut()?;
+        let mut cx = Context { now: *now, outbox, keys, pool, packer };
+        let took = socket.read(receive, &mut cx, |happening, pool| match happening {
+            Happening::Opened(agrees) => {
+                *agreed = agrees;
+                *state = ReadyState::Open;
+                queue.push(Event::Open);
             }
-            Ok(Received::End) => return Some(Took::Ended(ErrorKind::UnexpectedEof)),
-            Err(e) => return Some(Took::Ended(e.kind())),
-        };
-        let took = if n == room { Took::More } else { Took::All };
-        let result = inner.with(pool, *now, |machine, cx| {
-            let note = |happening| happenings.push(happening);
-            if direct { machine.fill(n, cx, note) } else { machine.receive(&mut receive[..n], cx, note) }
-        })?;
-        for happening in happenings.drain(..) {
-            match happening {
-                Happening::Opened(agreed) => {
-                    inner.agreed = agreed;
-                    inner.state = ReadyState::Open;
-                    inner.push(Event::Open);
-                }
-                Happening::Message(data) => inner.push(Event::Message(data)),
-                Happening::Closing => inner.state = ReadyState::Closing,
-            }
+            Happening::Message(kind, payload) => queue.push(Event::Message(Data::take(kind, payload, pool))),
+            Happening::Closing => *state = ReadyState::Closing,
+        });
+        // What waits may have to go to another connection, which does not know what this one has said.
+        if let Some(sent) = socket.machine.sent.as_mut().filter(|_| *keeps) {
+            sent.stand_alone();
         }
+        let looks_for_end = socket.is_read_closed();
         drop(inner);
         slot.link.notify();
-        Some(match result {
-            Ok(()) => took,
-            Err(error) => Took::Failed(error),
+        Some(match took {
+            socket::Took::All if !looks_for_end => Took::Enough,
+            socket::Took::All | socket::Took::More => Took::More,
+            socket::Took::Failed(error) => Took::Failed(error),
+            socket::Took::Ended(kind) => Took::Ended(kind),
         })
     }
 
@@ -169,10 +138,13 @@ impl Driver {
     fn failed(&mut self, key: usize, error: Error) {
         let slot = &mut self.slots[key];
         let mut inner = slot.link.lock();
-        if inner.machine.as_ref().is_some_and(Machine::has_opened) {
-            // The close frame that says so is written, and the server's end awaited, for a while.
+        if inner.machine().is_some_and(Machine::has_opened) {
+            // The close frame that says so is written, and the server's end awaited, for a while; after a breach not
+            // before the messages that came first have been taken.
             inner.push(Event::Error(error.clone()));
-            inner.state = ReadyState::Closing;
+            if !inner.machine().is_some_and(Machine::is_breached) {
+                inner.state = ReadyState::Closing;
+            }
             slot.failure = Some(error);
             drop(inner);
             slot.link.notify();
@@ -187,14 +159,19 @@ impl Driver {
     fn ended(&mut self, key: usize, kind: ErrorKind) {
         let Some(slot) = self.slots.get(key) else { return };
         let Stage::Live { .. } = slot.stage else { return };
-        let end = slot.link.lock().machine.as_mut().map(|machine| machine.end(kind));
+        let end = slot.link.lock().machine().map(|machine| machine.end(kind));
         self.over(key, end.and_then(Result::err));
     }
 
     /// A deadline of the machine's has come.
     pub(super) fn machine_due(&mut self, key: usize) {
-        let Self { slots, pool, now, .. } = self;
-        let expired = slots[key].link.lock().with(pool, *now, |machine, cx| machine.expire(cx));
+        let Self { slots, pool, packer, now, .. } = self;
+        let mut inner = slots[key].link.lock();
+        let expired = inner.with((*now, pool, packer), |socket, cx| socket.expire(cx));
+        if inner.state == ReadyState::Open && !inner.machine().is_some_and(Machine::is_open) {
+            inner.state = ReadyState::Closing;
+        }
+        drop(inner);
         match expired {
             Some(Expired::No) | None => self.flush(key),
             Some(Expired::Over) => self.over(key, None),

@@ -1,15 +1,17 @@
 //! From nothing to a connection, and from its end to the next one.
 
 use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
-use crate::client::builder::check_scheme;
+use crate::client::builder::Settings;
 use crate::client::event::{Close, Event};
-use crate::client::machine::Machine;
+use crate::client::link::Inner;
+use crate::client::machine::{Context, Machine};
 use crate::client::opening::{Extras, HandshakeError};
 use crate::client::prepare::{Attempt, Job, Target};
+use crate::client::proxy::Proxy;
 use crate::client::reconnect::{End, Reconnect};
+use crate::client::socket::{Setup, Socket};
 use crate::client::{Error, Url};
 use crate::conn::ReadyState;
-use crate::net::Stream;
 use crate::protocol::CloseCode;
 use mio::Token;
 use std::collections::VecDeque;
@@ -55,8 +57,10 @@ impl Driver {
         slot.attempt = attempt;
         let deadline = self.now + slot.settings.limits.connect_timeout.min(FAR);
         slot.stage = Stage::Preparing { deadline };
-        if let (Some(ip), None) = (url.ip(), &hook) {
-            let addrs = vec![SocketAddr::new(ip, url.port())];
+        let proxy = slot.settings.proxy.clone();
+        let to = proxy.as_ref().map_or(&url, Proxy::url);
+        if let (Some(ip), None) = (to.ip(), &hook) {
+            let addrs = vec![SocketAddr::new(ip, to.port())];
             return self.connect(key, Target { url, extras, addrs }, deadline);
         }
         let (client, mailbox) = (slot.client, self.mailbox.clone());
@@ -64,7 +68,7 @@ impl Driver {
             let prepared = Prepared { key, client, attempt, result, hook };
             let _ = mailbox.send_always(Command::Prepared(Box::new(prepared))); // or the thread has ended
         });
-        self.preparers.prepare(Job { hook, url, extras, done });
+        self.preparers.prepare(Job { hook, url, extras, proxy, done });
     }
 
     pub(super) fn prepared(&mut self, prepared: Prepared) {
@@ -88,9 +92,6 @@ impl Driver {
     /// Tries the addresses one after the other, each for its share of the time that is left.
     fn connect(&mut self, key: usize, target: Target, deadline: Instant) {
         let Target { url, extras, addrs } = target;
-        if let Err(error) = check_scheme(&url) {
-            return self.over(key, Some(error));
-        }
         self.slots[key].link.lock().url = url.clone();
         let mut rest = VecDeque::from(addrs);
         let Some(addr) = rest.pop_front() else { return };
@@ -105,21 +106,42 @@ impl Driver {
         let left = connecting.deadline.saturating_duration_since(self.now);
         connecting.until = self.now + left / (connecting.rest.len() as u32 + 1);
         slot.generation = slot.generation.wrapping_add(1);
-        slot.read_closed = false;
-        slot.sending_ended = false;
         let token = Token(key | (slot.generation as usize) << 32);
-        let made = Stream::connect(connecting.addr, !slot.settings.delay)
-            .and_then(|stream| stream.register(self.poll.registry(), token).map(|()| stream));
+        let Settings { limits, delay, from, proxy, .. } = &slot.settings;
+        let Connecting { url, extras, addr, .. } = &**connecting;
+        let setup = Setup {
+            url,
+            extras,
+            proxy: proxy.as_ref(),
+            #[cfg(feature = "tls")]
+            trust: slot.settings.trust.as_ref(),
+            limits,
+            from: *from,
+            no_delay: !*delay,
+        };
+        let mut inner = slot.link.lock();
+        let Inner { outbox, keys, .. } = &mut *inner;
+        let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool, packer: &mut self.packer };
+        let made = Socket::connect(*addr, &setup, &mut cx).and_then(|socket| {
+            let registered = socket.stream().register(self.poll.registry(), token);
+            registered.map(|()| socket).map_err(|e| Error::System(e.kind()))
+        });
         match made {
-            Ok(stream) => slot.stream = Some(stream),
-            Err(e) => self.next_addr(key, e.kind()),
+            Ok(socket) => inner.socket = Some(socket),
+            Err(error) => {
+                drop(inner);
+                match error {
+                    Error::Connect { kind, .. } => self.next_addr(key, kind),
+                    error => self.over(key, Some(error)),
+                }
+            }
         }
     }
 
     /// This address did not do; the next one.
     pub(super) fn next_addr(&mut self, key: usize, kind: ErrorKind) {
         let slot = &mut self.slots[key];
-        slot.stream = None;
+        slot.link.lock().socket = None;
         let Stage::Connecting(connecting) = &mut slot.stage else { return };
         match connecting.rest.pop_front() {
             Some(addr) => {
@@ -133,22 +155,11 @@ impl Driver {
         }
     }
 
-    /// The socket says that something became of its connecting.
+    /// There is a connection: the request goes out.
     pub(super) fn connected(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let Some(stream) = &slot.stream else { return };
-        if let Some(kind) = stream.take_error() {
-            return self.next_addr(key, kind);
-        }
-        if !stream.is_connected() {
-            return;
-        }
         let Stage::Connecting(connecting) = &slot.stage else { return };
         let (url, extras) = (connecting.url.clone(), connecting.extras.clone());
-        let mut inner = slot.link.lock();
-        let nonce = inner.keys.next();
-        inner.machine = Some(Machine::open(&url, &extras, slot.settings.limits, nonce, self.now));
-        drop(inner);
         slot.stage = Stage::Live { url, extras };
         self.flush(key);
     }
@@ -176,29 +187,26 @@ impl Driver {
             extras.headers.retain(|(name, _)| !PRIVATE.iter().any(|p| name.eq_ignore_ascii_case(p)));
         }
         slot.followed += 1;
-        slot.stream = None;
-        slot.link.lock().machine = None;
+        slot.link.lock().socket = None;
         self.prepare(key, to, extras, None);
     }
 
     /// A connection or a try has ended, with this error unless it was told already: says so, and decides what next.
     pub(super) fn over(&mut self, key: usize, error: Option<Error>) {
-        let Self { slots, pool, now, .. } = self;
+        let Self { slots, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
         if let Stage::Done = slot.stage {
             return;
         }
-        slot.stream = None;
         let link = slot.link.clone();
         let mut inner = link.lock();
-        let machine = inner.machine.take();
-        let had_opened = machine.as_ref().is_some_and(Machine::has_opened);
-        let lasted = machine.as_ref().map_or(Duration::ZERO, |m| m.opened_for(*now));
-        let (code, reason, was_clean) =
-            machine.as_ref().map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
+        let machine = inner.machine();
+        let had_opened = machine.is_some_and(Machine::has_opened);
+        let lasted = machine.map_or(Duration::ZERO, |m| m.opened_for(*now));
+        let (code, reason, was_clean) = machine.map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
         let (code, reason) = (code, reason.to_owned());
-        if let Some(mut machine) = machine {
-            machine.clear(pool);
+        if let Some(socket) = inner.socket.take() {
+            socket.release(pool);
         }
         if let Some(error) = &error {
             inner.push(Event::Error(error.clone()));
@@ -211,7 +219,12 @@ impl Driver {
         let fraction = inner.keys.fraction();
         let next = next_try(slot, inner.is_leaving, had_opened, lasted, &end, fraction);
         let keeps = next.is_some() && slot.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
-        let unsent = inner.outbox.end_connection(keeps);
+        let mut unsent = inner.outbox.end_connection(keeps);
+        let compresses = slot.extras.deflate.is_on();
+        if keeps && compresses {
+            let most = inner.max_backlog;
+            unsent += inner.outbox.unpack(packer, most);
+        }
         if had_opened || next.is_none() {
             let will_reconnect = next.is_some();
             let close = Close { code, reason, was_clean, unsent, will_reconnect };

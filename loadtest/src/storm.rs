@@ -1,0 +1,250 @@
+//! A storm of reconnections: all connections are reset at once, and come back by themselves.
+//!
+//! These are whole [`Client`]s on a shared [`Pool`], so that what is measured is what a program's clients do: their
+//! waits, their jitter, their tries. There is no bound on how many connect at a time; that is the point.
+
+use crate::limits;
+use crate::plan::{self, Plan, Return};
+use crate::proc;
+use crate::report::{Percentiles, group, time};
+use crate::run::{HANDSHAKES, SETTLE, TICK};
+use crate::slot::label;
+use crate::stats::Stats;
+use campanile::client::{Builder, Client, Event, Limits, Pool, Reconnect};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What the clients have done.
+#[derive(Debug, Default)]
+struct Tally {
+    /// When they were dropped.
+    dropped: Option<Instant>,
+    /// Connections open for the first time, and again.
+    opened: usize,
+    back: usize,
+    /// Clients that have given up.
+    gone: usize,
+    /// When the last one came back.
+    last: Option<Instant>,
+    tries: u64,
+    /// Times from the drop to the return, and what tries failed of.
+    stats: Stats,
+}
+
+fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tally {
+    fn take(&mut self, event: &Event) {
+        let now = Instant::now();
+        match (event, self.dropped) {
+            (Event::Open, None) => self.opened += 1,
+            (Event::Open, Some(at)) => {
+                self.back += 1;
+                self.last = Some(now);
+                self.stats.took(now.saturating_duration_since(at).as_nanos() as u64, 1);
+            }
+            (Event::Reconnecting { .. }, Some(_)) => self.tries += 1,
+            (Event::Close(close), _) if !close.will_reconnect => self.gone += 1,
+            // What drops it is no failure.
+            (Event::Error(e), _) if *e != Client::RESET => self.stats.error(label(e), 1),
+            _ => {}
+        }
+    }
+}
+
+/// What became of it; `--json` writes it as it is.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    mode: &'static str,
+    url: String,
+    connections: usize,
+    jitter: bool,
+    first_bound_ms: u64,
+    cap_ms: u64,
+    interrupted: bool,
+    /// From the drop until the last was back; `None` if some were not.
+    all_back_ns: Option<u64>,
+    back: usize,
+    back_ns: Option<Percentiles>,
+    tries: u64,
+    failed_tries: u64,
+    server: Option<Server>,
+    errors: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    /// From the drop until all were back.
+    cpu_ns: u64,
+    cpu_ns_per_return: f64,
+    cores: f64,
+}
+
+/// Runs a storm. The error is a sentence: it can't be run as asked.
+pub(crate) fn run(plan: &Plan, how: Return, interrupted: &AtomicBool) -> Result<Report, String> {
+    let to = plan.target.resolve()?;
+    let from = plan::sources(to.ip(), plan.conns, plan.sources)?;
+    limits::allow_connections(plan.conns)?;
+    let pool = Pool::new(plan.threads).map_err(|e| e.to_string())?;
+    // Those that return have tickets, as a program's clients have.
+    let trust = plan.trust()?;
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    let mut clients = Vec::with_capacity(plan.conns);
+    let over = |since: Instant| interrupted.load(Relaxed) || since.elapsed() > plan.duration;
+    let began = Instant::now();
+    while lock(&tally).opened < plan.conns {
+        let begin = (lock(&tally).opened + HANDSHAKES).min(plan.conns);
+        while clients.len() < begin {
+            let source = from.get(clients.len() % from.len().max(1)).copied();
+            let mut builder = builder(plan, how).pool(&pool);
+            if let Some(trust) = &trust {
+                builder = builder.trust(trust);
+            }
+            if let Some(ip) = source {
+                builder = builder.local_address(ip);
+            }
+            let tally = Arc::clone(&tally);
+            let client = builder.connect_with(move |_, event| lock(&tally).take(&event));
+            clients.push(client.map_err(|e| e.to_string())?);
+        }
+        if over(began) || lock(&tally).gone > 0 {
+            let tally = lock(&tally);
+            let why: Vec<_> = tally.stats.errors.iter().map(|(kind, n)| format!("{n} × {kind}")).collect();
+            let (opened, conns) = (tally.opened, plan.conns);
+            return Err(format!("only {opened} of {conns} connections opened: {}", why.join(", ")));
+        }
+        thread::sleep(TICK);
+    }
+    thread::sleep(SETTLE);
+
+    let cpu = proc::cpu_ns(&plan.pids);
+    let dropped = Instant::now();
+    lock(&tally).dropped = Some(dropped);
+    clients.iter().for_each(Client::reset);
+    while !over(dropped) {
+        let tally = lock(&tally);
+        if tally.back + tally.gone >= plan.conns {
+            break;
+        }
+        drop(tally);
+        // Short, since the server's CPU is read at the end of it.
+        thread::sleep(Duration::from_millis(1));
+    }
+    let cpu = proc::cpu_ns(&plan.pids).saturating_sub(cpu);
+    let took = dropped.elapsed();
+    let report = report(plan, how, &mut lock(&tally), interrupted.load(Relaxed), cpu, took);
+    for client in &clients {
+        let _ = client.close(1000, ""); // a code that there is
+    }
+    Ok(report)
+}
+
+fn builder(plan: &Plan, how: Return) -> Builder {
+    let mut limits = Limits::default();
+    (limits.connect_timeout, limits.handshake_timeout) = (plan.timeout, plan.timeout);
+    let reconnect =
+        Reconnect::default().jitter(how.jitter).first(how.first).cap(how.cap).stable_after(Duration::ZERO);
+    let mut builder = Client::builder(&plan.target.url.to_string())
+        .limits(limits)
+        .reconnect(reconnect)
+        .deflate(plan.extras.deflate);
+    for name in &plan.extras.subprotocols {
+        builder = builder.subprotocol(name);
+    }
+    for (name, value) in &plan.extras.headers {
+        builder = builder.header(name, value);
+    }
+    if let Some(origin) = &plan.extras.origin {
+        builder = builder.origin(origin);
+    }
+    builder
+}
+
+fn report(
+    plan: &Plan,
+    how: Return,
+    tally: &mut Tally,
+    interrupted: bool,
+    cpu_ns: u64,
+    took: Duration,
+) -> Report {
+    let back_ns = Percentiles::of(tally.stats.latency());
+    let all_back = tally.last.zip(tally.dropped).filter(|_| tally.back == plan.conns);
+    let missing = plan.conns - tally.back.min(plan.conns);
+    let mut errors = tally.stats.errors.clone();
+    let failed_tries = errors.values().sum();
+    if missing > 0 {
+        errors.insert("not back in time".into(), missing as u64);
+    }
+    Report {
+        mode: plan.mode.name(),
+        url: plan.target.to_string(),
+        connections: plan.conns,
+        jitter: how.jitter,
+        first_bound_ms: how.first.as_millis() as u64,
+        cap_ms: how.cap.as_millis() as u64,
+        interrupted,
+        all_back_ns: all_back.map(|(last, at)| last.saturating_duration_since(at).as_nanos() as u64),
+        back: tally.back,
+        back_ns,
+        tries: tally.tries,
+        failed_tries,
+        server: (!plan.pids.is_empty()).then(|| Server {
+            cpu_ns,
+            cpu_ns_per_return: cpu_ns as f64 / tally.back.max(1) as f64,
+            cores: cpu_ns as f64 / took.as_nanos().max(1) as f64,
+        }),
+        errors,
+    }
+}
+
+impl Report {
+    /// Whether all came back. Tries that failed on the way are what a storm is made of, and no errors.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.all_back_ns.is_some()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let jitter = if self.jitter { "with jitter" } else { "without jitter" };
+        let n = group(self.connections as u64);
+        let bound = |ms: u64| time(ms as f64 * 1e6);
+        let (first, cap) = (bound(self.first_bound_ms), bound(self.cap_ms));
+        writeln!(
+            f,
+            "storm {} · {n} connections dropped at once · waits of {first} to {cap} {jitter}",
+            self.url
+        )?;
+        let mut line = |name: &str, text: String| writeln!(f, "  {name:<12}{text}");
+        match self.all_back_ns {
+            Some(ns) => line("all back", format!("after {}", time(ns as f64)))?,
+            None => line("not back", format!("{} of {n}", group((self.connections - self.back) as u64)))?,
+        }
+        if let Some(back) = &self.back_ns {
+            line("back", back.to_string())?;
+        }
+        line("tries", format!("{}   {} failed", group(self.tries), group(self.failed_tries)))?;
+        for (kind, n) in &self.errors {
+            line("", format!("{} × {kind}", group(*n)))?;
+        }
+        if let Some(server) = &self.server {
+            let each = time(server.cpu_ns_per_return);
+            line(
+                "server CPU",
+                format!("{}   {each} per return   {:.2} cores", time(server.cpu_ns as f64), server.cores),
+            )?;
+        }
+        if self.interrupted {
+            line("note", "interrupted; this is what was measured until then".into())?;
+        }
+        Ok(())
+    }
+}

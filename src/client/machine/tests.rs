@@ -1,0 +1,265 @@
+//! Tests of the machine, without a socket: bytes and times in, bytes and happenings out.
+
+use super::*;
+use crate::client::event::Data;
+use crate::protocol::handshake::accept_key;
+use crate::protocol::{ProtocolError, header};
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A machine with all that it is given, and what it did.
+struct Rig {
+    machine: Machine,
+    outbox: Outbox,
+    keys: Keys,
+    pool: BufferPool,
+    packer: Packer,
+    now: Instant,
+    seen: Vec<String>,
+    sent: Vec<(char, Vec<u8>)>,
+}
+
+fn server_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    header::write_frame(&mut out, opcode, payload);
+    out
+}
+
+fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+    let mut payload = Vec::new();
+    close::write_payload(&mut payload, CloseCode(code), reason);
+    server_frame(Opcode::Close, &payload)
+}
+
+impl Rig {
+    fn opening(limits: Limits) -> Self {
+        let now = Instant::now();
+        let url = "ws://h/".parse().unwrap();
+        Self {
+            machine: Machine::open(&url, &Extras::default(), limits, [7; 16], now),
+            outbox: Outbox::default(),
+            keys: Keys::new(),
+            pool: BufferPool::new(0),
+            packer: Packer::default(),
+            now,
+            seen: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    fn answer() -> Vec<u8> {
+        let accept = accept_key(crate::protocol::handshake::client_key([7; 16]).as_bytes());
+        let head = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept:";
+        format!("{head} {accept}\r\n\r\n").into_bytes()
+    }
+
+    fn open() -> Self {
+        let mut rig = Self::opening(Limits::default());
+        rig.write();
+        rig.receive(&Self::answer(), usize::MAX).unwrap();
+        assert_eq!(rig.seen, ["opened"]);
+        rig.seen.clear();
+        rig
+    }
+
+    fn receive(&mut self, stream: &[u8], step: usize) -> Result<(), Error> {
+        let Self { machine, outbox, keys, pool, packer, now, seen, .. } = self;
+        for piece in stream.chunks(step.min(stream.len())) {
+            let cx = &mut Context { now: *now, outbox, keys, pool, packer };
+            machine.receive(&mut piece.to_vec(), cx, &mut |h, pool| {
+                seen.push(match h {
+                    Happening::Opened(_) => "opened".into(),
+                    Happening::Message(kind, payload) => format!("{:?}", Data::take(kind, payload, pool)),
+                    Happening::Closing => "closing".into(),
+                });
+            })?;
+        }
+        Ok(())
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Machine, &mut Context<'_>) -> T) -> T {
+        let Self { machine, outbox, keys, pool, packer, now, .. } = self;
+        f(machine, &mut Context { now: *now, outbox, keys, pool, packer })
+    }
+
+    fn write(&mut self) {
+        let bytes: Vec<u8> = self.machine.slices(&self.outbox).flat_map(|s| s.to_vec()).collect();
+        self.machine.advance(bytes.len(), &mut self.outbox, self.now);
+        let rules = Rules { role: Role::Server, ..self.machine.rules() };
+        let (mut decoder, mut pool) = (Decoder::default(), BufferPool::new(0));
+        let mut bytes = bytes;
+        if bytes.starts_with(b"GET") {
+            return;
+        }
+        let mut input = &mut bytes[..];
+        while let Some(item) = decoder.next(&mut input, &rules, &mut pool).unwrap() {
+            self.sent.push(match item {
+                Item::Message(m) => ('m', m.message().as_bytes().to_vec()),
+                Item::Ping(p) => ('?', p.to_vec()),
+                Item::Pong(p) => ('!', p.to_vec()),
+                Item::Close(p) => ('c', p.to_vec()),
+            });
+        }
+    }
+
+    fn expire(&mut self) -> Expired {
+        self.now = self.machine.deadline().expect("a deadline");
+        let expired = self.with(Machine::expire);
+        self.write();
+        expired
+    }
+}
+
+#[test]
+fn messages_come_whole_however_they_are_cut() {
+    let mut stream = server_frame(Opcode::Text, "gö".as_bytes());
+    stream.extend(server_frame(Opcode::Ping, b"?"));
+    stream.extend([0x02, 1, 7, 0x80, 1, 8]); // two fragments
+    stream.extend(close_frame(1001, "so"));
+    stream.extend(server_frame(Opcode::Text, b"too late"));
+    for step in 1..=stream.len() {
+        let mut rig = Rig::open();
+        rig.receive(&stream, step).unwrap();
+        assert_eq!(rig.seen, ["Text(\"gö\")", "Binary([7, 8])", "closing"]);
+        rig.write();
+        assert_eq!(rig.sent, [('!', b"?".to_vec()), ('c', vec![3, 233])]);
+        assert_eq!(rig.machine.ending(), (CloseCode::GOING_AWAY, "so", true));
+        assert!(rig.machine.is_done_sending(&rig.outbox));
+        assert_eq!(rig.machine.end(ErrorKind::UnexpectedEof), Ok(()));
+    }
+}
+
+#[test]
+fn what_breaks_the_protocol_is_answered_with_its_code() {
+    for (stream, code) in [
+        (&[0x83, 0][..], 1002u16),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0], 1002),
+        (&[0x81, 1, 0xFF], 1007),
+        (&[0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0], 1009),
+    ] {
+        let mut rig = Rig::open();
+        assert!(matches!(rig.receive(stream, 99), Err(Error::Protocol(_))));
+        rig.write();
+        assert!(rig.sent.is_empty(), "not yet");
+        rig.outbox.push(Opcode::Text, b"an answer to what came before", [0; 4]);
+        rig.with(|m, cx| m.answer_breach(cx));
+        rig.with(|m, cx| m.answer_breach(cx));
+        rig.write();
+        let answer = b"an answer to what came before".to_vec();
+        assert_eq!(rig.sent, [('m', answer), ('c', code.to_be_bytes().to_vec())]);
+        assert_eq!(rig.machine.ending(), (CloseCode::ABNORMAL, "", false));
+        assert_eq!(rig.expire(), Expired::Over);
+    }
+    let mut rig = Rig::open();
+    assert_eq!(rig.receive(&[0x83], 1), Err(Error::Protocol(ProtocolError::ReservedOpcode { opcode: 3 })));
+}
+
+#[test]
+fn a_close_goes_behind_what_waits_and_what_comes_after_it_is_not_heard() {
+    let mut rig = Rig::open();
+    rig.outbox.push(Opcode::Text, b"last words", [1; 4]);
+    rig.with(|m, cx| m.close(CloseCode::NORMAL, "bye", cx));
+    rig.with(|m, cx| m.close(CloseCode::GOING_AWAY, "again", cx));
+    rig.write();
+    rig.receive(&server_frame(Opcode::Text, b"unheard"), 99).unwrap();
+    rig.receive(&server_frame(Opcode::Ping, b""), 99).unwrap();
+    rig.receive(&close_frame(1000, ""), 99).unwrap();
+    rig.write();
+    assert_eq!(rig.sent, [('m', b"last words".to_vec()), ('c', b"\x03\xe8bye".to_vec())]);
+    assert_eq!(rig.machine.ending(), (CloseCode::NORMAL, "", true));
+    assert_eq!(rig.seen, ["closing"]);
+}
+
+#[test]
+fn two_closes_that_cross_are_one_close_frame_each_and_what_waited_is_kept() {
+    let mut rig = Rig::open();
+    rig.outbox.push(Opcode::Text, b"unsent", [1; 4]);
+    rig.with(|m, cx| m.close(CloseCode::NORMAL, "", cx));
+    rig.receive(&close_frame(1012, ""), 99).unwrap();
+    rig.write();
+    assert_eq!(rig.sent, [('c', vec![3, 244])]);
+    assert_eq!(rig.outbox.end_connection(true), 0);
+    assert_eq!(rig.outbox.payload(), 6);
+}
+
+#[test]
+fn silence_is_asked_and_then_ends_it() {
+    let mut rig = Rig::open();
+    let begin = rig.now;
+    assert_eq!(rig.expire(), Expired::No);
+    assert_eq!((rig.now - begin, &rig.sent[..]), (25 * SECOND, &[('?', vec![])][..]));
+    rig.now += 9 * SECOND;
+    rig.receive(&server_frame(Opcode::Pong, b""), 99).unwrap();
+    assert_eq!(rig.expire(), Expired::No);
+    assert_eq!(rig.sent.len(), 2);
+    assert_eq!(rig.expire(), Expired::Failed(Error::PongTimeout { limit: 10 * SECOND }));
+}
+
+#[test]
+fn a_pause_of_ours_is_no_silence_of_the_servers() {
+    let mut rig = Rig::open();
+    rig.machine.pause(true, rig.now);
+    assert_eq!(rig.machine.deadline(), None);
+    rig.now += 1000 * SECOND;
+    rig.machine.pause(false, rig.now);
+    assert_eq!(rig.machine.deadline(), Some(rig.now + 25 * SECOND));
+}
+
+#[test]
+fn every_wait_has_an_end() {
+    let mut rig = Rig::opening(Limits::default());
+    assert_eq!(rig.expire(), Expired::Failed(Error::HandshakeTimeout { limit: 10 * SECOND }));
+
+    let mut rig = Rig::open();
+    rig.receive(&[0x82, 10, 0], 99).unwrap();
+    for _ in 0..5 {
+        rig.now += 11 * SECOND;
+        rig.receive(&[0], 1).unwrap(); // a drop now and then keeps the heartbeat quiet
+    }
+    assert_eq!(rig.expire(), Expired::Failed(Error::MessageTimeout { limit: 60 * SECOND }));
+    assert_eq!(rig.sent, [('c', vec![3, 240])]);
+
+    let mut rig = Rig::open();
+    rig.with(|m, cx| m.close(CloseCode::NORMAL, "", cx));
+    rig.write();
+    assert_eq!(rig.expire(), Expired::Failed(Error::CloseTimeout { limit: 5 * SECOND }));
+
+    let limits = Limits { handshake_timeout: Duration::MAX, ..Limits::default() };
+    assert_eq!(Rig::opening(limits).machine.deadline(), None, "for ever, and no overflow");
+}
+
+#[test]
+fn frames_may_come_with_the_answer_and_messages_wait_for_it() {
+    let mut rig = Rig::opening(Limits::default());
+    rig.outbox.push(Opcode::Text, b"kept", [1; 4]);
+    rig.write();
+    rig.write();
+    assert!(rig.sent.is_empty());
+    let mut stream = Rig::answer();
+    stream.extend(server_frame(Opcode::Text, b"hello"));
+    rig.receive(&stream, stream.len()).unwrap();
+    rig.write();
+    assert_eq!(rig.seen, ["opened", "Text(\"hello\")"]);
+    assert_eq!(rig.sent, [('m', b"kept".to_vec())]);
+}
+
+proptest! {
+    /// Whatever a server sends, in whatever pieces: it is taken or refused, and every wait still has its end.
+    #[test]
+    fn any_bytes_are_taken_or_refused(bytes: Vec<u8>, step in 1usize..9, opened: bool) {
+        let mut rig = if opened { Rig::open() } else { Rig::opening(Limits::default()) };
+        rig.write();
+        if !bytes.is_empty() && rig.receive(&bytes, step).is_err() {
+            let _ = rig.receive(b"after the end", 99);
+        }
+        rig.write();
+        prop_assert!(rig.machine.deadline().is_some());
+    }
+}
+
+#[test]
+fn a_connection_that_ends_without_a_close_frame_broke() {
+    let rig = Rig::open();
+    assert_eq!(rig.machine.end(ErrorKind::UnexpectedEof), Err(Error::Transport(ErrorKind::UnexpectedEof)));
+}
