@@ -23,10 +23,11 @@ impl Worker {
             self.turn.number = self.turn.number.wrapping_add(1).max(1);
             self.join();
             self.write_dirty();
-            if self.doomed.is_empty() {
-                return;
-            }
+            let buried = self.buried;
             self.sweep();
+            if self.buried == buried {
+                return; // none has ended, or the turn has buried as many as it may
+            }
         }
     }
 
