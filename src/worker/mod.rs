@@ -295,7 +295,12 @@ impl Worker {
 
     /// How long to wait for events.
     fn patience(&self) -> Option<Duration> {
-        if self.woken || !self.again.is_empty() || !self.dirty.is_empty() || !self.doomed.is_empty() || self.accepting.is_due() {
+        if self.woken
+            || !self.again.is_empty()
+            || !self.dirty.is_empty()
+            || !self.doomed.is_empty()
+            || self.accepting.is_due()
+        {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
