@@ -116,7 +116,7 @@ impl<'a> Given<'a> {
     /// The message. `decoded` takes what has to be decoded.
     pub(super) fn message<'m>(&'m self, decoded: &'m mut Vec<u8>) -> Result<Message<'m>, Refusal> {
         let message = match (self.data, &self.text, &self.base64) {
-            (Some(data), None, None) => Message::text(data.get()),
+            (Some(data), None, None) => Message::json(data.get()),
             (None, Some(text), None) => Message::text(text),
             (None, None, Some(text)) => {
                 STANDARD.decode_vec(text.as_bytes(), decoded).map_err(|e| {
