@@ -136,13 +136,13 @@ pub mod internal;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 pub use handler::{
-    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage, Origins, Pending, Refuse,
-    Route, on_message,
+    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage, Origins,
+    Pending, Refuse, Route, on_message,
 };
 pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{
-    Delivered, Envelope, HistoryMessage, HistoryPage, InvalidTopic, MAX_TOPIC, Position, Publish, Published, Start,
-    SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings, check_topic,
+    Delivered, Envelope, HistoryMessage, HistoryPage, InvalidTopic, MAX_TOPIC, Position, Publish, Published,
+    Start, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings, check_topic,
 };
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};

@@ -112,7 +112,8 @@ fn many_are_published_at_once_and_in_order() {
         let messages: Vec<_> = (0..20).map(|n| json!({"topic": "a", "text": n.to_string()})).collect();
         let (status, body) = post(&mut client, "/api/batch", &json!({"messages": messages}));
         assert_eq!(status, 200);
-        let offsets: Vec<_> = body["results"].as_array().unwrap().iter().map(|r| r["offset"].as_u64()).collect();
+        let offsets: Vec<_> =
+            body["results"].as_array().unwrap().iter().map(|r| r["offset"].as_u64()).collect();
         assert_eq!(offsets, (1..=20).map(Some).collect::<Vec<_>>());
         for n in 0..20 {
             assert_eq!(listening.read_text(), n.to_string());
@@ -141,7 +142,11 @@ fn a_batch_is_checked_before_anything_is_published() {
         assert!(answer.1["message"].as_str().unwrap().contains(words), "{}", answer.1);
     }
     let long = json!({"topic": "kept/a", "text": "x".repeat(1001)});
-    refused(post(&mut client, "/api/batch", &json!({"messages": [good, long]})), (413, "too_big"), "messages[1]: ");
+    refused(
+        post(&mut client, "/api/batch", &json!({"messages": [good, long]})),
+        (413, "too_big"),
+        "messages[1]: ",
+    );
     let topics = json!({"topics": ["a", ""], "text": "x"});
     refused(post(&mut client, "/api/broadcast", &topics), (400, "topic"), "topics[1]: ");
     listening.expect_nothing_until_pong();
@@ -161,7 +166,12 @@ fn what_is_wrong_is_named_with_its_value() {
         ("publish", r#"{"topic":"a","text":null}"#, "invalid", "\"text\" is to be a string, not null"),
         ("publish", r#"{"topic":"a","text":"x","ttl":0}"#, "invalid", "\"ttl\""),
         ("publish", r#"{"topic":"a","text":"x","ttl":4294967296}"#, "invalid", "not 4294967296"),
-        ("publish", r#"{"topic":"a","text":"x","id":""}"#, "invalid", "\"id\" is to have 1 to 255 bytes, not 0"),
+        (
+            "publish",
+            r#"{"topic":"a","text":"x","id":""}"#,
+            "invalid",
+            "\"id\" is to have 1 to 255 bytes, not 0",
+        ),
         ("publish", r#"{"topic":"a","text":"x","more":1}"#, "invalid", "\"more\" is no field"),
         ("publish", r#"{"topics":["a"],"text":"x"}"#, "invalid", "\"topics\" is no field"),
         ("publish", r#"{"topic":"a","base64":"AB"}"#, "invalid", "base64"),
@@ -267,7 +277,10 @@ fn topics_and_what_they_keep_can_be_read() {
         body["topics"][0],
         json!({"topic": "kept/a", "subscribers": 0, "kept": 5, "epoch": epoch, "offset": 8})
     );
-    assert_eq!((&body["topics"][1]["topic"], &body["topics"][1]["subscribers"]), (&json!("kept/b"), &json!(1)));
+    assert_eq!(
+        (&body["topics"][1]["topic"], &body["topics"][1]["subscribers"]),
+        (&json!("kept/b"), &json!(1))
+    );
     assert_eq!(get(&mut client, "/api/topics?limit=1").1["more"], json!(true));
     let (_, newest) = get(&mut client, "/api/history?topic=kept/a&limit=2");
     assert_eq!(
@@ -305,7 +318,9 @@ fn a_server_with_too_much_to_do_says_when_to_come_back() {
     let batch = json!({"messages": [{"topic": "kept/a", "text": "x"}]});
     let (status, body) = post(&mut client, "/api/batch", &batch);
     assert_eq!((status, &body["code"], &body["results"][0]["code"]), (503, &json!("busy"), &json!("busy")));
-    drop(stuck);
+    let gone = support::builder().build().unwrap().handle();
+    let server = start(Api::new().about(gone).mount(support::builder()));
+    let mut client = server.dial();
     let ended = post(&mut client, "/api/publish", &json!({"topic": "kept/a", "text": "x"}));
     refused(ended, (503, "ended"), "ended");
 }
@@ -369,11 +384,13 @@ fn web_pages_of_other_hosts_are_not_let_in() {
         }
         // What a page may send without asking first is no JSON; and nobody who asks gets leave.
         for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
-            let answer = post_with(&mut client, "/api/publish", &format!("{key}Content-Type: {kind}\r\n"), MESSAGE);
+            let answer =
+                post_with(&mut client, "/api/publish", &format!("{key}Content-Type: {kind}\r\n"), MESSAGE);
             assert_eq!(answer.status, 415, "{kind}");
         }
         assert_eq!(post_with(&mut client, "/api/publish", key, MESSAGE).status, 415);
-        client.send("OPTIONS /api/publish HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n");
+        client
+            .send("OPTIONS /api/publish HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n");
         let answer = client.answer();
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (405, None));
     }
@@ -394,7 +411,8 @@ fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
         client.send(format!("GET /api/info HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n\r\n"));
         assert_eq!(client.answer().status, status, "{host}");
     }
-    for line in ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.1 proxy", "X-Real-IP: 1.2.3.4"] {
+    for line in ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.1 proxy", "X-Real-IP: 1.2.3.4"]
+    {
         client.send(format!("GET /api/info HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n"));
         assert_eq!(client.answer().status, 403, "{line}");
     }
@@ -501,7 +519,10 @@ fn the_description_names_every_operation() {
         for method in methods.as_object().unwrap().keys().map(|m| m.to_uppercase()) {
             client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
             let answer = client.answer();
-            assert!(![404, 405].contains(&answer.status) || path == "/api/history", "{method} {path}: {answer:?}");
+            assert!(
+                ![404, 405].contains(&answer.status) || path == "/api/history",
+                "{method} {path}: {answer:?}"
+            );
         }
     }
 }

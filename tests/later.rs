@@ -211,7 +211,8 @@ fn a_server_that_shuts_down_waits_for_what_is_to_come() {
 #[test]
 fn what_a_worker_asks_of_itself_takes_no_turn_of_its_own() {
     // One worker: what it asks of itself is done in the same turn.
-    let server = start(builder().get("/", |_: &Request<'_>| Response::later(DEADLINE, |r| r.respond(ok("x")))));
+    let server =
+        start(builder().get("/", |_: &Request<'_>| Response::later(DEADLINE, |r| r.respond(ok("x")))));
     let mut client = server.dial();
     client.send(get("/"));
     client.answer();
@@ -270,7 +271,8 @@ fn a_callback_is_called_also_when_there_is_no_answer() {
     assert_eq!(rx.try_iter().collect::<Vec<_>>(), [Err(HandleError::Full)]);
     drop(server);
     assert_eq!(rx.recv_timeout(DEADLINE), Ok(Err(HandleError::Ended)));
-    let ended = asked(|then| handle.topics_then("", 1, then));
+    let gone = builder().listen("127.0.0.1:0").build().unwrap().handle();
+    let ended = asked(|then| gone.topics_then("", 1, then));
     assert_eq!(ended.map(|list| list.topics.len()), Err(HandleError::Ended));
 }
 
@@ -300,7 +302,10 @@ fn history_is_read_in_pages() {
         }
         let epoch = first.unwrap().epoch;
         let newest = page("kept/a", Start::Now, 3).unwrap();
-        assert_eq!((newest.position, newest.recovered, newest.more), (Position::new(epoch, 12), false, false));
+        assert_eq!(
+            (newest.position, newest.recovered, newest.more),
+            (Position::new(epoch, 12), false, false)
+        );
         let offsets: Vec<u64> = newest.messages.iter().map(|m| m.offset()).collect();
         assert_eq!(offsets, [10, 11, 12]);
         assert_eq!(newest.messages[1].message(), Message::binary(b"11"));

@@ -85,7 +85,11 @@ impl Guard {
             self.check_key(request)?;
         }
         if request.method() == "POST" && !request.header_str("content-type").is_some_and(is_json) {
-            return Err(Refusal::new(415, "media_type", "the body is to be JSON: Content-Type: application/json"));
+            return Err(Refusal::new(
+                415,
+                "media_type",
+                "the body is to be JSON: Content-Type: application/json",
+            ));
         }
         Ok(())
     }
@@ -173,7 +177,9 @@ mod tests {
 
     #[test]
     fn keys_are_compared_whole() {
-        for (presented, same) in [("secret", true), ("secreT", false), ("secre", false), ("secretsecret", false), ("", false)] {
+        for (presented, same) in
+            [("secret", true), ("secreT", false), ("secre", false), ("secretsecret", false), ("", false)]
+        {
             assert_eq!(is_same(presented.as_bytes(), b"secret"), same, "{presented}");
         }
     }
@@ -190,10 +196,20 @@ mod tests {
 
     #[test]
     fn names_of_this_machine_are_few() {
-        for yes in ["localhost", "LOCALHOST:9001", "127.0.0.1", "127.8.8.8:1", "[::1]:9001", "[::ffff:127.0.0.1]"] {
+        for yes in
+            ["localhost", "LOCALHOST:9001", "127.0.0.1", "127.8.8.8:1", "[::1]:9001", "[::ffff:127.0.0.1]"]
+        {
             assert!(is_local_host(yes), "{yes}");
         }
-        for no in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::2]", "10.0.0.1", "", "0.0.0.0"] {
+        for no in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[::2]",
+            "10.0.0.1",
+            "",
+            "0.0.0.0",
+        ] {
             assert!(!is_local_host(no), "{no}");
         }
     }

@@ -88,10 +88,9 @@ fn superfluous(field: &str) -> Refusal {
 
 fn short<'a>(field: &str, text: &'a Option<Text<'_>>) -> Result<Option<&'a str>, Refusal> {
     match text.as_deref() {
-        Some(text) if text.is_empty() || text.len() > MAX_NAME => Err(Refusal::invalid(format!(
-            "{field:?} is to have 1 to {MAX_NAME} bytes, not {}",
-            text.len()
-        ))),
+        Some(text) if text.is_empty() || text.len() > MAX_NAME => {
+            Err(Refusal::invalid(format!("{field:?} is to have 1 to {MAX_NAME} bytes, not {}", text.len())))
+        }
         text => Ok(text),
     }
 }
@@ -119,16 +118,18 @@ impl<'a> Given<'a> {
             (Some(data), None, None) => Message::json(data.get()),
             (None, Some(text), None) => Message::text(text),
             (None, None, Some(text)) => {
-                STANDARD.decode_vec(text.as_bytes(), decoded).map_err(|e| {
-                    Refusal::invalid(format!("\"base64\" is not base64 with padding: {e}"))
-                })?;
+                STANDARD
+                    .decode_vec(text.as_bytes(), decoded)
+                    .map_err(|e| Refusal::invalid(format!("\"base64\" is not base64 with padding: {e}")))?;
                 Message::binary(decoded)
             }
             (None, None, None) => {
                 return Err(Refusal::invalid(r#"the message is missing: "data", "text" or "base64""#));
             }
             _ => {
-                return Err(Refusal::invalid(r#"only one of "data", "text" and "base64" can be the message"#));
+                return Err(Refusal::invalid(
+                    r#"only one of "data", "text" and "base64" can be the message"#,
+                ));
             }
         };
         Ok(short("key", &self.key)?.map_or(message, |key| message.with_key(key)))
@@ -164,7 +165,8 @@ fn many(field: &str, len: usize) -> Result<(), Refusal> {
 impl About<'_> {
     pub(super) fn connection(&self) -> Result<ConnId, Refusal> {
         let text = self.connection.as_deref().ok_or_else(|| missing("connection"))?;
-        text.parse::<ConnId>().map_err(|e| Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text))))
+        text.parse::<ConnId>()
+            .map_err(|e| Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text))))
     }
 
     /// The topic, where the operation is about one.
@@ -328,7 +330,9 @@ mod tests {
 
     fn complaint<'a, T: Readable<'a>>(body: &'a str) -> Option<String> {
         let value = serde_json::from_str(body).unwrap();
-        serde_json::from_str::<T>(body).err().map(|e| fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
+        serde_json::from_str::<T>(body)
+            .err()
+            .map(|e| fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
     }
 
     #[test]

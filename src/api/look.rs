@@ -104,6 +104,10 @@ fn kept(topic: &str, page: &HistoryPage) -> Vec<u8> {
         let _ = write!(out, r#"{comma}{{"offset":{},"#, kept.offset());
         let message = kept.message();
         match message.as_text() {
+            Some(json) if message.is_json() => {
+                out.extend_from_slice(br#""data":"#);
+                out.extend_from_slice(json.as_bytes());
+            }
             Some(text) => {
                 out.extend_from_slice(br#""text":"#);
                 answer::text(&mut out, text);

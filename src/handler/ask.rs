@@ -180,7 +180,8 @@ mod tests {
     fn a_connections_name_is_read_as_it_is_written() {
         let id = ConnId::new(3, 70_000, u32::MAX);
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "1", "1.2", "1.2.0", "256.0.1", "0.16777216.1", "0.0.1.2", "0.+1.1", "a.b.c", "0..1"] {
+        for bad in ["", "1", "1.2", "1.2.0", "256.0.1", "0.16777216.1", "0.0.1.2", "0.+1.1", "a.b.c", "0..1"]
+        {
             assert_eq!(bad.parse::<ConnId>(), Err(InvalidConnId), "{bad:?}");
         }
     }

@@ -3,9 +3,7 @@
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
-use crate::hub::{
-    Delivery, HistoryPage, Join, Joined, Publication, Reply, Start, TopicList, Unanswered,
-};
+use crate::hub::{Delivery, HistoryPage, Join, Joined, Publication, Reply, Start, TopicList, Unanswered};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
 use crossbeam_channel::Sender;

@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
     pub(crate) topics: SettingsTable,
     /// Whether it listens on loopback addresses and Unix sockets alone.
+    #[cfg_attr(not(feature = "api"), allow(dead_code))]
     pub(crate) local: bool,
 }
 

@@ -1,9 +1,10 @@
 //! Looking at topics without listening: what one keeps, and which there are.
 
+use super::envelope::message_of;
 use super::history::History;
 use super::{Home, Hub, Position, Start, topic};
 use crate::conn::Frames;
-use crate::protocol::{Message, Opcode};
+use crate::protocol::Message;
 use core::fmt;
 use core::ops::Range;
 
@@ -31,6 +32,7 @@ pub struct HistoryMessage {
     offset: u64,
     frames: Frames,
     range: Range<usize>,
+    json: bool,
 }
 
 impl HistoryMessage {
@@ -42,22 +44,8 @@ impl HistoryMessage {
     /// The message; without its key, of which a hash is kept.
     pub fn message(&self) -> Message<'_> {
         let frame = self.frames.get(self.range.clone()).unwrap_or_default();
-        let (is_text, payload) = unframed(frame).unwrap_or_default();
-        match core::str::from_utf8(payload) {
-            Ok(text) if is_text => Message::text(text),
-            _ => Message::binary(payload),
-        }
+        message_of(frame, self.json).unwrap_or(Message::binary(&[]))
     }
-}
-
-/// Whether a whole frame of ours is text, and its payload.
-fn unframed(frame: &[u8]) -> Option<(bool, &[u8])> {
-    let head = match frame.get(1)? {
-        126 => 4,
-        127 => 10,
-        _ => 2,
-    };
-    Some((frame[0] & 0xF == Opcode::Text as u8, frame.get(head..)?))
 }
 
 impl fmt::Debug for HistoryMessage {
@@ -103,11 +91,18 @@ impl TopicList {
 impl History {
     /// Up to `limit` messages behind a place, oldest first, or the last `limit` where none is given; and whether there
     /// are more behind them. `None`: some behind the place have been given up.
-    fn page(&self, home: &Home, after: Option<u64>, limit: usize, now: u64) -> Option<(Vec<HistoryMessage>, bool)> {
+    fn page(
+        &self,
+        home: &Home,
+        after: Option<u64>,
+        limit: usize,
+        now: u64,
+    ) -> Option<(Vec<HistoryMessage>, bool)> {
         let shared = |e: &super::Entry| HistoryMessage {
             offset: e.offset,
             frames: e.frames.clone(),
             range: e.range.clone(),
+            json: e.json,
         };
         let Some(offset) = after else {
             return Some((self.last(limit, now).into_iter().map(shared).collect(), false));
