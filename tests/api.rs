@@ -178,6 +178,7 @@ fn what_is_wrong_is_named_with_its_value() {
         ("publish", r#"{"topic":"","text":"x"}"#, "topic", "1 to 255 bytes"),
         ("publish", r#"{"topic":"a/*","text":"x"}"#, "topic", "\"a/*\""),
         ("publish", "{\"topic\":\"a\",\"text\":\"\u{1}\"}", "json", "control character"),
+        ("batch", r#"{"messages":[["a",null,"x"]]}"#, "invalid", "messages[0] is to be an object, not ["),
         ("batch", r#"{"messages":[]}"#, "invalid", "1 to 1000 members, not 0"),
         ("batch", r#"{"messages":{}}"#, "invalid", "an array of messages, not {}"),
         ("broadcast", r#"{"topics":[],"text":"x"}"#, "invalid", "1 to 1000 members, not 0"),
@@ -297,7 +298,7 @@ fn topics_and_what_they_keep_can_be_read() {
     assert_eq!(read(6, &epoch), (true, 2, false));
     assert_eq!(read(8, &epoch), (true, 0, false));
     assert_eq!(read(2, &epoch), (false, 0, false));
-    assert_eq!(read(4, "none of ours"), (false, 0, false));
+    assert_eq!(read(4, "none-of-ours"), (false, 0, false));
     let (_, info) = get(&mut client, "/api/info");
     assert_eq!((&info["version"], &info["connections"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(1)));
     assert_eq!((&info["workers"], &info["stats"]["open"]), (&json!(2), &json!(1)));

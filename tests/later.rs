@@ -6,7 +6,6 @@ use campanile::{
     HandleError, HttpLimits, Message, Position, Publish, Request, Responder, Response, Start, TopicSettings,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use support::{Client, DEADLINE, TestServer, builder, echo, millis, recorder, start};
 

@@ -6,7 +6,11 @@ use crate::http::Request;
 use crate::protocol::Message;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use core::fmt;
+use core::marker::PhantomData;
 use core::time::Duration;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -52,11 +56,11 @@ pub(super) struct Given<'a> {
     ttl: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch<'a> {
     #[serde(borrow, default, deserialize_with = "there")]
-    messages: Option<Vec<Given<'a>>>,
+    messages: Option<Vec<Object<Given<'a>>>>,
 }
 
 /// A connection, and what is to be done with it.
@@ -71,6 +75,25 @@ pub(super) struct About<'a> {
     pub(super) code: Option<u16>,
     #[serde(borrow, default, deserialize_with = "there")]
     reason: Option<Text<'a>>,
+}
+
+/// An object. Left to itself, serde takes an array of a struct's fields for the struct.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        from.deserialize_map(Members(PhantomData))
+    }
 }
 
 /// A field that is there has a value: `null` is none.
@@ -148,10 +171,10 @@ impl<'a> Given<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn messages(&self) -> Result<&[Given<'a>], Refusal> {
+    pub(super) fn messages(&self) -> Result<impl Iterator<Item = &Given<'a>>, Refusal> {
         let messages = self.messages.as_deref().ok_or_else(|| missing("messages"))?;
         many("messages", messages.len())?;
-        Ok(messages)
+        Ok(messages.iter().map(|Object(message)| message))
     }
 }
 
@@ -242,7 +265,8 @@ impl<'a> Readable<'a> for About<'a> {
 
 pub(super) fn body<'a, T: Readable<'a>>(request: &Request<'a>) -> Result<T, Refusal> {
     let body = request.body();
-    serde_json::from_slice(body).map_err(|e| match serde_json::from_slice::<Value>(body) {
+    let read = serde_json::from_slice(body).map(|Object(read)| read);
+    read.map_err(|e| match serde_json::from_slice::<Value>(body) {
         Err(e) => Refusal::new(400, "json", format!("the body is not JSON: {e}")),
         Ok(value) => Refusal::invalid(fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string())),
     })
@@ -330,7 +354,7 @@ mod tests {
 
     fn complaint<'a, T: Readable<'a>>(body: &'a str) -> Option<String> {
         let value = serde_json::from_str(body).unwrap();
-        serde_json::from_str::<T>(body)
+        serde_json::from_str::<Object<T>>(body)
             .err()
             .map(|e| fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
     }

@@ -52,7 +52,7 @@ pub(super) fn one(call: &Call<'_>) -> Result<Response, Refusal> {
 pub(super) fn batch(call: &Call<'_>) -> Result<Response, Refusal> {
     let batch: Batch<'_> = body(call.request)?;
     let mut publications = Vec::new();
-    for (i, given) in batch.messages()?.iter().enumerate() {
+    for (i, given) in batch.messages()?.enumerate() {
         let made = of_one_topic(call.handle, given);
         publications.push(made.map_err(|refusal| refusal.at(&format!("messages[{i}]")))?);
     }
