@@ -54,7 +54,7 @@ impl Session {
         let id = || message.as_text().map(id_of).unwrap_or_default();
         let taken = self.rate.take(&mut conn.state_mut().paid, Instant::now());
         taken.map_err(|early| (id(), Fault::Rate { early }))?;
-        let text = message.as_text().ok_or((Id::default(), Fault::Binary))?;
+        let text = message.as_text().ok_or_else(|| (Id::default(), Fault::Binary))?;
         let (id, request) = parse(text);
         let answered = request.and_then(|request| match request {
             Request::Subscribe { topic, start } => self.subscribe(conn, id, topic, start),
