@@ -2,6 +2,7 @@
 
 use super::answer::Refusal;
 use crate::conn::ConnId;
+use crate::handler::InvalidConnId;
 use crate::http::Request;
 use crate::protocol::{CloseCode, Message};
 use base64::Engine;
@@ -215,12 +216,12 @@ pub(super) fn gone(id: impl fmt::Display) -> Refusal {
 impl About<'_> {
     pub(super) fn connection(&self) -> Result<ConnId, Refusal> {
         let text = self.connection.as_deref().ok_or_else(|| missing("connection"))?;
-        text.parse().or_else(|e| {
+        text.parse().map_err(|e: InvalidConnId| {
             let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             if text.split('.').count() == 3 && text.split('.').all(number) {
-                return Err(gone(text));
+                return gone(text);
             }
-            Err(Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text))))
+            Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text)))
         })
     }
 
