@@ -316,6 +316,9 @@ impl Socket {
                     other => other.to_string(),
                 })
             }
+            Some(TlsError::Failed(rustls::Error::InvalidMessage(
+                rustls::InvalidMessage::InvalidContentType,
+            ))) => Error::Tls("the answer is no TLS; a port without it wants ws://".into()),
             Some(other) => Error::Tls(other.to_string()),
             None => return Took::Ended(e.kind()),
         })
