@@ -47,7 +47,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Position {
-    /// The topic's life.
+    /// The topic's life. Below 2^53, so that a JSON number in a browser holds it.
     pub epoch: u64,
     /// The last message seen; 0: none yet.
     pub offset: u64,
