@@ -68,6 +68,12 @@ impl History {
         Some(self.entries.range(skip.min(self.entries.len())..).filter(move |e| e.until > now))
     }
 
+    /// The last so many messages.
+    pub(crate) fn last(&self, n: usize, now: Millis) -> impl Iterator<Item = &Entry> {
+        let skip = self.entries.len().saturating_sub(n);
+        self.entries.range(skip..).filter(move |e| e.until > now)
+    }
+
     /// The newest message for each key, in order; those without a key count as one.
     pub(crate) fn latest(&self, now: Millis) -> Vec<&Entry> {
         let mut seen = HashSet::new();

@@ -187,6 +187,8 @@ pub enum Start {
     Now,
     /// With the newest message of each key that the history has; messages without a key count as one.
     Latest,
+    /// With the last so many messages that the history has: what a room shows to whoever enters.
+    Last(usize),
     /// Behind this place: with what was missed, if all of it is still there.
     After(Position),
 }
@@ -486,8 +488,11 @@ impl Hub {
     /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
     ///
     /// # Errors
-    /// The connection listens to the topic already, or to as many as it may.
+    /// The topic is a pattern, or the connection listens to it already, or to as many as it may.
     pub(crate) fn join(&mut self, join: Join, limit: usize) -> Result<(), SubscribeError> {
+        if topic::is_pattern(&join.topic) {
+            return Err(SubscribeError::Pattern);
+        }
         let slot = join.conn.slot() as u32;
         let asked = (join.conn, join.topic.clone());
         if self.index.is_subscribed(slot, &join.topic) || self.joining.contains(&asked) {
@@ -522,6 +527,7 @@ impl Hub {
         let position = home.position();
         let found = match start {
             Start::Now => None,
+            Start::Last(n) => Some(home.history.last(n, now).cloned().collect()),
             Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
             Start::After(at) if at.epoch == home.epoch => {
                 home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())
