@@ -52,7 +52,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Position {
-    /// The topic's life.
+    /// The topic's life. Below 2^53, so that a JSON number in a browser holds it.
     pub epoch: u64,
     /// The last message seen; 0: none yet.
     pub offset: u64,
@@ -212,6 +212,8 @@ pub enum Start {
     Now,
     /// With the newest message of each key that the history has; messages without a key count as one.
     Latest,
+    /// With the last so many messages that the history has: what a room shows to whoever enters.
+    Last(usize),
     /// Behind this place: with what was missed, if all of it is still there.
     After(Position),
 }
@@ -507,8 +509,11 @@ impl Hub {
     /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
     ///
     /// # Errors
-    /// The connection listens to the topic already, or to as many as it may.
+    /// The topic is a pattern, or the connection listens to it already, or to as many as it may.
     pub(crate) fn join(&mut self, mut join: Join, limit: usize) -> Result<(), SubscribeError> {
+        if topic::is_pattern(&join.topic) {
+            return Err(SubscribeError::Pattern);
+        }
         let slot = join.conn.slot() as u32;
         let Join { conn, topic, .. } = &join;
         if self.index.is_subscribed(slot, topic) || self.joining.contains(*conn, topic) {
@@ -542,6 +547,7 @@ impl Hub {
         let position = home.position();
         let found = match start {
             Start::Now => None,
+            Start::Last(n) => Some(home.history.last(n, now).into_iter().cloned().collect()),
             Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
             Start::After(at) if at.epoch == home.epoch => {
                 home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())

@@ -101,6 +101,7 @@ impl Session {
             }
             Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
             Err(SubscribeError::Topic(e)) => Err(Fault::Topic(e)),
+            Err(e @ SubscribeError::Pattern) => Err(Fault::Invalid(e.to_string())),
             Err(SubscribeError::TooMany { limit }) => Err(Fault::Subscriptions { limit }),
             Err(SubscribeError::Already) => Err(Fault::Already { topic }),
         }
