@@ -1,7 +1,7 @@
 //! What a topic keeps of its messages: the same shared frames that are sent, each with its offset, bounded in count,
 //! bytes and age.
 
-use super::TopicSettings;
+use super::{Mark, TopicSettings};
 use crate::conn::Frames;
 use crate::protocol::Key;
 use core::ops::Range;
@@ -24,6 +24,16 @@ pub(crate) struct Entry {
     pub(crate) gone: Millis,
 }
 
+/// Of a run's messages, how many at its beginning find no room behind the others, and the byte where those that do
+/// begin.
+pub(crate) fn room(marks: &[Mark], settings: &TopicSettings) -> (usize, usize) {
+    let all = marks.last().map_or(0, |mark| mark.end);
+    let start = |at: usize| if at == 0 { 0 } else { marks[at - 1].end };
+    let fits = |at: &usize| all - start(*at) <= settings.history_bytes;
+    let skip = (0..marks.len()).rev().take(settings.history).take_while(fits).last().unwrap_or(marks.len());
+    (skip, start(skip))
+}
+
 /// The messages of one topic, oldest first, without a gap in their offsets.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -42,6 +52,10 @@ impl History {
         while self.entries.len() > settings.history || self.bytes > settings.history_bytes {
             self.pop();
         }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
     }
 
     fn pop(&mut self) {
@@ -64,7 +78,8 @@ impl History {
     /// What came behind `offset`, if nothing of that has been given up. `next` is the offset of the next message.
     pub(crate) fn since(&self, offset: u64, next: u64, now: Millis) -> Option<impl Iterator<Item = &Entry>> {
         let oldest = self.entries.front().map_or(next, |e| e.offset);
-        let skip = (offset + 1).checked_sub(oldest).filter(|_| offset < next)? as usize;
+        // What a client says may be any number, so it is compared before anything is added to it.
+        let skip = Some(offset).filter(|at| *at < next)?.saturating_add(1).checked_sub(oldest)? as usize;
         Some(self.entries.range(skip.min(self.entries.len())..).filter(move |e| e.until > now))
     }
 
