@@ -27,6 +27,7 @@ impl Handler for Scripted {
         let number = |at: usize| words[at].parse().unwrap();
         let result = match words[0] {
             "from" => conn.subscribe_from(words[1], Start::After(Position::new(number(2), number(3)))),
+            "last" => conn.subscribe_from(words[1], Start::Last(number(2) as usize)),
             "latest" => conn.subscribe_from(words[1], Start::Latest),
             "now" => conn.subscribe_from(words[1], Start::Now),
             "sub" => conn.subscribe(words[1]).map(|_| ()),
@@ -146,6 +147,27 @@ fn the_latest_of_each_key_is_a_state() {
     assert_eq!(begun(&mut client).0.offset, 0);
     client.text("latest kept/rates");
     assert!(client.read_text().contains("listens to the topic already"));
+}
+
+#[test]
+fn whoever_enters_a_room_gets_its_last_messages() {
+    let server = serve(2, kept(10));
+    for n in 1..=20 {
+        say(&server, "kept/room", &n.to_string());
+    }
+    for (asked, replayed) in [(3, 3), (10, 10), (1000, 10), (0, 0)] {
+        let mut client = server.open("/");
+        client.text(&format!("last kept/room {asked}"));
+        let (position, recovered, n) = begun(&mut client);
+        assert_eq!((position.offset, recovered, n), (20, false, replayed));
+        for n in 21 - replayed..=20 {
+            assert_eq!(client.read_text(), n.to_string());
+        }
+        client.expect_nothing_until_pong();
+    }
+    let mut client = server.open("/");
+    client.text("last kept/* 3");
+    assert!(client.read_text().contains("a pattern has no history"));
 }
 
 #[test]
@@ -411,6 +433,48 @@ fn what_is_said_when_a_subscription_begins_leaves_at_once() {
             client.text(topic);
             // Nothing else happens that could wake a worker.
             assert_eq!(client.read_text(), "hello");
+        }
+    }
+}
+
+/// Any number may come from a client.
+#[test]
+fn places_that_never_were_are_not_recovered() {
+    let server = serve(1, kept(10));
+    let at = say(&server, "kept/a", "1").position;
+    let mut client = server.open("/");
+    for offset in [at.offset + 1, u64::MAX - 1, u64::MAX] {
+        for epoch in [at.epoch, 0, u64::MAX] {
+            assert_eq!(resume(&mut client, "kept/a", Position::new(epoch, offset)), (at, false, 0));
+            client.text("unsub kept/a");
+        }
+    }
+    client.expect_nothing_until_pong();
+}
+
+/// One client's tries must not end what another listens to.
+#[test]
+fn a_pattern_has_no_place_to_begin_from() {
+    let server = serve(3, kept(10));
+    let mut listeners: Vec<Client> = (0..6).map(|_| server.open("/")).collect();
+    for listener in &mut listeners {
+        listener.text("sub ticks/*");
+        listener.expect_nothing_until_pong();
+    }
+    for _ in 0..12 {
+        let mut other = server.open("/");
+        for start in ["now ticks/*", "latest ticks/*", "from ticks/* 1 1"] {
+            other.text(start);
+            let refused = other.read_text();
+            assert!(refused.starts_with("refused: ") && refused.contains("pattern"), "{refused}");
+        }
+        other.text("unsub ticks/*");
+        other.expect_nothing_until_pong();
+    }
+    for topic in ["ticks/a", "ticks/b", "ticks/c", "ticks/d", "ticks/e"] {
+        server.handle.publish(topic, topic).unwrap();
+        for listener in &mut listeners {
+            assert_eq!(listener.read_text(), topic);
         }
     }
 }

@@ -53,6 +53,8 @@ pub enum SubscribeError {
     Closed,
     /// It listens to the topic, so there is no place to begin from.
     Already,
+    /// A pattern is many topics, and has no place to begin from.
+    Pattern,
 }
 
 impl fmt::Display for SubscribeError {
@@ -62,6 +64,7 @@ impl fmt::Display for SubscribeError {
             Self::TooMany { limit } => write!(f, "the connection has {limit} subscriptions, the most it may"),
             Self::Closed => f.write_str("the connection is closing or has gone"),
             Self::Already => f.write_str("the connection listens to the topic already"),
+            Self::Pattern => f.write_str("a pattern has no history to begin from: expected one topic's name"),
         }
     }
 }

@@ -23,6 +23,8 @@ mod look;
 pub(crate) mod mailbox;
 mod reply;
 mod settings;
+#[cfg(test)]
+mod tests;
 pub(crate) mod topic;
 
 pub use envelope::{Delivered, Envelope};
@@ -50,7 +52,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Position {
-    /// The topic's life.
+    /// The topic's life. Below 2^53, so that a JSON number in a browser holds it.
     pub epoch: u64,
     /// The last message seen; 0: none yet.
     pub offset: u64,
@@ -208,6 +210,8 @@ pub enum Start {
     Now,
     /// With the newest message of each key that the history has; messages without a key count as one.
     Latest,
+    /// With the last so many messages that the history has: what a room shows to whoever enters.
+    Last(usize),
     /// Behind this place: with what was missed, if all of it is still there.
     After(Position),
 }
@@ -258,8 +262,9 @@ pub(crate) struct Hub {
     changes: Vec<Vec<(Arc<str>, i32)>>,
     /// Patterns that connections of other workers listen to, by worker.
     patterns: HashMap<Arc<str>, Vec<(usize, u32)>>,
-    /// Joins that have been asked for and not answered.
-    joining: HashSet<(ConnId, Arc<str>)>,
+    /// Joins that have been asked for and not answered, by connection: each counts only its own, so that a storm of
+    /// those who come back costs no more than their number.
+    joining: HashMap<ConnId, HashSet<Arc<str>>>,
     /// Joins of this turn, to be asked for at its end.
     pub(crate) joins: Vec<Join>,
     worker: usize,
@@ -284,7 +289,7 @@ impl Hub {
             away: (0..workers).map(|_| Vec::new()).collect(),
             changes: (0..workers).map(|_| Vec::new()).collect(),
             patterns: HashMap::new(),
-            joining: HashSet::new(),
+            joining: HashMap::new(),
             joins: Vec::new(),
             worker,
             epoch: epoch.wrapping_add(worker as u64),
@@ -439,7 +444,7 @@ impl Hub {
     /// Says whether there was a subscription.
     pub(crate) fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
         let name = self.name_of(topic);
-        if !self.joining.is_empty() && self.joining.remove(&(conn, name.clone())) {
+        if self.forget_join(conn, &name) {
             return true;
         }
         let was = self.index.unsubscribe(conn.slot() as u32, topic);
@@ -459,8 +464,7 @@ impl Hub {
                 note(changes, *worker, workers, name, -1);
             }
         });
-        if !joining.is_empty() {
-            joining.retain(|(id, _)| *id != conn);
+        if joining.remove(&conn).is_some() {
             joins.retain(|join| join.conn != conn);
         }
     }
@@ -504,25 +508,37 @@ impl Hub {
     /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
     ///
     /// # Errors
-    /// The connection listens to the topic already, or to as many as it may.
+    /// The topic is a pattern, or the connection listens to it already, or to as many as it may.
     pub(crate) fn join(&mut self, join: Join, limit: usize) -> Result<(), SubscribeError> {
+        if topic::is_pattern(&join.topic) {
+            return Err(SubscribeError::Pattern);
+        }
         let slot = join.conn.slot() as u32;
-        let asked = (join.conn, join.topic.clone());
-        if self.index.is_subscribed(slot, &join.topic) || self.joining.contains(&asked) {
+        let asked = self.joining.get(&join.conn);
+        if self.index.is_subscribed(slot, &join.topic) || asked.is_some_and(|a| a.contains(&join.topic)) {
             return Err(SubscribeError::Already);
         }
-        let waiting = self.joining.iter().filter(|(conn, _)| *conn == join.conn).count();
-        if self.index.topics_of(slot).count() + waiting >= limit {
+        if self.index.topics_of(slot).count() + asked.map_or(0, |a| a.len()) >= limit {
             return Err(SubscribeError::TooMany { limit });
         }
-        self.joining.insert(asked);
+        self.joining.entry(join.conn).or_default().insert(join.topic.clone());
         self.joins.push(join);
         Ok(())
     }
 
     /// Whether a join is still wanted when its answer comes.
     pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
-        self.joining.remove(&(joined.conn, joined.topic.clone()))
+        self.forget_join(joined.conn, &joined.topic)
+    }
+
+    /// Says whether the join was asked for and not answered.
+    fn forget_join(&mut self, conn: ConnId, topic: &str) -> bool {
+        let Some(asked) = self.joining.get_mut(&conn) else { return false };
+        let was = asked.remove(topic);
+        if asked.is_empty() {
+            self.joining.remove(&conn);
+        }
+        was
     }
 
     /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
@@ -540,6 +556,7 @@ impl Hub {
         let position = home.position();
         let found = match start {
             Start::Now => None,
+            Start::Last(n) => Some(home.history.last(n, now).cloned().collect()),
             Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
             Start::After(at) if at.epoch == home.epoch => {
                 home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())
@@ -583,14 +600,20 @@ impl Hub {
             let Some(home) = index.home(topic).filter(|home| run.origin && home.settings.keeps()) else {
                 continue;
             };
-            let frames = run.share();
             *keeping += usize::from(home.history.is_empty());
             home.history.expire(*now);
             let age = home.settings.history_age.as_millis() as Millis;
-            let mut start = 0;
-            for (offset, mark) in (first..).zip(run.marks()) {
+            let (skip, mut start) = history::room(run.marks(), &home.settings);
+            if skip > 0 {
+                home.history.clear(); // what came before the messages that find no room goes before them
+            }
+            // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
+            let all = run.bytes().len();
+            let (frames, base) =
+                if start > all / 2 { (run.copy_from(start), start) } else { (run.share(), 0) };
+            for (offset, mark) in (first..).zip(run.marks()).skip(skip) {
                 let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
-                let (range, until, gone) = (start..mark.end, *now + ttl, *now + age);
+                let (range, until, gone) = (start - base..mark.end - base, *now + ttl, *now + age);
                 let json = mark.json;
                 let entry = Entry { offset, frames: frames.clone(), range, key, json, until, gone };
                 home.history.push(entry, &home.settings);

@@ -24,7 +24,7 @@ pub(crate) mod slots;
 pub(crate) mod tls;
 pub(crate) mod wheel;
 
-use crate::conn::{Forms, Packer, Writer};
+use crate::conn::{Forms, Packer, Phase, Writer};
 use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::Hub;
@@ -78,6 +78,10 @@ const BEHIND: Duration = Duration::from_millis(50);
 /// which compressing is 10 µs.
 const MUCH: u64 = 1 << 20;
 
+/// Bytes inflated in one turn, after which connections that compress wait for the next: each may bring a message that
+/// becomes a thousand times as much, and those beside them would wait for all of these.
+const INFLATED: u64 = 4 << 20;
+
 /// Turns after which it is tried again, for the same reason: those that send to so many are never short.
 const TRY_AGAIN: u32 = 16;
 
@@ -116,6 +120,8 @@ pub(crate) struct Worker {
     listeners: Vec<Listener>,
     accepting: accept::Accepting,
     again: Vec<u32>,
+    /// What the packer had inflated when the turn began.
+    inflated: u64,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
     /// How many of them this turn has removed.
@@ -193,9 +199,11 @@ impl Wake for PollWaker {
 }
 
 /// Another number for each start of the server, so that positions in topics of an earlier one are known as such.
+/// Microseconds, since browsers read JSON's numbers as doubles, which are exact below 2^53 only: with nanoseconds the
+/// epochs of all workers but the first would come back rounded, and nobody would ever recover.
 fn epoch() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos() as u64 & !0xFF
+    since.as_micros() as u64 & !0xFF
 }
 
 impl std::fmt::Debug for Worker {
@@ -260,6 +268,7 @@ impl Worker {
             listeners,
             accepting: accept::Accepting::default(),
             again: Vec::new(),
+            inflated: 0,
             dirty: Vec::new(),
             doomed: Vec::new(),
             buried: 0,
@@ -337,6 +346,7 @@ impl Worker {
     }
 
     fn begin_turn(&mut self) {
+        self.inflated = self.turn.writer.packer.inflated();
         self.buried = 0;
         self.turned = self.began.elapsed();
         self.turn.hub.now = self.turned.as_millis() as u64;
@@ -408,13 +418,27 @@ impl Worker {
     }
 
     fn read_again(&mut self) {
+        let mut postponed = Vec::new();
         for at in core::mem::take(&mut self.again) {
-            if let Some(slot) = self.slots.get(at as usize) {
+            if self.is_postponed(at as usize) {
+                postponed.push(at);
+            } else if let Some(slot) = self.slots.get(at as usize) {
                 slot.marks.again = false;
                 self.read(at as usize);
             }
         }
+        // Who has waited a turn comes before who has just had one.
+        if !postponed.is_empty() {
+            postponed.append(&mut self.again);
+            self.again = postponed;
+        }
         self.accept_again();
+    }
+
+    /// Whether this connection may have something to inflate, and the turn has inflated enough.
+    pub(super) fn is_postponed(&mut self, at: usize) -> bool {
+        self.turn.writer.packer.inflated() - self.inflated > INFLATED
+            && self.slots.get(at).is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.form.is_plain())
     }
 
     /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.
@@ -459,5 +483,15 @@ impl Worker {
             self.buried = 0;
             self.sweep();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_epoch_and_its_workers_and_lives_are_exact_in_a_double() {
+        let base = super::epoch();
+        assert_eq!(base & 0xFF, 0, "room for the workers");
+        assert!(base < 1 << 52, "and for 2^44 lives of topics behind it: {base}");
     }
 }
