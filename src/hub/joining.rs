@@ -95,6 +95,11 @@ impl Joining {
         asked == Some(&number) && self.call_off(conn, topic)
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
     /// A connection has ended. Says whether it waited for any.
     pub(crate) fn remove(&mut self, conn: ConnId) -> bool {
         self.asked.remove(&conn).is_some()

@@ -55,8 +55,9 @@ fn a_message_that_finds_no_room_leaves_nothing_before_it() {
 fn joins_that_wait_count_for_their_own_connection() {
     let mut hub = hub(TopicSettings::new());
     let [a, b] = [0, 1].map(|slot| ConnId::new(0, slot, 1));
-    let ask =
-        |hub: &mut Hub, conn, n| hub.join(Join { conn, topic: format!("t{n}").into(), start: Start::Now }, 3);
+    let ask = |hub: &mut Hub, conn, n| {
+        hub.join(Join { conn, topic: format!("t{n}").into(), start: Start::Now, number: 0 }, 3)
+    };
     for conn in [a, b] {
         for n in 0..3 {
             assert_eq!(ask(&mut hub, conn, n), Ok(()));
