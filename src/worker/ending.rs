@@ -245,7 +245,13 @@ impl Worker {
                     return;
                 }
             },
-            _ if slot.clock.deadline > now => slot.clock.deadline,
+            _ if slot.clock.deadline > now => {
+                let deadline = slot.clock.deadline;
+                match self.handshake_look(at, deadline) {
+                    Some(next) => next,
+                    None => return self.overdue(at),
+                }
+            }
             _ => return self.overdue(at),
         };
         self.wheel.arm(&mut self.slots, at as u32, next);
