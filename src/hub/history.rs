@@ -46,6 +46,10 @@ impl History {
         self.entries.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn push(&mut self, entry: Entry, settings: &TopicSettings) {
         self.bytes += entry.range.len();
         self.entries.push_back(entry);

@@ -64,6 +64,16 @@ pub(crate) enum Refused<C> {
     Closed(C),
 }
 
+impl<C> Refused<C> {
+    /// The command, and why it was not taken.
+    pub(crate) fn into_parts(self) -> (C, super::Unanswered) {
+        match self {
+            Self::Full(command) => (command, super::Unanswered::Full),
+            Self::Closed(command) => (command, super::Unanswered::Ended),
+        }
+    }
+}
+
 impl<C> Clone for Mailbox<C> {
     fn clone(&self) -> Self {
         Self { channel: self.channel.clone(), shared: self.shared.clone() }
@@ -108,6 +118,11 @@ impl<C> Inbox<C> {
     /// Says that what comes from now on needs a new wake. To be called before [`Inbox::take`].
     pub(crate) fn disarm(&self) {
         self.shared.flag.disarm();
+    }
+
+    /// How many commands there are now.
+    pub(crate) fn len(&self) -> usize {
+        self.channel.len()
     }
 
     /// The next command, if there is one.

@@ -19,7 +19,10 @@ mod history;
 mod home;
 mod index;
 mod log;
+mod look;
 pub(crate) mod mailbox;
+mod publication;
+mod reply;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -31,6 +34,9 @@ pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 pub(crate) use log::{Log, Mark, Origin, Run};
+pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
+pub(crate) use publication::{Publication, Told};
+pub(crate) use reply::{Reply, Unanswered};
 pub(crate) use settings::SettingsTable;
 pub use settings::TopicSettings;
 pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
@@ -39,7 +45,6 @@ use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message};
 use core::fmt;
 use core::time::Duration;
-use crossbeam_channel::Sender;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -136,30 +141,6 @@ impl<'a> Publish<'a> {
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
         self
-    }
-}
-
-/// A message on its way to its topic's home.
-#[derive(Debug)]
-pub(crate) struct Publication {
-    pub(crate) topic: Arc<str>,
-    pub(crate) frames: Frames,
-    pub(crate) key: Option<Key>,
-    pub(crate) except: Option<ConnId>,
-    pub(crate) id: Option<Box<str>>,
-    pub(crate) ttl: u32,
-    pub(crate) json: bool,
-    /// Whoever waits to know what became of it.
-    pub(crate) answer: Option<Sender<Option<Published>>>,
-}
-
-impl Publication {
-    pub(crate) fn new(publish: Publish<'_>) -> Self {
-        let Publish { topic, message, except, id, ttl } = publish;
-        let id = id.map(Into::into);
-        let frames = Frames::of(message);
-        let (key, json) = (message.key(), message.is_json());
-        Self { topic: topic.into(), frames, key, except, id, ttl, json, answer: None }
     }
 }
 
@@ -299,7 +280,8 @@ impl Hub {
             return;
         }
         if publish.id.is_some() || publish.ttl > 0 {
-            return self.publish_here(Publication::new(publish));
+            self.publish_here(Publication::new(publish));
+            return;
         }
         if let Some(key) = self.wanted(topic) {
             let origin = self.origin(key);
@@ -307,14 +289,11 @@ impl Hub {
         }
     }
 
-    /// Takes a publication that has its home here.
-    pub(crate) fn publish_here(&mut self, publication: Publication) {
+    /// Takes a publication that has its home here. Gives who is to be told, and what.
+    pub(crate) fn publish_here(&mut self, publication: Publication) -> Option<Told> {
         let Publication { topic, frames, key: message_key, except, id, ttl, json, answer } = publication;
         let Some(key) = self.wanted(&topic) else {
-            if let Some(answer) = answer {
-                let _ = answer.send(None); // whoever asked may have stopped waiting
-            }
-            return;
+            return answer.map(|answer| (answer, None));
         };
         let now = self.now;
         let repeated = id.as_deref().and_then(|id| self.home(key).repeated(id, now));
@@ -327,11 +306,10 @@ impl Hub {
             }
             origin.position.offset
         });
-        if let Some(answer) = answer {
-            let position = Position { epoch: self.home(key).epoch, offset };
-            let receivers = self.receivers(key);
-            let _ = answer.send(Some(Published { position, receivers, repeated: repeated.is_some() }));
-        }
+        let answer = answer?;
+        let position = Position { epoch: self.home(key).epoch, offset };
+        let receivers = self.receivers(key);
+        Some((answer, Some(Published { position, receivers, repeated: repeated.is_some() })))
     }
 
     /// The topic, if anybody listens to it on any worker, or its messages are kept. To be called at its home.
