@@ -103,9 +103,10 @@
 //!
 //! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
 //! * `deflate`, on by default: `campanile::deflate`, permessage-deflate (RFC 7692). It adds zlib-rs.
+//! * `push`, on by default: `campanile::push`, the endpoint for browsers. It adds serde and serde_json.
 //! * `tls`, on by default: listeners for `https` and `wss`. It adds rustls and aws-lc-rs, which needs a C compiler.
 //! * `cli` and `self-signed`, on by default: what only the `campanile` binary needs. Libraries say
-//!   `default-features = false`, and `features = ["client", "deflate", "tls"]` where they want those.
+//!   `default-features = false`, and `features = ["client", "deflate", "push", "tls"]` where they want those.
 
 #![warn(missing_docs)]
 
@@ -121,6 +122,8 @@ mod hub;
 mod metrics;
 mod net;
 pub mod protocol;
+#[cfg(feature = "push")]
+pub mod push;
 mod server;
 #[cfg(feature = "tls")]
 mod tls;

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["conn", "http", "tls"]),
     ("hub", &["conn", "protocol"]),
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
+    ("push", &["conn", "handler", "http", "hub", "protocol"]),
     ("endpoint", &["http"]),
     (
         "worker",

@@ -17,6 +17,8 @@ mod frames;
 mod id;
 mod limits;
 mod outbox;
+#[cfg(feature = "push")]
+mod reply;
 mod upgrade;
 mod writer;
 
@@ -351,7 +353,7 @@ impl Connection {
     ) {
         let len = frames.len();
         let mut outbox = writer.outbox();
-        outbox.push_rest(&frames, 0..len, written, key);
+        outbox.push_rest(&frames, 0..len, written, key, core::mem::take(&mut writer.kept));
         self.outbox = Some(outbox);
         self.blocked = true;
         self.backlogged = true;
@@ -375,7 +377,7 @@ impl Connection {
             end += header::own_frame_len(&frames[end..range.end]);
         }
         let mut outbox = writer.outbox();
-        outbox.push_rest(frames, range.start..end, written, key);
+        outbox.push_rest(frames, range.start..end, written, key, false);
         self.outbox = Some(outbox);
         self.blocked = true;
         self.backlogged = true;

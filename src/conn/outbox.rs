@@ -21,6 +21,7 @@ struct Entry {
     frames: Frames,
     start: usize,
     end: usize,
+    /// Control frames, replies and what is no frame at all: neither counted as messages nor given up.
     control: bool,
     key: Option<Key>,
 }
@@ -128,16 +129,20 @@ impl Outbox {
     }
 
     /// Queues what the kernel did not take of a write: `frames` from its beginning, `written` bytes of which are
-    /// gone. Only where nothing else waits.
+    /// gone. Only where nothing else waits. If `kept`, there are replies among them, and none is given up.
     pub(crate) fn push_rest(
         &mut self,
         frames: &Frames,
         range: Range<usize>,
         written: usize,
         key: Option<Key>,
+        kept: bool,
     ) {
         debug_assert!(self.is_empty() && written < range.len());
         self.append(frames, range, key);
+        if let Some(entry) = self.queue.back_mut() {
+            entry.control = kept;
+        }
         self.stuck = true;
         self.written = written;
         self.bytes -= written;
@@ -211,8 +216,8 @@ impl Outbox {
         self.queue.insert(at, Entry { frames: Frames::new(frame), start: 0, end, control: true, key: None });
     }
 
-    /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
-    /// message, so they are neither counted nor given up.
+    /// Queues bytes at the end, whatever waits: a close frame, a reply, or a response that is no frame at all. They are
+    /// no message, so they are neither counted nor given up.
     pub(crate) fn push_raw(&mut self, bytes: Vec<u8>) {
         let end = bytes.len();
         if end > 0 {
@@ -239,7 +244,7 @@ impl Outbox {
                 frames: first.frames.clone(),
                 start: boundary,
                 end: first.end,
-                control: false,
+                control: first.control,
                 key: first.key,
             };
             first.end = boundary;

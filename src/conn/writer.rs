@@ -35,6 +35,8 @@ pub(crate) struct Writer {
     pub(crate) cork: Vec<u8>,
     /// Bytes at the cork's beginning that are no messages: a response.
     preamble: usize,
+    /// There are replies in the cork: what the kernel does not take of it is never given up.
+    pub(crate) kept: bool,
     /// For the [`Sink`]'s own use.
     pub(crate) scratch: Vec<u8>,
     pub(crate) pool: BufferPool,
@@ -51,6 +53,7 @@ impl Writer {
         Self {
             cork: Vec::new(),
             preamble: 0,
+            kept: false,
             scratch: Vec::new(),
             pool: BufferPool::new(pool_bytes),
             packer,
@@ -83,6 +86,7 @@ impl Writer {
     pub(crate) fn clear(&mut self) {
         self.cork.clear();
         self.preamble = 0;
+        self.kept = false;
     }
 
     /// Takes what was gathered.

@@ -17,6 +17,9 @@ pub(crate) enum Command {
     Decide(ConnId, Decision),
     /// One message for one connection.
     Send(ConnId, Frames, Option<Key>),
+    /// One that is never given up ([`Connection::reply`](crate::conn::Connection::reply)).
+    #[cfg(feature = "push")]
+    Reply(ConnId, Box<str>),
     Ping(ConnId, Vec<u8>),
     Close(ConnId, CloseCode, Box<str>),
     Terminate(ConnId),

@@ -2,7 +2,7 @@
 
 use super::{Command, Handle, Route};
 use crate::Message;
-use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState, Refused, Sent, Sink, Terms, Writer};
+use crate::conn::{Cause, ConnId, Connection, Limits, Phase, ReadyState, Refused, Sent, Sink, Terms, Writer};
 use crate::http::{Params, Peer};
 use crate::hub::{Added, Hub, Join, Publish, Run, Start, SubscribeError, check_topic};
 use crate::metrics::Counters;
@@ -171,11 +171,23 @@ impl<'a, S> Conn<'a, S> {
     /// `conn.send("…")`, `conn.send(&format!("…"))`, `conn.send(&[1, 2, 3])`.
     ///
     /// # Errors
-    /// The connection is closing, or its backlog is full ([`Limits::max_backlog`](crate::Limits::max_backlog)); the
+    /// The connection is closing, or its backlog is full ([`Limits::max_backlog`]); the
     /// message comes back with the error.
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Sent, Refused<'m>> {
         self.context.send(message.into())
+    }
+
+    /// Sends a text that no policy for slow consumers gives up, also beyond the limit of the backlog.
+    #[cfg(feature = "push")]
+    pub(crate) fn reply(&mut self, text: &str) {
+        if !self.context.turn.hub.log.is_empty() {
+            self.context.catch_up();
+        }
+        let Context { conn, turn, sink, .. } = &mut self.context;
+        if conn.reply(&mut turn.writer, &mut **sink, text) {
+            turn.counts.messages_out += 1;
+        }
     }
 
     /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not
@@ -224,7 +236,7 @@ impl<'a, S> Conn<'a, S> {
     }
 
     /// Sends a ping (RFC 6455 section 5.5.2); a payload of more than 125 bytes is cut. The server pings by itself
-    /// ([`Limits::ping_interval`](crate::Limits::ping_interval)).
+    /// ([`Limits::ping_interval`]).
     pub fn ping(&mut self, payload: &[u8]) {
         if self.context.conn.phase == Phase::Open {
             let payload = &payload[..payload.len().min(125)];
@@ -270,6 +282,11 @@ impl<'a, S> Conn<'a, S> {
     /// The pattern of the route that this connection came in by, such as `/chat/:room`.
     pub fn route(&self) -> &str {
         &self.context.route.pattern
+    }
+
+    /// What its route allows it.
+    pub fn limits(&self) -> &Limits {
+        &self.context.route.terms.limits
     }
 
     /// Listens to a topic: what is published to it from now on is sent to this connection. Says whether that is new.

@@ -290,6 +290,12 @@ impl Handle {
         self.command(id, Command::Send(id, Frames::of(message), message.key()), false)
     }
 
+    /// Answers a request of a connection. Passes the bound of the mailbox: there is one for each request that was taken.
+    #[cfg(feature = "push")]
+    pub(crate) fn reply(&self, id: ConnId, text: &str) {
+        let _ = self.command(id, Command::Reply(id, text.into()), true); // with the server the client has gone too
+    }
+
     /// Begins the closing handshake; see [`Conn::close`](super::Conn::close).
     ///
     /// # Errors

@@ -24,6 +24,12 @@ impl Worker {
                     self.queue(at, &frames, key, false);
                 }
             }
+            #[cfg(feature = "push")]
+            Command::Reply(id, text) => {
+                if let Some(at) = self.open_slot(id) {
+                    self.queue_reply(at, &text);
+                }
+            }
             Command::Ping(id, payload) => self.on_open(id, |w, at| {
                 if let Some(slot) = w.slots.get(at) {
                     slot.conn.control(&mut w.turn.writer, Opcode::Ping, &payload);

@@ -96,6 +96,23 @@ impl Worker {
     }
 }
 
+#[cfg(feature = "push")]
+impl Worker {
+    /// Queues a reply for one connection, to be written at the end of the turn.
+    pub(super) fn queue_reply(&mut self, at: usize, text: &str) {
+        let Self { slots, turn, shared, dirty, .. } = self;
+        let Some(slot) = slots.get(at) else { return };
+        let route = &shared.routes[usize::from(slot.conn.route)];
+        if !turn.hub.log.is_empty() {
+            Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
+        }
+        if slot.conn.queue_reply(&mut turn.writer, text) {
+            turn.count().messages_out.add(1);
+            mark_dirty(slot, at as u32, dirty);
+        }
+    }
+}
+
 /// Gives every run to its subscribers: straight to the socket where nothing waits, else to the backlog; the slots
 /// with a backlog to write are noted in `dirty`.
 pub(crate) fn deliver<S: Sink>(

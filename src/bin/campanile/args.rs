@@ -8,7 +8,8 @@ use tracing_subscriber::filter::LevelFilter;
 /// A WebSocket server for pushing to very many clients.
 ///
 /// Without any options it serves, on 127.0.0.1:9001: / a page that shows it at work, /chat the room behind it,
-/// /echo and /broadcast for measuring, and /healthz.
+/// /push topics for browsers (docs/protocol.md; clients may subscribe to all and publish below public/), /echo and
+/// /broadcast for measuring, and /healthz.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {

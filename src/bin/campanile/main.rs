@@ -5,6 +5,7 @@ mod args;
 mod chat;
 mod echo;
 mod page;
+mod push;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 #[cfg(feature = "tls")]
@@ -58,6 +59,8 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
         .route("/chat", chat::route().deflate(deflate))
         .route("/echo", echo::echo().deflate(deflate))
         .route("/broadcast", echo::broadcast().deflate(deflate))
+        .route("/push", push::route().deflate(deflate))
+        .topics(push::PUBLIC, push::kept())
         .get("/healthz", |_: &Request<'_>| {
             Response::new(200).header("Cache-Control", "no-store").text("ok\n")
         })

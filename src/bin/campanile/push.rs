@@ -1,0 +1,23 @@
+//! `/push`, the endpoint for browsers: everybody may listen to everything, and say something below `public/`.
+
+use campanile::push::Push;
+use campanile::{Route, TopicSettings};
+use std::time::Duration;
+
+/// Where clients may publish.
+pub(crate) const PUBLIC: &str = "public/";
+
+/// Clients name these topics, so each keeps little and not for long, what somebody missed who was gone for a moment: with
+/// its 50 publications each second a client can have some 50 MB kept.
+const KEPT: usize = 100;
+const KEPT_BYTES: usize = 16 << 10;
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+pub(crate) fn route() -> Route {
+    Route::from(Push::new().publish([PUBLIC]))
+}
+
+/// What the topics of the clients keep.
+pub(crate) fn kept() -> TopicSettings {
+    TopicSettings::new().history(KEPT).history_bytes(KEPT_BYTES).history_age(KEPT_FOR)
+}

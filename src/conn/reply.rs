@@ -1,0 +1,35 @@
+//! Replies of a protocol that a handler speaks: no policy for slow consumers gives one up, and the limit of the backlog
+//! does not hold for them. Whoever sends them bounds how many: by not reading more requests.
+
+use super::{Connection, Phase, Sink, Writer};
+use crate::protocol::{Opcode, header};
+
+impl Connection {
+    /// Sends a reply to the connection that the turn is about: gathered in the cork, or behind what waits. As it is, also
+    /// where compression was agreed on: replies are short. Says whether the connection is open.
+    pub(crate) fn reply(&mut self, writer: &mut Writer, sink: &mut dyn Sink, text: &str) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        if self.outbox.is_some() {
+            return self.queue_reply(writer, text);
+        }
+        header::write_frame(&mut writer.cork, Opcode::Text, text.as_bytes());
+        writer.kept = true;
+        if writer.is_full() {
+            self.flush_cork(writer, sink);
+        }
+        true
+    }
+
+    /// Queues a reply behind what waits, to be written later in the turn.
+    pub(crate) fn queue_reply(&mut self, writer: &mut Writer, text: &str) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let mut frame = Vec::with_capacity(text.len() + header::MAX_HEAD);
+        header::write_frame(&mut frame, Opcode::Text, text.as_bytes());
+        self.outbox.get_or_insert_with(|| writer.outbox()).push_raw(frame);
+        true
+    }
+}

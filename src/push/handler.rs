@@ -1,0 +1,255 @@
+//! The endpoint as a handler: requests in, answers out, and what one client is owed.
+
+use super::rate::Rate;
+use super::reply::{Fault, Id, Place, Reply};
+use super::request::{Content, Publication, Request, id_of, parse};
+use super::{Push, SUBPROTOCOL};
+use crate::handler::{Accept, Conn, Handler, Refuse};
+use crate::http::Request as Opening;
+use crate::hub::topic::{check_published, is_pattern};
+use crate::hub::{Publish, Start, SubscribeError, Subscribed, check_topic};
+use crate::protocol::Message;
+use core::time::Duration;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Answers are never given up, so a client that asks without reading is not read any further when so many bytes of
+/// them may wait.
+const MAX_OWED: usize = 64 << 10;
+
+/// An answer repeats what was asked and adds up to so many bytes.
+const ANSWER: usize = 256;
+
+/// How often a client that stays slow is told that it is.
+const TELL: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Session {
+    push: Push,
+    rate: Rate,
+}
+
+/// What is known of one client.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Up to when its requests have used up what it may ask.
+    paid: Instant,
+    /// Bytes of answers that may wait for it, at most.
+    owed: usize,
+    /// Messages given up that it has not been told of, and when it was told last.
+    lagged: u64,
+    told: Option<Instant>,
+    /// Subscriptions that have not begun.
+    asked: Vec<(Box<str>, Id)>,
+}
+
+type Link<'a> = Conn<'a, Client>;
+
+impl Session {
+    pub(super) fn new(push: Push) -> Self {
+        let rate = Rate::new(push.rate);
+        Self { push, rate }
+    }
+
+    fn request(&self, conn: &mut Link<'_>, message: Message<'_>) -> Result<(), (Id, Fault)> {
+        let id = || message.as_text().map(id_of).unwrap_or_default();
+        let taken = self.rate.take(&mut conn.state_mut().paid, Instant::now());
+        taken.map_err(|early| (id(), Fault::Rate { early }))?;
+        let text = message.as_text().ok_or((Id::default(), Fault::Binary))?;
+        let (id, request) = parse(text);
+        let answered = request.and_then(|request| match request {
+            Request::Subscribe { topic, start } => self.subscribe(conn, id, topic, start),
+            Request::Unsubscribe { topic } => unsubscribe(conn, id, &topic),
+            Request::Publish(publication) => self.publish(conn, id, &publication),
+            Request::Ping => {
+                say(conn, &Reply::Pong { id });
+                Ok(())
+            }
+        });
+        answered.map_err(|fault| (id, fault))
+    }
+
+    fn subscribe(&self, conn: &mut Link<'_>, id: Id, topic: String, start: Start) -> Result<(), Fault> {
+        check_topic(&topic).map_err(Fault::Topic)?;
+        if !self.push.may_subscribe(&topic) {
+            let prefixes = self.push.subscribe.clone();
+            return Err(Fault::Forbidden { topic, what: "subscribe to", prefixes });
+        }
+        let asked = &conn.state().asked;
+        if asked.iter().any(|(t, _)| **t == *topic) {
+            return Err(Fault::Already { topic });
+        }
+        // What has been asked for counts: it would find no room, and there would be no answer.
+        let limit = conn.limits().max_subscriptions;
+        if !conn.is_subscribed(&topic) && conn.topics().count() + asked.len() >= limit {
+            return Err(Fault::Subscriptions { limit });
+        }
+        let subscribed = if is_pattern(&topic) {
+            conn.subscribe(&topic).and_then(|new| if new { Ok(()) } else { Err(SubscribeError::Already) })
+        } else {
+            conn.subscribe_from(&topic, start)
+        };
+        match subscribed {
+            Ok(()) if is_pattern(&topic) => {
+                let reply =
+                    Reply::Subscribed { id, topic: &topic, position: None, recovered: false, replayed: 0 };
+                say(conn, &reply);
+                Ok(())
+            }
+            Ok(()) => {
+                conn.state_mut().asked.push((topic.into(), id));
+                Ok(())
+            }
+            Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
+            Err(SubscribeError::Topic(e)) => Err(Fault::Topic(e)),
+            Err(SubscribeError::TooMany { limit }) => Err(Fault::Subscriptions { limit }),
+            Err(SubscribeError::Already) => Err(Fault::Already { topic }),
+        }
+    }
+
+    fn publish(&self, conn: &Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
+        let Publication { topic, content, key, dedup, ttl, echo } = publication;
+        check_published(topic).map_err(Fault::Topic)?;
+        if !self.push.may_publish(topic) {
+            let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
+            return Err(Fault::Forbidden { topic, what: "publish", prefixes });
+        }
+        let mut message = match content {
+            Content::Json(data) => Message::json(data),
+            Content::Text(text) => Message::text(text),
+        };
+        if let Some(key) = key {
+            message = message.with_key(key);
+        }
+        let mut publish = Publish::new(topic, message);
+        if let Some(dedup) = dedup {
+            publish = publish.id(dedup);
+        }
+        if let Some(ttl) = *ttl {
+            publish = publish.ttl(ttl);
+        }
+        if !echo {
+            publish = publish.except(conn.id());
+        }
+        // Through the handle also where nobody waits for the answer: one way keeps one order.
+        let (handle, to) = (conn.handle().clone(), conn.id());
+        conn.handle().publish_then(publish, move |result| {
+            let reply = match result {
+                Err(e) => Reply::error(id, &e.into()),
+                Ok(_) if id == Id::default() => return,
+                Ok(None) => Reply::Published { id, position: None, receivers: 0, repeated: false },
+                Ok(Some(published)) => Reply::Published {
+                    id,
+                    position: Some(published.position.into()),
+                    receivers: published.receivers,
+                    repeated: published.repeated,
+                },
+            };
+            handle.reply(to, &reply.to_json());
+        });
+        Ok(())
+    }
+}
+
+impl Client {
+    fn new() -> Self {
+        Self { paid: Instant::now(), owed: 0, lagged: 0, told: None, asked: Vec::new() }
+    }
+}
+
+fn say(conn: &mut Link<'_>, reply: &Reply<'_>) {
+    conn.reply(&reply.to_json());
+}
+
+fn unsubscribe(conn: &mut Link<'_>, id: Id, topic: &str) -> Result<(), Fault> {
+    let asked = &mut conn.state_mut().asked;
+    let waits = asked.iter().position(|(t, _)| **t == *topic).map(|at| asked.swap_remove(at).1);
+    if !conn.unsubscribe(topic) && waits.is_none() {
+        return Err(Fault::NotSubscribed { topic: topic.to_owned() });
+    }
+    if let Some(waits) = waits {
+        say(conn, &Reply::error(waits, &Fault::Cancelled { topic: topic.to_owned() }));
+    }
+    say(conn, &Reply::Unsubscribed { id, topic });
+    Ok(())
+}
+
+/// Tells a client what it missed by reading too slowly.
+fn tell(conn: &mut Link<'_>, now: Instant) {
+    let messages = core::mem::take(&mut conn.state_mut().lagged);
+    if messages > 0 {
+        conn.state_mut().told = Some(now);
+        say(conn, &Reply::Lagged { messages });
+    }
+}
+
+impl Handler for Session {
+    type State = Client;
+
+    fn upgrade(&self, request: &Opening<'_>) -> Result<Accept<Client>, Refuse> {
+        let accept = Accept::new(Client::new());
+        if request.protocols().any(|offered| offered == SUBPROTOCOL) {
+            return Ok(accept.protocol(SUBPROTOCOL));
+        }
+        match request.protocols().next() {
+            None => Ok(accept),
+            Some(_) => {
+                let text = format!("none of the subprotocols offered is spoken here: offer {SUBPROTOCOL}\n");
+                Err(Refuse::new(400).text(text))
+            }
+        }
+    }
+
+    fn open(&self, conn: &mut Link<'_>) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let limits = conn.limits();
+        let hello = Reply::Hello {
+            protocol: SUBPROTOCOL,
+            session: &conn.id().to_string(),
+            time: millis(since_epoch),
+            heartbeat: millis(self.push.heartbeat),
+            max_message_size: limits.max_message_size,
+            max_subscriptions: limits.max_subscriptions,
+        };
+        let hello = hello.to_json();
+        conn.reply(&hello);
+    }
+
+    fn message(&self, conn: &mut Link<'_>, message: Message<'_>) {
+        if conn.buffered_amount() == 0 {
+            conn.state_mut().owed = 0;
+        }
+        conn.state_mut().owed += message.len() + ANSWER;
+        if let Err((id, fault)) = self.request(conn, message) {
+            say(conn, &Reply::error(id, &fault));
+        }
+        if conn.state().owed > MAX_OWED && conn.buffered_amount() > 0 {
+            conn.pause();
+        }
+    }
+
+    fn drain(&self, conn: &mut Link<'_>) {
+        conn.state_mut().owed = 0;
+        tell(conn, Instant::now());
+        conn.resume();
+    }
+
+    fn subscribed(&self, conn: &mut Link<'_>, topic: &str, how: &Subscribed) {
+        let asked = &mut conn.state_mut().asked;
+        let waits = asked.iter().position(|(t, _)| **t == *topic).map(|at| asked.swap_remove(at).1);
+        let position = Some(Place::from(how.position));
+        let (recovered, replayed) = (how.recovered, how.replayed);
+        let id = waits.unwrap_or_default();
+        say(conn, &Reply::Subscribed { id, topic, position, recovered, replayed });
+    }
+
+    fn dropped(&self, conn: &mut Link<'_>, messages: u32) {
+        let now = Instant::now();
+        let client = conn.state_mut();
+        client.lagged += u64::from(messages);
+        // At once, and then once in a while: what is told waits itself, and is never given up.
+        if client.told.is_none_or(|told| now.duration_since(told) >= TELL) {
+            tell(conn, now);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The endpoint for browsers: topics over JSON, as `docs/protocol.md` specifies it. [`Push`] says what clients may do
+//! and becomes a route.
+//!
+//! ```text
+//!   text frame ─▶ request.rs ─▶ handler.rs ─┬─ subscribe, unsubscribe ─▶ the connection's own worker
+//!                                           └─ publish ─▶ the topic's home ─ published ─▶ back to the connection
+//!   topic's message ─▶ envelope.rs, once for all connections of the route
+//! ```
+//! It refuses to be more than that: no state of the application's, no history beside the topics' own. A request is
+//! answered by exactly one of [`reply::Reply`], and no policy for slow consumers gives an answer up.
+
+mod envelope;
+mod handler;
+mod rate;
+mod reply;
+mod request;
+
+use crate::conn::Limits;
+use crate::handler::Route;
+use core::time::Duration;
+use handler::Session;
+
+/// The subprotocol (RFC 6455 section 1.9) that this endpoint speaks.
+pub const SUBPROTOCOL: &str = "campanile.v1.json";
+
+/// Subscriptions of one client, unless [`Push::max_subscriptions`] says otherwise.
+const MAX_SUBSCRIPTIONS: usize = 128;
+
+/// What clients of the endpoint for browsers may do. Becomes a [`Route`], whose other settings are the usual ones:
+///
+/// ```
+/// use campanile::push::Push;
+/// use campanile::{Origins, Route, Server, TopicSettings};
+///
+/// let push = Push::new().subscribe(["news/", "public/"]).publish(["public/"]).rate(20, 100);
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0")
+///     .topics("public/", TopicSettings::new().history(100))
+///     .route("/push", Route::from(push).origins(Origins::list(["https://example.com"])?))
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Push {
+    subscribe: Vec<String>,
+    publish: Vec<String>,
+    rate: (u32, u32),
+    max_subscriptions: usize,
+    heartbeat: Duration,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Push {
+    /// Clients may subscribe to every topic and publish to none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            subscribe: vec![String::new()],
+            publish: Vec::new(),
+            rate: (50, 200),
+            max_subscriptions: MAX_SUBSCRIPTIONS,
+            heartbeat: Duration::from_secs(25),
+        }
+    }
+
+    /// The beginnings of the topics, and of the patterns, that clients may subscribe to: `news/` allows `news/today`
+    /// and `news/*`. Default: the empty one, which allows all. They replace what was given before.
+    #[must_use]
+    pub fn subscribe<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
+        self.subscribe = prefixes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The beginnings of the topics that clients may publish to. Default: none, so they publish nothing.
+    #[must_use]
+    pub fn publish<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
+        self.publish = prefixes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Requests of one client each second, of any type, and how many at once after a rest; over it they are refused
+    /// with the code `rate`. Default 50 and 200; 0 each second is no limit. A client that comes back subscribes to all
+    /// its topics at once: `burst` should be above [`Push::max_subscriptions`].
+    #[must_use]
+    pub fn rate(mut self, per_second: u32, burst: u32) -> Self {
+        self.rate = (per_second, burst);
+        self
+    }
+
+    /// Topics and patterns that one client may listen to. Default 128: clients name their topics themselves, and each
+    /// is kept for as long as somebody listens. [`Route::limits`] replaces it.
+    #[must_use]
+    pub fn max_subscriptions(mut self, subscriptions: usize) -> Self {
+        self.max_subscriptions = subscriptions;
+        self
+    }
+
+    /// After how long a silence a client is to ask whether the server is still there. Default 25 s; zero: never. A
+    /// script does not see WebSocket's own pings, so the client asks by a message.
+    #[must_use]
+    pub fn heartbeat(mut self, silence: Duration) -> Self {
+        self.heartbeat = silence;
+        self
+    }
+
+    /// Whether a client may subscribe to this topic or pattern. What is below a pattern begins as it does.
+    fn may_subscribe(&self, topic: &str) -> bool {
+        self.subscribe.iter().any(|prefix| topic.starts_with(&**prefix))
+    }
+
+    fn may_publish(&self, topic: &str) -> bool {
+        self.publish.iter().any(|prefix| topic.starts_with(&**prefix))
+    }
+}
+
+impl From<Push> for Route {
+    fn from(push: Push) -> Self {
+        let limits = Limits { max_subscriptions: push.max_subscriptions, ..Limits::default() };
+        Self::new(Session::new(push)).limits(limits).envelope(envelope::Json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_allows_topics_and_patterns_that_begin_with_it() {
+        let push = Push::new().subscribe(["news/", "public/chat"]).publish(["public/"]);
+        for yes in ["news/today", "news/*", "news/eur/*", "public/chat", "public/chat/1", "public/chat/*"] {
+            assert!(push.may_subscribe(yes), "{yes}");
+        }
+        for no in ["news", "public/*", "private", "", "*"] {
+            assert!(!push.may_subscribe(no), "{no}");
+        }
+        assert!(push.may_publish("public/x") && !push.may_publish("publicity"));
+        assert!(Push::new().may_subscribe("x/*") && !Push::new().may_publish("x"));
+    }
+}

@@ -1,0 +1,229 @@
+//! What the endpoint says: answers, and the refusals behind each error code.
+
+use crate::handler::HandleError;
+use crate::hub::{InvalidTopic, Position};
+use core::fmt;
+use core::time::Duration;
+use serde::{Serialize, Serializer};
+
+/// One message of the endpoint's own. Members as in `docs/protocol.md`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Reply<'a> {
+    Hello {
+        protocol: &'static str,
+        session: &'a str,
+        time: u64,
+        heartbeat: u64,
+        max_message_size: usize,
+        max_subscriptions: usize,
+    },
+    Subscribed {
+        #[serde(flatten)]
+        id: Id,
+        topic: &'a str,
+        #[serde(flatten)]
+        position: Option<Place>,
+        recovered: bool,
+        replayed: usize,
+    },
+    Unsubscribed {
+        #[serde(flatten)]
+        id: Id,
+        topic: &'a str,
+    },
+    Published {
+        #[serde(flatten)]
+        id: Id,
+        #[serde(flatten)]
+        position: Option<Place>,
+        receivers: usize,
+        #[serde(skip_serializing_if = "core::ops::Not::not")]
+        repeated: bool,
+    },
+    Lagged {
+        messages: u64,
+    },
+    Pong {
+        #[serde(flatten)]
+        id: Id,
+    },
+    Error {
+        #[serde(flatten)]
+        id: Id,
+        code: &'static str,
+        message: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry: Option<u64>,
+    },
+}
+
+/// A request's name, by the client that made it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Id {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Place {
+    #[serde(serialize_with = "hexadecimal")]
+    epoch: u64,
+    offset: u64,
+}
+
+impl From<Position> for Place {
+    fn from(position: Position) -> Self {
+        Self { epoch: position.epoch, offset: position.offset }
+    }
+}
+
+/// Numbers of 64 bits don't survive a browser; strings do.
+fn hexadecimal<S: Serializer>(epoch: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{epoch:x}"))
+}
+
+/// A string as JSON has it, quotation marks included.
+pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
+    let _ = serde_json::to_writer(out, text); // a string can be written, and a Vec takes all
+}
+
+impl Reply<'_> {
+    pub(super) fn error(id: Id, fault: &Fault) -> Self {
+        Self::Error { id, code: fault.code(), message: fault.to_string(), retry: fault.retry() }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        // Only strings and numbers, which can be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// What is wrong with a request.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Json(serde_json::Error),
+    Invalid(String),
+    Type(String),
+    Binary,
+    Topic(InvalidTopic),
+    Forbidden { topic: String, what: &'static str, prefixes: Vec<String> },
+    Already { topic: String },
+    NotSubscribed { topic: String },
+    Cancelled { topic: String },
+    Subscriptions { limit: usize },
+    Rate { early: Duration },
+    TooBig(HandleError),
+    Busy(HandleError),
+}
+
+/// Milliseconds between two tries of what found a full mailbox.
+const BUSY: u64 = 100;
+
+impl Fault {
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "json",
+            Self::Invalid(_) => "invalid",
+            Self::Type(_) => "type",
+            Self::Binary => "binary",
+            Self::Topic(_) => "topic",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Already { .. } => "already",
+            Self::NotSubscribed { .. } => "not_subscribed",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Subscriptions { .. } => "subscriptions",
+            Self::Rate { .. } => "rate",
+            Self::TooBig(_) => "too_big",
+            Self::Busy(_) => "busy",
+        }
+    }
+
+    /// After how many milliseconds the same request may work.
+    fn retry(&self) -> Option<u64> {
+        match self {
+            Self::Rate { early } => Some(early.as_micros().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            Self::Busy(_) => Some(BUSY),
+            _ => None,
+        }
+    }
+}
+
+impl From<HandleError> for Fault {
+    fn from(error: HandleError) -> Self {
+        match error {
+            HandleError::Topic(topic) => Self::Topic(topic),
+            HandleError::TooBig { .. } => Self::TooBig(error),
+            other => Self::Busy(other),
+        }
+    }
+}
+
+/// A client's word as a log can take it.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(e) => write!(f, "not the JSON that is understood here: {e}"),
+            Self::Invalid(what) => f.write_str(what),
+            Self::Type(name) => {
+                let known = "subscribe, unsubscribe, publish and ping are known";
+                write!(f, "type {:?} is unknown to this server: {known}", cut(name))
+            }
+            Self::Binary => f.write_str("a binary message is no request: send JSON as text"),
+            Self::Topic(e) => e.fmt(f),
+            Self::Forbidden { topic, what, prefixes } => {
+                write!(f, "topic {:?} refused: clients may {what} ", cut(topic))?;
+                match &prefixes[..] {
+                    [] => f.write_str("nothing here"),
+                    prefixes => write!(f, "what begins with {}", prefixes.join(", ")),
+                }
+            }
+            Self::Already { topic } => write!(f, "the connection listens to {:?} already", cut(topic)),
+            Self::NotSubscribed { topic } => write!(f, "the connection does not listen to {:?}", cut(topic)),
+            Self::Cancelled { topic } => {
+                write!(f, "an unsubscribe came before the subscription to {:?} began", cut(topic))
+            }
+            Self::Subscriptions { limit } => {
+                write!(f, "the connection has {limit} subscriptions, the most it may: unsubscribe from something")
+            }
+            Self::Rate { .. } => {
+                let wait = self.retry().unwrap_or_default();
+                write!(f, "more requests than one client may make: wait {wait} ms")
+            }
+            Self::TooBig(e) | Self::Busy(e) => e.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_left_out() {
+        let place = || Some(Place::from(Position::new(u64::MAX, 14)));
+        let id = Id { id: Some(2) };
+        let no = Id::default();
+        for (reply, expected) in [
+            (
+                Reply::Subscribed { id, topic: "a\"b", position: place(), recovered: true, replayed: 2 },
+                r#"{"type":"subscribed","id":2,"topic":"a\"b","epoch":"ffffffffffffffff","offset":14,"recovered":true,"replayed":2}"#,
+            ),
+            (
+                Reply::Published { id: no, position: None, receivers: 0, repeated: false },
+                r#"{"type":"published","receivers":0}"#,
+            ),
+            (Reply::Pong { id: no }, r#"{"type":"pong"}"#),
+            (
+                Reply::error(id, &Fault::Rate { early: Duration::from_micros(1500) }),
+                r#"{"type":"error","id":2,"code":"rate","message":"more requests than one client may make: wait 2 ms","retry":2}"#,
+            ),
+        ] {
+            assert_eq!(reply.to_json(), expected);
+        }
+    }
+}

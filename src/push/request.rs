@@ -1,0 +1,418 @@
+//! What clients of the endpoint ask: from a text to a checked request, or to what is wrong with it. Pure.
+
+use super::reply::{Fault, Id, cut};
+use crate::hub::topic::is_pattern;
+use crate::hub::{Position, Start};
+use core::fmt;
+use core::time::Duration;
+use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// Integers above are not exact in a browser.
+const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// Bytes of a `key` or a `dedup`.
+const MAX_NAME: usize = 255;
+
+/// Bytes of an epoch.
+const MAX_EPOCH: usize = 64;
+
+#[derive(Debug)]
+pub(super) enum Request<'a> {
+    Subscribe { topic: String, start: Start },
+    Unsubscribe { topic: String },
+    Publish(Publication<'a>),
+    Ping,
+}
+
+#[derive(Debug)]
+pub(super) struct Publication<'a> {
+    pub(super) topic: String,
+    pub(super) content: Content<'a>,
+    pub(super) key: Option<String>,
+    pub(super) dedup: Option<String>,
+    pub(super) ttl: Option<Duration>,
+    pub(super) echo: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Content<'a> {
+    /// As it was written.
+    Json(&'a str),
+    Text(String),
+}
+
+/// All members that any request has, each as it was written: a member means nothing before the type is known. Others
+/// are ignored; one that comes twice is refused.
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow, default, rename = "type", deserialize_with = "present")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    topic: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    since: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    latest: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    text: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    key: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    dedup: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    ttl: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    echo: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Since<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    epoch: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    offset: Option<&'a RawValue>,
+}
+
+/// `null` is a value like any other, and not what is not there.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Any JSON that whoever receives it can read: [`RawValue`] alone lets lone surrogates, numbers out of range and any
+/// depth pass.
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        while members.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+/// The request's id alone, of one that is not looked at any further.
+pub(super) fn id_of(text: &str) -> Id {
+    members(text).and_then(|m| id(&m)).unwrap_or_default()
+}
+
+/// The request in a text, and its id as far as that can be told.
+pub(super) fn parse(text: &str) -> (Id, Result<Request<'_>, Fault>) {
+    if let Err(e) = serde_json::from_str::<Checked>(text) {
+        return (Id::default(), Err(Fault::Json(e)));
+    }
+    let members = match members(text) {
+        Ok(members) => members,
+        Err(fault) => return (Id::default(), Err(fault)),
+    };
+    match id(&members) {
+        Ok(id) => (id, request(&members)),
+        Err(fault) => (Id::default(), Err(fault)),
+    }
+}
+
+fn members(text: &str) -> Result<Members<'_>, Fault> {
+    object(text).ok_or_else(|| Fault::Invalid(format!("{} is no request: send an object", cut(text))))?
+}
+
+/// The members of an object; `None` if it is something else. Arrays would do for serde too.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Result<T, Fault>> {
+    let is_object = text.trim_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(text).map_err(|e| Fault::Invalid(format!("the request has a {e}"))))
+}
+
+fn id(members: &Members<'_>) -> Result<Id, Fault> {
+    let id = optional(members.id, "id", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
+    Ok(Id { id })
+}
+
+fn request<'a>(members: &Members<'a>) -> Result<Request<'a>, Fault> {
+    let kind: String = required(members.kind, "type", "a string", |_| true)?;
+    Ok(match &*kind {
+        "subscribe" => subscribe(members)?,
+        "unsubscribe" => Request::Unsubscribe { topic: topic(members)? },
+        "publish" => Request::Publish(publish(members)?),
+        "ping" => Request::Ping,
+        _ => return Err(Fault::Type(kind)),
+    })
+}
+
+fn topic(members: &Members<'_>) -> Result<String, Fault> {
+    required(members.topic, "topic", "a string", |_| true)
+}
+
+fn subscribe<'a>(members: &Members<'_>) -> Result<Request<'a>, Fault> {
+    let topic = topic(members)?;
+    let latest = optional(members.latest, "latest", "true or false", |_| true)?.unwrap_or(false);
+    let since = members.since.map(since).transpose()?;
+    if is_pattern(&topic) && (latest || since.is_some()) {
+        let message = "a pattern has no history: leave out \"since\" and \"latest\"";
+        return Err(Fault::Invalid(message.to_owned()));
+    }
+    let start = match (since, latest) {
+        (Some(_), true) => {
+            return Err(Fault::Invalid("\"since\" and \"latest\" exclude each other: send one".to_owned()));
+        }
+        (Some(start), false) => start,
+        (None, true) => Start::Latest,
+        (None, false) => Start::Now,
+    };
+    Ok(Request::Subscribe { topic, start })
+}
+
+fn since(raw: &RawValue) -> Result<Start, Fault> {
+    let no_object = || invalid(raw, "since", "an object with \"epoch\" and \"offset\"");
+    let since: Since<'_> = object(raw.get()).ok_or_else(no_object)??;
+    let epoch: String = required(since.epoch, "since.epoch", "a string of up to 64 bytes", |e: &String| {
+        e.len() <= MAX_EPOCH
+    })?;
+    let offset =
+        required(since.offset, "since.offset", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
+    // An epoch that is none of ours is a topic's former life like any other.
+    Ok(u64::from_str_radix(&epoch, 16).map_or(Start::Now, |epoch| Start::After(Position::new(epoch, offset))))
+}
+
+fn publish<'a>(members: &Members<'a>) -> Result<Publication<'a>, Fault> {
+    let topic = topic(members)?;
+    let content = match (members.data, members.text) {
+        (Some(data), None) => Content::Json(data.get()),
+        (None, Some(_)) => Content::Text(required(members.text, "text", "a string", |_| true)?),
+        _ => return Err(Fault::Invalid("a publish has either \"data\" or \"text\"".to_owned())),
+    };
+    let name = |raw, name| {
+        optional(raw, name, "a string of 1 to 255 bytes", |s: &String| (1..=MAX_NAME).contains(&s.len()))
+    };
+    let ttl: Option<u32> = optional(members.ttl, "ttl", "an integer from 1 to 2^32 - 1", |n| *n > 0)?;
+    Ok(Publication {
+        topic,
+        content,
+        key: name(members.key, "key")?,
+        dedup: name(members.dedup, "dedup")?,
+        ttl: ttl.map(|ms| Duration::from_millis(ms.into())),
+        echo: optional(members.echo, "echo", "true or false", |_| true)?.unwrap_or(true),
+    })
+}
+
+fn invalid(raw: &RawValue, name: &str, expected: &str) -> Fault {
+    Fault::Invalid(format!("\"{name}\" must be {expected}, not {}", cut(raw.get())))
+}
+
+fn optional<T: DeserializeOwned>(
+    raw: Option<&RawValue>,
+    name: &str,
+    expected: &str,
+    fits: impl FnOnce(&T) -> bool,
+) -> Result<Option<T>, Fault> {
+    let Some(raw) = raw else { return Ok(None) };
+    let value = serde_json::from_str(raw.get()).ok().filter(fits);
+    value.map(Some).ok_or_else(|| invalid(raw, name, expected))
+}
+
+fn required<T: DeserializeOwned>(
+    raw: Option<&RawValue>,
+    name: &str,
+    expected: &str,
+    fits: impl FnOnce(&T) -> bool,
+) -> Result<T, Fault> {
+    let missing = || Fault::Invalid(format!("\"{name}\" is missing: {expected}"));
+    optional(raw, name, expected, fits)?.ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused(text: &str) -> (Option<u64>, &'static str, String) {
+        match parse(text) {
+            (id, Err(fault)) => (id.id, fault.code(), fault.to_string()),
+            (_, Ok(request)) => panic!("{text} is taken for {request:?}"),
+        }
+    }
+
+    fn taken(text: &str) -> (Option<u64>, Request<'_>) {
+        match parse(text) {
+            (id, Ok(request)) => (id.id, request),
+            (_, Err(fault)) => panic!("{text}: {fault}"),
+        }
+    }
+
+    #[test]
+    fn a_subscription_begins_where_it_says() {
+        let start = |more: &str| {
+            let text = format!(r#"{{"type":"subscribe","id":1,"topic":"t"{more}}}"#);
+            match taken(&text) {
+                (Some(1), Request::Subscribe { topic, start }) if topic == "t" => start,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(start(""), Start::Now);
+        assert_eq!(start(r#","latest":false"#), Start::Now);
+        assert_eq!(start(r#","latest":true"#), Start::Latest);
+        let after = Start::After(Position::new(0x1f, 12));
+        assert_eq!(start(r#","since":{"epoch":"1f","offset":12}"#), after);
+        assert_eq!(start(r#","since":{"offset":12,"more":[],"epoch":"1\u0066"}"#), after);
+        assert_eq!(start(r#","since":{"epoch":"of another server","offset":12}"#), Start::Now);
+    }
+
+    #[test]
+    fn data_is_kept_byte_for_byte_also_null() {
+        for data in ["null", "[1, 2 ]", r#"{"a":1,"a":2}"#, "1e5", r#""\u00e9""#, "12345678901234567890123"] {
+            let text = format!(r#" {{"type":"publish","topic":"t", "data" : {data} }}"#);
+            match taken(&text).1 {
+                Request::Publish(Publication { content: Content::Json(got), .. }) => assert_eq!(got, data),
+                other => panic!("{other:?}"),
+            };
+        }
+    }
+
+    #[test]
+    fn members_of_other_types_and_of_no_type_are_ignored() {
+        for text in [
+            r#"{"type":"ping","topic":5,"data":null,"since":[],"new":{"a":[1]},"new":2}"#,
+            r#"{"typ\u0065":"ping"}"#,
+            "\t{\"type\":\"ping\"}\r\n",
+        ] {
+            assert!(matches!(taken(text), (None, Request::Ping)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let sub = |more: &str| format!(r#"{{"type":"subscribe","id":7,"topic":"t",{more}}}"#);
+        let publish = |more: &str| format!(r#"{{"type":"publish","id":7,"topic":"t",{more}}}"#);
+        for (text, id, code, word) in [
+            ("".to_owned(), None, "json", "EOF"),
+            ("hello".to_owned(), None, "json", "line 1"),
+            (r#"{"type":"ping"} {}"#.to_owned(), None, "json", "trailing"),
+            (r#"{"type":"ping","x":"\ud800"}"#.to_owned(), None, "json", "surrogate"),
+            (r#"{"type":"ping","x":"\ud800\u0041"}"#.to_owned(), None, "json", "surrogate"),
+            (r#"{"type":"ping","x":1e400}"#.to_owned(), None, "json", "out of range"),
+            (r#"{"type":"ping","x":NaN}"#.to_owned(), None, "json", "line 1"),
+            ("[]".to_owned(), None, "invalid", "send an object"),
+            (r#"["ping",1]"#.to_owned(), None, "invalid", "send an object"),
+            (r#""ping""#.to_owned(), None, "invalid", "send an object"),
+            (r#"{}"#.to_owned(), None, "invalid", "\"type\" is missing"),
+            (r#"{"type":null,"id":7}"#.to_owned(), Some(7), "invalid", "not null"),
+            (r#"{"type":"dance","id":7}"#.to_owned(), Some(7), "type", "\"dance\""),
+            (r#"{"type":"ping","type":"ping"}"#.to_owned(), None, "invalid", "duplicate field `type`"),
+            (r#"{"type":"ping","id":1,"id":2}"#.to_owned(), None, "invalid", "duplicate field `id`"),
+            (r#"{"type":"ping","id":-1}"#.to_owned(), None, "invalid", "not -1"),
+            (r#"{"type":"ping","id":1.0}"#.to_owned(), None, "invalid", "not 1.0"),
+            (r#"{"type":"ping","id":"1"}"#.to_owned(), None, "invalid", "not \"1\""),
+            (r#"{"type":"ping","id":null}"#.to_owned(), None, "invalid", "not null"),
+            (r#"{"type":"ping","id":9007199254740992}"#.to_owned(), None, "invalid", "2^53"),
+            (r#"{"type":"unsubscribe","id":7}"#.to_owned(), Some(7), "invalid", "\"topic\" is missing"),
+            (r#"{"type":"subscribe","id":7,"topic":5}"#.to_owned(), Some(7), "invalid", "not 5"),
+            (sub(r#""latest":1"#), Some(7), "invalid", "\"latest\""),
+            (sub(r#""since":5"#), Some(7), "invalid", "\"since\""),
+            (sub(r#""since":["1f",12]"#), Some(7), "invalid", "\"since\""),
+            (sub(r#""since":{"epoch":"1f"}"#), Some(7), "invalid", "\"since.offset\" is missing"),
+            (sub(r#""since":{"offset":1}"#), Some(7), "invalid", "\"since.epoch\" is missing"),
+            (sub(r#""since":{"epoch":1,"offset":1}"#), Some(7), "invalid", "\"since.epoch\""),
+            (sub(r#""since":{"epoch":"1","offset":-1}"#), Some(7), "invalid", "not -1"),
+            (sub(r#""since":{"epoch":"1","epoch":"1","offset":1}"#), Some(7), "invalid", "duplicate"),
+            (sub(r#""latest":true,"since":{"epoch":"1","offset":1}"#), Some(7), "invalid", "exclude"),
+            (
+                r#"{"type":"subscribe","topic":"a/*","latest":true}"#.to_owned(),
+                None,
+                "invalid",
+                "a pattern has no history",
+            ),
+            (publish(r#""x":1"#), Some(7), "invalid", "either"),
+            (publish(r#""data":1,"text":"a""#), Some(7), "invalid", "either"),
+            (publish(r#""text":1"#), Some(7), "invalid", "\"text\""),
+            (publish(r#""text":"a","key":"""#), Some(7), "invalid", "\"key\""),
+            (publish(&format!(r#""text":"a","dedup":"{}""#, "x".repeat(256))), Some(7), "invalid", "\"dedup\""),
+            (publish(r#""text":"a","ttl":0"#), Some(7), "invalid", "\"ttl\""),
+            (publish(r#""text":"a","ttl":4294967296"#), Some(7), "invalid", "\"ttl\""),
+            (publish(r#""text":"a","echo":"no""#), Some(7), "invalid", "\"echo\""),
+        ] {
+            let (got_id, got_code, message) = refused(&text);
+            assert_eq!((got_id, got_code), (id, code), "{text}: {message}");
+            assert!(message.contains(word), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_does_not_cost_the_stack() {
+        let nested = |depth: usize| {
+            format!(r#"{{"type":"publish","topic":"t","data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
+        };
+        taken(&nested(126));
+        assert_eq!(refused(&nested(127)).1, "json");
+        for hostile in ["[".repeat(60_000), format!("{{\"x\":{}", "{\"a\":".repeat(10_000))] {
+            assert_eq!(refused(&hostile).1, "json");
+        }
+    }
+
+    proptest! {
+        /// Whatever comes is answered.
+        #[test]
+        fn any_text_is_a_request_or_refused(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#) {
+            let _ = parse(&text);
+            let _ = id_of(&text);
+        }
+
+        /// Whatever is put into a string comes out of it.
+        #[test]
+        fn any_topic_and_text_survive(topic in any::<String>(), text in any::<String>()) {
+            let (mut t, mut x) = (Vec::new(), Vec::new());
+            super::super::reply::write_string(&mut t, &topic);
+            super::super::reply::write_string(&mut x, &text);
+            let (t, x) = (String::from_utf8(t).unwrap(), String::from_utf8(x).unwrap());
+            let request = format!(r#"{{"type":"publish","topic":{t},"text":{x}}}"#);
+            match taken(&request).1 {
+                Request::Publish(Publication { topic: got, content: Content::Text(said), .. }) => {
+                    prop_assert_eq!((got, said), (topic, text));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
