@@ -143,7 +143,7 @@ class Push extends EventTarget {
         clearTimeout(timer);
         settle(answer);
       };
-      this.#ask(request, done(resolve), done(reject), true, text);
+      this.#ask(request, done(resolve), done(reject), { kept: true }, text);
     });
   }
 
@@ -270,44 +270,50 @@ class Push extends EventTarget {
     }
   }
 
-  #ask(request, done, failed, kept = false, text = encode(request)) {
-    const one = { ...request, text, done, failed, kept };
+  #ask(request, done, failed, more, text = encode(request)) {
+    const one = { ...request, text, done, failed, ...more };
     this.#asked.set(request.id, one);
     if (this.#state === OPEN) this.#send(one);
   }
 
+  #isLeaving(topic) {
+    return [...this.#asked.values()].some((one) => one.type === "unsubscribe" && one.topic === topic);
+  }
+
   #subscribe(sub) {
     const { topic, place } = sub;
+    sub.live = false;
+    if (this.#isLeaving(topic)) return; // it follows when that is answered
     const request = { type: "subscribe", id: ++this.#id, topic };
     if (place && sub.resume) request.since = { ...place };
     else if (sub.latest) request.latest = true;
-    sub.live = false;
-    const current = (then) => (answer) => this.#subs.get(topic) === sub && then(answer);
-    const done = current((answer) => {
+    const wanted = () => this.#subs.get(topic) === sub;
+    const done = (answer) => {
+      if (!wanted()) return;
       if (request.since && sub.latest && !answer.recovered) {
         // What was missed is gone; what everything stands at now may not be.
         sub.place = null;
         this.#unsubscribe(topic);
-        this.#subscribe(sub);
       } else {
         sub.begin(answer);
       }
-    });
-    const failed = current((error) => {
-      if (error.code === "already") {
-        this.#unsubscribe(topic);
-        this.#subscribe(sub);
-      } else {
-        this.#subs.delete(topic);
-        if (sub.options.onError) call(sub.options.onError, error);
-        else this.#emit("error", { error });
-      }
-    });
-    this.#ask(request, done, failed);
+    };
+    const failed = (error) => {
+      if (!wanted()) return;
+      this.#subs.delete(topic);
+      if (sub.options.onError) call(sub.options.onError, error);
+      else this.#emit("error", { error });
+    };
+    this.#ask(request, done, failed, { wanted });
   }
 
   #unsubscribe(topic) {
-    if (this.#state === OPEN) this.#ask({ type: "unsubscribe", id: ++this.#id, topic }, () => {}, () => {});
+    if (this.#state !== OPEN || this.#isLeaving(topic)) return;
+    const then = () => {
+      const sub = this.#subs.get(topic);
+      if (sub) this.#subscribe(sub);
+    };
+    this.#ask({ type: "unsubscribe", id: ++this.#id, topic }, then, then);
   }
 
   // ---- what comes in ----
@@ -372,8 +378,9 @@ class Push extends EventTarget {
     } else if (retry >= 0) {
       const turn = this.#turn; // another connection sends it by itself
       setTimeout(() => {
-        const stale = one.type === "unsubscribe" && this.#subs.has(one.topic);
-        if (turn === this.#turn && this.#asked.get(id) === one && !stale) this.#send(one);
+        if (turn !== this.#turn || this.#asked.get(id) !== one) return;
+        if (one.wanted?.() ?? true) this.#send(one);
+        else this.#take(id);
       }, retry);
     } else {
       this.#take(id).failed(error);

@@ -1,11 +1,11 @@
 // A server of campanile.v1.json (docs/protocol.md) in as few lines as its client's tests need, for what the real one
 // can't be made to do: refusals at will, silence, messages of types to come. And a way to it that can be cut.
 
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import net from "node:net";
 import { WebSocketServer } from "ws";
 
-export class FakeServer {
+export class FakeServer extends EventEmitter {
   static async start(options) {
     const server = new FakeServer(options);
     await once(server.wss, "listening");
@@ -14,6 +14,7 @@ export class FakeServer {
   }
 
   constructor({ port = 0, history = 100, heartbeat = 25_000, hello = {} } = {}) {
+    super();
     Object.assign(this, { history, heartbeat, helloMore: hello });
     this.topics = new Map();
     this.sockets = new Set();
@@ -97,6 +98,7 @@ export class FakeServer {
     socket.on("message", (text) => {
       const request = JSON.parse(text);
       this.requests.push(request);
+      this.emit(request.type, request);
       const error = this.refuse(request, socket);
       if (error === true) return;
       const { id } = request;
