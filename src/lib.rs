@@ -139,8 +139,8 @@ pub use handler::{
 };
 pub use http::{Peer, Request, Response, TlsInfo, TlsVersion};
 pub use hub::{
-    InvalidTopic, MAX_TOPIC, Position, Publish, Published, Start, SubscribeError, Subscribed, TopicSettings,
-    check_topic,
+    Delivered, Envelope, InvalidTopic, MAX_TOPIC, Position, Publish, Published, Start, SubscribeError,
+    Subscribed, TopicSettings, check_topic,
 };
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};

@@ -382,3 +382,35 @@ fn every_subscriber_sees_one_order_whoever_publishes() {
         assert!(last.insert(thread.to_owned(), n).is_none_or(|before| before + 1 == n));
     }
 }
+
+/// Says hello to everybody as soon as it listens.
+struct Greets;
+
+impl Handler for Greets {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        conn.subscribe_from(message.as_text().unwrap(), Start::Now).unwrap();
+    }
+
+    fn subscribed(&self, conn: &mut Conn<'_, ()>, topic: &str, _: &Subscribed) {
+        conn.publish_all(topic, "hello");
+    }
+}
+
+#[test]
+fn what_is_said_when_a_subscription_begins_leaves_at_once() {
+    for workers in [1, 2] {
+        let server = start(builder().workers(workers).route("/", Greets));
+        for topic in ["a", "b", "c"] {
+            let mut client = server.open("/");
+            client.text(topic);
+            // Nothing else happens that could wake a worker.
+            assert_eq!(client.read_text(), "hello");
+        }
+    }
+}

@@ -17,6 +17,8 @@ struct Encoded {
     /// By form. Whoever first needs one makes it, on whichever worker; another that comes meanwhile waits, which is
     /// shorter than making it again.
     twins: OnceLock<Box<[OnceLock<Option<Twin>>]>>,
+    /// By envelope, likewise.
+    wrapped: OnceLock<Box<[OnceLock<Twin>]>>,
 }
 
 /// The same messages as other bytes.
@@ -34,7 +36,7 @@ impl Frames {
 
     /// Whether the frames are to stay as they are.
     pub(crate) fn with(bytes: Vec<u8>, verbatim: bool) -> Self {
-        Self(Arc::new(Encoded { bytes, verbatim, twins: OnceLock::new() }))
+        Self(Arc::new(Encoded { bytes, verbatim, twins: OnceLock::new(), wrapped: OnceLock::new() }))
     }
 
     pub(crate) fn of(message: Message<'_>) -> Self {
@@ -76,6 +78,12 @@ impl Frames {
                 twins.get(form.index())?.get_or_init(|| packer.pack_frames(form, self)).as_ref()
             }
         }
+    }
+
+    /// The frames in an envelope, one of so many.
+    pub(crate) fn wrapped(&self, at: usize, of: usize, wrap: impl FnOnce() -> Twin) -> Option<&Twin> {
+        let all = self.0.wrapped.get_or_init(|| (0..of).map(|_| OnceLock::new()).collect());
+        Some(all.get(at)?.get_or_init(wrap))
     }
 
     #[cfg(test)]

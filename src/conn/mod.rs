@@ -145,6 +145,8 @@ pub(crate) struct Connection {
     pub(crate) route: u16,
     /// How messages are sent to it.
     pub(crate) form: Form,
+    /// Topics' messages come to it in other bytes than they were published in: compressed, or in an envelope.
+    pub(crate) shaped: bool,
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
     /// It was paused until just now: what was received before is to be looked at, and the socket to be read although
@@ -171,6 +173,7 @@ impl Connection {
             caught_up: (0, 0),
             route: u16::MAX,
             form: Form::default(),
+            shaped: false,
             phase: Phase::Http,
             paused: false,
             resumed: false,
@@ -507,6 +510,7 @@ impl Connection {
     /// What was agreed on about compression is in force from the next message on.
     pub(crate) fn compress(&mut self, (form, compression): (Form, Compression)) {
         self.form = form;
+        self.shaped |= !form.is_plain();
         self.cold().compression = Some(compression);
     }
 

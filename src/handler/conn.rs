@@ -1,8 +1,11 @@
 //! What a callback is given: the connection, borrowed for as long as the callback runs.
 
+use super::route::Wrapper;
 use super::{Command, Handle, Route};
 use crate::Message;
-use crate::conn::{Cause, ConnId, Connection, Limits, Phase, ReadyState, Refused, Sent, Sink, Terms, Writer};
+use crate::conn::{
+    Cause, ConnId, Connection, Frames, Limits, Phase, ReadyState, Refused, Sent, Sink, Twin, Writer,
+};
 use crate::http::{Params, Peer};
 use crate::hub::{Added, Hub, Join, Publish, Run, Start, SubscribeError, check_topic};
 use crate::metrics::Counters;
@@ -82,7 +85,8 @@ impl Context<'_> {
             if !index.hears(slot, run.topic) {
                 continue;
             }
-            push_run(self.conn, writer, self.sink, &self.route.terms, run, from);
+            let topic = index.name(run.topic);
+            push_run(self.conn, writer, self.sink, self.route, run, topic, from);
         }
         self.conn.catch_up(*number, position);
     }
@@ -102,23 +106,49 @@ impl Context<'_> {
     }
 }
 
+/// A run in its route's envelope, if it has one.
+fn wrapped<'f>(route: &Route, plain: &'f Frames, run: &Run, topic: &str) -> Option<&'f Twin> {
+    let Wrapper { at, of, envelope } = route.envelope.as_ref()?;
+    plain.wrapped(*at, *of, || run.wrap(topic, &**envelope))
+}
+
+/// The whole of a run in the bytes that a connection takes; `None`: as it is.
+pub(crate) fn shaped(
+    conn: &mut Connection,
+    writer: &mut Writer,
+    route: &Route,
+    run: &mut Run,
+    topic: &str,
+) -> Option<Frames> {
+    let plain = run.share();
+    let wrapped = wrapped(route, &plain, run, topic);
+    let twin = wrapped.map_or(&plain, |w| &w.frames).twin(conn.form, &mut writer.packer);
+    if twin.is_some() {
+        conn.interrupt();
+    }
+    twin.or(wrapped).map(|t| t.frames.clone())
+}
+
 /// Queues what of a run is for this connection, from a position of the turn on, in the form that it takes.
 pub(crate) fn push_run(
     conn: &mut Connection,
     writer: &mut Writer,
     sink: &mut dyn Sink,
-    terms: &Terms,
+    route: &Route,
     run: &mut Run,
+    topic: &str,
     from: u32,
 ) {
     let whole = !run.selective && from == 0;
     if !whole && run.part(conn.id, from, None).next().is_none() {
         return;
     }
-    let terms = &run.terms(terms);
+    let terms = &run.terms(&route.terms);
     let plain = run.share();
-    let twin = plain.twin(conn.form, &mut writer.packer);
-    let frames = twin.map_or(&plain, |t| &t.frames);
+    let wrapped = wrapped(route, &plain, run, topic);
+    let frames = wrapped.map_or(&plain, |w| &w.frames);
+    let twin = frames.twin(conn.form, &mut writer.packer);
+    let frames = twin.map_or(frames, |t| &t.frames);
     if twin.is_some() {
         conn.interrupt();
     }
@@ -126,7 +156,7 @@ pub(crate) fn push_run(
     if whole {
         let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
     } else {
-        for range in run.part(conn.id, from, twin) {
+        for range in run.part(conn.id, from, twin.or(wrapped)) {
             let _ = conn.push(writer, sink, frames, range, run.key, terms);
         }
     }

@@ -12,7 +12,7 @@ mod route;
 pub use accept::{Accept, Pending, Refuse};
 pub(crate) use command::{Adopt, Command, Decision};
 pub use conn::Conn;
-pub(crate) use conn::{Context, Turn, push_run};
+pub(crate) use conn::{Context, Turn, push_run, shaped};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 pub use handle::{ConnInfo, Handle, HandleError};
 pub(crate) use handle::{Shared, WorkerShared, mark_worker};

@@ -3,6 +3,7 @@
 use super::{Erased, Handler, Origins};
 use crate::conn::{Limits, SlowConsumer, Terms};
 use crate::deflate::Deflate;
+use crate::hub::Envelope;
 use crate::protocol::{CloseCode, Role, Rules};
 
 /// A handler with the settings of its route. A plain handler becomes one with the defaults.
@@ -27,7 +28,15 @@ pub struct Route {
     pub(crate) terms: Terms,
     pub(crate) origins: Origins,
     pub(crate) deflate: Deflate,
+    pub(crate) envelope: Option<Wrapper>,
     pub(crate) pattern: String,
+}
+
+/// A route's envelope, and its place among those of the server.
+pub(crate) struct Wrapper {
+    pub(crate) at: usize,
+    pub(crate) of: usize,
+    pub(crate) envelope: Box<dyn Envelope>,
 }
 
 impl Route {
@@ -41,6 +50,7 @@ impl Route {
             },
             origins: Origins::default(),
             deflate: Deflate::off(),
+            envelope: None,
             pattern: String::new(),
         }
     }
@@ -63,6 +73,14 @@ impl Route {
     #[must_use]
     pub fn origins(mut self, origins: Origins) -> Self {
         self.origins = origins;
+        self
+    }
+
+    /// Puts what comes from topics into an envelope; what handlers and handles send to a connection goes as it is.
+    /// Default: none.
+    #[must_use]
+    pub fn envelope(mut self, envelope: impl Envelope) -> Self {
+        self.envelope = Some(Wrapper { at: 0, of: 1, envelope: Box::new(envelope) });
         self
     }
 

@@ -17,6 +17,7 @@ pub(crate) struct Entry {
     pub(crate) frames: Frames,
     pub(crate) range: Range<usize>,
     pub(crate) key: Option<Key>,
+    pub(crate) json: bool,
     /// Not given out from then on, by its own time to live.
     pub(crate) until: Millis,
     /// Too old from then on, by its topic's settings.

@@ -46,10 +46,10 @@ impl Home {
         Position { epoch: self.epoch, offset: self.next - 1 }
     }
 
-    pub(crate) fn take_offset(&mut self) -> u64 {
-        let offset = self.next;
+    /// The place of the next message.
+    pub(crate) fn take_place(&mut self) -> Position {
         self.next += 1;
-        offset
+        self.position()
     }
 
     /// So many subscribers came to a worker, or left it.

@@ -10,8 +10,10 @@
 //! A connection that is written to directly in between first takes what the log has for it ([`Log::part`] from its
 //! own position), and at the end of the turn only the rest.
 
+use super::Position;
+use super::envelope::{self, Envelope};
 use super::index::TopicKey;
-use crate::conn::{ConnId, Form, Frames, Packer, SlowConsumer, Terms, Twin};
+use crate::conn::{ConnId, Frames, SlowConsumer, Terms, Twin};
 use crate::protocol::{Key, Message, header};
 use core::ops::Range;
 
@@ -22,13 +24,15 @@ pub(crate) struct Mark {
     pub(crate) except: Option<ConnId>,
     /// Milliseconds that it may be kept; zero: as long as its topic says.
     pub(crate) ttl: u32,
+    /// Its publisher says that it is JSON.
+    pub(crate) json: bool,
 }
 
 /// What a message's run is to know of its topic.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
-    /// The message's offset.
-    pub(crate) offset: u64,
+    /// The message's place.
+    pub(crate) position: Position,
     /// What the topic says of slow consumers.
     pub(crate) policy: Option<SlowConsumer>,
 }
@@ -48,8 +52,8 @@ pub(crate) struct Run {
     pub(crate) key: Option<Key>,
     /// Position in the turn of the first message.
     first: u32,
-    /// Offset of the first message; the others follow without a gap.
-    pub(crate) offset: u64,
+    /// Place of the first message; the others follow without a gap.
+    pub(crate) position: Position,
     /// What its topic says of slow consumers; none: what the route says.
     pub(crate) policy: Option<SlowConsumer>,
     bytes: Bytes,
@@ -95,16 +99,15 @@ impl Run {
         self.marks.len() as u32
     }
 
-    /// The run as a receiver of this form takes it; `None`: as it is.
-    pub(crate) fn twin(&mut self, form: Form, packer: &mut Packer) -> Option<&Twin> {
-        if form.is_plain() || self.verbatim || !packer.compresses(form, self.bytes().len()) {
-            return None;
-        }
-        self.share();
-        match &self.bytes {
-            Bytes::Shared(frames) => frames.twin(form, packer),
-            Bytes::Own(_) => None,
-        }
+    /// The run as a connection in this envelope takes it.
+    pub(crate) fn wrap(&self, topic: &str, envelope: &dyn Envelope) -> Twin {
+        let mut start = 0;
+        let frames = self.marks.iter().map(|mark| {
+            let frame = &self.bytes()[start..mark.end];
+            start = mark.end;
+            (frame, mark.json)
+        });
+        envelope::wrap(envelope, topic, self.position, frames, self.verbatim)
     }
 
     /// The messages that are for `conn`, from this position of the turn on, as ranges of the run or of its twin;
@@ -190,7 +193,7 @@ impl Log {
         if let Bytes::Own(bytes) = &mut run.bytes {
             header::write_frame(bytes, message.kind().into(), message.as_bytes());
             let end = bytes.len();
-            run.mark(Mark { end, except, ttl: 0 });
+            run.mark(Mark { end, except, ttl: 0, json: message.is_json() });
         }
         self.len += 1;
     }
@@ -201,20 +204,19 @@ impl Log {
         topic: TopicKey,
         frames: Frames,
         key: Option<Key>,
-        except: Option<ConnId>,
-        ttl: u32,
+        mark: Mark,
         origin: Origin,
     ) {
         if frames.len() >= MIN_SHARED {
             let end = frames.len();
-            self.adopt(topic, frames, vec![Mark { end, except, ttl }], key, true, origin);
+            self.adopt(topic, frames, vec![Mark { end, ..mark }], key, true, origin);
             return;
         }
         let run = self.run(topic, key, frames.is_verbatim(), frames.len(), origin);
         if let Bytes::Own(bytes) = &mut run.bytes {
             bytes.extend_from_slice(&frames);
             let end = bytes.len();
-            run.mark(Mark { end, except, ttl });
+            run.mark(Mark { end, ..mark });
         }
         self.len += 1;
     }
@@ -233,9 +235,20 @@ impl Log {
         self.len += marks.len() as u32;
         let selective = marks.iter().any(|m| m.except.is_some());
         let (verbatim, bytes) = (frames.is_verbatim(), Bytes::Shared(frames));
-        let Origin { offset, policy } = origin;
+        let Origin { position, policy } = origin;
         let origin = begins_here;
-        self.runs.push(Run { topic, key, first, offset, policy, bytes, marks, verbatim, selective, origin });
+        self.runs.push(Run {
+            topic,
+            key,
+            first,
+            position,
+            policy,
+            bytes,
+            marks,
+            verbatim,
+            selective,
+            origin,
+        });
     }
 
     /// The run that a message of `len` bytes joins.
@@ -259,13 +272,13 @@ impl Log {
             let (bytes, marks) = self.spare.pop().unwrap_or_default();
             let bytes = Bytes::Own(bytes);
             let first = self.len;
-            let Origin { offset, policy } = origin;
+            let Origin { position, policy } = origin;
             let (selective, origin) = (false, true);
             self.runs.push(Run {
                 topic,
                 key,
                 first,
-                offset,
+                position,
                 policy,
                 bytes,
                 marks,
@@ -307,7 +320,8 @@ impl Run {
 mod tests {
     use super::*;
 
-    const ORIGIN: Origin = Origin { offset: 1, policy: None };
+    const ORIGIN: Origin = Origin { position: Position::new(1, 1), policy: None };
+    const MARK: Mark = Mark { end: 0, except: None, ttl: 0, json: false };
 
     fn id(slot: usize) -> ConnId {
         ConnId::new(0, slot, 1)
@@ -366,9 +380,9 @@ mod tests {
         let mut log = Log::default();
         let small = Frames::new(vec![0x82, 0]);
         let large = Frames::new(vec![0; MIN_SHARED]);
-        log.publish_frames(1, small.clone(), None, None, 0, ORIGIN);
-        log.publish_frames(1, small.clone(), None, None, 0, ORIGIN);
-        log.publish_frames(1, large.clone(), None, None, 0, ORIGIN);
+        log.publish_frames(1, small.clone(), None, MARK, ORIGIN);
+        log.publish_frames(1, small.clone(), None, MARK, ORIGIN);
+        log.publish_frames(1, large.clone(), None, MARK, ORIGIN);
         assert_eq!(log.runs().len(), 2);
         assert_eq!(log.runs()[1].bytes().as_ptr(), large.as_ptr());
         assert_eq!(small.shares(), 1);

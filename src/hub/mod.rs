@@ -14,6 +14,7 @@
 //! A join is answered in the stream of the runs: what comes before the answer is in the replay, what comes behind it is
 //! live. So nothing is missing and nothing comes twice.
 
+pub(crate) mod envelope;
 mod history;
 mod home;
 mod index;
@@ -22,6 +23,7 @@ pub(crate) mod mailbox;
 mod settings;
 pub(crate) mod topic;
 
+pub use envelope::{Delivered, Envelope};
 pub(crate) use history::{Entry, Millis};
 pub(crate) use home::Home;
 pub use index::SubscribeError;
@@ -144,6 +146,7 @@ pub(crate) struct Publication {
     pub(crate) except: Option<ConnId>,
     pub(crate) id: Option<Box<str>>,
     pub(crate) ttl: u32,
+    pub(crate) json: bool,
     /// Whoever waits to know what became of it.
     pub(crate) answer: Option<Sender<Option<Published>>>,
 }
@@ -153,7 +156,8 @@ impl Publication {
         let Publish { topic, message, except, id, ttl } = publish;
         let id = id.map(Into::into);
         let frames = Frames::of(message);
-        Self { topic: topic.into(), frames, key: message.key(), except, id, ttl, answer: None }
+        let (key, json) = (message.key(), message.is_json());
+        Self { topic: topic.into(), frames, key, except, id, ttl, json, answer: None }
     }
 }
 
@@ -164,7 +168,7 @@ pub(crate) struct Delivery {
     pub(crate) frames: Frames,
     pub(crate) marks: Arc<[Mark]>,
     pub(crate) key: Option<Key>,
-    pub(crate) offset: u64,
+    pub(crate) position: Position,
 }
 
 /// A connection that wants to listen from a certain place on, on its way to the topic's home.
@@ -300,7 +304,7 @@ impl Hub {
 
     /// Takes a publication that has its home here.
     pub(crate) fn publish_here(&mut self, publication: Publication) {
-        let Publication { topic, frames, key: message_key, except, id, ttl, answer } = publication;
+        let Publication { topic, frames, key: message_key, except, id, ttl, json, answer } = publication;
         let Some(key) = self.wanted(&topic) else {
             if let Some(answer) = answer {
                 let _ = answer.send(None); // whoever asked may have stopped waiting
@@ -311,11 +315,12 @@ impl Hub {
         let repeated = id.as_deref().and_then(|id| self.home(key).repeated(id, now));
         let offset = repeated.unwrap_or_else(|| {
             let origin = self.origin(key);
-            self.log.publish_frames(key, frames, message_key, except, ttl, origin);
+            let mark = Mark { end: 0, except, ttl, json };
+            self.log.publish_frames(key, frames, message_key, mark, origin);
             if let Some(id) = &id {
-                self.home(key).remember(id, origin.offset, now);
+                self.home(key).remember(id, origin.position.offset, now);
             }
-            origin.offset
+            origin.position.offset
         });
         if let Some(answer) = answer {
             let position = Position { epoch: self.home(key).epoch, offset };
@@ -351,7 +356,7 @@ impl Hub {
     fn origin(&mut self, key: TopicKey) -> Origin {
         self.index.hold(key);
         let home = self.home(key);
-        Origin { offset: home.take_offset(), policy: home.settings.slow_consumer }
+        Origin { position: home.take_place(), policy: home.settings.slow_consumer }
     }
 
     /// Connections that hear a topic, as far as its home knows.
@@ -372,14 +377,14 @@ impl Hub {
 
     /// Takes a run from its home.
     pub(crate) fn deliver(&mut self, delivery: &Delivery) {
-        let Delivery { topic, frames, marks, key: message_key, offset } = delivery;
+        let Delivery { topic, frames, marks, key: message_key, position } = delivery;
         let key = match self.index.find(topic) {
             Some(key) => key,
             None if self.index.patterns_of(topic).is_empty() => return,
             None => self.index.find_or_add(topic),
         };
         self.index.hold(key);
-        let origin = Origin { offset: *offset, policy: self.settings.of(topic).slow_consumer };
+        let origin = Origin { position: *position, policy: self.settings.of(topic).slow_consumer };
         self.log.adopt(key, frames.clone(), marks.to_vec(), *message_key, false, origin);
     }
 
@@ -556,7 +561,7 @@ impl Hub {
     pub(crate) fn keep(&mut self) {
         let Self { index, log, now, keeping, .. } = self;
         for run in log.runs_mut() {
-            let (topic, key, first) = (run.topic, run.key, run.offset);
+            let (topic, key, first) = (run.topic, run.key, run.position.offset);
             let Some(home) = index.home(topic).filter(|home| run.origin && home.settings.keeps()) else {
                 continue;
             };
@@ -568,7 +573,8 @@ impl Hub {
             for (offset, mark) in (first..).zip(run.marks()) {
                 let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
                 let (range, until, gone) = (start..mark.end, *now + ttl, *now + age);
-                let entry = Entry { offset, frames: frames.clone(), range, key, until, gone };
+                let json = mark.json;
+                let entry = Entry { offset, frames: frames.clone(), range, key, json, until, gone };
                 home.history.push(entry, &home.settings);
                 start = mark.end;
             }
@@ -608,8 +614,8 @@ impl Hub {
             if workers.is_empty() {
                 continue;
             }
-            let (frames, marks, key, offset) = (run.share(), run.marks().into(), run.key, run.offset);
-            let delivery = Delivery { topic, frames, marks, key, offset };
+            let (frames, marks, key, position) = (run.share(), run.marks().into(), run.key, run.position);
+            let delivery = Delivery { topic, frames, marks, key, position };
             for worker in workers {
                 deliveries(worker, delivery.clone());
             }

@@ -39,6 +39,7 @@ pub struct Message<'a> {
     bytes: &'a [u8],
     key: Option<Key>,
     verbatim: bool,
+    json: bool,
 }
 
 /// What a message is the latest state of; see [`Message::with_key`].
@@ -57,19 +58,32 @@ impl<'a> Message<'a> {
     /// A text message.
     #[inline]
     pub const fn text(text: &'a str) -> Self {
-        Self { kind: Kind::Text, bytes: text.as_bytes(), key: None, verbatim: false }
+        Self { kind: Kind::Text, bytes: text.as_bytes(), key: None, verbatim: false, json: false }
+    }
+
+    /// A text message that is JSON, which an [`Envelope`](crate::Envelope) may put into JSON of its own as it is. It is
+    /// not checked here.
+    #[inline]
+    pub const fn json(text: &'a str) -> Self {
+        Self { json: true, ..Self::text(text) }
+    }
+
+    /// Whether it was said to be JSON.
+    #[inline]
+    pub const fn is_json(&self) -> bool {
+        self.json
     }
 
     /// A binary message.
     #[inline]
     pub const fn binary(bytes: &'a [u8]) -> Self {
-        Self { kind: Kind::Binary, bytes, key: None, verbatim: false }
+        Self { kind: Kind::Binary, bytes, key: None, verbatim: false, json: false }
     }
 
     /// What the decoder has received; for text only after it has been validated as a whole.
     #[inline]
     pub(crate) const fn validated(kind: Kind, bytes: &'a [u8]) -> Self {
-        Self { kind, bytes, key: None, verbatim: false }
+        Self { kind, bytes, key: None, verbatim: false, json: false }
     }
 
     /// Names what this message is the latest state of, such as `"EUR/USD"`. Where a slow consumer's policy is

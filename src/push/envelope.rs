@@ -8,7 +8,7 @@
 //! ```
 
 use super::reply::write_string;
-use crate::handler::{Delivered, Envelope};
+use crate::hub::{Delivered, Envelope};
 use crate::protocol::Kind;
 use std::io::Write;
 

@@ -307,6 +307,10 @@ impl Builder {
             Ok(files) => debug!("up to {files} open files"),
             Err(e) => debug!("can't raise the limit on open files: {e}"),
         }
+        let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
+        for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {
+            (wrapper.at, wrapper.of) = (at, of);
+        }
         let router = router(&self.routes, self.endpoints).map_err(BuildError::Route)?;
         #[cfg(feature = "tls")]
         if self.listen.iter().any(|(_, security)| security.is_some()) {

@@ -166,6 +166,7 @@ impl Worker {
         let Self { slots, turn, now, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         slot.conn.route = route;
+        slot.conn.shaped = shared.routes[usize::from(route)].envelope.is_some();
         slot.conn.phase = Phase::Open;
         slot.state = Some(state);
         slot.exchange = None;

@@ -3,8 +3,8 @@
 use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
-use crate::handler::{Command, Context, Route, Turn, push_run};
-use crate::hub::{Run, TopicKey};
+use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
+use crate::hub::{Hub, Run, TopicKey};
 
 use crate::protocol::Key;
 use tracing::warn;
@@ -23,10 +23,13 @@ impl Worker {
             self.turn.number = self.turn.number.wrapping_add(1).max(1);
             self.join();
             self.write_dirty();
-            if self.doomed.is_empty() {
+            let buried = self.buried;
+            self.sweep();
+            // None has ended, or the turn has buried as many as it may; and no callback said anything more.
+            let Hub { log, joins, .. } = &self.turn.hub;
+            if self.buried == buried && log.is_empty() && joins.is_empty() {
                 return;
             }
-            self.sweep();
         }
     }
 
@@ -178,24 +181,25 @@ fn deliver_by_pattern<S: Sink>(
 
 fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) {
     let Slot { conn, stream, .. } = slot;
-    let (from, terms) = (conn.position(turn.number), &routes[usize::from(conn.route)].terms);
-    push_run(conn, &mut turn.writer, stream, terms, run, from);
+    let (from, route) = (conn.position(turn.number), &routes[usize::from(conn.route)]);
+    let Turn { writer, hub, .. } = turn;
+    push_run(conn, writer, stream, route, run, hub.index.name(run.topic), from);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
 #[inline]
 fn write_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) -> bool {
     let Slot { conn, stream, .. } = slot;
-    let writer = &mut turn.writer;
-    let twin = run.twin(conn.form, &mut writer.packer).map(|t| t.frames.clone());
-    if twin.is_some() {
-        conn.interrupt();
-    }
-    let bytes = twin.as_deref().unwrap_or_else(|| run.bytes());
+    let Turn { writer, hub, .. } = turn;
+    let shaped = match conn.shaped {
+        false => None,
+        true => shaped(conn, writer, &routes[usize::from(conn.route)], run, hub.index.name(run.topic)),
+    };
+    let bytes = shaped.as_deref().unwrap_or_else(|| run.bytes());
     match stream.write(bytes, &mut writer.scratch) {
         Ok(n) if n == bytes.len() => return stream.is_written_out(),
         Ok(n) => {
-            let frames = twin.unwrap_or_else(|| run.share());
+            let frames = shaped.unwrap_or_else(|| run.share());
             let terms = &run.terms(&routes[usize::from(conn.route)].terms);
             // What becomes of the rest is the policy's business, and counted there.
             let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, run.key, terms);

@@ -2,9 +2,10 @@
 
 use super::Worker;
 use super::drive::call;
+use super::slots::Slot;
 use crate::conn::Phase;
 use crate::handler::{Command, ErasedEvent as Event};
-use crate::hub::{Joined, home_of};
+use crate::hub::{Joined, Position, envelope, home_of};
 
 impl Worker {
     /// Asks for the joins of this turn. The log is empty.
@@ -40,21 +41,31 @@ impl Worker {
         call(slot, turn, route, Event::Subscribed(&topic, &subscribed));
         // What the callback sent is first; what is kept goes behind it, as if it came now.
         slot.conn.flush(&mut turn.writer, &mut slot.stream);
+        let mut replayed = 0;
         for entry in &replay {
-            if slot.conn.phase != Phase::Open {
+            // It may have changed its mind.
+            if slot.conn.phase != Phase::Open || !turn.hub.index.is_subscribed(at as u32, &topic) {
                 break;
             }
+            let Slot { conn, stream, .. } = &mut *slot;
             let writer = &mut turn.writer;
-            let _ = slot.conn.push(
-                writer,
-                &mut slot.stream,
-                &entry.frames,
-                entry.range.clone(),
-                entry.key,
-                &route.terms,
-            );
+            let (frames, range) = match &route.envelope {
+                None => (entry.frames.clone(), entry.range.clone()),
+                Some(wrapper) => {
+                    let at = Position { offset: entry.offset, ..subscribed.position };
+                    let frame = (&entry.frames[entry.range.clone()], entry.json);
+                    let one = core::iter::once(frame);
+                    let frames =
+                        envelope::wrap(&*wrapper.envelope, &topic, at, one, entry.frames.is_verbatim())
+                            .frames;
+                    let range = 0..frames.len();
+                    (frames, range)
+                }
+            };
+            let _ = conn.push(writer, stream, &frames, range, entry.key, &route.terms);
+            replayed += 1;
         }
-        turn.count().deliveries.add(replay.len() as u64);
+        turn.count().deliveries.add(replayed);
         self.dirty_later(at);
     }
 }

@@ -113,6 +113,8 @@ pub(crate) struct Worker {
     again: Vec<u32>,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
+    /// How many of them this turn has removed.
+    buried: usize,
     began: Instant,
     /// When this turn began, since `began`.
     turned: Duration,
@@ -238,6 +240,7 @@ impl Worker {
             again: Vec::new(),
             dirty: Vec::new(),
             doomed: Vec::new(),
+            buried: 0,
             began: Instant::now(),
             turned: Duration::ZERO,
             age_at: AGE,
@@ -292,7 +295,12 @@ impl Worker {
 
     /// How long to wait for events.
     fn patience(&self) -> Option<Duration> {
-        if self.woken || !self.again.is_empty() || !self.dirty.is_empty() || self.accepting.is_due() {
+        if self.woken
+            || !self.again.is_empty()
+            || !self.dirty.is_empty()
+            || !self.doomed.is_empty()
+            || self.accepting.is_due()
+        {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
@@ -302,6 +310,7 @@ impl Worker {
     }
 
     fn begin_turn(&mut self) {
+        self.buried = 0;
         self.turned = self.began.elapsed();
         self.turn.hub.now = self.turned.as_millis() as u64;
         self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
@@ -414,6 +423,9 @@ impl Worker {
         for at in self.slots.keys() {
             self.terminate(at);
         }
-        self.sweep();
+        while !self.doomed.is_empty() {
+            self.buried = 0;
+            self.sweep();
+        }
     }
 }

@@ -1,0 +1,80 @@
+//! What a topic's messages look like to the connections of a route: as they were published, or in an envelope that says
+//! which topic they are from and which place they have in it.
+
+use super::Position;
+use crate::conn::{Frames, Twin};
+use crate::protocol::header::{self, Parsed, Role};
+use crate::protocol::{Kind, Message, Opcode};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A message on its way from a topic to a connection.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Delivered<'a> {
+    /// The topic, by its own name also where it was subscribed to by a pattern.
+    pub topic: &'a str,
+    /// The message's place in it.
+    pub position: Position,
+    /// The message, [`Message::is_json`] as its publisher said. It has no key.
+    pub message: Message<'a>,
+}
+
+/// Puts messages of topics into what a route's clients understand. Given with
+/// [`Route::envelope`](crate::Route::envelope).
+///
+/// Each message is wrapped once for all connections of the route, whichever worker they are on. Runs on a worker, and
+/// everybody there waits for it. A panic loses the message for these connections and is counted.
+///
+/// ```
+/// use campanile::{Delivered, Envelope};
+/// use campanile::protocol::Kind;
+///
+/// /// `room: text`
+/// struct Named;
+///
+/// impl Envelope for Named {
+///     fn wrap(&self, item: &Delivered<'_>, out: &mut Vec<u8>) -> Kind {
+///         out.extend_from_slice(item.topic.as_bytes());
+///         out.extend_from_slice(b": ");
+///         out.extend_from_slice(item.message.as_bytes());
+///         item.message.kind()
+///     }
+/// }
+/// ```
+pub trait Envelope: Send + Sync + 'static {
+    /// Appends the payload to an empty `out`, and says what kind of message it is. Text must be valid UTF-8; what is not
+    /// goes out as it is, and clients then end their connections.
+    fn wrap(&self, item: &Delivered<'_>, out: &mut Vec<u8>) -> Kind;
+}
+
+/// Wraps frames of neighbouring messages, the first of which has this place.
+pub(crate) fn wrap<'a>(
+    envelope: &dyn Envelope,
+    topic: &str,
+    first: Position,
+    frames: impl Iterator<Item = (&'a [u8], bool)>,
+    verbatim: bool,
+) -> Twin {
+    let (mut bytes, mut ends, mut payload) = (Vec::new(), Vec::new(), Vec::new());
+    for ((frame, json), offset) in frames.zip(first.offset..) {
+        if let Some(message) = message_of(frame, json) {
+            let item = Delivered { topic, position: Position { offset, ..first }, message };
+            payload.clear();
+            // The application's code: a panic is its, and must not end the worker.
+            if let Ok(kind) = catch_unwind(AssertUnwindSafe(|| envelope.wrap(&item, &mut payload))) {
+                header::write_frame(&mut bytes, kind.into(), &payload);
+            }
+        }
+        ends.push(bytes.len());
+    }
+    Twin { frames: Frames::with(bytes, verbatim), ends: ends.into() }
+}
+
+/// The message in a frame of this program's own.
+fn message_of(frame: &[u8], json: bool) -> Option<Message<'_>> {
+    let Ok(Parsed::Head(head)) = header::decode(frame, Role::Client, false) else { return None };
+    let payload = frame.get(usize::from(head.size)..)?;
+    let kind = if head.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+    let message = Message::validated(kind, payload);
+    Some(if json { message.as_text().map_or(message, Message::json) } else { message })
+}
