@@ -67,6 +67,7 @@ impl Machine {
             routes: vec![route].into(),
             counters: counters.clone(),
             topics: Default::default(),
+            local: true,
         });
         let turn = Turn {
             writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),

@@ -42,7 +42,8 @@
 //! | settings of a route | [`Route`]: [`Limits`], [`SlowConsumer`], [`Origins`] |
 //! | from any other thread | [`Handle`], with [`ConnId`], [`ConnInfo`], [`Stats`] |
 //! | TLS | `Tls`, `Certificate`, `ClientAuth`, and in a handler [`TlsInfo`] |
-//! | plain HTTP on the same port | [`Builder::get`], [`endpoint`], static files in [`endpoint::static_files`] |
+//! | plain HTTP on the same port | [`Builder::get`], [`endpoint`], static files in [`endpoint::static_files`]; answers that come later: [`Response::later`] |
+//! | publishing over HTTP | `api::Api` |
 //!
 //! Below lie the layers, each of which knows only those before it: [`protocol`] (RFC 6455 as pure functions and values)
 //! and [`http`] (HTTP/1.1 heads, routes and responses) are public, for programs that answer handshakes themselves and
@@ -55,7 +56,8 @@
 //! connections wait. So a callback must not block: hand long work to a thread of the program, with [`Conn::id`] and a
 //! [`Handle`], or decide about an upgrade with [`Accept::later`]. A handler is shared by all workers (`Sync`); its state
 //! for each connection is not ([`Handler::State`] is `Send` only). The calls of a handle that wait
-//! for an answer ([`Handle::subscribers`], [`Handle::connections`], [`Handle::connection`], [`Handle::open_on`]) are not for callbacks.
+//! for an answer ([`Handle::subscribers`], [`Handle::connections`], [`Handle::connection`], [`Handle::open_on`]) are not for callbacks;
+//! those whose names end with `then` are, such as [`Handle::publish_then`].
 //!
 //! # What is promised
 //!
@@ -101,6 +103,7 @@
 //!
 //! # Features
 //!
+//! * `api`, on by default: `campanile::api`, publishing over HTTP. It adds serde and serde_json.
 //! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
 //! * `deflate`, on by default: `campanile::deflate`, permessage-deflate (RFC 7692). It adds zlib-rs.
 //! * `push`, on by default: `campanile::push`, the endpoint for browsers. It adds serde and serde_json.
@@ -110,6 +113,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "client")]
 pub mod client;
 mod conn;
@@ -134,13 +139,13 @@ pub mod internal;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 pub use handler::{
-    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, OnMessage, Origins, Pending, Refuse,
-    Route, on_message,
+    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage, Origins,
+    Pending, Refuse, Route, on_message,
 };
-pub use http::{Peer, Request, Response, TlsInfo, TlsVersion};
+pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{
-    Delivered, Envelope, InvalidTopic, MAX_TOPIC, Position, Publish, Published, Start, SubscribeError,
-    Subscribed, TopicSettings, check_topic,
+    Delivered, Envelope, HistoryMessage, HistoryPage, InvalidTopic, MAX_TOPIC, Position, Publish, Published,
+    Start, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings, check_topic,
 };
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};

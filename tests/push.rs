@@ -1,8 +1,8 @@
 //! The endpoint for browsers over real sockets: subscribing, coming back, publishing, and what hostile clients try.
 
-mod support;
 #[path = "support/push.rs"]
 mod pages;
+mod support;
 
 use campanile::push::Push;
 use campanile::{
@@ -156,8 +156,7 @@ fn data_comes_out_byte_for_byte() {
     for (n, data) in written.iter().enumerate() {
         publisher.0.text(&format!(r#"{{"type":"publish","topic":"public/a","data":{data}}}"#));
         let data = data.trim();
-        let expected =
-            format!(r#"{{"type":"message","topic":"public/a","offset":{},"data":{data}}}"#, n + 1);
+        let expected = format!(r#"{{"type":"message","topic":"public/a","offset":{},"data":{data}}}"#, n + 1);
         assert_eq!(listener.0.read_text(), expected);
     }
 }
@@ -177,9 +176,7 @@ fn a_publisher_hears_itself_unless_it_says_no() {
 fn a_repeated_publication_is_published_once() {
     let server = serve(2);
     let mut page = Page::open(&server);
-    let publish = |id: u64, dedup: &str| {
-        json!({"type": "publish", "id": id, "topic": "public/kept/a", "data": 1, "dedup": dedup})
-    };
+    let publish = |id: u64, dedup: &str| json!({"type": "publish", "id": id, "topic": "public/kept/a", "data": 1, "dedup": dedup});
     let first = page.ask(&publish(1, "x"));
     assert_eq!((&first["offset"], first.get("repeated")), (&json!(1), None));
     let mut again = first.clone();
@@ -247,9 +244,9 @@ fn who_can_not_be_brought_up_to_date_is_told() {
         publish(&server, "kept/a", "x");
     }
     for (epoch, offset) in [
-        (&epoch, 0),                    // the first is given up
-        (&epoch, 1),                    // so is the second, which came behind it
-        (&epoch, 103),                  // nobody has seen that
+        (&epoch, 0),                     // the first is given up
+        (&epoch, 1),                     // so is the second, which came behind it
+        (&epoch, 103),                   // nobody has seen that
         (&json!("fffffffffffffff"), 50), // another life
         (&json!("not one of ours"), 50),
         (&json!(""), 50),
@@ -269,9 +266,7 @@ fn who_can_not_be_brought_up_to_date_is_told() {
 fn the_latest_of_each_key_begins_a_subscription() {
     let server = serve(2);
     let mut page = Page::open(&server);
-    let publish = |key: &str, data: u64| {
-        json!({"type": "publish", "id": data, "topic": "public/kept/ticks", "data": data, "key": key})
-    };
+    let publish = |key: &str, data: u64| json!({"type": "publish", "id": data, "topic": "public/kept/ticks", "data": data, "key": key});
     for (key, data) in [("eur", 1), ("usd", 2), ("eur", 3), ("eur", 4)] {
         assert_eq!(page.ask(&publish(key, data))["offset"], data);
     }
@@ -368,7 +363,10 @@ fn acknowledgements_and_messages_have_one_order_each() {
             while seen.len() < 2 * N as usize || at < 2 && acks.len() < N as usize {
                 let next = page.next();
                 if next["type"] == "published" {
-                    assert_eq!((next["id"].as_u64(), &next["receivers"]), (Some(acks.len() as u64), &json!(4)));
+                    assert_eq!(
+                        (next["id"].as_u64(), &next["receivers"]),
+                        (Some(acks.len() as u64), &json!(4))
+                    );
                     acks.push(next["offset"].as_u64().unwrap());
                 } else {
                     assert_eq!(next["offset"].as_u64(), Some(seen.len() as u64 + 1));
@@ -413,8 +411,9 @@ impl Handler for Room {
 #[test]
 fn a_handler_of_the_programs_and_a_page_meet_in_a_topic() {
     for workers in [1, 2] {
-        let server =
-            start(builder().workers(workers).route("/room", Room).route("/push", Push::new().publish(["public/"])));
+        let server = start(
+            builder().workers(workers).route("/room", Room).route("/push", Push::new().publish(["public/"])),
+        );
         let mut program = server.open("/room");
         let mut page = Page::open(&server);
         page.subscribe("public/room");
@@ -523,7 +522,8 @@ fn a_client_that_asks_without_reading_is_not_read_from() {
 fn hostile_json_is_refused_and_the_next_request_is_served() {
     let server = serve(1);
     let mut page = Page::open(&server);
-    let deep = |open: &str, n: usize| format!(r#"{{"type":"publish","topic":"public/a","data":{}"#, open.repeat(n));
+    let deep =
+        |open: &str, n: usize| format!(r#"{{"type":"publish","topic":"public/a","data":{}"#, open.repeat(n));
     for (text, code) in [
         ("[".repeat(60_000), "json"),
         (deep("[", 30_000), "json"),
@@ -555,7 +555,16 @@ fn hostile_json_is_refused_and_the_next_request_is_served() {
 fn topics_and_texts_of_any_characters_are_escaped() {
     let server = serve(2);
     let (mut page, mut publisher) = (Page::open(&server), Page::open(&server));
-    for name in ["\",\"offset\":1,\"data\":\"", "\\", "\\u0041", "</script>", "消息 🔔", "a\u{2028}b", "é\u{301}", "{}"] {
+    for name in [
+        "\",\"offset\":1,\"data\":\"",
+        "\\",
+        "\\u0041",
+        "</script>",
+        "消息 🔔",
+        "a\u{2028}b",
+        "é\u{301}",
+        "{}",
+    ] {
         let topic = format!("public/{name}");
         page.subscribe(&topic);
         let said = format!("{name}\0\u{1}\u{1f}\u{7f}\r\n\t{name}");

@@ -1,8 +1,8 @@
 //! docs/protocol.md is what the endpoint for browsers does: every error code comes up, every example is taken or given.
 
-mod support;
 #[path = "support/push.rs"]
 mod pages;
+mod support;
 
 use campanile::push::Push;
 use campanile::{Message, Publish, Route, SlowConsumer, TopicSettings};
@@ -29,7 +29,8 @@ fn column(heading: &str) -> BTreeSet<String> {
 fn examples() -> Vec<Value> {
     let page = page();
     let blocks = page.split("```json\n").skip(1).map(|b| b.split("```").next().unwrap_or_default());
-    let values = blocks.flat_map(|b| serde_json::Deserializer::from_str(b).into_iter::<Value>().collect::<Vec<_>>());
+    let values =
+        blocks.flat_map(|b| serde_json::Deserializer::from_str(b).into_iter::<Value>().collect::<Vec<_>>());
     values.map(|value| value.expect("an example is JSON")).collect()
 }
 

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["conn", "deflate", "http", "hub", "net", "protocol", "tls"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "tls", "worker"]),
+    ("api", &["conn", "handler", "http", "hub", "protocol", "server"]),
 ];
 
 /// Folders that take bytes and time and give values.

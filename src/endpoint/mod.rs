@@ -2,8 +2,9 @@
 //! so are the files of a folder and files built into the program.
 //!
 //! An endpoint runs on the worker whose connection asked, and all that worker's connections wait for it. It is for
-//! short work: a health check, a page, a message to publish. It refuses to be more; an application that has more to
-//! say over HTTP puts a web server in front.
+//! short work: a health check, a page, a message to publish. What takes longer is answered
+//! [later](crate::Response::later), from another thread; an application that has more to say over HTTP puts a web server
+//! in front.
 
 pub mod static_files;
 

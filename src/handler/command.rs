@@ -3,7 +3,7 @@
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
-use crate::hub::{Delivery, Join, Joined, Publication};
+use crate::hub::{Delivery, HistoryPage, Join, Joined, Publication, Reply, Start, TopicList, Unanswered};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
 use crossbeam_channel::Sender;
@@ -15,6 +15,8 @@ pub(crate) enum Command {
     Adopt(Box<Adopt>),
     /// The answer to an upgrade that is decided later.
     Decide(ConnId, Decision),
+    /// A response that a request has waited for: which of the worker's.
+    Respond(ConnId, u64, Response),
     /// One message for one connection.
     Send(ConnId, Frames, Option<Key>),
     /// One that is never given up ([`Connection::reply`](crate::conn::Connection::reply)).
@@ -43,7 +45,11 @@ pub(crate) enum Command {
     /// How many of this worker's connections listen to a topic.
     CountSubscribers(Box<str>, Sender<usize>),
     /// One connection, if it is still there.
-    Info(ConnId, Sender<Option<ConnInfo>>),
+    Info(ConnId, Reply<Option<ConnInfo>>),
+    /// So many of the messages that a topic keeps.
+    History(Box<str>, Start, usize, Reply<Option<HistoryPage>>),
+    /// So many of the topics of a prefix that have their home here.
+    Topics(Box<str>, usize, Reply<TopicList>),
     /// How many open connections a route has.
     CountOpen(u16, Sender<usize>),
     /// The open connections of a route.
@@ -53,6 +59,19 @@ pub(crate) enum Command {
         code: CloseCode,
         deadline: Instant,
     },
+}
+
+impl Command {
+    /// Tells whoever waits for its answer that there will be none.
+    pub(crate) fn fail(self, why: Unanswered) {
+        match self {
+            Self::PublishOne(Publication { answer: Some(answer), .. }) => answer.fail(why),
+            Self::Info(_, answer) => answer.fail(why),
+            Self::History(.., answer) => answer.fail(why),
+            Self::Topics(.., answer) => answer.fail(why),
+            _ => {}
+        }
+    }
 }
 
 pub(crate) struct Adopt {

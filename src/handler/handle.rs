@@ -5,7 +5,7 @@ use crate::Message;
 use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
 use crate::hub::mailbox::{Mailbox, Refused};
-use crate::hub::{Publication, Publish, Published, SettingsTable, home_of, topic};
+use crate::hub::{Publication, Publish, Published, Reply, SettingsTable, home_of, topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
@@ -25,6 +25,9 @@ pub(crate) struct Shared {
     pub(crate) routes: Arc<[Route]>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
     pub(crate) topics: SettingsTable,
+    /// Whether it listens on loopback addresses and Unix sockets alone.
+    #[cfg_attr(not(feature = "api"), allow(dead_code))]
+    pub(crate) local: bool,
 }
 
 pub(crate) struct WorkerShared {
@@ -212,9 +215,11 @@ impl Handle {
         may_wait()?;
         let mut publication = self.publication(publish)?;
         let (tx, rx) = crossbeam_channel::bounded(1);
-        publication.answer = Some(tx);
+        publication.answer = Some(Reply::new(move |published| {
+            let _ = tx.send(published); // whoever asked may have stopped waiting
+        }));
         self.send_publication(publish.topic, publication)?;
-        rx.recv_timeout(ANSWER).map_err(no_answer)
+        rx.recv_timeout(ANSWER).map_err(no_answer)?.map_err(HandleError::from)
     }
 
     /// Publishes many messages, to one topic or several, with one command for each worker. Each topic's messages keep
@@ -254,12 +259,14 @@ impl Handle {
     }
 
     /// Checks what can be checked on this side.
-    fn publication(&self, publish: Publish<'_>) -> Result<Publication, HandleError> {
-        topic::check_published(publish.topic).map_err(HandleError::Topic)?;
-        let limit = self.shared.topics.of(publish.topic).max_message_size;
-        if publish.message.len() > limit {
-            return Err(HandleError::TooBig { len: publish.message.len(), limit });
-        }
+    pub(crate) fn check_publication(&self, topic: &str, len: usize) -> Result<(), HandleError> {
+        topic::check_published(topic).map_err(HandleError::Topic)?;
+        let limit = self.shared.topics.of(topic).max_message_size;
+        if len > limit { Err(HandleError::TooBig { len, limit }) } else { Ok(()) }
+    }
+
+    pub(crate) fn publication(&self, publish: Publish<'_>) -> Result<Publication, HandleError> {
+        self.check_publication(publish.topic, publish.message.len())?;
         Ok(Publication::new(publish))
     }
 
@@ -383,8 +390,11 @@ impl Handle {
     pub fn connection(&self, id: ConnId) -> Result<Option<ConnInfo>, HandleError> {
         may_wait()?;
         let (tx, rx) = crossbeam_channel::bounded(1);
-        self.command(id, Command::Info(id, tx), false)?;
-        rx.recv_timeout(ANSWER).map_err(no_answer)
+        let reply = Reply::new(move |info| {
+            let _ = tx.send(info); // whoever asked may have stopped waiting
+        });
+        self.command(id, Command::Info(id, reply), false)?;
+        rx.recv_timeout(ANSWER).map_err(no_answer)?.map_err(HandleError::from)
     }
 
     /// How many open connections a route has, given by its pattern. Asks every worker.

@@ -1,6 +1,7 @@
 //! What an application writes: a [`Handler`] for each route, and what it is given to work with.
 
 mod accept;
+mod ask;
 mod command;
 mod conn;
 mod erased;
@@ -10,6 +11,7 @@ mod origin;
 mod route;
 
 pub use accept::{Accept, Pending, Refuse};
+pub use ask::InvalidConnId;
 pub(crate) use command::{Adopt, Command, Decision};
 pub use conn::Conn;
 pub(crate) use conn::{Context, Turn, push_run, shaped};

@@ -6,10 +6,12 @@
 //! for names and values from elsewhere and refuses what it would have to change.
 
 use core::fmt;
+use core::time::Duration;
 use std::io::Write;
 
 pub use super::body::Body;
 use super::fields::is_token;
+use super::later::{Later, Responder};
 use super::reason;
 
 /// The headers the server writes itself. From a handler they are ignored or refused.
@@ -22,6 +24,8 @@ pub struct Response {
     /// As on the wire: `name: value CR LF` each.
     headers: Vec<u8>,
     body: Body,
+    /// It comes later.
+    later: Option<Box<Later>>,
 }
 
 /// A header that can't be sent.
@@ -53,7 +57,34 @@ impl Response {
     #[must_use]
     pub const fn new(status: u16) -> Self {
         let status = if matches!(status, 100..=999) { status } else { 500 };
-        Self { status, headers: Vec::new(), body: Body::Empty }
+        Self { status, headers: Vec::new(), body: Body::Empty, later: None }
+    }
+
+    /// A response that comes later. `start` is called at once, on the worker, with the token to answer with; it hands the
+    /// token to a thread of the application's, or to something that will call it back, and returns. Meanwhile nothing
+    /// more is read from this client: requests behind this one wait, all other connections go on. If no answer has come
+    /// after `timeout`, or the token is dropped, the client gets a 503; the connection then goes on. Given to
+    /// [`Refuse`](crate::Refuse) after an upgrade was [decided later](crate::Accept::later), it is a 503.
+    ///
+    /// ```
+    /// # use campanile::{Request, Response};
+    /// # use std::time::Duration;
+    /// # fn look_up(name: &str) -> String { String::new() }
+    /// fn endpoint(request: &Request<'_>) -> Response {
+    ///     let name = request.param("name").unwrap_or("").to_owned();
+    ///     Response::later(Duration::from_secs(3), move |responder| {
+    ///         std::thread::spawn(move || responder.respond(Response::new(200).text(look_up(&name))));
+    ///     })
+    /// }
+    /// ```
+    pub fn later(timeout: Duration, start: impl FnOnce(Responder) + Send + 'static) -> Self {
+        let later = Later { timeout, start: Box::new(start) };
+        Self { later: Some(Box::new(later)), ..Self::new(503) }
+    }
+
+    /// What it is waited for with, if it comes later.
+    pub(crate) fn take_later(&mut self) -> Option<Box<Later>> {
+        self.later.take()
     }
 
     /// Adds a header. Bytes that mustn't stand in it are replaced, see above; one the server writes itself is ignored.

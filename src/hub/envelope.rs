@@ -71,7 +71,7 @@ pub(crate) fn wrap<'a>(
 }
 
 /// The message in a frame of this program's own.
-fn message_of(frame: &[u8], json: bool) -> Option<Message<'_>> {
+pub(super) fn message_of(frame: &[u8], json: bool) -> Option<Message<'_>> {
     let Ok(Parsed::Head(head)) = header::decode(frame, Role::Client, false) else { return None };
     let payload = frame.get(usize::from(head.size)..)?;
     let kind = if head.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };

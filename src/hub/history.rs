@@ -36,6 +36,10 @@ impl History {
         self.entries.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn push(&mut self, entry: Entry, settings: &TopicSettings) {
         self.bytes += entry.range.len();
         self.entries.push_back(entry);
@@ -66,6 +70,13 @@ impl History {
         let oldest = self.entries.front().map_or(next, |e| e.offset);
         let skip = (offset + 1).checked_sub(oldest).filter(|_| offset < next)? as usize;
         Some(self.entries.range(skip.min(self.entries.len())..).filter(move |e| e.until > now))
+    }
+
+    /// The newest messages, in order.
+    pub(crate) fn last(&self, limit: usize, now: Millis) -> Vec<&Entry> {
+        let mut last: Vec<_> = self.entries.iter().rev().filter(|e| e.until > now).take(limit).collect();
+        last.reverse();
+        last
     }
 
     /// The newest message for each key, in order; those without a key count as one.

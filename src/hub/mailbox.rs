@@ -64,6 +64,16 @@ pub(crate) enum Refused<C> {
     Closed(C),
 }
 
+impl<C> Refused<C> {
+    /// The command, and why it was not taken.
+    pub(crate) fn into_parts(self) -> (C, super::Unanswered) {
+        match self {
+            Self::Full(command) => (command, super::Unanswered::Full),
+            Self::Closed(command) => (command, super::Unanswered::Ended),
+        }
+    }
+}
+
 impl<C> Clone for Mailbox<C> {
     fn clone(&self) -> Self {
         Self { channel: self.channel.clone(), shared: self.shared.clone() }

@@ -19,7 +19,9 @@ mod history;
 mod home;
 mod index;
 mod log;
+mod look;
 pub(crate) mod mailbox;
+mod reply;
 mod settings;
 pub(crate) mod topic;
 
@@ -29,6 +31,8 @@ pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 pub(crate) use log::{Log, Mark, Origin, Run};
+pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
+pub(crate) use reply::{Reply, Unanswered};
 pub(crate) use settings::SettingsTable;
 pub use settings::TopicSettings;
 pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
@@ -37,7 +41,6 @@ use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message};
 use core::fmt;
 use core::time::Duration;
-use crossbeam_channel::Sender;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -148,8 +151,11 @@ pub(crate) struct Publication {
     pub(crate) ttl: u32,
     pub(crate) json: bool,
     /// Whoever waits to know what became of it.
-    pub(crate) answer: Option<Sender<Option<Published>>>,
+    pub(crate) answer: Option<Reply<Option<Published>>>,
 }
+
+/// Whoever waits to know what became of a publication, and what did.
+pub(crate) type Told = (Reply<Option<Published>>, Option<Published>);
 
 impl Publication {
     pub(crate) fn new(publish: Publish<'_>) -> Self {
@@ -158,6 +164,21 @@ impl Publication {
         let frames = Frames::of(message);
         let (key, json) = (message.key(), message.is_json());
         Self { topic: topic.into(), frames, key, except, id, ttl, json, answer: None }
+    }
+
+    /// The same message for another topic. What was encoded is shared.
+    #[cfg(feature = "api")]
+    pub(crate) fn to(&self, topic: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            frames: self.frames.clone(),
+            key: self.key,
+            except: self.except,
+            id: self.id.clone(),
+            ttl: self.ttl,
+            json: self.json,
+            answer: None,
+        }
     }
 }
 
@@ -294,7 +315,8 @@ impl Hub {
             return;
         }
         if publish.id.is_some() || publish.ttl > 0 {
-            return self.publish_here(Publication::new(publish));
+            self.publish_here(Publication::new(publish));
+            return;
         }
         if let Some(key) = self.wanted(topic) {
             let origin = self.origin(key);
@@ -302,14 +324,11 @@ impl Hub {
         }
     }
 
-    /// Takes a publication that has its home here.
-    pub(crate) fn publish_here(&mut self, publication: Publication) {
+    /// Takes a publication that has its home here. Gives who is to be told, and what.
+    pub(crate) fn publish_here(&mut self, publication: Publication) -> Option<Told> {
         let Publication { topic, frames, key: message_key, except, id, ttl, json, answer } = publication;
         let Some(key) = self.wanted(&topic) else {
-            if let Some(answer) = answer {
-                let _ = answer.send(None); // whoever asked may have stopped waiting
-            }
-            return;
+            return answer.map(|answer| (answer, None));
         };
         let now = self.now;
         let repeated = id.as_deref().and_then(|id| self.home(key).repeated(id, now));
@@ -322,11 +341,10 @@ impl Hub {
             }
             origin.position.offset
         });
-        if let Some(answer) = answer {
-            let position = Position { epoch: self.home(key).epoch, offset };
-            let receivers = self.receivers(key);
-            let _ = answer.send(Some(Published { position, receivers, repeated: repeated.is_some() }));
-        }
+        let answer = answer?;
+        let position = Position { epoch: self.home(key).epoch, offset };
+        let receivers = self.receivers(key);
+        Some((answer, Some(Published { position, receivers, repeated: repeated.is_some() })))
     }
 
     /// The topic, if anybody listens to it on any worker, or its messages are kept. To be called at its home.

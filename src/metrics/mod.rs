@@ -41,6 +41,11 @@ macro_rules! counters {
         pub struct Stats { $($(#[$doc])* pub $name: u64,)* }
 
         impl Stats {
+            /// Every counter with its name, as the fields have them.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
             pub(crate) fn sum(workers: &[CachePadded<Counters>]) -> Self {
                 let mut sum = Self::default();
                 for worker in workers { $(sum.$name = sum.$name.wrapping_add(worker.$name.get());)* }

@@ -188,7 +188,10 @@ impl fmt::Display for Fault {
                 write!(f, "an unsubscribe came before the subscription to {:?} began", cut(topic))
             }
             Self::Subscriptions { limit } => {
-                write!(f, "the connection has {limit} subscriptions, the most it may: unsubscribe from something")
+                write!(
+                    f,
+                    "the connection has {limit} subscriptions, the most it may: unsubscribe from something"
+                )
             }
             Self::Rate { .. } => {
                 let wait = self.retry().unwrap_or_default();

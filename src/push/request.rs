@@ -163,7 +163,8 @@ fn members(text: &str) -> Result<Members<'_>, Fault> {
 /// The members of an object; `None` if it is something else. Arrays would do for serde too.
 fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Result<T, Fault>> {
     let is_object = text.trim_start().starts_with('{');
-    is_object.then(|| serde_json::from_str(text).map_err(|e| Fault::Invalid(format!("the request has a {e}"))))
+    is_object
+        .then(|| serde_json::from_str(text).map_err(|e| Fault::Invalid(format!("the request has a {e}"))))
 }
 
 fn id(members: &Members<'_>) -> Result<Id, Fault> {
@@ -368,7 +369,12 @@ mod tests {
             (publish(r#""data":1,"text":"a""#), Some(7), "invalid", "either"),
             (publish(r#""text":1"#), Some(7), "invalid", "\"text\""),
             (publish(r#""text":"a","key":"""#), Some(7), "invalid", "\"key\""),
-            (publish(&format!(r#""text":"a","dedup":"{}""#, "x".repeat(256))), Some(7), "invalid", "\"dedup\""),
+            (
+                publish(&format!(r#""text":"a","dedup":"{}""#, "x".repeat(256))),
+                Some(7),
+                "invalid",
+                "\"dedup\"",
+            ),
             (publish(r#""text":"a","ttl":0"#), Some(7), "invalid", "\"ttl\""),
             (publish(r#""text":"a","ttl":4294967296"#), Some(7), "invalid", "\"ttl\""),
             (publish(r#""text":"a","echo":"no""#), Some(7), "invalid", "\"echo\""),

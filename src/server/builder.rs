@@ -318,6 +318,10 @@ impl Builder {
             self.receive_buffer = self.receive_buffer.max(crate::worker::tls::MIN_RECEIVE);
         }
         let secure = self.listen.iter().map(|(_, security)| security.is_some()).collect();
+        let local = self.listen.iter().all(|(addr, _)| match addr {
+            Ok(ListenAddr::Tcp(addr)) => addr.ip().to_canonical().is_loopback(),
+            Ok(ListenAddr::Unix(_)) | Err(_) => true,
+        });
         let (mut listeners, addrs) = bind(self.listen, &self.options, workers)?;
         let counters = (0..workers).map(|_| CachePadded::default()).collect();
         let (mut polls, mut inboxes, mut shared) = (Vec::new(), Vec::new(), Vec::new());
@@ -333,6 +337,7 @@ impl Builder {
             routes: self.routes.into(),
             counters,
             topics: SettingsTable::new(self.topics),
+            local,
         });
         let settings = Arc::new(Settings {
             router,

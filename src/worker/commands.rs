@@ -4,6 +4,7 @@ use super::slots::Slot;
 use super::{Stopping, Worker};
 use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
+use crate::hub::{Added, Publication, Reply};
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -19,6 +20,7 @@ impl Worker {
                 self.adopt(*adopt);
             }
             Command::Decide(id, decision) => self.decide(id, decision),
+            Command::Respond(id, number, response) => self.respond_now(id, number, response),
             Command::Send(id, frames, key) => {
                 if let Some(at) = self.open_slot(id) {
                     self.queue(at, &frames, key, false);
@@ -69,9 +71,9 @@ impl Worker {
                 self.joined(*joined);
             }
             Command::Publish(publications) => {
-                publications.into_iter().for_each(|p| self.turn.hub.publish_here(p));
+                publications.into_iter().for_each(|p| self.publish(p));
             }
-            Command::PublishOne(publication) => self.turn.hub.publish_here(publication),
+            Command::PublishOne(publication) => self.publish(publication),
             Command::Deliver(delivery) => self.turn.hub.deliver(&delivery),
             Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
@@ -89,12 +91,35 @@ impl Worker {
                 let _ = answer.send(self.of_route(route).map(|s| self.info(s)).collect());
             }
             Command::Info(id, answer) => {
-                let _ = answer.send(self.slots.peek(id).map(|s| self.info(s)));
+                let info = self.slots.peek(id).map(|s| self.info(s));
+                self.reply(answer, info);
+            }
+            Command::History(topic, start, limit, answer) => {
+                self.settle(); // what was published before is in it
+                let page = self.turn.hub.history(&topic, start, limit);
+                self.reply(answer, page);
+            }
+            Command::Topics(prefix, limit, answer) => {
+                let topics = self.turn.hub.topics(&prefix, limit);
+                self.reply(answer, topics);
             }
             Command::CountOpen(route, answer) => {
                 let _ = answer.send(self.of_route(route).count());
             }
             Command::Shutdown { code, deadline } => self.shut_down(code, deadline),
+        }
+    }
+
+    fn publish(&mut self, publication: Publication) {
+        if let Some((answer, published)) = self.turn.hub.publish_here(publication) {
+            self.reply(answer, published);
+        }
+    }
+
+    /// Answers a question. What is called is the application's.
+    fn reply<T>(&self, reply: Reply<T>, answer: T) {
+        if !reply.send(answer) {
+            self.turn.count().panics.add(1);
         }
     }
 
@@ -126,8 +151,11 @@ impl Worker {
     fn subscribe(&mut self, at: usize, topic: &str) {
         self.settle();
         let limit = self.limits_of(at).max_subscriptions;
-        if let Err(e) = self.turn.hub.subscribe(at as u32, topic, limit) {
-            info!("subscription to {topic:?} refused: {e}");
+        match self.turn.hub.subscribe(at as u32, topic, limit) {
+            // Whoever asked may hear at once that it is done, and publish.
+            Ok(Added::First) => self.turn.tell_changes(),
+            Ok(_) => {}
+            Err(e) => info!("subscription to {topic:?} refused: {e}"),
         }
     }
 

@@ -2,7 +2,7 @@
 //! decided. Most connections are whole in one read and never have one.
 
 use crate::deflate::Agreed;
-use crate::http::{HeadScanner, Params};
+use crate::http::{HeadScanner, Params, RequestHead};
 use std::io::Read;
 
 /// What HTTP keeps between reads.
@@ -19,6 +19,37 @@ pub(crate) struct Exchange {
     pub(super) last: bool,
     /// What the client of an undecided upgrade is to be answered with.
     pub(super) upgrade: Option<Undecided>,
+    /// A response that comes later.
+    pub(super) waiting: Option<Waiting>,
+}
+
+impl Exchange {
+    /// Whether nothing in it is needed any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.buf.is_empty() && self.body.is_none() && self.waiting.is_none() && !self.last
+    }
+}
+
+/// What a request asks of its response.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// It was a HEAD.
+    pub(super) head_only: bool,
+    /// Others may follow.
+    pub(super) keep_alive: bool,
+}
+
+impl Asked {
+    pub(super) fn by(head: &RequestHead<'_>) -> Self {
+        Self { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() }
+    }
+}
+
+/// A request whose response comes later.
+pub(super) struct Waiting {
+    /// Which of the worker's: an answer that comes too late is not the next request's.
+    pub(super) number: u64,
+    pub(super) asked: Asked,
 }
 
 /// What the request for an upgrade came to.

@@ -2,13 +2,15 @@
 
 use super::Worker;
 use super::deadlines::ticks;
-use super::exchange::{Undecided, Upgrade};
+use super::exchange::{Asked, Exchange, Undecided, Upgrade, Waiting};
 use super::slots::Slot;
 use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::deflate::negotiate;
 use crate::endpoint::Endpoint;
-use crate::handler::{AnyState, Decision, ErasedAccept, Handle};
-use crate::http::{Body, HeadScanner, HeaderSlots, HttpError, Params, Request, RequestHead, Response};
+use crate::handler::{AnyState, Command, Decision, ErasedAccept, Handle};
+use crate::http::{
+    Body, HeadScanner, HeaderSlots, HttpError, Later, Params, Request, RequestHead, Responder, Response,
+};
 use crate::net::Received;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -142,6 +144,9 @@ impl Worker {
                 slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
             }
             answered += 1;
+            if is_waiting(slot) && input.is_empty() {
+                break; // what comes meanwhile is noticed when it comes
+            }
             if is_answering(slot) || answered == REQUESTS {
                 slot.conn.paused = true;
                 break;
@@ -150,7 +155,7 @@ impl Worker {
         let Some(slot) = self.slots.get(at) else { return };
         if !input.is_empty() {
             slot.exchange.get_or_insert_default().buf = input.to_vec();
-        } else if slot.exchange.as_ref().is_some_and(|e| e.body.is_none() && !e.last) {
+        } else if slot.exchange.as_ref().is_some_and(|e| e.is_over()) {
             slot.exchange = None;
         }
     }
@@ -336,13 +341,20 @@ impl Worker {
 
     /// No decision came in time.
     pub(super) fn undecided(&mut self, at: usize) {
-        let retry_after = Duration::from_secs(1);
-        self.end_with(at, HttpError::Unavailable { retry_after }.response());
+        self.end_with(at, unavailable());
         self.after(at);
     }
 
     /// No request came in time. One that never began is not worth an answer.
     pub(super) fn http_overdue(&mut self, at: usize) {
+        let Some(slot) = self.slots.get(at) else { return };
+        if let Some(number) = slot.exchange.as_ref().and_then(|e| e.waiting.as_ref()).map(|w| w.number) {
+            self.answer(at, number, unavailable());
+            let Some(slot) = self.slots.get(at) else { return };
+            let due = slot.clock.deadline;
+            self.wheel.arm(&mut self.slots, at as u32, due);
+            return self.after(at);
+        }
         let Some(slot) = self.slots.get(at) else { return };
         if !is_answering(slot) && slot.exchange.is_some() {
             let limit = self.settings.http.timeout;
@@ -383,11 +395,80 @@ impl Worker {
         self.turn.count().requests.add(1);
     }
 
-    fn respond(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
+    fn respond(&mut self, at: usize, mut response: Response, head: &RequestHead<'_>) {
+        let asked = Asked::by(head);
+        match response.take_later() {
+            Some(later) => self.respond_later(at, *later, asked),
+            None => self.send_response(at, response, asked),
+        }
+    }
+
+    /// Has the connection wait for a response that comes later.
+    fn respond_later(&mut self, at: usize, later: Later, asked: Asked) {
+        let Later { timeout, start } = later;
+        let due = self.now + ticks(timeout).max(1);
+        self.responses += 1;
+        let number = self.responses;
+        let Some(slot) = self.slots.get(at) else { return };
+        slot.clock.deadline = due;
+        slot.exchange.get_or_insert_default().waiting = Some(Waiting { number, asked });
+        let id = slot.conn.id;
+        self.wheel.arm_earlier(&mut self.slots, at as u32, due);
+        let handle = self.turn.handle.clone();
+        let responder = Responder::new(move |response| {
+            let response = response.unwrap_or_else(unavailable);
+            let _ = handle.command(id, Command::Respond(id, number, response), true); // with the server the client has gone too
+        });
+        if catch_unwind(AssertUnwindSafe(|| start(responder))).is_err() {
+            self.turn.count().panics.add(1);
+            self.answer(at, number, HttpError::Internal.response());
+        }
+    }
+
+    /// The response that a request has waited for, from another thread.
+    pub(super) fn respond_now(&mut self, id: crate::conn::ConnId, number: u64, response: Response) {
+        let at = id.slot();
+        let waits = |e: &Exchange| e.waiting.as_ref().is_some_and(|w| w.number == number);
+        let found = self.slots.find(id).filter(|s| s.conn.phase == Phase::Http);
+        let found = found.and_then(|s| s.exchange.as_deref());
+        if !found.is_some_and(waits) {
+            // The client has gone, or has had its answer. What is dropped may be the application's.
+            return self.drop_foreign(response);
+        }
+        self.answer(at, number, response);
+        self.after(at);
+    }
+
+    fn answer(&mut self, at: usize, number: u64, mut response: Response) {
+        let timeout = ticks(self.settings.http.timeout);
+        let Some(slot) = self.slots.get(at) else { return };
+        let Some(exchange) = &mut slot.exchange else { return };
+        let Some(Waiting { asked, .. }) = exchange.waiting.take_if(|w| w.number == number) else { return };
+        slot.clock.deadline = self.now + timeout;
+        if let Some(later) = response.take_later() {
+            self.drop_foreign(later);
+            response = HttpError::Internal.response(); // later than later is never
+        }
+        self.send_response(at, response, asked);
+        if let Some(slot) = self.slots.get(at)
+            && slot.exchange.as_ref().is_some_and(|e| e.is_over())
+        {
+            slot.exchange = None;
+        }
+    }
+
+    /// Drops what has the application's code in it.
+    fn drop_foreign(&self, what: impl Sized) {
+        if catch_unwind(AssertUnwindSafe(|| drop(what))).is_err() {
+            self.turn.count().panics.add(1);
+        }
+    }
+
+    fn send_response(&mut self, at: usize, response: Response, asked: Asked) {
         let now = self.now;
         let Some(slot) = self.slots.get(at) else { return };
-        let head_only = head.method() == "HEAD";
-        let keep_alive = head.keep_alive() && self.stopping.is_none();
+        let head_only = asked.head_only;
+        let keep_alive = asked.keep_alive && self.stopping.is_none();
         let mut bytes = Vec::with_capacity(256);
         response.encode_head(&mut bytes, self.date.at(now), keep_alive, head_only);
         slot.conn.write_raw(&mut self.turn.writer, &bytes);
@@ -409,7 +490,7 @@ impl Worker {
     pub(super) fn pump(&mut self, at: usize) {
         for _ in 0..STEPS {
             let Some(slot) = self.slots.get(at).filter(|s| s.conn.phase == Phase::Http) else { return };
-            if !slot.is_written_out() {
+            if !slot.is_written_out() || is_waiting(slot) {
                 return;
             }
             let Some((reader, left)) = slot.exchange.as_mut().and_then(|e| e.body.as_mut()) else {
@@ -470,7 +551,17 @@ fn pumps_on(slot: &mut Slot) -> bool {
 /// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
 /// read its answers waits, and not the answers.
 pub(super) fn is_answering(slot: &Slot) -> bool {
-    !slot.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some())
+    !slot.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.waiting.is_some())
+}
+
+/// Whether a response comes later.
+fn is_waiting(slot: &Slot) -> bool {
+    slot.exchange.as_ref().is_some_and(|e| e.waiting.is_some())
+}
+
+/// No response came.
+fn unavailable() -> Response {
+    HttpError::Unavailable { retry_after: Duration::from_secs(1) }.response()
 }
 
 /// Calls the endpoint. `None`: it panicked.

@@ -36,8 +36,9 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slots::Slots;
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -123,6 +124,8 @@ pub(crate) struct Worker {
     now: Tick,
     date: Date,
     generation: u32,
+    /// Responses that came, or are to come, later.
+    responses: u64,
     /// Many sockets have something in this turn: each gets a smaller share of it.
     crowded: bool,
     /// The mailbox has something.
@@ -161,11 +164,25 @@ impl Date {
     }
 }
 
-struct PollWaker(Waker);
+/// Wakes a worker from its wait. What a worker puts into its own mailbox needs no system call: it looks there before
+/// it waits.
+struct PollWaker {
+    waker: Waker,
+    poll: RawFd,
+}
+
+thread_local! {
+    /// The poll of the worker that runs on this thread.
+    static OWN: Cell<RawFd> = const { Cell::new(-1) };
+    /// It has put something into its own mailbox.
+    static CALLED: Cell<bool> = const { Cell::new(false) };
+}
 
 impl Wake for PollWaker {
     fn wake(&self) {
-        if let Err(e) = self.0.wake() {
+        if OWN.get() == self.poll {
+            CALLED.set(true);
+        } else if let Err(e) = self.waker.wake() {
             error!("can't wake a worker: {e}");
         }
     }
@@ -187,7 +204,8 @@ impl std::fmt::Debug for Worker {
 pub(crate) fn prepare() -> io::Result<(Poll, Box<dyn Wake>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
-    Ok((poll, Box::new(PollWaker(waker))))
+    let own = poll.as_raw_fd();
+    Ok((poll, Box::new(PollWaker { waker, poll: own })))
 }
 
 pub(crate) struct Parts {
@@ -247,6 +265,7 @@ impl Worker {
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
+            responses: 0,
             crowded: false,
             woken: false,
             stopping: None,
@@ -267,6 +286,7 @@ impl Worker {
             warn!("worker {} stays unpinned: core {cpu}: {e}", self.turn.worker);
         }
         mark_worker(true);
+        OWN.set(self.poll.as_raw_fd());
         let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
         while !self.has_ended() {
             if let Err(e) = self.poll.poll(&mut events, self.patience())
@@ -291,11 +311,14 @@ impl Worker {
         }
         self.end();
         mark_worker(false);
+        OWN.set(-1);
+        CALLED.set(false);
     }
 
     /// How long to wait for events.
     fn patience(&self) -> Option<Duration> {
         if self.woken
+            || CALLED.get()
             || !self.again.is_empty()
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
@@ -390,19 +413,22 @@ impl Worker {
         self.accept_again();
     }
 
-    /// Does what other threads ask, if one of them has woken this one.
+    /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.
     fn mailbox(&mut self) {
-        if !self.woken {
-            return;
-        }
-        // Before looking: what comes from here on wakes again.
-        self.inbox.disarm();
-        for _ in 0..COMMANDS {
-            let Some(command) = self.inbox.take() else {
-                self.woken = false;
-                return;
-            };
-            self.command(command);
+        let mut left = COMMANDS;
+        self.woken |= CALLED.take();
+        while core::mem::take(&mut self.woken) {
+            // Before looking: what comes from here on wakes again.
+            self.inbox.disarm();
+            while let Some(command) = self.inbox.take() {
+                self.command(command);
+                left -= 1;
+                if left == 0 {
+                    self.woken = true;
+                    return;
+                }
+            }
+            self.woken = CALLED.take(); // by what was just done
         }
     }
 

@@ -35,7 +35,7 @@ class Server:
 
     def __init__(self, *args, scheme="http", **environment):
         more_files()  # inherited
-        listens = any(arg.endswith("listen") for arg in args)
+        listens = any(arg in ("--listen", "--tls-listen") for arg in args)
         try:
             self.process = subprocess.Popen(
                 [BINARY, *(() if listens else ("--listen", "127.0.0.1:0")), *args],
@@ -47,7 +47,7 @@ class Server:
         except OSError as problem:
             raise RuntimeError(f"no binary at {BINARY}: set CAMPANILE_BIN or run 'make test'") from problem
         atexit.register(self.kill)
-        lines = queue.Queue()
+        lines = self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
         self._reader.start()
         try:
@@ -64,6 +64,13 @@ class Server:
         for line in self.process.stdout:
             lines.put(line)
         lines.put("")  # the end, for one who still waits
+
+    def api_port(self):
+        """Where its API listens, with --api-listen; said behind the other lines."""
+        while line := self._lines.get(timeout=DEADLINE):
+            if found := re.fullmatch(r"campanile's API on http://127\.0\.0\.1:(\d+)/api/\n", line):
+                return int(found[1])
+        raise RuntimeError("it does not say where its API listens")
 
     def ws(self, path):
         return f"ws://127.0.0.1:{self.port}{path}"

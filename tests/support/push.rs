@@ -24,7 +24,10 @@ impl Page {
     /// The same with its `hello`.
     pub(crate) fn over(mut client: Client) -> (Self, Value) {
         let answer = client.ask("/push", OFFER);
-        assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, Some("campanile.v1.json")));
+        assert_eq!(
+            (answer.status, answer.header("sec-websocket-protocol")),
+            (101, Some("campanile.v1.json"))
+        );
         let mut page = Self(client);
         let hello = page.next();
         assert_eq!(hello["type"], "hello");

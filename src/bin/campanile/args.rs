@@ -8,8 +8,8 @@ use tracing_subscriber::filter::LevelFilter;
 /// A WebSocket server for pushing to very many clients.
 ///
 /// Without any options it serves, on 127.0.0.1:9001: / a page that shows it at work, /chat the room behind it,
-/// /push topics for browsers (docs/protocol.md; clients may subscribe to all and publish below public/), /echo and
-/// /broadcast for measuring, and /healthz.
+/// /push topics for browsers (clients may subscribe to all and publish below public/), /echo and /broadcast for
+/// measuring, /healthz, and /api/ for publishing over HTTP.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     #[cfg(feature = "tls")]
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
+
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 
     /// Event loops, one thread each [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -48,6 +51,24 @@ impl Args {
         }
         self.listen.iter().map(ListenAddr::to_string).collect()
     }
+}
+
+/// What the binary knows of publishing over HTTP.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApiArgs {
+    /// A key for the API below /api/, which publishes over HTTP; others on this machine can see arguments, so rather the
+    /// variable CAMPANILE_API_KEY or --api-key-file. Without any key the API answers programs on this machine alone, and
+    /// only where all listeners are on loopback addresses or Unix sockets
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+
+    /// Keys for the API, one in each line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<std::path::PathBuf>,
+
+    /// Where the API listens, and then nowhere else: as --listen. May be given several times
+    #[arg(long, value_name = "ADDR", value_parser = addr)]
+    pub(crate) api_listen: Vec<ListenAddr>,
 }
 
 /// What the binary knows of TLS.
@@ -84,6 +105,8 @@ Examples:
                                                  https and wss; `kill -HUP` after the files were renewed
   campanile --tls-listen localhost:9443 --tls-self-signed
                                                  the same for trying it out
+  CAMPANILE_API_KEY=… campanile --listen [::]:80 --api-listen 127.0.0.1:9002
+                                                 the API on a port of its own
 
 Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start, 2 for a wrong option.";
 

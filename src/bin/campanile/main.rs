@@ -1,6 +1,7 @@
-//! The campanile server: the engine with a page, a chat room and two endpoints to measure with. It needs no code to
+//! The campanile server: the engine with a page, a chat room, publishing over HTTP and two endpoints to measure with. It needs no code to
 //! be useful, and is its own first customer: everything here uses the public API.
 
+mod api;
 mod args;
 mod chat;
 mod echo;
@@ -35,14 +36,18 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let server = match build(&args) {
-        Ok(server) => server,
+    let built = build(&args).and_then(|server| {
+        let apart = api::apart(&args.api, server.handle())?;
+        Ok((server, apart))
+    });
+    let (server, apart) = match built {
+        Ok(built) => built,
         Err(e) => {
             eprintln!("campanile: {e}");
             return ExitCode::FAILURE;
         }
     };
-    match serve(server) {
+    match serve(server, apart) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("campanile: {e}");
@@ -72,6 +77,9 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     {
         builder = tls::listen(builder, &args.tls)?;
     }
+    if args.api.api_listen.is_empty() {
+        builder = api::api(&args.api)?.mount(builder);
+    }
     Ok(builder.build()?)
 }
 
@@ -88,18 +96,24 @@ fn signals() -> std::io::Result<UnixStream> {
     Ok(reader)
 }
 
-fn serve(server: Server) -> std::io::Result<()> {
-    if let Err(e) = announce(&server) {
+fn serve(server: Server, apart: Option<Server>) -> std::io::Result<()> {
+    if let Err(e) = announce(&server, apart.as_ref()) {
         // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
         warn!("can't say where it listens: {e}");
     }
-    server.run()?;
+    let apart = apart.map(Server::spawn).transpose()?;
+    let ended = server.run();
+    if let Some(apart) = apart {
+        apart.handle().shutdown(GRACE);
+        apart.join();
+    }
+    ended?;
     info!("ended");
     Ok(())
 }
 
 /// Says where it listens, in a first line that programs can read, and what to do with it.
-fn announce(server: &Server) -> std::io::Result<()> {
+fn announce(server: &Server, apart: Option<&Server>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for addr in server.local_addrs() {
         let s = if server.tls_addrs().any(|secure| secure == addr) { "s" } else { "" };
@@ -112,6 +126,12 @@ fn announce(server: &Server) -> std::io::Result<()> {
                 )?;
             }
             other => writeln!(out, "campanile listening on {other}")?,
+        }
+    }
+    for addr in apart.iter().flat_map(|apart| apart.local_addrs()) {
+        match addr {
+            ListenAddr::Tcp(addr) => writeln!(out, "campanile's API on http://{addr}/api/")?,
+            other => writeln!(out, "campanile's API on {other}")?,
         }
     }
     out.flush()

@@ -1,0 +1,105 @@
+//! What is answered: results, and refusals with a code and a sentence.
+
+use crate::handler::HandleError;
+use crate::http::Response;
+use crate::hub::Published;
+use std::borrow::Cow;
+use std::io::Write;
+
+/// A request that is not done, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    status: u16,
+    code: &'static str,
+    message: Cow<'static, str>,
+    /// The one method of its path, where the request has another.
+    allow: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), allow: None }
+    }
+
+    /// A field, a parameter or a whole body that is not what it is to be.
+    pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(400, "invalid", message)
+    }
+
+    pub(super) fn method(path: &str, method: &'static str) -> Self {
+        let message = format!("{path} takes {method} only");
+        Self { allow: Some(method), ..Self::new(405, "method", message) }
+    }
+
+    /// The same with the place in the request that it is about.
+    pub(super) fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message).into();
+        self
+    }
+
+    pub(super) fn response(&self) -> Response {
+        let mut out = Vec::with_capacity(64 + self.message.len());
+        out.push(b'{');
+        self.write(&mut out);
+        out.push(b'}');
+        self.with(out)
+    }
+
+    /// The response with this body.
+    pub(super) fn with(&self, body: Vec<u8>) -> Response {
+        let response = Response::new(self.status).json(body);
+        match (self.status, self.allow) {
+            // RFC 9110, section 15.5.2: a 401 must say how to come in.
+            (401, _) => response.header("WWW-Authenticate", "Bearer"),
+            (405, Some(method)) => {
+                response.header("Allow", if method == "GET" { "GET, HEAD" } else { method })
+            }
+            (503, _) => response.header("Retry-After", "1"),
+            _ => response,
+        }
+    }
+
+    /// Its members, without the braces.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let _ = write!(out, r#""code":"{}","message":"#, self.code); // writing to a Vec doesn't fail
+        text(out, &self.message);
+    }
+}
+
+impl From<HandleError> for Refusal {
+    fn from(e: HandleError) -> Self {
+        let (status, code) = match &e {
+            HandleError::Full => {
+                return Self::new(503, "busy", "too many commands wait for a worker: try again in a while");
+            }
+            HandleError::Ended => (503, "ended"),
+            HandleError::Timeout => (503, "busy"),
+            HandleError::Topic(_) => (400, "topic"),
+            HandleError::TooBig { .. } => (413, "too_big"),
+            _ => (500, "internal"),
+        };
+        Self::new(status, code, e.to_string())
+    }
+}
+
+/// A string of JSON.
+pub(super) fn text(out: &mut Vec<u8>, text: &str) {
+    let _ = serde_json::to_writer(out, text); // writing to a Vec doesn't fail
+}
+
+/// What became of a publication.
+pub(super) fn published(out: &mut Vec<u8>, published: Option<Published>) {
+    // Writing to a Vec doesn't fail.
+    let _ = match published {
+        None => out.write_all(br#"{"kept":false}"#),
+        Some(Published { position, receivers, repeated }) => write!(
+            out,
+            r#"{{"epoch":"{:x}","offset":{},"receivers":{receivers},"repeated":{repeated}}}"#,
+            position.epoch, position.offset
+        ),
+    };
+}
+
+pub(super) fn ok(body: impl Into<crate::http::Body>) -> Response {
+    Response::new(200).json(body)
+}

@@ -1,0 +1,83 @@
+//! What is done with one connection, named by its id.
+
+use super::answer::{self, Refusal};
+use super::input::{About, body};
+use super::{Call, PATIENCE};
+use crate::conn::{ConnId, ReadyState};
+use crate::handler::{ConnInfo, Handle, HandleError};
+use crate::http::Response;
+use crate::hub::check_topic;
+use crate::protocol::CloseCode;
+
+/// Has the worker of a connection answer, if it is open.
+fn on_open(
+    handle: Handle,
+    id: ConnId,
+    act: impl FnOnce(&Handle, ConnInfo) -> Result<&'static str, Refusal> + Send + 'static,
+) -> Response {
+    Response::later(PATIENCE, move |responder| {
+        let asked = handle.clone();
+        asked.connection_then(id, move |info| {
+            let open = info.map_err(Refusal::from).and_then(|info| {
+                info.filter(|info| info.ready_state == ReadyState::Open).ok_or_else(|| gone(id))
+            });
+            responder.respond(match open.and_then(|info| act(&handle, info)) {
+                Ok(body) => answer::ok(body),
+                Err(refusal) => refusal.response(),
+            });
+        });
+    })
+}
+
+fn gone(id: ConnId) -> Refusal {
+    Refusal::new(404, "gone", format!("there is no open connection {id}"))
+}
+
+/// The connection that a request is about, if there can be one of this name.
+fn connection(call: &Call<'_>, about: &About<'_>) -> Result<ConnId, Refusal> {
+    let id = about.connection()?;
+    if id.worker() < call.handle.shared.workers.len() { Ok(id) } else { Err(gone(id)) }
+}
+
+fn topic_of<'a>(about: &'a About<'_>) -> Result<&'a str, Refusal> {
+    let topic = about.topic()?;
+    check_topic(topic).map_err(HandleError::Topic)?;
+    Ok(topic)
+}
+
+pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, Refusal> {
+    let about: About<'_> = body(call.request)?;
+    let (id, topic) = (connection(call, &about)?, topic_of(&about)?.to_owned());
+    call.handle.subscribe(id, &topic)?;
+    // The answer to this question comes after it has been done.
+    Ok(on_open(call.handle.clone(), id, move |_, info| {
+        if info.topics.contains(&topic) {
+            return Ok(r#"{"subscribed":true}"#);
+        }
+        let many = "the connection has as many subscriptions as it may";
+        Err(Refusal::new(409, "subscriptions", many))
+    }))
+}
+
+pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, Refusal> {
+    let about: About<'_> = body(call.request)?;
+    let (id, topic) = (connection(call, &about)?, topic_of(&about)?);
+    call.handle.unsubscribe(id, topic)?;
+    Ok(on_open(call.handle.clone(), id, |_, _| Ok(r#"{"subscribed":false}"#)))
+}
+
+pub(super) fn disconnect(call: &Call<'_>) -> Result<Response, Refusal> {
+    let about: About<'_> = body(call.request)?;
+    let (id, reason) = (connection(call, &about)?, about.reason()?.to_owned());
+    let code = CloseCode(about.code.unwrap_or(CloseCode::NORMAL.0));
+    if !code.is_valid_on_wire() {
+        let code = code.0;
+        return Err(Refusal::invalid(format!(
+            "\"code\" is to be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not {code}"
+        )));
+    }
+    Ok(on_open(call.handle.clone(), id, move |handle, _| {
+        handle.close(id, code, &reason)?;
+        Ok(r#"{"disconnected":true}"#)
+    }))
+}

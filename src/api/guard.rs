@@ -1,0 +1,222 @@
+//! Who may use the API: whoever has a key; without keys, programs of this machine. Web pages of other hosts never.
+//!
+//! A page in a browser can send requests to any address that its user can reach, the user's own machine included. So a
+//! request that says it comes from a page must come from one of this host; a body must say that it is JSON, which no page
+//! can without asking first; and where no key is asked for, the `Host` must be a name of this machine, since a name of
+//! the attacker's may come to mean this machine (DNS rebinding).
+
+use super::answer::Refusal;
+use crate::handler::{Handle, Origins};
+use crate::http::{Peer, Request};
+use core::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Bytes of a key.
+const MAX_KEY: usize = 256;
+
+/// Headers that a proxy adds: who asks is then not who connects.
+const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+
+/// A text that can't be a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidKey {
+    /// It is empty.
+    Empty,
+    /// It is longer than 256 bytes.
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// It has this byte in it, which is not printable ASCII or is a space.
+    Byte {
+        /// The byte.
+        byte: u8,
+    },
+}
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the API key is empty"),
+            Self::TooLong { len } => write!(f, "the API key has {len} bytes, the most is {MAX_KEY}"),
+            Self::Byte { byte } => {
+                write!(f, "the API key contains the byte 0x{byte:02x}; it is printable ASCII without spaces")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidKey {}
+
+#[derive(Default)]
+pub(super) struct Guard {
+    keys: Vec<Box<[u8]>>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Guard({} keys)", self.keys.len())
+    }
+}
+
+impl Guard {
+    pub(super) fn add(&mut self, key: &str) -> Result<(), InvalidKey> {
+        let bytes = key.as_bytes();
+        if bytes.is_empty() {
+            return Err(InvalidKey::Empty);
+        }
+        if bytes.len() > MAX_KEY {
+            return Err(InvalidKey::TooLong { len: bytes.len() });
+        }
+        if let Some(byte) = bytes.iter().copied().find(|b| !b.is_ascii_graphic()) {
+            return Err(InvalidKey::Byte { byte });
+        }
+        self.keys.push(bytes.into());
+        Ok(())
+    }
+
+    /// `own` is the server that was asked.
+    pub(super) fn check(&self, request: &Request<'_>, own: &Handle) -> Result<(), Refusal> {
+        check_page(request)?;
+        if self.keys.is_empty() {
+            check_local(request, own.shared.local)?;
+        } else {
+            self.check_key(request)?;
+        }
+        if request.method() == "POST" && !request.header_str("content-type").is_some_and(is_json) {
+            return Err(Refusal::new(
+                415,
+                "media_type",
+                "the body is to be JSON: Content-Type: application/json",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_key(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        let refused = |message: &'static str| Refusal::new(401, "unauthorized", message);
+        let Some(presented) = presented(request) else {
+            return Err(refused("an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"));
+        };
+        // All of them, so that the time does not tell which one is near.
+        let known = self.keys.iter().fold(false, |known, key| known | is_same(presented, key));
+        if known { Ok(()) } else { Err(refused("the API key is not known here")) }
+    }
+}
+
+fn presented<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
+    let bearer = request.header("authorization").and_then(|value| {
+        let (scheme, key) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+    });
+    bearer.or_else(|| request.header("x-api-key")).map(<[u8]>::trim_ascii)
+}
+
+/// Takes the same time whatever is different. `key` is not empty.
+fn is_same(presented: &[u8], key: &[u8]) -> bool {
+    let different = |sum: u8, (at, byte): (usize, &u8)| sum | (byte ^ key[at % key.len()]);
+    let sum = presented.iter().enumerate().fold(u8::from(presented.len() != key.len()), different);
+    core::hint::black_box(sum) == 0
+}
+
+fn check_page(request: &Request<'_>) -> Result<(), Refusal> {
+    let elsewhere = request.header("sec-fetch-site").is_some_and(|s| s != b"same-origin" && s != b"none");
+    if elsewhere || Origins::same_host().check(request).is_err() {
+        return Err(forbidden("web pages of other hosts may not use the API"));
+    }
+    Ok(())
+}
+
+fn check_local(request: &Request<'_>, local: bool) -> Result<(), Refusal> {
+    if !local {
+        return Err(forbidden(
+            "without a key the API answers only where the server listens on loopback addresses and Unix sockets alone: \
+             give it a key (--api-key-file FILE, the variable CAMPANILE_API_KEY, or Api::key)",
+        ));
+    }
+    let own_address = match request.peer() {
+        Peer::Ip(addr) => addr.ip().to_canonical().is_loopback(),
+        Peer::Unix => true,
+    };
+    if !own_address || FORWARDED.iter().any(|name| request.header(name).is_some()) {
+        return Err(forbidden(
+            "without a key the API is for programs on this machine, and not for what a proxy passes on: give it a key \
+             (--api-key-file FILE, the variable CAMPANILE_API_KEY, or Api::key)",
+        ));
+    }
+    // No page can reach a Unix socket.
+    if *request.peer() != Peer::Unix && !request.host().is_some_and(is_local_host) {
+        return Err(forbidden("without a key the Host is to be localhost or a loopback address"));
+    }
+    Ok(())
+}
+
+fn forbidden(message: &'static str) -> Refusal {
+    Refusal::new(403, "forbidden", message)
+}
+
+/// Whether a `Host` names this machine whatever name servers say.
+fn is_local_host(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let address = rest.split(']').next().unwrap_or_default();
+        return address.parse::<Ipv6Addr>().is_ok_and(|a| a.to_canonical().is_loopback());
+    }
+    let name = host.split(':').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_compared_whole() {
+        for (presented, same) in
+            [("secret", true), ("secreT", false), ("secre", false), ("secretsecret", false), ("", false)]
+        {
+            assert_eq!(is_same(presented.as_bytes(), b"secret"), same, "{presented}");
+        }
+    }
+
+    #[test]
+    fn a_key_can_stand_in_a_header() {
+        let add = |key: &str| Guard::default().add(key);
+        assert_eq!(add("k-1_~/+="), Ok(()));
+        assert_eq!(add(""), Err(InvalidKey::Empty));
+        assert_eq!(add("a b"), Err(InvalidKey::Byte { byte: b' ' }));
+        assert_eq!(add("k\n"), Err(InvalidKey::Byte { byte: b'\n' }));
+        assert_eq!(add(&"k".repeat(257)), Err(InvalidKey::TooLong { len: 257 }));
+    }
+
+    #[test]
+    fn names_of_this_machine_are_few() {
+        for yes in
+            ["localhost", "LOCALHOST:9001", "127.0.0.1", "127.8.8.8:1", "[::1]:9001", "[::ffff:127.0.0.1]"]
+        {
+            assert!(is_local_host(yes), "{yes}");
+        }
+        for no in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[::2]",
+            "10.0.0.1",
+            "",
+            "0.0.0.0",
+        ] {
+            assert!(!is_local_host(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn json_is_known_by_its_name() {
+        assert!(is_json("application/json") && is_json("Application/JSON; charset=utf-8"));
+        assert!(!is_json("text/plain") && !is_json("application/jsonp") && !is_json(""));
+    }
+}

@@ -1,0 +1,392 @@
+//! What requests say: bodies of JSON and parameters of the query. What is wrong is named, with its value.
+
+use super::answer::Refusal;
+use crate::conn::ConnId;
+use crate::http::Request;
+use crate::protocol::Message;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use core::fmt;
+use core::marker::PhantomData;
+use core::time::Duration;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Bytes of a key, an id.
+const MAX_NAME: usize = 255;
+
+/// Messages of a batch, topics of a broadcast.
+const MAX_MANY: usize = 1000;
+
+/// A string, borrowed where it has nothing to decode.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl core::ops::Deref for Text<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A message to be published, to one topic or to several.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Given<'a> {
+    #[serde(borrow, default, deserialize_with = "there")]
+    topic: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    topics: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    text: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    base64: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    key: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    id: Option<Text<'a>>,
+    #[serde(default, deserialize_with = "there")]
+    ttl: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch<'a> {
+    #[serde(borrow, default, deserialize_with = "there")]
+    messages: Option<Vec<Object<Given<'a>>>>,
+}
+
+/// A connection, and what is to be done with it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct About<'a> {
+    #[serde(borrow, default, deserialize_with = "there")]
+    connection: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    topic: Option<Text<'a>>,
+    #[serde(default, deserialize_with = "there")]
+    pub(super) code: Option<u16>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    reason: Option<Text<'a>>,
+}
+
+/// An object. Left to itself, serde takes an array of a struct's fields for the struct.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        from.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// A field that is there has a value: `null` is none.
+fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+fn missing(field: &str) -> Refusal {
+    Refusal::invalid(format!("{field:?} is missing"))
+}
+
+fn superfluous(field: &str) -> Refusal {
+    Refusal::invalid(format!("{field:?} is no field of this request"))
+}
+
+fn short<'a>(field: &str, text: &'a Option<Text<'_>>) -> Result<Option<&'a str>, Refusal> {
+    match text.as_deref() {
+        Some(text) if text.is_empty() || text.len() > MAX_NAME => {
+            Err(Refusal::invalid(format!("{field:?} is to have 1 to {MAX_NAME} bytes, not {}", text.len())))
+        }
+        text => Ok(text),
+    }
+}
+
+impl<'a> Given<'a> {
+    pub(super) fn topic(&self) -> Result<&str, Refusal> {
+        if self.topics.is_some() {
+            return Err(superfluous("topics"));
+        }
+        self.topic.as_deref().ok_or_else(|| missing("topic"))
+    }
+
+    pub(super) fn topics(&self) -> Result<&[Text<'a>], Refusal> {
+        if self.topic.is_some() {
+            return Err(superfluous("topic"));
+        }
+        let topics = self.topics.as_deref().ok_or_else(|| missing("topics"))?;
+        many("topics", topics.len())?;
+        Ok(topics)
+    }
+
+    /// The message. `decoded` takes what has to be decoded.
+    pub(super) fn message<'m>(&'m self, decoded: &'m mut Vec<u8>) -> Result<Message<'m>, Refusal> {
+        let message = match (self.data, &self.text, &self.base64) {
+            (Some(data), None, None) => Message::json(data.get()),
+            (None, Some(text), None) => Message::text(text),
+            (None, None, Some(text)) => {
+                STANDARD
+                    .decode_vec(text.as_bytes(), decoded)
+                    .map_err(|e| Refusal::invalid(format!("\"base64\" is not base64 with padding: {e}")))?;
+                Message::binary(decoded)
+            }
+            (None, None, None) => {
+                return Err(Refusal::invalid(r#"the message is missing: "data", "text" or "base64""#));
+            }
+            _ => {
+                return Err(Refusal::invalid(
+                    r#"only one of "data", "text" and "base64" can be the message"#,
+                ));
+            }
+        };
+        Ok(short("key", &self.key)?.map_or(message, |key| message.with_key(key)))
+    }
+
+    pub(super) fn id(&self) -> Result<Option<&str>, Refusal> {
+        short("id", &self.id)
+    }
+
+    pub(super) fn ttl(&self) -> Result<Option<Duration>, Refusal> {
+        match self.ttl {
+            Some(0) => Err(Refusal::invalid("\"ttl\" is to be 1 to 4294967295 milliseconds, not 0")),
+            ttl => Ok(ttl.map(|ms| Duration::from_millis(ms.into()))),
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn messages(&self) -> Result<impl Iterator<Item = &Given<'a>>, Refusal> {
+        let messages = self.messages.as_deref().ok_or_else(|| missing("messages"))?;
+        many("messages", messages.len())?;
+        Ok(messages.iter().map(|Object(message)| message))
+    }
+}
+
+fn many(field: &str, len: usize) -> Result<(), Refusal> {
+    match len {
+        1..=MAX_MANY => Ok(()),
+        _ => Err(Refusal::invalid(format!("{field:?} is to have 1 to {MAX_MANY} members, not {len}"))),
+    }
+}
+
+impl About<'_> {
+    pub(super) fn connection(&self) -> Result<ConnId, Refusal> {
+        let text = self.connection.as_deref().ok_or_else(|| missing("connection"))?;
+        text.parse::<ConnId>()
+            .map_err(|e| Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text))))
+    }
+
+    /// The topic, where the operation is about one.
+    pub(super) fn topic(&self) -> Result<&str, Refusal> {
+        if self.code.is_some() || self.reason.is_some() {
+            return Err(superfluous(if self.code.is_some() { "code" } else { "reason" }));
+        }
+        self.topic.as_deref().ok_or_else(|| missing("topic"))
+    }
+
+    /// The reason, where the operation closes the connection.
+    pub(super) fn reason(&self) -> Result<&str, Refusal> {
+        if self.topic.is_some() {
+            return Err(superfluous("topic"));
+        }
+        let reason = self.reason.as_deref().unwrap_or_default();
+        if reason.len() > 123 {
+            // RFC 6455 section 5.5: with the code it is the payload of a control frame.
+            let len = reason.len();
+            return Err(Refusal::invalid(format!("\"reason\" is to have at most 123 bytes, not {len}")));
+        }
+        Ok(reason)
+    }
+}
+
+// ---- bodies ----
+
+/// What a field is to be.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Any,
+    Text,
+    Texts,
+    /// A whole number up to this.
+    Whole(u64),
+    Messages,
+}
+
+pub(super) type Fields = &'static [(&'static str, Kind)];
+
+const MESSAGE: Fields = &[
+    ("topic", Kind::Text),
+    ("topics", Kind::Texts),
+    ("data", Kind::Any),
+    ("text", Kind::Text),
+    ("base64", Kind::Text),
+    ("key", Kind::Text),
+    ("id", Kind::Text),
+    ("ttl", Kind::Whole(u32::MAX as u64)),
+];
+
+/// What a body can be read as.
+pub(super) trait Readable<'a>: Deserialize<'a> {
+    const FIELDS: Fields;
+}
+
+impl<'a> Readable<'a> for Given<'a> {
+    const FIELDS: Fields = MESSAGE;
+}
+
+impl<'a> Readable<'a> for Batch<'a> {
+    const FIELDS: Fields = &[("messages", Kind::Messages)];
+}
+
+impl<'a> Readable<'a> for About<'a> {
+    const FIELDS: Fields = &[
+        ("connection", Kind::Text),
+        ("topic", Kind::Text),
+        ("code", Kind::Whole(u16::MAX as u64)),
+        ("reason", Kind::Text),
+    ];
+}
+
+pub(super) fn body<'a, T: Readable<'a>>(request: &Request<'a>) -> Result<T, Refusal> {
+    let body = request.body();
+    let read = serde_json::from_slice(body).map(|Object(read)| read);
+    read.map_err(|e| match serde_json::from_slice::<Value>(body) {
+        Err(e) => Refusal::new(400, "json", format!("the body is not JSON: {e}")),
+        Ok(value) => Refusal::invalid(fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string())),
+    })
+}
+
+/// What is wrong with an object, in words that name field and value.
+fn fault(place: &str, value: &Value, fields: Fields) -> Option<String> {
+    let Value::Object(members) = value else {
+        let what = if place.is_empty() { "the body" } else { place };
+        return Some(format!("{what} is to be an object, not {}", shown(value)));
+    };
+    members.iter().find_map(|(name, value)| {
+        let path = format!("{place}{}{name}", if place.is_empty() { "" } else { "." });
+        let Some((_, kind)) = fields.iter().find(|(field, _)| field == name) else {
+            let known: Vec<_> = fields.iter().map(|(field, _)| *field).collect();
+            let name = shown_text(&path);
+            return Some(format!("{name} is no field of this request; it has {}", known.join(", ")));
+        };
+        let wrong = |wanted: &str| Some(format!("{path:?} is to be {wanted}, not {}", shown(value)));
+        match (kind, value) {
+            (Kind::Any, _) | (Kind::Text, Value::String(_)) => None,
+            (Kind::Text, _) => wrong("a string"),
+            (Kind::Whole(most), _) => match value.as_u64() {
+                Some(n) if n <= *most => None,
+                _ => wrong(&format!("a whole number up to {most}")),
+            },
+            (Kind::Texts, Value::Array(all)) if all.iter().all(Value::is_string) => None,
+            (Kind::Texts, _) => wrong("an array of strings"),
+            (Kind::Messages, Value::Array(all)) => {
+                all.iter().enumerate().find_map(|(i, one)| fault(&format!("{path}[{i}]"), one, MESSAGE))
+            }
+            (Kind::Messages, _) => wrong("an array of messages"),
+        }
+    })
+}
+
+fn shown(value: &Value) -> String {
+    shorten(&value.to_string())
+}
+
+fn shown_text(text: &str) -> String {
+    shorten(&format!("{text:?}"))
+}
+
+fn shorten(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+// ---- the query ----
+
+/// Checks that the query has only these parameters, each once.
+pub(super) fn check_query(request: &Request<'_>, known: &[&str]) -> Result<(), Refusal> {
+    let mut seen: Vec<Cow<'_, str>> = Vec::new();
+    for (name, _) in request.query_pairs() {
+        if !known.contains(&&*name) {
+            let name = shown_text(&name);
+            let known = known.join(", ");
+            return Err(Refusal::invalid(format!("{name} is no parameter here; there are {known}")));
+        }
+        if seen.contains(&name) {
+            return Err(Refusal::invalid(format!("{name:?} is there twice")));
+        }
+        seen.push(name);
+    }
+    Ok(())
+}
+
+/// A whole number in the query.
+pub(super) fn number(request: &Request<'_>, name: &str, most: u64) -> Result<Option<u64>, Refusal> {
+    let Some(text) = request.query_value(name) else { return Ok(None) };
+    let number = text.parse::<u64>().ok().filter(|n| *n <= most && text.bytes().all(|b| b.is_ascii_digit()));
+    number.map(Some).ok_or_else(|| {
+        let text = shown_text(&text);
+        Refusal::invalid(format!("{name:?} is to be a whole number up to {most}, not {text}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint<'a, T: Readable<'a>>(body: &'a str) -> Option<String> {
+        let value = serde_json::from_str(body).unwrap();
+        serde_json::from_str::<Object<T>>(body)
+            .err()
+            .map(|e| fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value() {
+        for (body, words) in [
+            ("[]", "the body is to be an object, not []"),
+            (r#"{"topic":5}"#, r#""topic" is to be a string, not 5"#),
+            (r#"{"topic":null,"text":""}"#, r#""topic" is to be a string, not null"#),
+            (r#"{"topic":"a","ttl":-1}"#, r#""ttl" is to be a whole number up to 4294967295, not -1"#),
+            (r#"{"topic":"a","ttl":1.5}"#, r#"not 1.5"#),
+            (r#"{"tpic":"a"}"#, r#""tpic" is no field of this request; it has topic, "#),
+            (r#"{"topic":"a","topic":"b"}"#, "duplicate field `topic`"),
+        ] {
+            let complaint = complaint::<Given<'_>>(body).unwrap();
+            assert!(complaint.contains(words), "{complaint}");
+        }
+        let batch = complaint::<Batch<'_>>(r#"{"messages":[{},{"ttl":"long"}]}"#).unwrap();
+        assert!(batch.contains(r#""messages[1].ttl" is to be"#), "{batch}");
+        assert_eq!(complaint::<Given<'_>>(r#"{"topic":"a","data":null,"key":"k"}"#), None);
+    }
+
+    #[test]
+    fn strings_are_borrowed_where_nothing_is_to_be_decoded() {
+        let given: Given<'_> = serde_json::from_str(r#"{"topic":"a","text":"b\n","key":"c"}"#).unwrap();
+        let borrowed = |text: &Option<Text<'_>>| matches!(text, Some(Text(Cow::Borrowed(_))));
+        assert!(borrowed(&given.topic) && borrowed(&given.key) && !borrowed(&given.text));
+    }
+
+    #[test]
+    fn a_long_value_is_shown_in_part() {
+        assert_eq!(shorten(&"é".repeat(61)), "é".repeat(60) + "…");
+    }
+}

@@ -1,0 +1,132 @@
+//! Publishing over HTTP, for programs in any language: `/api/publish` and what belongs to it. JSON in and out, described
+//! by [`Api::openapi`]; docs/api.md has examples.
+//!
+//! ```no_run
+//! use campanile::api::Api;
+//! use campanile::Server;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let builder = Server::builder().listen("0.0.0.0:9001");
+//! let server = Api::new().key(&std::env::var("API_KEY")?)?.mount(builder).build()?;
+//! # Ok(()) }
+//! ```
+
+mod answer;
+mod connections;
+mod guard;
+mod input;
+mod look;
+mod publish;
+
+pub use guard::InvalidKey;
+
+use crate::handler::Handle;
+use crate::http::{Request, Response};
+use crate::server::Builder;
+use answer::Refusal;
+use core::time::Duration;
+use guard::Guard;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How long a worker has to answer; after it the client gets a 503.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// The API, to be mounted on a server's routes.
+///
+/// Who may use it: whoever has a [key](Api::key). Without any key, programs on the same machine, and they only where the
+/// server listens on loopback addresses and Unix sockets alone. Web pages of other hosts never.
+#[derive(Debug)]
+pub struct Api {
+    guard: Guard,
+    /// The server that it is about, where that is another.
+    about: Option<Handle>,
+    began: Instant,
+}
+
+/// What an operation works with.
+struct Call<'a> {
+    request: &'a Request<'a>,
+    handle: &'a Handle,
+    began: Instant,
+}
+
+type Operation = fn(&Call<'_>) -> Result<Response, Refusal>;
+
+const OPERATIONS: [(&str, &str, Operation); 9] = [
+    ("POST", "/api/publish", publish::one),
+    ("POST", "/api/batch", publish::batch),
+    ("POST", "/api/broadcast", publish::broadcast),
+    ("POST", "/api/subscribe", connections::subscribe),
+    ("POST", "/api/unsubscribe", connections::unsubscribe),
+    ("POST", "/api/disconnect", connections::disconnect),
+    ("GET", "/api/topics", look::topics),
+    ("GET", "/api/history", look::history),
+    ("GET", "/api/info", look::info),
+];
+
+impl Default for Api {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Api {
+    /// The API without a key.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { guard: Guard::default(), about: None, began: Instant::now() }
+    }
+
+    /// Adds a key that clients may present. Several calls add several: so that one can be replaced while clients still
+    /// use it.
+    ///
+    /// # Errors
+    /// It is empty, longer than 256 bytes, or has bytes that can't be sent in a header.
+    pub fn key(mut self, key: &str) -> Result<Self, InvalidKey> {
+        self.guard.add(key)?;
+        Ok(self)
+    }
+
+    /// Makes it the API of another server than the one it is mounted on: for a listener of its own.
+    #[must_use]
+    pub fn about(mut self, server: Handle) -> Self {
+        self.about = Some(server);
+        self
+    }
+
+    /// The description of the API, OpenAPI 3.1 in JSON: what `/api/openapi.json` serves.
+    #[must_use]
+    pub const fn openapi() -> &'static str {
+        OPENAPI
+    }
+
+    /// Adds its routes, all below `/api/`.
+    #[must_use]
+    pub fn mount(self, mut builder: Builder) -> Builder {
+        let api = Arc::new(self);
+        for (method, path, operation) in OPERATIONS {
+            let api = api.clone();
+            builder = builder
+                .on_with(method, path, move |request, own| api.answer(request, own, operation))
+                .on("*", path, move |_: &Request<'_>| Refusal::method(path, method).response());
+        }
+        builder
+            .get("/api/openapi.json", |_: &Request<'_>| Response::new(200).json(OPENAPI))
+            .on("*", "/api/openapi.json", |_: &Request<'_>| {
+                Refusal::method("/api/openapi.json", "GET").response()
+            })
+            .on("*", "/api/*", |_: &Request<'_>| {
+                Refusal::new(404, "not_found", "there is no such operation: see /api/openapi.json").response()
+            })
+    }
+
+    fn answer(&self, request: &Request<'_>, own: &Handle, operation: Operation) -> Response {
+        let handle = self.about.as_ref().unwrap_or(own);
+        let call = Call { request, handle, began: self.began };
+        let answer = self.guard.check(request, own).and_then(|()| operation(&call));
+        answer.unwrap_or_else(|refusal| refusal.response())
+    }
+}

@@ -1,0 +1,159 @@
+//! Looking at topics without listening: what one keeps, and which there are.
+
+use super::envelope::message_of;
+use super::history::History;
+use super::{Home, Hub, Position, Start, topic};
+use crate::conn::Frames;
+use crate::protocol::Message;
+use core::fmt;
+use core::ops::Range;
+
+/// Topics looked at for one question: a walk over a million of them would hold up the worker's connections.
+const MOST_LOOKED_AT: usize = 1 << 16;
+
+/// What a topic keeps, or a part of it: the answer to [`Handle::history_then`](crate::Handle::history_then).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HistoryPage {
+    /// The place behind the topic's last message, whether that is kept or not.
+    pub position: Position,
+    /// Whether everything behind the place that was asked for follows, or is still to be asked for. False also where
+    /// none was asked for.
+    pub recovered: bool,
+    /// Whether there are more behind the last of these.
+    pub more: bool,
+    /// The messages, oldest first.
+    pub messages: Vec<HistoryMessage>,
+}
+
+/// A message that is kept. Shares its bytes with the history.
+#[derive(Clone)]
+pub struct HistoryMessage {
+    offset: u64,
+    frames: Frames,
+    range: Range<usize>,
+    json: bool,
+}
+
+impl HistoryMessage {
+    /// Its place in its topic.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The message; without its key, of which a hash is kept.
+    pub fn message(&self) -> Message<'_> {
+        let frame = self.frames.get(self.range.clone()).unwrap_or_default();
+        message_of(frame, self.json).unwrap_or(Message::binary(&[]))
+    }
+}
+
+impl fmt::Debug for HistoryMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.offset, self.message())
+    }
+}
+
+/// A topic that somebody listens to, or that keeps something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// Connections that listen to it by its name, those by patterns not counted.
+    pub subscribers: usize,
+    /// The place behind its last message; none where nothing was published since it is there.
+    pub position: Option<Position>,
+    /// Messages that it keeps.
+    pub kept: usize,
+}
+
+/// Topics of a prefix: the answer to [`Handle::topics_then`](crate::Handle::topics_then).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicList {
+    /// The topics, by name.
+    pub topics: Vec<TopicInfo>,
+    /// Whether there are others, or may be.
+    pub more: bool,
+}
+
+impl TopicList {
+    /// Takes in what another worker has, and keeps the first `limit` of all.
+    pub(crate) fn merge(&mut self, other: Self, limit: usize) {
+        self.topics.extend(other.topics);
+        self.topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.more |= other.more || self.topics.len() > limit;
+        self.topics.truncate(limit);
+    }
+}
+
+impl History {
+    /// Up to `limit` messages behind a place, oldest first, or the last `limit` where none is given; and whether there
+    /// are more behind them. `None`: some behind the place have been given up.
+    fn page(
+        &self,
+        home: &Home,
+        after: Option<u64>,
+        limit: usize,
+        now: u64,
+    ) -> Option<(Vec<HistoryMessage>, bool)> {
+        let shared = |e: &super::Entry| HistoryMessage {
+            offset: e.offset,
+            frames: e.frames.clone(),
+            range: e.range.clone(),
+            json: e.json,
+        };
+        let Some(offset) = after else {
+            return Some((self.last(limit, now).into_iter().map(shared).collect(), false));
+        };
+        let mut entries = self.since(offset, home.next, now)?;
+        let messages = entries.by_ref().take(limit).map(shared).collect();
+        Some((messages, entries.next().is_some()))
+    }
+}
+
+impl Hub {
+    /// What a topic keeps, asked at its home. `None`: there is no such topic.
+    pub(crate) fn history(&mut self, name: &str, start: Start, limit: usize) -> Option<HistoryPage> {
+        let key = self.index.find(name)?;
+        let now = self.now;
+        let home = &*self.home(key);
+        let (after, known) = match start {
+            Start::After(at) => (Some(at.offset), at.epoch == home.epoch),
+            Start::Now | Start::Latest => (None, false),
+        };
+        let found = (after.is_none() || known).then(|| home.history.page(home, after, limit, now)).flatten();
+        let recovered = known && found.is_some();
+        let (messages, more) = found.unwrap_or_default();
+        Some(HistoryPage { position: home.position(), recovered, more, messages })
+    }
+
+    /// The topics of a prefix that have their home here.
+    pub(crate) fn topics(&mut self, prefix: &str, limit: usize) -> TopicList {
+        let mut list = TopicList::default();
+        let (mut at, mut looked_at) = (0, 0);
+        while let Some(key) = self.index.next_from(at) {
+            at = key as usize + 1;
+            looked_at += 1;
+            if looked_at > MOST_LOOKED_AT || list.topics.len() > limit {
+                list.more = true;
+                break;
+            }
+            let name = self.index.name(key).clone();
+            if !name.starts_with(prefix) || topic::is_pattern(&name) || !self.is_home(&name) {
+                continue;
+            }
+            let here = self.index.subscribers(key).len();
+            let home = self.index.home(key);
+            list.topics.push(TopicInfo {
+                name: (*name).to_owned(),
+                subscribers: here + home.as_ref().map_or(0, |h| h.elsewhere()),
+                position: home.as_ref().map(|h| h.position()),
+                kept: home.map_or(0, |h| h.history.len()),
+            });
+        }
+        list.topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+}
