@@ -100,16 +100,21 @@ describe("the module in a page", () => {
   test("20 new connections while others publish: nothing is missing, nothing comes twice", () => withPage("/healthz", async (page) => {
     await begin(page, "public/browser/3");
     let [going, sent] = [true, 0];
-    const publishing = (async () => { while (going) {
-      await other.publish("public/browser/3", sent++);
-      await sleep(10); // so that what one reconnection takes is less than what the topic keeps
-    } })();
-    for (let i = 0; i < 20; i++) {
-      await page.evaluate(() => { globalThis.before = opens; push.reconnect(); });
-      await until(page, () => opens > before);
+    const publishing = (async () => {
+      while (going) {
+        await other.publish("public/browser/3", sent++);
+        await sleep(10); // what one reconnection takes is to be less than what the topic keeps
+      }
+    })();
+    try {
+      for (let i = 0; i < 20; i++) {
+        await page.evaluate(() => { globalThis.before = opens; push.reconnect(); });
+        await until(page, () => opens > before);
+      }
+    } finally {
+      going = false;
+      await publishing;
     }
-    going = false;
-    await publishing;
     await until(page, (sent) => got.length >= sent, sent);
     assert.deepEqual(await page.evaluate(() => got), Array.from({ length: sent }, (_, i) => i));
     assert.ok(!(await page.evaluate(() => told)).includes("lost"));

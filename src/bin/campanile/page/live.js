@@ -6,6 +6,7 @@ const LINES = 200; // older ones leave the page
 const ROWS = 12; // keys that the table shows
 const COURSE = 40; // values that a row's curve has
 const BEAT = 400; // ms between two prices that this page makes up
+const SIDE = 480; // pixels that an image has at most: the API takes 64 KiB
 const FRAME = 200; // ms between two images that it draws
 const [TICKS, ROOM, IMAGE] = ["public/ticks", "public/room", "public/image"];
 
@@ -95,7 +96,8 @@ function tick(data, { offset }) {
   setText(one.offset, String(offset));
   const [low, high] = [Math.min(...one.values), Math.max(...one.values)];
   const y = (value) => (high > low ? 19 - ((value - low) / (high - low)) * 18 : 10).toFixed(1);
-  one.path.setAttribute("d", `M${one.values.map((value, x) => `${x} ${y(value)}`).join("L")}`);
+  const step = (COURSE - 1) / Math.max(1, one.values.length - 1);
+  one.path.setAttribute("d", `M${one.values.map((value, i) => `${(i * step).toFixed(1)} ${y(value)}`).join("L")}`);
   $("ticks-empty").hidden = true;
 }
 
@@ -248,15 +250,32 @@ async function publishImage(blob) {
   if (!answer.ok) throw new Error(`HTTP ${answer.status}: ${(await answer.text()).slice(0, 200)}`);
 }
 
-const sendImage = (blob) =>
-  publishImage(blob).then(() => note("image-note", ""), (error) => note("image-note", `Not sent: ${error.message}`));
+async function sendImage(drawn) {
+  try {
+    await publishImage(await drawn);
+    note("image-note", "");
+  } catch (error) {
+    note("image-note", `Not sent: ${error.message}`);
+  }
+}
+
+const jpeg = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.8));
+
+async function shrunk(file) {
+  const bitmap = await createImageBitmap(file);
+  const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = element("canvas", undefined, { width, height });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
+  return jpeg(canvas);
+}
 
 $("file").addEventListener("change", async ({ target }) => {
-  if (target.files[0]) await sendImage(target.files[0]);
+  if (target.files[0]) await sendImage(shrunk(target.files[0]));
   target.value = ""; // else choosing the same file again would be no change
 });
 
-const canvas = element("canvas", undefined, { width: 480, height: 270 });
+const canvas = element("canvas", undefined, { width: SIDE, height: 270 });
 
 // A bell that swings, and the time of day, so that one sees how late it arrives.
 function draw() {
@@ -283,7 +302,7 @@ function draw() {
   g.font = "20px system-ui, sans-serif";
   g.textAlign = "center";
   g.fillText(`${now.toLocaleTimeString()}.${Math.floor(now.getMilliseconds() / 100)}`, w / 2, h - 22);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.8));
+  return jpeg(canvas);
 }
 
 // A bronze disc: the smallest image that one can see.
@@ -310,7 +329,7 @@ function running(id, every, action) {
 }
 
 running("ticks-run", BEAT, makeUpPrice);
-running("image-run", FRAME, async () => sendImage(await draw()));
+running("image-run", FRAME, () => sendImage(draw()));
 
 $("example").textContent = `import { connect } from "${here("campanile.js")}";
 
