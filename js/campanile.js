@@ -261,8 +261,10 @@ class Push extends EventTarget {
 
   // ---- what goes out ----
 
-  #send({ id, text }) {
+  #send(one) {
+    const { id, text } = one;
     const limit = this.#hello.max_message_size;
+    one.sent = this.#turn;
     if (text.length * 3 > limit && new TextEncoder().encode(text).length > limit) {
       this.#failed({ id, code: "too_big", message: `a request has at most ${limit} bytes` });
     } else {
@@ -273,7 +275,16 @@ class Push extends EventTarget {
   #ask(request, done, failed, more, text = encode(request)) {
     const one = { ...request, text, done, failed, ...more };
     this.#asked.set(request.id, one);
-    if (this.#state === OPEN) this.#send(one);
+    if (!one.kept) this.#send(one);
+    else this.#flush();
+  }
+
+  // A publication waits until the subscriptions that were asked for before it have begun, and so is heard by them. Those
+  // of an earlier connection that had no answer go out again: their `dedup` keeps them from being published twice.
+  #flush() {
+    const asked = [...this.#asked.values()];
+    if (this.#state !== OPEN || asked.some((one) => one.type === "subscribe")) return;
+    for (const one of asked) if (one.kept && one.sent !== this.#turn) this.#send(one);
   }
 
   #isLeaving(topic) {
@@ -335,7 +346,8 @@ class Push extends EventTarget {
       case "subscribed":
       case "published":
       case "unsubscribed":
-        return this.#take(message.id)?.done(message);
+        this.#take(message.id)?.done(message);
+        return this.#flush();
       case "lagged":
         return this.#emit("lagged", { messages: message.messages });
       case "error":
@@ -357,10 +369,8 @@ class Push extends EventTarget {
     this.#state = OPEN;
     this.#since = this.#heard;
     this.#watch(hello.heartbeat);
-    const asked = [...this.#asked.values()];
     for (const sub of this.#subs.values()) this.#subscribe(sub);
-    // Those that had no answer too: their `dedup` keeps them from being published twice.
-    for (const one of asked) this.#send(one);
+    this.#flush();
     this.#emit("open", { hello });
   }
 
@@ -379,11 +389,13 @@ class Push extends EventTarget {
       const turn = this.#turn; // another connection sends it by itself
       setTimeout(() => {
         if (turn !== this.#turn || this.#asked.get(id) !== one) return;
-        if (one.wanted?.() ?? true) this.#send(one);
-        else this.#take(id);
+        if (one.wanted?.() ?? true) return this.#send(one);
+        this.#take(id);
+        this.#flush();
       }, retry);
     } else {
       this.#take(id).failed(error);
+      this.#flush();
     }
   }
 

@@ -291,6 +291,19 @@ describe("cuts", () => {
     await way.stop();
   });
 
+  test("a publication waits for the subscriptions before it", async () => {
+    const push = connect(server.url());
+    server.refuse = ({ type }) => type === "subscribe" && Math.random() < 0.7 && { code: "busy", retry: 1 };
+    for (let i = 0; i < 10; i++) {
+      const { next, message } = listen(push, `early/${i}`);
+      const answer = push.publish(`early/${i}`, i);
+      await next("onSubscribed");
+      assert.equal(await message(), i);
+      assert.equal((await answer).receivers, 1);
+    }
+    server.refuse = () => undefined;
+  });
+
   test("nothing may wait with queue: 0", async () => {
     const push = connect(server.url(), { queue: 0 });
     await rejected(push.publish("now", 1), "queue");
