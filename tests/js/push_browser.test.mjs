@@ -84,6 +84,8 @@ describe("the module in a page", () => {
 
   test("offline and online again: at once, and with what was missed", () => withPage("/healthz", async (page, context) => {
     await begin(page, "public/browser/2");
+    await other.publish("public/browser/2", "kept"); // a topic that keeps nothing ends with its last subscriber
+    await until(page, () => got.length === 1);
     // A socket that is open survives Chromium's offline mode; this one is ended, and no other can be made.
     await context.setOffline(true);
     await page.evaluate(() => push.reconnect());
@@ -91,15 +93,16 @@ describe("the module in a page", () => {
     for (let i = 0; i < 20; i++) await other.publish("public/browser/2", i);
     await page.evaluate(() => { globalThis.waiting = push.publish("public/browser/2", "from offline"); });
     await context.setOffline(false);
-    await until(page, () => told.includes("recovered") && got.length === 21);
-    assert.deepEqual(await page.evaluate(() => got), [...Array.from({ length: 20 }, (_, i) => i), "from offline"]);
+    await until(page, () => told.includes("recovered") && got.length === 22);
+    assert.deepEqual(await page.evaluate(() => got), ["kept", ...Array.from({ length: 20 }, (_, i) => i), "from offline"]);
     assert.equal((await page.evaluate(() => waiting)).receivers, 1);
     assert.deepEqual(await page.evaluate(() => told), ["subscribed", "subscribed", "recovered"]);
   }));
 
   test("20 new connections while others publish: nothing is missing, nothing comes twice", () => withPage("/healthz", async (page) => {
     await begin(page, "public/browser/3");
-    let [going, sent] = [true, 0];
+    await other.publish("public/browser/3", 0);
+    let [going, sent] = [true, 1];
     const publishing = (async () => {
       while (going) {
         await other.publish("public/browser/3", sent++);

@@ -169,6 +169,15 @@ export class Way {
     }
   }
 
+  /** Nothing comes back to the near side, until it is released. */
+  hold() {
+    for (const { near, far } of this.pairs) far.unpipe(near).pause();
+  }
+
+  release() {
+    for (const { near, far } of this.pairs) far.pipe(near);
+  }
+
   /** Nothing gets through any more, and nobody is told. */
   freeze() {
     for (const { near, far } of this.pairs) {

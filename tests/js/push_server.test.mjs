@@ -107,7 +107,8 @@ describe("campanile.js and the server", () => {
     await event(other, "open");
     const name = topic();
     const heard = await listen(push, name, { onRecovered() {} });
-    let [going, sent] = [true, 0];
+    await other.publish(name, 0); // a topic that keeps nothing ends with its last subscriber
+    let [going, sent] = [true, 1];
     const publishing = (async () => {
       while (going) {
         await other.publish(name, sent++); // waits for its answer, and where it must for the rate
@@ -127,6 +128,32 @@ describe("campanile.js and the server", () => {
     for (let i = 0; i < sent; i++) assert.equal(await heard.message(), i);
     assert.deepEqual([await heard.message(), heard.inbox.items.length], ["end", 0]);
     assert.ok(sent >= 50, String(sent));
+    push.close();
+    await way.stop();
+  });
+
+  test("who reads too slowly is closed with 1013, comes back, and is told that something is missing", async () => {
+    const way = await Way.to(server.port);
+    const push = connect(way.port);
+    const name = topic();
+    const heard = await listen(push, name);
+    await post({ topic: name, text: "first" });
+    assert.equal(await heard.message(), "first");
+    const closed = event(push, "close");
+    way.hold();
+    const bulk = { topic: name, text: "x".repeat(60_000) };
+    let sent = 0;
+    for (let receivers = 1; receivers > 0 && sent < 1000; sent++) {
+      const { status, body } = await post(bulk);
+      assert.equal(status, 200, body);
+      ({ receivers } = JSON.parse(body));
+    }
+    assert.ok(sent < 1000, "the server never had enough");
+    way.release();
+    assert.equal((await closed)[0].code, 1013);
+    let what;
+    do [what] = await heard.inbox.next("messages, and then that some are missing"); while (what === "message");
+    assert.equal(what, "onLost");
     push.close();
     await way.stop();
   });
