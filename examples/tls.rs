@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = std::env::args().skip(1);
     let (Some(cert), Some(key)) = (files.next(), files.next()) else {
         return Err(
-            "which certificate and which key? campanile --tls-self-signed makes both in one file".into()
+            "which certificate and which key? campanile --tls-listen localhost:0 --tls-self-signed makes both in one file".into()
         );
     };
     let clients = match files.next() {

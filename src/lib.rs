@@ -41,9 +41,13 @@
 //! | in a callback | [`Conn`] and the borrowed [`Message`]; [`Closed`] says how it ended |
 //! | settings of a route | [`Route`]: [`Limits`], [`SlowConsumer`], [`Origins`] |
 //! | from any other thread | [`Handle`], with [`ConnId`], [`ConnInfo`], [`Stats`] |
+//! | topics, their history, coming back | [`TopicSettings`], [`Publish`], [`Published`]; [`Conn::subscribe_from`] with [`Start`] and [`Position`]; [`Envelope`], which tells clients their position |
+//! | compression | [`Route::deflate`] with `deflate::Deflate`; [`Message::verbatim`] |
 //! | TLS | `Tls`, `Certificate`, `ClientAuth`, and in a handler [`TlsInfo`] |
+//! | a client | `client::Client`, `client::Reconnect`, `client::Trust` |
 //! | plain HTTP on the same port | [`Builder::get`], [`endpoint`], static files in [`endpoint::static_files`]; answers that come later: [`Response::later`] |
 //! | publishing over HTTP | `api::Api` |
+//! | browsers: topics over JSON | `push::Push` |
 //!
 //! Below lie the layers, each of which knows only those before it: [`protocol`] (RFC 6455 as pure functions and values)
 //! and [`http`] (HTTP/1.1 heads, routes and responses) are public, for programs that answer handshakes themselves and
@@ -73,8 +77,8 @@
 //! * A panic in a callback ends that connection with 1011 and nothing else.
 //!
 //! Not promised: any order between a message sent to a connection and one published to a topic, or between two topics,
-//! unless there is one worker; and that anything arrives, since TCP does not tell. There is no acknowledgement and no
-//! history.
+//! unless there is one worker; and that anything arrives, since TCP does not tell. A client that has to miss nothing notes
+//! its position and comes back with it ([`Conn::subscribe_from`]); what is kept for that is memory of this process.
 //!
 //! # Errors
 //!
@@ -99,7 +103,7 @@
 //! | 10.2 origins | [`Origins`] |
 //! | 10.4 limits | [`Limits`], [`http`], [`HttpLimits`] |
 //!
-//! Extensions (section 9) are neither offered nor taken.
+//! Of extensions (section 9) there is one, permessage-deflate (RFC 7692), where a [`Route`] or a client asks for it.
 //!
 //! # Features
 //!

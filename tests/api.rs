@@ -82,7 +82,7 @@ fn a_message_is_published_and_its_place_told() {
             post(&mut client, "/api/publish", &json!({"topic": "nobody", "text": ""})),
             (200, json!({"kept": false}))
         );
-        let once = json!({"topic": "kept/a", "text": "once", "id": "1", "ttl": 60_000});
+        let once = json!({"topic": "kept/a", "text": "once", "id": "1", "ttl": 60_000.0});
         let (_, first) = post(&mut client, "/api/publish", &once);
         let (_, again) = post(&mut client, "/api/publish", &once);
         assert_eq!((&first["repeated"], &again["repeated"]), (&json!(false), &json!(true)));
@@ -201,8 +201,9 @@ fn what_is_wrong_is_named_with_its_value() {
         ("topics?page=2", "\"page\" is no parameter"),
         ("topics?limit=1&limit=2", "twice"),
         ("history", "\"topic\" is missing"),
-        ("history?topic=a&epoch=1", "one is missing"),
-        ("history?topic=a&epoch=1&offset=-1", "not \"-1\""),
+        ("history?topic=a&after=12", "EPOCH:OFFSET, such as 18f2a6c0b1:12, not \"12\""),
+        ("history?topic=a&after=1:-1", "not \"1:-1\""),
+        ("history?topic=a&after=none:1", "not \"none:1\""),
     ] {
         refused(get(&mut client, &format!("/api/{path}")), (400, "invalid"), words);
     }
@@ -244,6 +245,8 @@ fn a_connection_is_subscribed_unsubscribed_and_closed_by_its_id() {
             refused(post(&mut client, path, &room), (404, "gone"), &id);
         }
         refused(post(&mut client, "/api/disconnect", &bye), (404, "gone"), &id);
+        let nowhere = json!({"connection": "900.0.1"});
+        refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "900.0.1");
         let nowhere = json!({"connection": "200.0.1"});
         refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "200.0.1");
     }
@@ -290,7 +293,7 @@ fn topics_and_what_they_keep_can_be_read() {
                "messages": [{"offset": 7, "text": "7"}, {"offset": 8, "base64": "AAE="}]})
     );
     let mut read = |offset: u64, epoch: &str| {
-        let path = format!("/api/history?topic=kept/a&epoch={epoch}&offset={offset}&limit=2");
+        let path = format!("/api/history?topic=kept/a&after={epoch}:{offset}&limit=2");
         let (_, page) = get(&mut client, &path);
         (page["recovered"] == true, page["messages"].as_array().unwrap().len(), page["more"] == true)
     };
@@ -298,7 +301,7 @@ fn topics_and_what_they_keep_can_be_read() {
     assert_eq!(read(6, &epoch), (true, 2, false));
     assert_eq!(read(8, &epoch), (true, 0, false));
     assert_eq!(read(2, &epoch), (false, 0, false));
-    assert_eq!(read(4, "none-of-ours"), (false, 0, false));
+    assert_eq!(read(4, "1"), (false, 0, false));
     let (_, info) = get(&mut client, "/api/info");
     assert_eq!((&info["version"], &info["connections"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(1)));
     assert_eq!((&info["workers"], &info["stats"]["open"]), (&json!(2), &json!(1)));

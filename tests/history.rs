@@ -27,6 +27,7 @@ impl Handler for Scripted {
         let number = |at: usize| words[at].parse().unwrap();
         let result = match words[0] {
             "from" => conn.subscribe_from(words[1], Start::After(Position::new(number(2), number(3)))),
+            "last" => conn.subscribe_from(words[1], Start::Last(number(2) as usize)),
             "latest" => conn.subscribe_from(words[1], Start::Latest),
             "now" => conn.subscribe_from(words[1], Start::Now),
             "sub" => conn.subscribe(words[1]).map(|_| ()),
@@ -146,6 +147,27 @@ fn the_latest_of_each_key_is_a_state() {
     assert_eq!(begun(&mut client).0.offset, 0);
     client.text("latest kept/rates");
     assert!(client.read_text().contains("listens to the topic already"));
+}
+
+#[test]
+fn whoever_enters_a_room_gets_its_last_messages() {
+    let server = serve(2, kept(10));
+    for n in 1..=20 {
+        say(&server, "kept/room", &n.to_string());
+    }
+    for (asked, replayed) in [(3, 3), (10, 10), (1000, 10), (0, 0)] {
+        let mut client = server.open("/");
+        client.text(&format!("last kept/room {asked}"));
+        let (position, recovered, n) = begun(&mut client);
+        assert_eq!((position.offset, recovered, n), (20, false, replayed));
+        for n in 21 - replayed..=20 {
+            assert_eq!(client.read_text(), n.to_string());
+        }
+        client.expect_nothing_until_pong();
+    }
+    let mut client = server.open("/");
+    client.text("last kept/* 3");
+    assert!(client.read_text().contains("a pattern has no history"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use campanile::endpoint::static_files::Files;
 use campanile::http::Body;
-use campanile::{HttpLimits, ListenAddr, Request, Response, Server};
+use campanile::{BuildError, HttpLimits, ListenAddr, Request, Response, Server, TopicSettings};
 use std::path::PathBuf;
 use support::{Client, TestServer, builder, echo, millis, start, until};
 
@@ -458,6 +458,20 @@ fn an_address_in_use_is_an_error_that_says_so() {
     assert!(Server::builder().listen("nonsense").build().is_err());
     let twice = Server::builder().route("/a", echo()).route("/a", echo()).build();
     assert!(twice.is_err());
+}
+
+#[test]
+fn a_topics_prefix_that_no_name_begins_with_is_refused() {
+    let build = |prefix: &str| Server::builder().topics(prefix, TopicSettings::new().history(1)).build();
+    for prefix in ["", "chat", "chat/", "/"] {
+        assert!(build(prefix).is_ok(), "{prefix:?}");
+    }
+    for prefix in ["chat/*", "a\n", &"x".repeat(256)] {
+        assert!(
+            matches!(build(prefix), Err(BuildError::TopicPrefix { prefix: p }) if p == prefix),
+            "{prefix:?}"
+        );
+    }
 }
 
 #[test]

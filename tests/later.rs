@@ -3,7 +3,8 @@
 mod support;
 
 use campanile::{
-    HandleError, HttpLimits, Message, Position, Publish, Request, Responder, Response, Start, TopicSettings,
+    Accept, Conn, HandleError, Handler, HttpLimits, Message, Position, Publish, Refuse, Request, Responder,
+    Response, Start, TopicSettings,
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::time::{Duration, Instant};
@@ -187,6 +188,32 @@ fn a_panic_is_a_500_and_a_response_that_comes_later_than_later_too() {
     assert_eq!((client.answer().status, client.answer().status), (500, 500));
     assert_eq!(client.answer().text(), "at once");
     assert_eq!(server.handle.stats().panics, 1);
+}
+
+/// Refuses with a response that comes later, at once or after it was itself decided later.
+struct Undecided;
+
+impl Handler for Undecided {
+    type State = ();
+
+    fn upgrade(&self, request: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        let refuse = || Refuse::from(Response::later(DEADLINE, |r| r.respond(Response::new(402))));
+        if request.query().is_none() {
+            return Err(refuse());
+        }
+        Ok(Accept::later(DEADLINE, move |pending| pending.refuse(refuse())))
+    }
+
+    fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+}
+
+#[test]
+fn a_refusal_can_come_later_unless_the_decision_did() {
+    let server = start(builder().route("/", Undecided));
+    let mut client = server.dial();
+    client.send(support::upgrade_request("/", "") + &support::upgrade_request("/?later", ""));
+    assert_eq!((client.answer().status, client.answer().status), (402, 503));
+    client.expect_eof();
 }
 
 #[test]

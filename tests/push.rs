@@ -282,6 +282,39 @@ fn the_latest_of_each_key_begins_a_subscription() {
 }
 
 #[test]
+fn a_subscription_that_was_called_off_does_not_begin_the_next() {
+    let server = serve(2);
+    // Half of them have their home elsewhere.
+    for n in 0..40 {
+        let topic = &*format!("kept/{n}");
+        publish(&server, topic, "one");
+        let mut page = Page::open(&server);
+        let mut all = Vec::new();
+        for (id, request) in [
+            json!({"type": "subscribe", "topic": topic}),
+            json!({"type": "unsubscribe", "topic": topic}),
+            json!({"type": "subscribe", "topic": topic, "latest": true}),
+        ]
+        .iter_mut()
+        .enumerate()
+        {
+            request["id"] = json!(id);
+            all.extend(frame(true, TEXT, request.to_string().as_bytes()));
+        }
+        page.0.send(all);
+        let first = page.next();
+        assert!(first["code"] == "cancelled" || first["type"] == "subscribed", "{first}");
+        page.expect(&json!({"type": "unsubscribed", "id": 1, "topic": topic}));
+        let answer = page.next();
+        assert_eq!((&answer["id"], &answer["replayed"]), (&json!(2), &json!(1)), "{answer}");
+        page.expect(&text(topic, 1, "one"));
+        publish(&server, topic, "two");
+        page.expect(&text(topic, 2, "two"));
+        page.0.expect_nothing_until_pong();
+    }
+}
+
+#[test]
 fn a_pattern_hears_every_topic_below_it_by_its_own_name() {
     for workers in [1, 2] {
         let server = serve(workers);

@@ -150,3 +150,25 @@ fn t31_a_thousand_connections_come_and_go_and_nothing_stays() {
     let grown = server.resident().saturating_sub(memory);
     assert!(grown < 4 << 20, "{grown} bytes");
 }
+
+#[test]
+fn clients_of_push_publish_below_public_alone() {
+    let server = Process::start(None);
+    let mut client = Client::dial_with(server.addr, None);
+    client.upgrade("/push");
+    assert!(client.read_text().starts_with(r#"{"type":"hello""#));
+    let mut ask = |request: &str| {
+        client.text(request);
+        client.read_text()
+    };
+    let published = ask(r#"{"type":"publish","id":1,"topic":"public/bell","data":[1]}"#);
+    assert!(published.starts_with(r#"{"type":"published","id":1,"epoch":"#), "{published}");
+    let refused = ask(r#"{"type":"publish","id":2,"topic":"bell","data":[1]}"#);
+    assert!(refused.starts_with(r#"{"type":"error","id":2,"code":"forbidden""#), "{refused}");
+    // It is kept for who comes back, and every topic may be listened to.
+    let subscribed = ask(r#"{"type":"subscribe","id":3,"topic":"public/bell","latest":true}"#);
+    assert!(subscribed.contains(r#""replayed":1"#), "{subscribed}");
+    assert_eq!(client.read_text(), r#"{"type":"message","topic":"public/bell","offset":1,"data":[1]}"#);
+    client.text(r#"{"type":"subscribe","id":4,"topic":"bell"}"#);
+    assert!(client.read_text().starts_with(r#"{"type":"subscribed","id":4"#));
+}

@@ -315,3 +315,23 @@ fn an_idle_connection_is_small() {
     assert!(each < 6 << 10, "{each} bytes for an idle connection");
     drop((first, then));
 }
+
+#[test]
+fn tungstenite_echoes_and_closes_over_tls() {
+    let authority = Authority::new();
+    let server = start_tls(builder().route("/", support::echo()), &authority.tls());
+    let socket = std::net::TcpStream::connect(server.addr).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let session = tls_support::connection(&authority.client(), "localhost");
+    let stream = rustls::StreamOwned::new(*session, socket);
+    let (mut ws, answer) = tungstenite::client("ws://localhost/", stream).unwrap();
+    assert_eq!(answer.status(), 101);
+    for size in [0, 1, 125, 126, 16 << 10, 60 << 10] {
+        let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        ws.send(tungstenite::Message::binary(bytes.clone())).unwrap();
+        assert_eq!(ws.read().unwrap(), tungstenite::Message::binary(bytes));
+    }
+    ws.close(None).unwrap();
+    let end = std::iter::repeat_with(|| ws.read()).find_map(Result::err);
+    assert!(matches!(end, Some(tungstenite::Error::ConnectionClosed)), "{end:?}");
+}

@@ -29,7 +29,7 @@ Examples:
   # how long does it take at 50,000 messages per second? counted from when each was due
   campanile-loadtest echo ws://127.0.0.1:9001/echo --conns 200 --size 50..500 --text --rate 50000
 
-  # the same against a server that sends back plain bytes: what the kernel and this client alone take
+  # the same against a server that sends back plain bytes: what the kernel and this client take
   campanile-loadtest echo tcp://127.0.0.1:9002 --conns 200 --size 20 --rate 50000
 
   # one publishes, a thousand receive, 16 messages in flight
@@ -39,7 +39,8 @@ Examples:
   campanile-loadtest chat ws://127.0.0.1:9001/broadcast --conns 100 --size 100 --text
 
   # memory per connection, opened at 5,000 per second, held for a minute
-  campanile-loadtest idle ws://127.0.0.1:9001/echo --conns 50000 --ramp 5000 --duration 1m --pid $(pidof campanile)
+  campanile-loadtest idle ws://127.0.0.1:9001/echo --conns 50000 --ramp 5000 --duration 1m \\
+    --pid $(pidof campanile)
 
   # what a server that pushes by itself gives to each of 500 subscribers
   campanile-loadtest listen ws://127.0.0.1:9001/prices --conns 500 --send subscribe --duration 30s
@@ -327,7 +328,7 @@ fn window(text: &str) -> Result<Deflate, String> {
     match text.parse() {
         Ok(0) => Ok(Deflate::shared()),
         Ok(bits @ 9..=15) => Ok(Deflate::dedicated(bits)),
-        _ => Err("expected 9 to 15".into()),
+        _ => Err("expected 9 to 15, or nothing; the URL goes before it".into()),
     }
 }
 

@@ -1,13 +1,12 @@
 //! What is done with one connection, named by its id.
 
 use super::answer::{self, Refusal};
-use super::input::{About, body};
+use super::input::{About, body, gone};
 use super::{Call, PATIENCE};
 use crate::conn::{ConnId, ReadyState};
 use crate::handler::{ConnInfo, Handle, HandleError};
 use crate::http::Response;
 use crate::hub::check_topic;
-use crate::protocol::CloseCode;
 
 /// Has the worker of a connection answer, if it is open.
 fn on_open(
@@ -27,10 +26,6 @@ fn on_open(
             });
         });
     })
-}
-
-fn gone(id: ConnId) -> Refusal {
-    Refusal::new(404, "gone", format!("there is no open connection {id}"))
 }
 
 /// The connection that a request is about, if there can be one of this name.
@@ -69,13 +64,7 @@ pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, Refusal> {
 pub(super) fn disconnect(call: &Call<'_>) -> Result<Response, Refusal> {
     let about: About<'_> = body(call.request)?;
     let (id, reason) = (connection(call, &about)?, about.reason()?.to_owned());
-    let code = CloseCode(about.code.unwrap_or(CloseCode::NORMAL.0));
-    if !code.is_valid_on_wire() {
-        let code = code.0;
-        return Err(Refusal::invalid(format!(
-            "\"code\" is to be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not {code}"
-        )));
-    }
+    let code = about.code()?;
     Ok(on_open(call.handle.clone(), id, move |handle, _| {
         handle.close(id, code, &reason)?;
         Ok(r#"{"disconnected":true}"#)

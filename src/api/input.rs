@@ -2,22 +2,26 @@
 
 use super::answer::Refusal;
 use crate::conn::ConnId;
+use crate::handler::InvalidConnId;
 use crate::http::Request;
-use crate::protocol::Message;
+use crate::protocol::{CloseCode, Message};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use core::fmt;
 use core::marker::PhantomData;
 use core::time::Duration;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 use std::borrow::Cow;
 
 /// Bytes of a key, an id.
 const MAX_NAME: usize = 255;
+
+/// Milliseconds of a message's life.
+const MAX_TTL: u64 = u32::MAX as u64;
 
 /// Messages of a batch, topics of a broadcast.
 const MAX_MANY: usize = 1000;
@@ -32,6 +36,22 @@ impl core::ops::Deref for Text<'_> {
     fn deref(&self) -> &str {
         &self.0
     }
+}
+
+/// A whole number, also where it is written as 5.0 or 5e0: JSON does not tell them apart.
+#[derive(Clone, Copy, Debug)]
+struct Whole(u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Number::deserialize(from)?;
+        whole(&value).map(Self).ok_or_else(|| D::Error::custom(format!("{value} is no whole number")))
+    }
+}
+
+fn whole(number: &Number) -> Option<u64> {
+    let float = || number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=MAX_TTL as f64).contains(n));
+    number.as_u64().or_else(|| float().map(|n| n as u64))
 }
 
 /// A message to be published, to one topic or to several.
@@ -53,7 +73,7 @@ pub(super) struct Given<'a> {
     #[serde(borrow, default, deserialize_with = "there")]
     id: Option<Text<'a>>,
     #[serde(default, deserialize_with = "there")]
-    ttl: Option<u32>,
+    ttl: Option<Whole>,
 }
 
 #[derive(Deserialize)]
@@ -72,7 +92,7 @@ pub(super) struct About<'a> {
     #[serde(borrow, default, deserialize_with = "there")]
     topic: Option<Text<'a>>,
     #[serde(default, deserialize_with = "there")]
-    pub(super) code: Option<u16>,
+    code: Option<Whole>,
     #[serde(borrow, default, deserialize_with = "there")]
     reason: Option<Text<'a>>,
 }
@@ -164,8 +184,11 @@ impl<'a> Given<'a> {
 
     pub(super) fn ttl(&self) -> Result<Option<Duration>, Refusal> {
         match self.ttl {
-            Some(0) => Err(Refusal::invalid("\"ttl\" is to be 1 to 4294967295 milliseconds, not 0")),
-            ttl => Ok(ttl.map(|ms| Duration::from_millis(ms.into()))),
+            None => Ok(None),
+            Some(Whole(ms @ 1..=MAX_TTL)) => Ok(Some(Duration::from_millis(ms))),
+            Some(Whole(ms)) => {
+                Err(Refusal::invalid(format!("\"ttl\" is to be 1 to {MAX_TTL} milliseconds, not {ms}")))
+            }
         }
     }
 }
@@ -185,11 +208,32 @@ fn many(field: &str, len: usize) -> Result<(), Refusal> {
     }
 }
 
+/// There is no such connection, or no more.
+pub(super) fn gone(id: impl fmt::Display) -> Refusal {
+    Refusal::new(404, "gone", format!("there is no open connection {id}"))
+}
+
 impl About<'_> {
     pub(super) fn connection(&self) -> Result<ConnId, Refusal> {
         let text = self.connection.as_deref().ok_or_else(|| missing("connection"))?;
-        text.parse::<ConnId>()
-            .map_err(|e| Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text))))
+        text.parse().map_err(|e: InvalidConnId| {
+            let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+            if text.split('.').count() == 3 && text.split('.').all(number) {
+                return gone(text);
+            }
+            Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text)))
+        })
+    }
+
+    /// The code to close with, where the operation is that.
+    pub(super) fn code(&self) -> Result<CloseCode, Refusal> {
+        let Some(Whole(code)) = self.code else { return Ok(CloseCode::NORMAL) };
+        let valid = u16::try_from(code).ok().map(CloseCode).filter(|code| code.is_valid_on_wire());
+        valid.ok_or_else(|| {
+            Refusal::invalid(format!(
+                "\"code\" is to be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not {code}"
+            ))
+        })
     }
 
     /// The topic, where the operation is about one.
@@ -238,7 +282,7 @@ const MESSAGE: Fields = &[
     ("base64", Kind::Text),
     ("key", Kind::Text),
     ("id", Kind::Text),
-    ("ttl", Kind::Whole(u32::MAX as u64)),
+    ("ttl", Kind::Whole(MAX_TTL)),
 ];
 
 /// What a body can be read as.
@@ -289,7 +333,7 @@ fn fault(place: &str, value: &Value, fields: Fields) -> Option<String> {
         match (kind, value) {
             (Kind::Any, _) | (Kind::Text, Value::String(_)) => None,
             (Kind::Text, _) => wrong("a string"),
-            (Kind::Whole(most), _) => match value.as_u64() {
+            (Kind::Whole(most), _) => match value.as_number().and_then(whole) {
                 Some(n) if n <= *most => None,
                 _ => wrong(&format!("a whole number up to {most}")),
             },
@@ -307,7 +351,7 @@ fn shown(value: &Value) -> String {
     shorten(&value.to_string())
 }
 
-fn shown_text(text: &str) -> String {
+pub(super) fn shown_text(text: &str) -> String {
     shorten(&format!("{text:?}"))
 }
 

@@ -1,7 +1,7 @@
 //! Looking: which topics there are, what one keeps, how the server is.
 
 use super::answer::{self, Refusal};
-use super::input::{check_query, number};
+use super::input::{check_query, number, shown_text};
 use super::{Call, PATIENCE};
 use crate::http::Response;
 use crate::hub::{HistoryPage, Position, Start, TopicList};
@@ -56,20 +56,26 @@ fn listed(list: &TopicList) -> Vec<u8> {
     out
 }
 
+/// A place as it stands in answers: the epoch in hexadecimal digits.
+fn place(text: &str) -> Option<Position> {
+    let (epoch, offset) = text.split_once(':')?;
+    let digits = offset.bytes().all(|b| b.is_ascii_digit()) && !epoch.starts_with('+');
+    let position = Position::new(u64::from_str_radix(epoch, 16).ok()?, offset.parse().ok()?);
+    digits.then_some(position)
+}
+
 pub(super) fn history(call: &Call<'_>) -> Result<Response, Refusal> {
-    check_query(call.request, &["topic", "epoch", "offset", "limit"])?;
+    check_query(call.request, &["topic", "after", "limit"])?;
     let limit = limit(call)?;
     let Some(topic) = call.request.query_value("topic") else {
         return Err(Refusal::invalid("\"topic\" is missing"));
     };
-    let offset = number(call.request, "offset", u64::MAX)?;
-    let start = match (call.request.query_value("epoch"), offset) {
-        (None, None) => Start::Now,
-        // An epoch that is none of ours is another life of the topic, and 0 is none.
-        (Some(epoch), Some(offset)) => {
-            Start::After(Position::new(u64::from_str_radix(&epoch, 16).unwrap_or(0), offset))
-        }
-        _ => return Err(Refusal::invalid("\"epoch\" and \"offset\" are a place together: one is missing")),
+    let start = match call.request.query_value("after") {
+        None => Start::Now,
+        Some(after) => place(&after).map(Start::After).ok_or_else(|| {
+            let after = shown_text(&after);
+            Refusal::invalid(format!("\"after\" is to be EPOCH:OFFSET, such as 18f2a6c0b1:12, not {after}"))
+        })?,
     };
     let (handle, topic) = (call.handle.clone(), topic.into_owned());
     Ok(Response::later(PATIENCE, move |responder| {

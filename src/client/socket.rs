@@ -309,8 +309,16 @@ impl Socket {
         }
         Took::Failed(match e.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
             Some(TlsError::Failed(rustls::Error::InvalidCertificate(why))) => {
-                Error::Certificate(why.to_string())
+                use rustls::CertificateError::{ApplicationVerificationFailure, UnknownIssuer};
+                Error::Certificate(match why {
+                    UnknownIssuer => "no authority that is trusted has signed it".into(),
+                    ApplicationVerificationFailure => "it is not the one that is pinned".into(),
+                    other => other.to_string(),
+                })
             }
+            Some(TlsError::Failed(rustls::Error::InvalidMessage(
+                rustls::InvalidMessage::InvalidContentType,
+            ))) => Error::Tls("the answer is no TLS; a port without it wants ws://".into()),
             Some(other) => Error::Tls(other.to_string()),
             None => return Took::Ended(e.kind()),
         })

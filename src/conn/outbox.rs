@@ -21,12 +21,26 @@ struct Entry {
     frames: Frames,
     start: usize,
     end: usize,
-    /// Control frames, replies and what is no frame at all: neither counted as messages nor given up.
-    control: bool,
+    what: What,
     key: Option<Key>,
 }
 
+/// What waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Given up by the policy.
+    Message,
+    /// Never given up, and not counted as a message.
+    Reply,
+    /// The same for one control frame, or for what is no frame at all.
+    Control,
+}
+
 impl Entry {
+    fn is_message(&self) -> bool {
+        self.what == What::Message
+    }
+
     fn len(&self) -> usize {
         self.end - self.start
     }
@@ -141,7 +155,7 @@ impl Outbox {
         debug_assert!(self.is_empty() && written < range.len());
         self.append(frames, range, key);
         if let Some(entry) = self.queue.back_mut() {
-            entry.control = kept;
+            entry.what = if kept { What::Reply } else { What::Message };
         }
         self.stuck = true;
         self.written = written;
@@ -156,7 +170,7 @@ impl Outbox {
         if let Some(last) = self.queue.back_mut()
             && last.frames.is(frames)
             && last.end == range.start
-            && !last.control
+            && last.is_message()
             && last.key == key
         {
             last.end = range.end;
@@ -169,14 +183,14 @@ impl Outbox {
             frames: frames.clone(),
             start: range.start,
             end: range.end,
-            control: false,
+            what: What::Message,
             key,
         });
     }
 
     /// Puts small frames together in a chunk of this connection's own.
     fn append_copy(&mut self, bytes: &[u8]) {
-        if let Some(last) = self.queue.back_mut().filter(|e| !e.control && e.key.is_none())
+        if let Some(last) = self.queue.back_mut().filter(|e| e.is_message() && e.key.is_none())
             && let Some(chunk) = last.frames.get_mut()
             && last.end == chunk.len()
             && chunk.len() + bytes.len() <= MAX_CHUNK
@@ -188,7 +202,13 @@ impl Outbox {
         let mut chunk = Vec::with_capacity(MAX_COPIED);
         chunk.extend_from_slice(bytes);
         let end = chunk.len();
-        self.queue.push_back(Entry { frames: Frames::new(chunk), start: 0, end, control: false, key: None });
+        self.queue.push_back(Entry {
+            frames: Frames::new(chunk),
+            start: 0,
+            end,
+            what: What::Message,
+            key: None,
+        });
     }
 
     /// Bytes of memory that the backlog keeps: what waits, and for each entry its place in the queue and the head of
@@ -202,7 +222,7 @@ impl Outbox {
     pub(crate) fn push_control(&mut self, frame: Vec<u8>) {
         self.cut_first();
         let begun = usize::from(self.written > 0);
-        let waiting = self.queue.iter().skip(begun).take_while(|e| e.control).count();
+        let waiting = self.queue.iter().skip(begun).take_while(|e| e.what == What::Control).count();
         // RFC 6455 section 5.5.3: of several pings only the latest need be answered. So a flood of pings from a peer
         // that does not read leaves one pong waiting.
         if let Some(same) = self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
@@ -213,22 +233,27 @@ impl Outbox {
         let at = begun + waiting;
         self.bytes += frame.len();
         let end = frame.len();
-        self.queue.insert(at, Entry { frames: Frames::new(frame), start: 0, end, control: true, key: None });
+        self.queue
+            .insert(at, Entry { frames: Frames::new(frame), start: 0, end, what: What::Control, key: None });
     }
 
-    /// Queues bytes at the end, whatever waits: a close frame, a reply, or a response that is no frame at all. They are
-    /// no message, so they are neither counted nor given up.
+    /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
+    /// message, so they are neither counted nor given up.
     pub(crate) fn push_raw(&mut self, bytes: Vec<u8>) {
+        self.push_own(bytes, What::Control);
+    }
+
+    /// Queues a reply at the end, whatever waits.
+    #[cfg(feature = "push")]
+    pub(crate) fn push_reply(&mut self, frame: Vec<u8>) {
+        self.push_own(frame, What::Reply);
+    }
+
+    fn push_own(&mut self, bytes: Vec<u8>, what: What) {
         let end = bytes.len();
         if end > 0 {
             self.bytes += end;
-            self.queue.push_back(Entry {
-                frames: Frames::new(bytes),
-                start: 0,
-                end,
-                control: true,
-                key: None,
-            });
+            self.queue.push_back(Entry { frames: Frames::new(bytes), start: 0, end, what, key: None });
         }
     }
 
@@ -244,7 +269,7 @@ impl Outbox {
                 frames: first.frames.clone(),
                 start: boundary,
                 end: first.end,
-                control: first.control,
+                what: first.what,
                 key: first.key,
             };
             first.end = boundary;
@@ -256,7 +281,7 @@ impl Outbox {
     fn drop_first(&mut self) -> bool {
         self.cut_first();
         let begun = usize::from(self.written > 0);
-        let Some(at) = self.queue.iter().skip(begun).position(|e| !e.control).map(|p| p + begun) else {
+        let Some(at) = self.queue.iter().skip(begun).position(Entry::is_message).map(|p| p + begun) else {
             return false;
         };
         let entry = &mut self.queue[at];
@@ -274,7 +299,7 @@ impl Outbox {
         let mut first = self.written > 0;
         let (mut dropped, mut freed) = (0, 0);
         self.queue.retain(|e| {
-            if core::mem::take(&mut first) || e.control || !unwanted(e) {
+            if core::mem::take(&mut first) || !e.is_message() || !unwanted(e) {
                 return true;
             }
             dropped += frames_in(&e.frames[e.start..e.end]);
@@ -304,7 +329,7 @@ impl Outbox {
             begun = next;
         }
         let from = |i: usize, e: &Entry| if i == 0 { begun } else { e.start };
-        let messages = self.queue.iter().enumerate().filter(|(_, e)| !e.control);
+        let messages = self.queue.iter().enumerate().filter(|(_, e)| e.is_message());
         messages.map(|(i, e)| frames_in(&e.frames[from(i, e)..e.end])).sum()
     }
 
@@ -435,6 +460,31 @@ mod tests {
         expected.truncate(4 + 3);
         assert_eq!(contents(&o), expected);
         assert_eq!(o.bytes(), expected.len());
+    }
+
+    #[test]
+    fn what_is_left_of_replies_is_never_given_up() {
+        // The first is a pong: another does not take the place of what came with it.
+        let mut replies = Vec::new();
+        header::write_frame(&mut replies, Opcode::Pong, b"first");
+        replies.extend_from_slice(&frames(&[b"second", b"third"]));
+        let replies = Frames::new(replies);
+        let mut o = Outbox::default();
+        o.push_rest(&replies, 0..replies.len(), 3, None, true);
+        let message = frames(&[&[7; 100]]);
+        for _ in 0..3 {
+            let _ = push(&mut o, &message, 300, SlowConsumer::DropOldest);
+        }
+        // A frame that passes the others cuts them.
+        let mut pong = Vec::new();
+        header::write_frame(&mut pong, Opcode::Pong, b"!");
+        o.push_control(pong.clone());
+        let _ = push(&mut o, &message, 300, SlowConsumer::DropOldest);
+        let mut expected = replies[3..7].to_vec();
+        expected.extend_from_slice(&pong);
+        expected.extend_from_slice(&frames(&[b"second", b"third", &[7; 100]]));
+        assert_eq!(contents(&o), expected);
+        assert_eq!((o.messages(), o.drop_waiting()), (1, 1));
     }
 
     #[test]

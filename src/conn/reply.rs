@@ -29,7 +29,7 @@ impl Connection {
         }
         let mut frame = Vec::with_capacity(text.len() + header::MAX_HEAD);
         header::write_frame(&mut frame, Opcode::Text, text.as_bytes());
-        self.outbox.get_or_insert_with(|| writer.outbox()).push_raw(frame);
+        self.outbox.get_or_insert_with(|| writer.outbox()).push_reply(frame);
         true
     }
 }

@@ -360,7 +360,7 @@ impl<'a, S> Conn<'a, S> {
         }
         check_topic(topic).map_err(SubscribeError::Topic)?;
         let limit = route.terms.limits.max_subscriptions;
-        turn.hub.join(Join { conn: conn.id, topic: topic.into(), start }, limit)
+        turn.hub.join(Join { conn: conn.id, topic: topic.into(), start, number: 0 }, limit)
     }
 
     /// Listens no more. Says whether it did. What was published before is still sent.

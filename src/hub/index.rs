@@ -51,6 +51,8 @@ pub enum SubscribeError {
     },
     /// The connection is closing or has gone.
     Closed,
+    /// A pattern has no history to begin from.
+    Pattern,
     /// It listens to the topic, so there is no place to begin from.
     Already,
 }
@@ -61,6 +63,9 @@ impl fmt::Display for SubscribeError {
             Self::Topic(e) => e.fmt(f),
             Self::TooMany { limit } => write!(f, "the connection has {limit} subscriptions, the most it may"),
             Self::Closed => f.write_str("the connection is closing or has gone"),
+            Self::Pattern => {
+                f.write_str("a pattern has no history to begin from: subscribe to it from now on")
+            }
             Self::Already => f.write_str("the connection listens to the topic already"),
         }
     }

@@ -121,7 +121,7 @@ impl Hub {
         let home = &*self.home(key);
         let (after, known) = match start {
             Start::After(at) => (Some(at.offset), at.epoch == home.epoch),
-            Start::Now | Start::Latest => (None, false),
+            Start::Now | Start::Last(_) | Start::Latest => (None, false),
         };
         let found = (after.is_none() || known).then(|| home.history.page(home, after, limit, now)).flatten();
         let recovered = known && found.is_some();

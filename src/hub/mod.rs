@@ -18,6 +18,7 @@ pub(crate) mod envelope;
 mod history;
 mod home;
 mod index;
+mod joining;
 mod log;
 mod look;
 pub(crate) mod mailbox;
@@ -30,6 +31,7 @@ pub(crate) use history::{Entry, Millis};
 pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
+use joining::Joining;
 pub(crate) use log::{Log, Mark, Origin, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
 pub(crate) use reply::{Reply, Unanswered};
@@ -41,7 +43,7 @@ use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message};
 use core::fmt;
 use core::time::Duration;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -50,7 +52,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Position {
-    /// The topic's life.
+    /// The topic's life. Below 2^53, so that a JSON number in a browser holds it.
     pub epoch: u64,
     /// The last message seen; 0: none yet.
     pub offset: u64,
@@ -198,6 +200,8 @@ pub(crate) struct Join {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
     pub(crate) start: Start,
+    /// Given by [`Joining`].
+    pub(crate) number: u32,
 }
 
 /// Where a subscription begins.
@@ -208,6 +212,8 @@ pub enum Start {
     Now,
     /// With the newest message of each key that the history has; messages without a key count as one.
     Latest,
+    /// With the last so many messages that the history has: what a room shows to whoever enters.
+    Last(usize),
     /// Behind this place: with what was missed, if all of it is still there.
     After(Position),
 }
@@ -217,6 +223,7 @@ pub enum Start {
 pub(crate) struct Joined {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
+    pub(crate) number: u32,
     pub(crate) subscribed: Subscribed,
     pub(crate) replay: Vec<Entry>,
 }
@@ -258,8 +265,7 @@ pub(crate) struct Hub {
     changes: Vec<Vec<(Arc<str>, i32)>>,
     /// Patterns that connections of other workers listen to, by worker.
     patterns: HashMap<Arc<str>, Vec<(usize, u32)>>,
-    /// Joins that have been asked for and not answered.
-    joining: HashSet<(ConnId, Arc<str>)>,
+    joining: Joining,
     /// Joins of this turn, to be asked for at its end.
     pub(crate) joins: Vec<Join>,
     worker: usize,
@@ -284,7 +290,7 @@ impl Hub {
             away: (0..workers).map(|_| Vec::new()).collect(),
             changes: (0..workers).map(|_| Vec::new()).collect(),
             patterns: HashMap::new(),
-            joining: HashSet::new(),
+            joining: Joining::default(),
             joins: Vec::new(),
             worker,
             epoch: epoch.wrapping_add(worker as u64),
@@ -439,7 +445,7 @@ impl Hub {
     /// Says whether there was a subscription.
     pub(crate) fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
         let name = self.name_of(topic);
-        if !self.joining.is_empty() && self.joining.remove(&(conn, name.clone())) {
+        if self.joining.call_off(conn, &name) {
             return true;
         }
         let was = self.index.unsubscribe(conn.slot() as u32, topic);
@@ -459,8 +465,7 @@ impl Hub {
                 note(changes, *worker, workers, name, -1);
             }
         });
-        if !joining.is_empty() {
-            joining.retain(|(id, _)| *id != conn);
+        if joining.remove(conn) {
             joins.retain(|join| join.conn != conn);
         }
     }
@@ -504,31 +509,33 @@ impl Hub {
     /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
     ///
     /// # Errors
-    /// The connection listens to the topic already, or to as many as it may.
-    pub(crate) fn join(&mut self, join: Join, limit: usize) -> Result<(), SubscribeError> {
+    /// The topic is a pattern, or the connection listens to it already, or to as many as it may.
+    pub(crate) fn join(&mut self, mut join: Join, limit: usize) -> Result<(), SubscribeError> {
+        if topic::is_pattern(&join.topic) {
+            return Err(SubscribeError::Pattern);
+        }
         let slot = join.conn.slot() as u32;
-        let asked = (join.conn, join.topic.clone());
-        if self.index.is_subscribed(slot, &join.topic) || self.joining.contains(&asked) {
+        let Join { conn, topic, .. } = &join;
+        if self.index.is_subscribed(slot, topic) || self.joining.contains(*conn, topic) {
             return Err(SubscribeError::Already);
         }
-        let waiting = self.joining.iter().filter(|(conn, _)| *conn == join.conn).count();
-        if self.index.topics_of(slot).count() + waiting >= limit {
+        if self.index.topics_of(slot).count() + self.joining.count(*conn) >= limit {
             return Err(SubscribeError::TooMany { limit });
         }
-        self.joining.insert(asked);
+        join.number = self.joining.ask(*conn, topic.clone());
         self.joins.push(join);
         Ok(())
     }
 
     /// Whether a join is still wanted when its answer comes.
     pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
-        self.joining.remove(&(joined.conn, joined.topic.clone()))
+        self.joining.answered(joined.conn, joined.number)
     }
 
     /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
     /// counts from here on.
     pub(crate) fn joined(&mut self, join: Join, from: usize) -> Joined {
-        let Join { conn, topic, start } = join;
+        let Join { conn, topic, start, number } = join;
         let key = self.index.find_or_add(&topic);
         let now = self.now;
         let elsewhere = from != self.worker;
@@ -540,6 +547,7 @@ impl Hub {
         let position = home.position();
         let found = match start {
             Start::Now => None,
+            Start::Last(n) => Some(home.history.last(n, now).into_iter().cloned().collect()),
             Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
             Start::After(at) if at.epoch == home.epoch => {
                 home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())
@@ -549,7 +557,7 @@ impl Hub {
         let recovered = found.is_some() && matches!(start, Start::After(_));
         let replay: Vec<Entry> = found.unwrap_or_default();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };
-        Joined { conn, topic, subscribed, replay }
+        Joined { conn, topic, number, subscribed, replay }
     }
 
     /// A join whose connection has gone meanwhile.

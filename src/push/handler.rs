@@ -54,7 +54,7 @@ impl Session {
         let id = || message.as_text().map(id_of).unwrap_or_default();
         let taken = self.rate.take(&mut conn.state_mut().paid, Instant::now());
         taken.map_err(|early| (id(), Fault::Rate { early }))?;
-        let text = message.as_text().ok_or((Id::default(), Fault::Binary))?;
+        let text = message.as_text().ok_or_else(|| (Id::default(), Fault::Binary))?;
         let (id, request) = parse(text);
         let answered = request.and_then(|request| match request {
             Request::Subscribe { topic, start } => self.subscribe(conn, id, topic, start),
@@ -101,6 +101,7 @@ impl Session {
             }
             Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
             Err(SubscribeError::Topic(e)) => Err(Fault::Topic(e)),
+            Err(e @ SubscribeError::Pattern) => Err(Fault::Invalid(e.to_string())),
             Err(SubscribeError::TooMany { limit }) => Err(Fault::Subscriptions { limit }),
             Err(SubscribeError::Already) => Err(Fault::Already { topic }),
         }

@@ -5,6 +5,7 @@ use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::mailbox;
+use crate::hub::topic::check_published;
 use crate::hub::{SettingsTable, TopicSettings};
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
@@ -57,6 +58,11 @@ pub enum BuildError {
     },
     /// A route that can't be.
     Route(RouteError),
+    /// A prefix for [`Builder::topics`] that no topic's name begins with, such as a pattern.
+    TopicPrefix {
+        /// The prefix.
+        prefix: String,
+    },
     /// The system refused something else.
     System(io::Error),
 }
@@ -71,6 +77,11 @@ impl fmt::Display for BuildError {
             ),
             Self::Listen { addr, error } => write!(f, "can't listen on {addr}: {error}"),
             Self::Route(e) => e.fmt(f),
+            Self::TopicPrefix { prefix } => write!(
+                f,
+                "no topic's name begins with {prefix:?}: expected a prefix without a star, such as \"chat/\", of at most \
+                 255 bytes, without control characters"
+            ),
             Self::System(e) => write!(f, "can't set up the event loop: {e}"),
         }
     }
@@ -82,6 +93,7 @@ impl std::error::Error for BuildError {
             Self::Addr(e) => Some(e),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
             Self::Route(e) => Some(e),
+            Self::TopicPrefix { .. } => None,
         }
     }
 }
@@ -207,7 +219,8 @@ impl Builder {
     }
 
     /// What the topics whose names begin with `prefix` keep and allow; of several prefixes the longest counts, and the
-    /// empty one is for all others. Default [`TopicSettings::new`]: no history.
+    /// empty one is for all others. It is a prefix and no pattern: `"chat/"`, not `"chat/*"`, which
+    /// [`build`](Builder::build) refuses. Default [`TopicSettings::new`]: no history.
     #[must_use]
     pub fn topics(mut self, prefix: &str, settings: TopicSettings) -> Self {
         self.topics.push((prefix.to_owned(), settings));
@@ -306,6 +319,11 @@ impl Builder {
         match raise_open_files() {
             Ok(files) => debug!("up to {files} open files"),
             Err(e) => debug!("can't raise the limit on open files: {e}"),
+        }
+        if let Some((prefix, _)) =
+            self.topics.iter().find(|(p, _)| !p.is_empty() && check_published(p).is_err())
+        {
+            return Err(BuildError::TopicPrefix { prefix: prefix.clone() });
         }
         let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
         for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {

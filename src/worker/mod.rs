@@ -189,9 +189,11 @@ impl Wake for PollWaker {
 }
 
 /// Another number for each start of the server, so that positions in topics of an earlier one are known as such.
+/// Microseconds, since browsers read JSON's numbers as doubles, which are exact below 2^53 only: with nanoseconds the
+/// epochs of all workers but the first would come back rounded, and nobody would ever recover.
 fn epoch() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos() as u64 & !0xFF
+    since.as_micros() as u64 & !0xFF
 }
 
 impl std::fmt::Debug for Worker {
@@ -453,5 +455,15 @@ impl Worker {
             self.buried = 0;
             self.sweep();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_epoch_and_its_workers_and_lives_are_exact_in_a_double() {
+        let base = super::epoch();
+        assert_eq!(base & 0xFF, 0, "room for the workers");
+        assert!(base < 1 << 52, "and for 2^44 lives of topics behind it: {base}");
     }
 }

@@ -3,11 +3,14 @@
 // CHROMIUM says which browser [/usr/bin/chromium]; playwright-core only drives it.
 
 import assert from "node:assert/strict";
-import { X509Certificate, createHash } from "node:crypto";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test as nodeTest } from "node:test";
 import { deflateSync } from "node:zlib";
 import { chromium } from "playwright-core";
-import { DEADLINE, MIB, Server, TEST_LIMIT } from "./harness.mjs";
+import { DEADLINE, MIB, Server, TEST_LIMIT, testAuthority } from "./harness.mjs";
 
 const test = (name, body) => nodeTest(name, { timeout: TEST_LIMIT }, body);
 const FLAGS = [
@@ -362,18 +365,37 @@ describe("WebSocket in a page", () => {
 });
 
 describe("over TLS", () => {
-  let secure, trusting;
+  let secure, trusting, home;
   before(async () => {
-    secure = await Server.startTls();
-    // This one key is trusted, and everything else is verified as ever.
-    const key = new X509Certificate(secure.ca).publicKey.export({ type: "spki", format: "der" });
-    const hash = createHash("sha256").update(key).digest("base64");
-    const args = [...FLAGS, `--ignore-certificate-errors-spki-list=${hash}`];
-    trusting = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args });
+    const authority = testAuthority();
+    try {
+      secure = await Server.startTls(authority);
+      // A browser with a home of its own, in which this authority is one of those it trusts.
+      home = mkdtempSync(join(tmpdir(), "campanile-home-"));
+      const store = join(home, ".pki/nssdb");
+      mkdirSync(store, { recursive: true });
+      execFileSync("certutil", ["-N", "-d", `sql:${store}`, "--empty-password"]);
+      execFileSync("certutil", ["-A", "-d", `sql:${store}`, "-t", "C,,", "-n", "campanile test", "-i", authority.ca]);
+    } finally {
+      authority.remove();
+    }
+    const env = { ...process.env, HOME: home };
+    trusting = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: FLAGS, env });
   });
   after(async () => {
     await trusting?.close();
     await secure?.stop();
+    if (home) rmSync(home, { recursive: true, force: true });
+  });
+
+  test("a browser that does not know the authority does not connect", async () => {
+    const context = await browser.newContext();
+    try {
+      const page = await context.newPage();
+      await assert.rejects(page.goto(secure.https("/healthz")), /ERR_CERT_AUTHORITY_INVALID/);
+    } finally {
+      await context.close();
+    }
   });
 
   test("the page chats over https and wss", async () => {

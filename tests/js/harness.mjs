@@ -4,9 +4,9 @@
 // CAMPANILE_BIN says which binary; no test waits a fixed time, everything waits for an event and
 // gives up at a deadline.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -98,7 +98,11 @@ export class Server {
   }
 
   /** One that also listens with TLS, with a certificate that it made itself: `ca` is what to trust. */
-  static async startTls() {
+  static async startTls(authority) {
+    if (authority) {
+      const args = ["--tls-listen", "127.0.0.1:0", "--tls-cert", authority.cert, "--tls-key", authority.key];
+      return Server.start({ args });
+    }
     const state = mkdtempSync(join(tmpdir(), "campanile-"));
     try {
       const args = ["--tls-listen", "127.0.0.1:0", "--tls-self-signed"];
@@ -361,4 +365,20 @@ export class Raw {
   destroy() {
     this.socket.destroy();
   }
+}
+
+/** An authority that signed a certificate for 127.0.0.1, as files in a folder that `remove` removes. */
+export function testAuthority() {
+  const folder = mkdtempSync(join(tmpdir(), "campanile-ca-"));
+  const [ca, caKey, cert, key, request, extensions] = ["ca.pem", "ca.key", "cert.pem", "cert.key", "csr.pem", "ext"].map(
+    (name) => join(folder, name),
+  );
+  const openssl = (...args) => execFileSync("openssl", args, { stdio: "pipe" });
+  const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  openssl("req", "-x509", ...newKey, "-keyout", caKey, "-out", ca, "-days", "2", "-subj", "/CN=campanile test");
+  openssl("req", ...newKey, "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1");
+  writeFileSync(extensions, "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n");
+  const signed = ["-CA", ca, "-CAkey", caKey, "-CAcreateserial", "-days", "1", "-extfile", extensions, "-out", cert];
+  openssl("x509", "-req", "-in", request, ...signed);
+  return { ca, cert, key, remove: () => rmSync(folder, { recursive: true, force: true }) };
 }

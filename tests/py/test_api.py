@@ -36,11 +36,16 @@ class Api(WithServer, unittest.TestCase):
     def test_the_answers_are_what_the_description_says(self):
         url = f"http://127.0.0.1:{self.server.port}/api/openapi.json"
         with tempfile.TemporaryDirectory() as folder:
+            # A body with too much in it can be larger than the server takes.
+            Path(folder, "schemathesis.toml").write_text(
+                "[checks.negative_data_rejection]\n"
+                'expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "415"]\n'
+            )
             done = subprocess.run(
                 [
                     *(sys.executable, "-m", "schemathesis.cli", "run", url),
-                    *("--checks", "all", "--exclude-checks", "ignored_auth,missing_required_header"),
-                    *("--max-examples", "40", "--seed", "1", "--no-color", "--generation-database", "none"),
+                    *("--checks", "all", "--exclude-checks", "ignored_auth"),
+                    *("--max-examples", "30", "--seed", "1", "--no-color", "--generation-database", "none"),
                 ],
                 cwd=folder,
                 capture_output=True,
@@ -48,7 +53,7 @@ class Api(WithServer, unittest.TestCase):
                 timeout=20 * DEADLINE,
             )
         self.assertEqual(done.returncode, 0, done.stdout[-6000:] + done.stderr[-2000:])
-        self.assertIn("9 passed", done.stdout)
+        self.assertRegex(done.stdout, r"Tested: +9\b")
 
     def test_a_publication_reaches_a_client(self):
         with connect(self.server.ws("/chat")) as client:
