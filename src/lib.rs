@@ -169,3 +169,7 @@ struct Readme;
 #[cfg(all(doctest, feature = "tls"))]
 #[doc = include_str!("../docs/tls.md")]
 struct TlsPage;
+
+#[cfg(all(doctest, feature = "api"))]
+#[doc = include_str!("../docs/api.md")]
+struct ApiPage;

@@ -302,6 +302,7 @@ fn topics_and_what_they_keep_can_be_read() {
     assert_eq!(read(8, &epoch), (true, 0, false));
     assert_eq!(read(2, &epoch), (false, 0, false));
     assert_eq!(read(4, "1"), (false, 0, false));
+    assert_eq!(read(u64::MAX, &epoch), (false, 0, false));
     let (_, info) = get(&mut client, "/api/info");
     assert_eq!((&info["version"], &info["connections"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(1)));
     assert_eq!((&info["workers"], &info["stats"]["open"]), (&json!(2), &json!(1)));

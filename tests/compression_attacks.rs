@@ -141,6 +141,42 @@ fn what_inflates_to_much_takes_many_turns() {
     assert_eq!(client.read().0, "end");
 }
 
+#[test]
+fn what_many_connections_inflate_to_takes_many_turns_and_all_have_theirs() {
+    const CLIENTS: usize = 40;
+    let limits = limits(|l| l.max_message_size = 1 << 20);
+    let handler = recorder().0.on_message(|conn, message| {
+        if message.as_text().is_some_and(|t| t == "pause") {
+            conn.pause();
+        } else {
+            conn.send(&message.len().to_string()).unwrap();
+        }
+    });
+    let route = Route::new(handler).limits(limits).deflate(Deflate::shared());
+    let server = start(builder().workers(1).route("/", route));
+    let mut packed = Vec::new();
+    Deflater::new(15, 9).compress(&vec![0; 1 << 20], None, &mut packed);
+    let bomb = support::frame(true, 0x40 | BINARY, &packed);
+    let agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    let mut clients: Vec<_> =
+        (0..CLIENTS).map(|_| Packed::open(&server, "/", "permessage-deflate", agreed)).collect();
+    for client in &mut clients {
+        client.client.send([support::frame(true, TEXT, b"pause"), bomb.clone(), bomb.clone()].concat());
+    }
+    server.until("all are paused", |s| s.messages_in == CLIENTS as u64);
+    let ids: Vec<_> = server.handle.connections("/").unwrap().iter().map(|c| c.id).collect();
+    let before = server.handle.stats().turns;
+    for id in ids {
+        server.handle.resume(id).unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!([client.read().0, client.read().0], ["1048576", "1048576"]);
+    }
+    let turns = server.handle.stats().turns - before;
+    // 4 MiB and the message that is over it in each.
+    assert!(turns as usize >= 2 * CLIENTS / 5, "{turns} turns");
+}
+
 /// A client's compressed message in so many fragments.
 fn fragments(packed: &[u8], count: usize) -> Vec<u8> {
     let size = packed.len() / count;

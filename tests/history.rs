@@ -436,3 +436,45 @@ fn what_is_said_when_a_subscription_begins_leaves_at_once() {
         }
     }
 }
+
+/// Any number may come from a client.
+#[test]
+fn places_that_never_were_are_not_recovered() {
+    let server = serve(1, kept(10));
+    let at = say(&server, "kept/a", "1").position;
+    let mut client = server.open("/");
+    for offset in [at.offset + 1, u64::MAX - 1, u64::MAX] {
+        for epoch in [at.epoch, 0, u64::MAX] {
+            assert_eq!(resume(&mut client, "kept/a", Position::new(epoch, offset)), (at, false, 0));
+            client.text("unsub kept/a");
+        }
+    }
+    client.expect_nothing_until_pong();
+}
+
+/// One client's tries must not end what another listens to.
+#[test]
+fn a_pattern_has_no_place_to_begin_from() {
+    let server = serve(3, kept(10));
+    let mut listeners: Vec<Client> = (0..6).map(|_| server.open("/")).collect();
+    for listener in &mut listeners {
+        listener.text("sub ticks/*");
+        listener.expect_nothing_until_pong();
+    }
+    for _ in 0..12 {
+        let mut other = server.open("/");
+        for start in ["now ticks/*", "latest ticks/*", "from ticks/* 1 1"] {
+            other.text(start);
+            let refused = other.read_text();
+            assert!(refused.starts_with("refused: ") && refused.contains("pattern"), "{refused}");
+        }
+        other.text("unsub ticks/*");
+        other.expect_nothing_until_pong();
+    }
+    for topic in ["ticks/a", "ticks/b", "ticks/c", "ticks/d", "ticks/e"] {
+        server.handle.publish(topic, topic).unwrap();
+        for listener in &mut listeners {
+            assert_eq!(listener.read_text(), topic);
+        }
+    }
+}

@@ -327,7 +327,7 @@ fn history_is_read_in_pages() {
             first.get_or_insert(published.position);
         }
         let epoch = first.unwrap().epoch;
-        let newest = page("kept/a", Start::Now, 3).unwrap();
+        let newest = page("kept/a", Start::Last(3), 5).unwrap();
         assert_eq!(
             (newest.position, newest.recovered, newest.more),
             (Position::new(epoch, 12), false, false)
@@ -336,6 +336,8 @@ fn history_is_read_in_pages() {
         assert_eq!(offsets, [10, 11, 12]);
         assert_eq!(newest.messages[1].message(), Message::binary(b"11"));
         assert_eq!(newest.messages[2].message(), Message::text("12"));
+        let few = |start: Start| page("kept/a", start, 2).unwrap().messages.len();
+        assert_eq!([few(Start::Now), few(Start::Latest), few(Start::Last(5))], [0, 1, 2]);
         let read = |offset: u64, limit: usize| {
             let page = page("kept/a", Start::After(Position::new(epoch, offset)), limit).unwrap();
             let offsets: Vec<u64> = page.messages.iter().map(|m| m.offset()).collect();
@@ -350,7 +352,7 @@ fn history_is_read_in_pages() {
         let long = "x".repeat(70_000);
         let keeps = start(builder().topics("", TopicSettings::new().history(1)));
         keeps.handle.publish("long", &long).unwrap();
-        let page = asked(|then| keeps.handle.history_then("long", Start::Now, 1, then)).unwrap().unwrap();
+        let page = asked(|then| keeps.handle.history_then("long", Start::Last(1), 1, then)).unwrap().unwrap();
         assert_eq!(page.messages[0].message().as_text(), Some(&*long));
     }
 }

@@ -1,5 +1,8 @@
 //! The endpoint for browsers over real sockets: subscribing, coming back, publishing, and what hostile clients try.
 
+#[cfg(feature = "deflate")]
+#[path = "support/packed.rs"]
+mod packed;
 #[path = "support/push.rs"]
 mod pages;
 mod support;
@@ -369,6 +372,35 @@ fn bytes_come_with_a_head_live_and_replayed() {
     let bytes = back.0.read_binary();
     assert_eq!((&bytes[..2], &bytes[2..257]), (&[1, 255][..], longest.as_bytes()));
     assert_eq!((bytes.len(), bytes[265]), (2 + 255 + 8 + 70_000, 7));
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn messages_are_compressed_in_their_envelopes_and_answers_are_not() {
+    use campanile::deflate::Deflate;
+    let route = Route::from(Push::new()).deflate(Deflate::shared());
+    let server = start(builder().route("/push", route).topics("kept/", TopicSettings::new().history(9)));
+    let offer = "permessage-deflate; client_max_window_bits";
+    let mut pages: Vec<_> =
+        (0..2).map(|_| packed::Packed::open(&server, "/push", offer, packed::SHARED)).collect();
+    for page in &mut pages {
+        let (hello, len) = page.read();
+        assert!(hello.starts_with(r#"{"type":"hello""#) && len.is_none(), "{hello}");
+        page.client.text(r#"{"type":"subscribe","topic":"kept/a"}"#);
+        assert!(page.read().0.starts_with(r#"{"type":"subscribed""#));
+    }
+    let said = packed::text(1, 5000);
+    for offset in 1..=2 {
+        publish(&server, "kept/a", &said);
+        for page in &mut pages {
+            let (message, len) = page.read();
+            let message: Value = serde_json::from_str(&message).unwrap();
+            assert_eq!(message, text("kept/a", offset, &said));
+            assert!(len.is_some_and(|len| len < 2500), "{len:?}");
+        }
+    }
+    // Once for each message, not for each of those who get it.
+    server.until("two are counted", |s| s.deflated == 2);
 }
 
 // ---- order ----

@@ -296,6 +296,21 @@ fn as_many_handshakes_are_under_way_as_may_and_others_wait_for_them() {
     }
 }
 
+/// Silent sockets that come again and again don't shut the port: with their places taken, silence is not waited for.
+#[test]
+fn who_waits_gets_the_place_of_who_says_nothing() {
+    let ca = Authority::new();
+    let mut http = HttpLimits::default();
+    http.timeout = Duration::from_secs(600);
+    let server = start_tls(builder().max_handshakes(2).http_limits(http).route("/", echo()), &ca.tls());
+    let silent: Vec<_> = (0..4).map(|_| Client::dial(server.addr)).collect();
+    server.until("two are in", |s| s.sockets == 2 && s.tls_rests > 0);
+    let mut client = open(server.addr, &ca.client());
+    client.text("in");
+    assert_eq!(client.read_text(), "in");
+    drop(silent);
+}
+
 #[test]
 fn a_full_server_turns_away_without_a_word() {
     let ca = Authority::new();

@@ -71,7 +71,7 @@ pub(super) fn history(call: &Call<'_>) -> Result<Response, Refusal> {
         return Err(Refusal::invalid("\"topic\" is missing"));
     };
     let start = match call.request.query_value("after") {
-        None => Start::Now,
+        None => Start::Last(limit),
         Some(after) => place(&after).map(Start::After).ok_or_else(|| {
             let after = shown_text(&after);
             Refusal::invalid(format!("\"after\" is to be EPOCH:OFFSET, such as 18f2a6c0b1:12, not {after}"))

@@ -76,7 +76,7 @@ pub(crate) struct Packer {
     unpacked: Vec<u8>,
     /// Turns for which nothing is compressed.
     behind: u32,
-    /// Bytes that messages have become by inflating, ever.
+    /// Bytes that were inflated and that they became, ever: a block may become nothing and have cost as much.
     inflated: u64,
     pub(crate) counts: Counts,
 }
@@ -104,7 +104,7 @@ impl Packer {
         self.forms.0.len()
     }
 
-    /// Bytes that messages have become by inflating, ever.
+    /// Bytes that were inflated and that they became, ever.
     #[inline]
     pub(crate) fn inflated(&self) -> u64 {
         self.inflated
@@ -255,10 +255,11 @@ impl Compression {
         let history = self.received.as_mut();
         match inflater.inflate(incoming.payload(), history, incoming.kind(), limit, &mut unpacked) {
             Ok(()) => {
-                packer.inflated += unpacked.len() as u64;
+                packer.inflated += (incoming.payload().len() + unpacked.len()) as u64;
                 Ok(unpacked)
             }
             Err(e) => {
+                packer.inflated += limit as u64; // at most, and what was over it
                 packer.give_back(unpacked);
                 Err(e)
             }

@@ -86,6 +86,12 @@ impl Frames {
         Some(all.get(at)?.get_or_init(wrap))
     }
 
+    /// Bytes of memory that the buffer has.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.bytes.capacity()
+    }
+
     #[cfg(test)]
     pub(crate) fn shares(&self) -> usize {
         Arc::strong_count(&self.0)

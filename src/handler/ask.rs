@@ -50,8 +50,8 @@ impl Handle {
         self.ask(home, Command::PublishOne(publication));
     }
 
-    /// Asks for up to `limit` of the messages that a topic keeps: those behind a place with [`Start::After`], else the
-    /// newest. `None`: there is no such topic.
+    /// Asks for what a subscription that begins at `start` would be given of what the topic keeps, or for the first
+    /// `limit` of it. `None`: there is no such topic.
     ///
     /// ```
     /// # use campanile::{Handle, Position, Start};

@@ -349,10 +349,10 @@ impl<'a, S> Conn<'a, S> {
     /// Listens to a topic from a certain place on: with what its history has for somebody who comes back, or with its
     /// latest state. [`Handler::subscribed`](super::Handler::subscribed) says how it began, then follow the messages
     /// that were kept, then those that come: without a gap, and none twice. Until then, at the end of this turn or when
-    /// the topic's home has answered, nothing of the topic comes. Patterns have no history.
+    /// the topic's home has answered, nothing of the topic comes.
     ///
     /// # Errors
-    /// As [`Conn::subscribe`], and this connection listens to the topic already.
+    /// As [`Conn::subscribe`], it is a pattern, which has no history, or this connection listens to the topic already.
     pub fn subscribe_from(&mut self, topic: &str, start: Start) -> Result<(), SubscribeError> {
         let Context { conn, turn, route, .. } = &mut self.context;
         if conn.phase != Phase::Open {

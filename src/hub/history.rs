@@ -1,7 +1,7 @@
 //! What a topic keeps of its messages: the same shared frames that are sent, each with its offset, bounded in count,
 //! bytes and age.
 
-use super::TopicSettings;
+use super::{Mark, TopicSettings};
 use crate::conn::Frames;
 use crate::protocol::Key;
 use core::ops::Range;
@@ -22,6 +22,16 @@ pub(crate) struct Entry {
     pub(crate) until: Millis,
     /// Too old from then on, by its topic's settings.
     pub(crate) gone: Millis,
+}
+
+/// Of a run's messages, how many at its beginning find no room behind the others, and the byte where those that do
+/// begin.
+pub(crate) fn room(marks: &[Mark], settings: &TopicSettings) -> (usize, usize) {
+    let all = marks.last().map_or(0, |mark| mark.end);
+    let start = |at: usize| if at == 0 { 0 } else { marks[at - 1].end };
+    let fits = |at: &usize| all - start(*at) <= settings.history_bytes;
+    let skip = (0..marks.len()).rev().take(settings.history).take_while(fits).last().unwrap_or(marks.len());
+    (skip, start(skip))
 }
 
 /// The messages of one topic, oldest first, without a gap in their offsets.
@@ -48,6 +58,10 @@ impl History {
         }
     }
 
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     fn pop(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.range.len();
@@ -68,15 +82,15 @@ impl History {
     /// What came behind `offset`, if nothing of that has been given up. `next` is the offset of the next message.
     pub(crate) fn since(&self, offset: u64, next: u64, now: Millis) -> Option<impl Iterator<Item = &Entry>> {
         let oldest = self.entries.front().map_or(next, |e| e.offset);
-        let skip = (offset + 1).checked_sub(oldest).filter(|_| offset < next)? as usize;
+        // What a client says may be any number, so it is compared before anything is added to it.
+        let skip = Some(offset).filter(|at| *at < next)?.saturating_add(1).checked_sub(oldest)? as usize;
         Some(self.entries.range(skip.min(self.entries.len())..).filter(move |e| e.until > now))
     }
 
-    /// The newest messages, in order.
-    pub(crate) fn last(&self, limit: usize, now: Millis) -> Vec<&Entry> {
-        let mut last: Vec<_> = self.entries.iter().rev().filter(|e| e.until > now).take(limit).collect();
-        last.reverse();
-        last
+    /// The last so many messages.
+    pub(crate) fn last(&self, n: usize, now: Millis) -> impl Iterator<Item = &Entry> {
+        let skip = self.entries.len().saturating_sub(n);
+        self.entries.range(skip..).filter(move |e| e.until > now)
     }
 
     /// The newest message for each key, in order; those without a key count as one.

@@ -51,10 +51,10 @@ pub enum SubscribeError {
     },
     /// The connection is closing or has gone.
     Closed,
-    /// A pattern has no history to begin from.
-    Pattern,
     /// It listens to the topic, so there is no place to begin from.
     Already,
+    /// A pattern is many topics, and has no place to begin from.
+    Pattern,
 }
 
 impl fmt::Display for SubscribeError {
@@ -63,10 +63,8 @@ impl fmt::Display for SubscribeError {
             Self::Topic(e) => e.fmt(f),
             Self::TooMany { limit } => write!(f, "the connection has {limit} subscriptions, the most it may"),
             Self::Closed => f.write_str("the connection is closing or has gone"),
-            Self::Pattern => {
-                f.write_str("a pattern has no history to begin from: subscribe to it from now on")
-            }
             Self::Already => f.write_str("the connection listens to the topic already"),
+            Self::Pattern => f.write_str("a pattern has no history to begin from: expected one topic's name"),
         }
     }
 }

@@ -1,51 +1,103 @@
-//! Subscriptions that have been asked for at their topics' homes and not answered, by connection.
+//! Subscriptions that begin at a certain place: what is asked of a topic's home, its answer, and what has been asked for
+//! and not answered.
 
+use super::{Entry, Position};
 use crate::conn::ConnId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Each with its number: one that was called off and asked for again is another.
+/// A connection that wants to listen from a certain place on, on its way to the topic's home.
+#[derive(Clone, Debug)]
+pub(crate) struct Join {
+    pub(crate) conn: ConnId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) start: Start,
+    /// Given by [`Joining`].
+    pub(crate) number: u32,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Start {
+    /// With the next message.
+    Now,
+    /// With the newest message of each key that the history has; messages without a key count as one.
+    Latest,
+    /// With the last so many messages that the history has: what a room shows to whoever enters.
+    Last(usize),
+    /// Behind this place: with what was missed, if all of it is still there.
+    After(Position),
+}
+
+/// The answer to a [`Join`].
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) conn: ConnId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) number: u32,
+    pub(crate) subscribed: Subscribed,
+    pub(crate) replay: Vec<Entry>,
+}
+
+/// How a subscription began ([`Handler::subscribed`](crate::Handler::subscribed)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscribed {
+    /// The place behind the last message before it went live. With nothing published since, resuming from here misses
+    /// nothing.
+    pub position: Position,
+    /// Whether everything behind the position that was asked for follows. False also where none was asked for.
+    pub recovered: bool,
+    /// Messages from the history that follow this call.
+    pub replayed: usize,
+}
+
+/// What has been asked for and not answered, by connection.
+/// Each with its number: one that was called off and asked for again is another. Each connection counts only its own, so
+/// that a storm of those who come back costs no more than their number.
 #[derive(Debug, Default)]
 pub(crate) struct Joining {
-    asked: HashMap<ConnId, Vec<(Arc<str>, u32)>>,
+    asked: HashMap<ConnId, HashMap<Arc<str>, u32>>,
     last: u32,
 }
 
 impl Joining {
     pub(crate) fn contains(&self, conn: ConnId, topic: &str) -> bool {
-        self.asked.get(&conn).is_some_and(|all| all.iter().any(|(t, _)| **t == *topic))
+        self.asked.get(&conn).is_some_and(|all| all.contains_key(topic))
     }
 
     /// How many a connection waits for.
     pub(crate) fn count(&self, conn: ConnId) -> usize {
-        self.asked.get(&conn).map_or(0, Vec::len)
+        self.asked.get(&conn).map_or(0, HashMap::len)
     }
 
     /// Notes that one has been asked for, and gives its number.
     pub(crate) fn ask(&mut self, conn: ConnId, topic: Arc<str>) -> u32 {
         self.last = self.last.wrapping_add(1);
-        self.asked.entry(conn).or_default().push((topic, self.last));
+        self.asked.entry(conn).or_default().insert(topic, self.last);
         self.last
     }
 
     /// Says whether there was one.
     pub(crate) fn call_off(&mut self, conn: ConnId, topic: &str) -> bool {
-        self.take(conn, |(t, _)| **t == *topic)
-    }
-
-    /// Whether the one with this number, which has been answered, is still wanted.
-    pub(crate) fn answered(&mut self, conn: ConnId, number: u32) -> bool {
-        self.take(conn, |(_, n)| *n == number)
-    }
-
-    fn take(&mut self, conn: ConnId, is: impl Fn(&(Arc<str>, u32)) -> bool) -> bool {
         let Some(all) = self.asked.get_mut(&conn) else { return false };
-        let Some(at) = all.iter().position(is) else { return false };
-        all.swap_remove(at);
+        let was = all.remove(topic).is_some();
         if all.is_empty() {
             self.asked.remove(&conn);
         }
-        true
+        was
+    }
+
+    /// Whether the one with this number, which has been answered, is still wanted.
+    pub(crate) fn answered(&mut self, conn: ConnId, topic: &str, number: u32) -> bool {
+        let asked = self.asked.get(&conn).and_then(|all| all.get(topic));
+        asked == Some(&number) && self.call_off(conn, topic)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.asked.is_empty()
     }
 
     /// A connection has ended. Says whether it waited for any.
@@ -65,7 +117,7 @@ mod tests {
         assert!(joining.contains(conn, "a") && joining.call_off(conn, "a") && !joining.call_off(conn, "a"));
         let second = joining.ask(conn, "a".into());
         assert_eq!(joining.count(conn), 1);
-        assert!(!joining.answered(conn, first) && joining.answered(conn, second));
+        assert!(!joining.answered(conn, "a", first) && joining.answered(conn, "a", second));
         assert!(!joining.contains(conn, "a") && !joining.remove(conn));
     }
 }

@@ -79,11 +79,22 @@ impl Run {
         match &mut self.bytes {
             Bytes::Shared(frames) => frames.clone(),
             Bytes::Own(bytes) => {
-                let frames = Frames::with(core::mem::take(bytes), self.verbatim);
+                let mut bytes = core::mem::take(bytes);
+                // It may be a buffer of an earlier turn, far larger than what is in it now: whoever keeps the frames
+                // would keep all of it, and is charged for what is in it.
+                if bytes.capacity() > 2 * bytes.len() {
+                    bytes.shrink_to_fit();
+                }
+                let frames = Frames::with(bytes, self.verbatim);
                 self.bytes = Bytes::Shared(frames.clone());
                 frames
             }
         }
+    }
+
+    /// The messages from this byte on, in a buffer of their own.
+    pub(crate) fn copy_from(&self, at: usize) -> Frames {
+        Frames::with(self.bytes()[at..].to_vec(), self.verbatim)
     }
 
     /// What holds for this run's messages on a connection of a route: the topic's policy comes before the route's.

@@ -1,8 +1,7 @@
 //! Looking at topics without listening: what one keeps, and which there are.
 
 use super::envelope::message_of;
-use super::history::History;
-use super::{Home, Hub, Position, Start, topic};
+use super::{Entry, Hub, Position, Start, topic};
 use crate::conn::Frames;
 use crate::protocol::Message;
 use core::fmt;
@@ -36,6 +35,11 @@ pub struct HistoryMessage {
 }
 
 impl HistoryMessage {
+    fn of(entry: &Entry) -> Self {
+        let Entry { offset, frames, range, json, .. } = entry;
+        Self { offset: *offset, frames: frames.clone(), range: range.clone(), json: *json }
+    }
+
     /// Its place in its topic.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -88,44 +92,26 @@ impl TopicList {
     }
 }
 
-impl History {
-    /// Up to `limit` messages behind a place, oldest first, or the last `limit` where none is given; and whether there
-    /// are more behind them. `None`: some behind the place have been given up.
-    fn page(
-        &self,
-        home: &Home,
-        after: Option<u64>,
-        limit: usize,
-        now: u64,
-    ) -> Option<(Vec<HistoryMessage>, bool)> {
-        let shared = |e: &super::Entry| HistoryMessage {
-            offset: e.offset,
-            frames: e.frames.clone(),
-            range: e.range.clone(),
-            json: e.json,
-        };
-        let Some(offset) = after else {
-            return Some((self.last(limit, now).into_iter().map(shared).collect(), false));
-        };
-        let mut entries = self.since(offset, home.next, now)?;
-        let messages = entries.by_ref().take(limit).map(shared).collect();
-        Some((messages, entries.next().is_some()))
-    }
-}
-
 impl Hub {
     /// What a topic keeps, asked at its home. `None`: there is no such topic.
     pub(crate) fn history(&mut self, name: &str, start: Start, limit: usize) -> Option<HistoryPage> {
         let key = self.index.find(name)?;
         let now = self.now;
         let home = &*self.home(key);
-        let (after, known) = match start {
-            Start::After(at) => (Some(at.offset), at.epoch == home.epoch),
-            Start::Now | Start::Last(_) | Start::Latest => (None, false),
+        let entries: Option<Vec<&Entry>> = match start {
+            Start::Now => None,
+            Start::Latest => Some(home.history.latest(now)),
+            Start::Last(n) => Some(home.history.last(n.min(limit), now).collect()),
+            Start::After(at) if at.epoch == home.epoch => {
+                let since = home.history.since(at.offset, home.next, now);
+                since.map(|entries| entries.take(limit.saturating_add(1)).collect())
+            }
+            Start::After(_) => None,
         };
-        let found = (after.is_none() || known).then(|| home.history.page(home, after, limit, now)).flatten();
-        let recovered = known && found.is_some();
-        let (messages, more) = found.unwrap_or_default();
+        let recovered = matches!(start, Start::After(_)) && entries.is_some();
+        let entries = entries.unwrap_or_default();
+        let more = entries.len() > limit;
+        let messages = entries.into_iter().take(limit).map(HistoryMessage::of).collect();
         Some(HistoryPage { position: home.position(), recovered, more, messages })
     }
 

@@ -120,6 +120,11 @@ impl<C> Inbox<C> {
         self.shared.flag.disarm();
     }
 
+    /// How many commands there are now.
+    pub(crate) fn len(&self) -> usize {
+        self.channel.len()
+    }
+
     /// The next command, if there is one.
     pub(crate) fn take(&self) -> Option<C> {
         match self.channel.try_recv() {

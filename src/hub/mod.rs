@@ -24,6 +24,8 @@ mod look;
 pub(crate) mod mailbox;
 mod reply;
 mod settings;
+#[cfg(test)]
+mod tests;
 pub(crate) mod topic;
 
 pub use envelope::{Delivered, Envelope};
@@ -32,6 +34,8 @@ pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 use joining::Joining;
+pub(crate) use joining::{Join, Joined};
+pub use joining::{Start, Subscribed};
 pub(crate) use log::{Log, Mark, Origin, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
 pub(crate) use reply::{Reply, Unanswered};
@@ -192,53 +196,6 @@ pub(crate) struct Delivery {
     pub(crate) marks: Arc<[Mark]>,
     pub(crate) key: Option<Key>,
     pub(crate) position: Position,
-}
-
-/// A connection that wants to listen from a certain place on, on its way to the topic's home.
-#[derive(Clone, Debug)]
-pub(crate) struct Join {
-    pub(crate) conn: ConnId,
-    pub(crate) topic: Arc<str>,
-    pub(crate) start: Start,
-    /// Given by [`Joining`].
-    pub(crate) number: u32,
-}
-
-/// Where a subscription begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)]
-pub enum Start {
-    /// With the next message.
-    Now,
-    /// With the newest message of each key that the history has; messages without a key count as one.
-    Latest,
-    /// With the last so many messages that the history has: what a room shows to whoever enters.
-    Last(usize),
-    /// Behind this place: with what was missed, if all of it is still there.
-    After(Position),
-}
-
-/// The answer to a [`Join`].
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) conn: ConnId,
-    pub(crate) topic: Arc<str>,
-    pub(crate) number: u32,
-    pub(crate) subscribed: Subscribed,
-    pub(crate) replay: Vec<Entry>,
-}
-
-/// How a subscription began ([`Handler::subscribed`](crate::Handler::subscribed)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Subscribed {
-    /// The place behind the last message before it went live. With nothing published since, resuming from here misses
-    /// nothing.
-    pub position: Position,
-    /// Whether everything behind the position that was asked for follows. False also where none was asked for.
-    pub recovered: bool,
-    /// Messages from the history that follow this call.
-    pub replayed: usize,
 }
 
 /// The worker that orders this topic's messages.
@@ -529,7 +486,7 @@ impl Hub {
 
     /// Whether a join is still wanted when its answer comes.
     pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
-        self.joining.answered(joined.conn, joined.number)
+        self.joining.answered(joined.conn, &joined.topic, joined.number)
     }
 
     /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
@@ -547,7 +504,7 @@ impl Hub {
         let position = home.position();
         let found = match start {
             Start::Now => None,
-            Start::Last(n) => Some(home.history.last(n, now).into_iter().cloned().collect()),
+            Start::Last(n) => Some(home.history.last(n, now).cloned().collect()),
             Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
             Start::After(at) if at.epoch == home.epoch => {
                 home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())
@@ -591,14 +548,20 @@ impl Hub {
             let Some(home) = index.home(topic).filter(|home| run.origin && home.settings.keeps()) else {
                 continue;
             };
-            let frames = run.share();
             *keeping += usize::from(home.history.is_empty());
             home.history.expire(*now);
             let age = home.settings.history_age.as_millis() as Millis;
-            let mut start = 0;
-            for (offset, mark) in (first..).zip(run.marks()) {
+            let (skip, mut start) = history::room(run.marks(), &home.settings);
+            if skip > 0 {
+                home.history.clear(); // what came before the messages that find no room goes before them
+            }
+            // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
+            let all = run.bytes().len();
+            let (frames, base) =
+                if start > all / 2 { (run.copy_from(start), start) } else { (run.share(), 0) };
+            for (offset, mark) in (first..).zip(run.marks()).skip(skip) {
                 let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
-                let (range, until, gone) = (start..mark.end, *now + ttl, *now + age);
+                let (range, until, gone) = (start - base..mark.end - base, *now + ttl, *now + age);
                 let json = mark.json;
                 let entry = Entry { offset, frames: frames.clone(), range, key, json, until, gone };
                 home.history.push(entry, &home.settings);

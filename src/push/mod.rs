@@ -7,7 +7,7 @@
 //!   topic's message ─▶ envelope.rs, once for all connections of the route
 //! ```
 //! It refuses to be more than that: no state of the application's, no history beside the topics' own. A request is
-//! answered by exactly one of [`reply::Reply`], and no policy for slow consumers gives an answer up.
+//! answered at most once (reply.rs), and no policy for slow consumers gives an answer up.
 
 mod envelope;
 mod handler;

@@ -113,7 +113,7 @@ impl Default for Builder {
             max_connections: 1 << 20,
             max_memory: 1 << 30,
             #[cfg(feature = "tls")]
-            max_handshakes: 1024,
+            max_handshakes: 4096,
             mailbox: 65_536,
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
@@ -250,9 +250,9 @@ impl Builder {
         self
     }
 
-    /// TLS handshakes under way at once, over all workers; at so many the listeners with TLS rest, and who comes waits
-    /// in the kernel. A handshake is some 0.1 ms of computing, with an RSA key more, and some 5 KiB while it lasts. Default
-    /// 1,024.
+    /// TLS handshakes under way at once, over all workers; at so many the listeners with TLS rest, who comes waits in the
+    /// kernel, and a handshake that says nothing for 2 s gives its place up. One is some 0.1 ms of computing, with an RSA
+    /// key more, and some 5 KiB while it lasts. Default 4,096.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {

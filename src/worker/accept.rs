@@ -161,7 +161,8 @@ impl Worker {
             marks: Marks { foreign, ..Marks::default() },
             charged: 0,
         });
-        self.wheel.arm(&mut self.slots, at as u32, clock.deadline);
+        let first_look = self.handshake_look(at, clock.deadline).unwrap_or(clock.deadline);
+        self.wheel.arm(&mut self.slots, at as u32, first_look);
         let count = self.turn.count();
         count.accepted.add(1);
         count.sockets.add(1);

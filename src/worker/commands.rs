@@ -100,6 +100,7 @@ impl Worker {
                 self.reply(answer, page);
             }
             Command::Topics(prefix, limit, answer) => {
+                self.settle();
                 let topics = self.turn.hub.topics(&prefix, limit);
                 self.reply(answer, topics);
             }

@@ -27,6 +27,9 @@ const INFLATED: u64 = 1 << 20;
 impl Worker {
     /// The socket can be read.
     pub(super) fn read(&mut self, at: usize) {
+        if self.is_postponed(at) {
+            return self.again(at);
+        }
         let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),

@@ -168,6 +168,9 @@ impl Worker {
     /// What was received and not looked at, since reading was paused or there was too much of it for one turn; and then
     /// what the kernel has.
     pub(super) fn read_unread(&mut self, at: usize) {
+        if self.is_postponed(at) {
+            return self.again(at);
+        }
         let Some(slot) = self.slots.get(at) else { return };
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
         slot.conn.tidy();
@@ -242,7 +245,13 @@ impl Worker {
                     return;
                 }
             },
-            _ if slot.clock.deadline > now => slot.clock.deadline,
+            _ if slot.clock.deadline > now => {
+                let deadline = slot.clock.deadline;
+                match self.handshake_look(at, deadline) {
+                    Some(next) => next,
+                    None => return self.overdue(at),
+                }
+            }
             _ => return self.overdue(at),
         };
         self.wheel.arm(&mut self.slots, at as u32, next);

@@ -4,9 +4,10 @@ use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
 use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
-use crate::hub::{Hub, Run, TopicKey};
-
+use crate::hub::{Hub, Run};
 use crate::protocol::Key;
+use foldhash::fast::RandomState;
+use std::collections::HashSet;
 use tracing::warn;
 
 impl Worker {
@@ -161,12 +162,14 @@ fn deliver_by_pattern<S: Sink>(
 ) -> u64 {
     let mut deliveries = 0;
     let patterns = turn.hub.index.patterns_of(turn.hub.index.name(run.topic));
-    for (i, pattern) in patterns.iter().enumerate() {
+    // A name has up to 127 patterns, and a connection may listen to all of them: its subscriptions are looked through
+    // once, and not once for each pattern and each before it.
+    let mut seen = HashSet::with_hasher(RandomState::default());
+    for pattern in &patterns {
         let subscribers = turn.hub.index.take_subscribers(*pattern);
         for subscriber in &subscribers {
-            let index = &turn.hub.index;
-            let heard = |key: &TopicKey| index.listens_to(subscriber.slot, *key);
-            let once = !heard(&run.topic) && !patterns[..i].iter().any(heard);
+            let first = patterns.len() == 1 || seen.insert(subscriber.slot);
+            let once = first && !turn.hub.index.listens_to(subscriber.slot, run.topic);
             let open = slots.get(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
             if let Some(slot) = open {
                 queue_run(slot, turn, routes, run);

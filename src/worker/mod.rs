@@ -24,7 +24,7 @@ pub(crate) mod slots;
 pub(crate) mod tls;
 pub(crate) mod wheel;
 
-use crate::conn::{Forms, Packer, Writer};
+use crate::conn::{Forms, Packer, Phase, Writer};
 use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::Hub;
@@ -62,6 +62,10 @@ const SHARE: usize = 64 << 10;
 /// Commands done in one turn, so that a flood of publications does not starve the sockets.
 const COMMANDS: usize = 4096;
 
+/// Times a turn looks into the mailbox while its own commands put something there: a request that publishes is answered
+/// in the turn that it came in.
+const ROUNDS: usize = 4;
+
 /// Timers fired in one turn; with a million connections pinged every 25 s, 2,560 fire in a tick.
 const TIMERS: usize = 4096;
 
@@ -73,6 +77,10 @@ const BEHIND: Duration = Duration::from_millis(50);
 /// would without compression: 12,000 subscribers on a worker take longer than [`BEHIND`] for one message of 4 KiB, of
 /// which compressing is 10 µs.
 const MUCH: u64 = 1 << 20;
+
+/// Bytes inflated in one turn, after which connections that compress wait for the next: each may bring a message that
+/// becomes a thousand times as much, and those beside them would wait for all of these.
+const INFLATED: u64 = 4 << 20;
 
 /// Turns after which it is tried again, for the same reason: those that send to so many are never short.
 const TRY_AGAIN: u32 = 16;
@@ -112,6 +120,8 @@ pub(crate) struct Worker {
     listeners: Vec<Listener>,
     accepting: accept::Accepting,
     again: Vec<u32>,
+    /// What the packer had inflated when the turn began.
+    inflated: u64,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
     /// How many of them this turn has removed.
@@ -258,6 +268,7 @@ impl Worker {
             listeners,
             accepting: accept::Accepting::default(),
             again: Vec::new(),
+            inflated: 0,
             dirty: Vec::new(),
             doomed: Vec::new(),
             buried: 0,
@@ -335,6 +346,7 @@ impl Worker {
     }
 
     fn begin_turn(&mut self) {
+        self.inflated = self.turn.writer.packer.inflated();
         self.buried = 0;
         self.turned = self.began.elapsed();
         self.turn.hub.now = self.turned.as_millis() as u64;
@@ -406,31 +418,47 @@ impl Worker {
     }
 
     fn read_again(&mut self) {
+        let mut postponed = Vec::new();
         for at in core::mem::take(&mut self.again) {
-            if let Some(slot) = self.slots.get(at as usize) {
+            if self.is_postponed(at as usize) {
+                postponed.push(at);
+            } else if let Some(slot) = self.slots.get(at as usize) {
                 slot.marks.again = false;
                 self.read(at as usize);
             }
         }
+        // Who has waited a turn comes before who has just had one.
+        if !postponed.is_empty() {
+            postponed.append(&mut self.again);
+            self.again = postponed;
+        }
         self.accept_again();
+    }
+
+    /// Whether this connection may have something to inflate, and the turn has inflated enough.
+    pub(super) fn is_postponed(&mut self, at: usize) -> bool {
+        self.turn.writer.packer.inflated() - self.inflated > INFLATED
+            && self.slots.get(at).is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.form.is_plain())
     }
 
     /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.
     fn mailbox(&mut self) {
         let mut left = COMMANDS;
         self.woken |= CALLED.take();
-        while core::mem::take(&mut self.woken) {
+        for _ in 0..ROUNDS {
+            if !core::mem::take(&mut self.woken) {
+                return;
+            }
             // Before looking: what comes from here on wakes again.
             self.inbox.disarm();
-            while let Some(command) = self.inbox.take() {
+            // What is there, and not what comes meanwhile: somebody may go on as soon as one of these is answered, and
+            // the turn would not end before they do.
+            for _ in 0..self.inbox.len().min(left) {
+                let Some(command) = self.inbox.take() else { break };
                 self.command(command);
                 left -= 1;
-                if left == 0 {
-                    self.woken = true;
-                    return;
-                }
             }
-            self.woken = CALLED.take(); // by what was just done
+            self.woken = CALLED.take() || left == 0;
         }
     }
 

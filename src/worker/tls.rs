@@ -1,16 +1,23 @@
 //! Secure connections: how many handshakes there may be, and from a readable socket to plaintext. What follows from the
 //! plaintext is the same as for every other connection.
 
+use super::deadlines::ticks;
 use super::http::HTTP_SHARE;
+use super::wheel::Tick;
 use super::{SHARE, Worker};
 use crate::conn::{Cause, Phase};
 use crate::net::{Opened, Received, Stream};
 use crate::tls::{Flights, MAX_KEPT};
 use std::io;
+use std::time::Duration;
 use tracing::debug;
 
 /// The least that a receive buffer has where there is TLS: what is kept, and a read behind it.
 pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
+
+/// A handshake that has said nothing for so long gives its place to one that waits for it. While fewer are under way than
+/// may be, it has the whole time of a first request.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The handshakes under way on all workers, and how many there may be.
 #[derive(Debug)]
@@ -35,6 +42,21 @@ impl Worker {
             self.turn.count().tls_rests.add(1);
         }
         crowded_out
+    }
+
+    /// When a connection whose phase has this deadline is next looked at; `None`: its handshake has taken a while and
+    /// others wait for its place.
+    pub(super) fn handshake_look(&mut self, at: usize, deadline: Tick) -> Option<Tick> {
+        let Some(slot) = self.slots.get(at) else { return Some(deadline) };
+        if slot.stream.session().is_none_or(|s| s.is_established()) {
+            return Some(deadline);
+        }
+        let next = slot.clock.received + ticks(PATIENCE);
+        let Handshakes { flights, most } = &self.settings.handshakes;
+        if next <= self.now && flights.under_way() >= *most {
+            return None;
+        }
+        Some(deadline.min(next.max(self.now + ticks(PATIENCE / 4))))
     }
 
     /// The stream as its listener wants it.
