@@ -135,6 +135,17 @@ describe("topics", () => {
     assert.equal(await all.message(), 4);
   });
 
+  test("an offset that is not above the last one is dropped, until another epoch", async () => {
+    const push = connect(server.url());
+    const { next, message } = listen(push, "twice");
+    await next("onSubscribed");
+    for (const data of [1, 2]) server.publish("twice", { data });
+    const [socket] = [...server.sockets].slice(-1);
+    for (const offset of [1, 2]) server.tell(socket, { type: "message", topic: "twice", offset, data: "again" });
+    server.publish("twice", { data: 3 });
+    for (const data of [1, 2, 3]) assert.equal(await message(), data);
+  });
+
   test("latest: the newest of each key, after a cut again, and only what is new", async () => {
     for (const [key, data] of [["a", 1], ["b", 2], ["a", 3]]) server.publish("ticks", { data }, { key });
     const way = await Way.to(server.port);
@@ -246,6 +257,22 @@ describe("cuts", () => {
     assert.deepEqual(server.topic("mine").kept.map((one) => one.data), Array.from({ length: 100 }, (_, i) => i));
     push.close();
     await way.stop();
+  });
+
+  test("a publication whose answer was lost is not published twice", async () => {
+    const push = connect(server.url());
+    let lost = false;
+    server.refuse = ({ type, topic, data, dedup }, socket) => {
+      if (type !== "publish" || lost) return undefined;
+      lost = true;
+      server.publish(topic, { data }, { dedup });
+      socket.terminate();
+      return true;
+    };
+    const answer = await push.publish("once", 1);
+    assert.deepEqual([answer.offset, answer.repeated], [1, true]);
+    assert.equal(server.topic("once").kept.length, 1);
+    server.refuse = () => undefined;
   });
 
   test("another epoch, and a history that is too short: lost, once", async () => {
