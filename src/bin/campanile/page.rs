@@ -1,4 +1,4 @@
-//! The page that shows the server at work.
+//! The pages that show the server at work, and the module by which a page of anybody's listens to topics.
 
 use campanile::endpoint::Endpoint;
 use campanile::endpoint::static_files::Embedded;
@@ -8,6 +8,11 @@ const FILES: &[(&str, &[u8])] = &[
     ("index.html", include_bytes!("page/index.html")),
     ("chat.js", include_bytes!("page/chat.js")),
     ("style.css", include_bytes!("page/style.css")),
+    ("live.html", include_bytes!("page/live.html")),
+    ("live.css", include_bytes!("page/live.css")),
+    ("live.js", include_bytes!("page/live.js")),
+    ("campanile.js", include_bytes!("../../../js/campanile.js")),
+    ("campanile.d.ts", include_bytes!("../../../js/campanile.d.ts")),
 ];
 
 /// Nothing but its own files and sockets, and the images that people send each other.

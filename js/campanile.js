@@ -1,0 +1,458 @@
+// campanile.js: topics over one WebSocket that comes back by itself and goes on where it was. No dependencies; browsers,
+// workers and Node.js 20. The protocol is campanile.v1.json (docs/protocol.md), the guide docs/javascript.md.
+
+const PROTOCOL = "campanile.v1.json";
+const STEADY = 5_000; // ms a connection must last before the backoff starts afresh
+// Codes that trying again would only bring again; and those of the application, 4000 and up.
+const FINAL = [1000, 1002, 1003, 1007, 1008, 1009, 1010];
+const DEFAULTS = {
+  reconnectionDelay: 500,
+  reconnectionDelayMax: 30_000,
+  connectTimeout: 10_000, // a packet lost on the way could hold an attempt for minutes
+  pingTimeout: 10_000,
+  timeout: 10_000,
+  queue: 64, // with 128 subscriptions what a server takes at once
+};
+// Where all clients are told at once, or the server is full: ms that the first attempt is spread over.
+const SPREAD = { 1001: 3_000, 1011: 5_000, 1012: 3_000, 1013: 5_000 };
+
+const CONNECTING = 0, OPEN = 1, CLOSED = 3;
+
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** What a request ended with: the server's `code`, or `timeout`, `closed`, `queue`. */
+export class PushError extends Error {
+  constructor(code, message, retry) {
+    super(message);
+    this.name = "PushError";
+    this.code = code;
+    this.retry = retry;
+  }
+}
+
+/** Connects, and keeps connected until `close()`. */
+export function connect(url = "/push", options = {}) {
+  return new Push(url, options);
+}
+
+// A page's own mistake is reported like any other, and keeps nothing from being delivered to others.
+function call(callback, ...given) {
+  try {
+    callback?.(...given);
+  } catch (error) {
+    if (globalThis.reportError) reportError(error);
+    else queueMicrotask(() => { throw error; });
+  }
+}
+
+// Half an emoji, as from a cut paste, has no UTF-8 form, and no server takes its escape.
+function encode(request) {
+  return JSON.stringify(request).replace(/\\(ud[89a-f]..|.)/g, (all, escape) => (escape[1] ? "\\ufffd" : all));
+}
+
+function address(url) {
+  const full = new URL(url, globalThis.location?.href);
+  full.protocol = full.protocol.replace("http", "ws");
+  full.hash = "";
+  return full.href;
+}
+
+class Push extends EventTarget {
+  #url;
+  #options;
+  #socket = null;
+  #state = CLOSED;
+  #turn = 0; // counts attempts, so that what belongs to an earlier one is known
+  #attempt = 0; // failures since the last steady connection
+  #due = false; // whether the next attempt is waited for
+  #timer; // the attempt's deadline, the wait for the next one, or the heartbeat: never two at once
+  #since = 0; // when it opened
+  #heard = 0; // when anything last came
+  #hello = {};
+  #id = 0;
+  #asked = new Map(); // requests without an answer, by their id
+  #subs = new Map(); // by topic or pattern
+  #leaving; // ends listening to the page
+  // No secret; and `crypto.randomUUID` is for secure pages alone.
+  #name = (Math.random().toString(36) + Math.random().toString(36)).replaceAll("0.", "");
+
+  constructor(url, options) {
+    super();
+    if (typeof url !== "function") url = address(url); // throws here and not in the background
+    this.#url = url;
+    this.#options = { ...DEFAULTS, ...options };
+    this.#options.WebSocket ??= globalThis.WebSocket;
+    if (!this.#options.WebSocket) throw new TypeError("no WebSocket here: pass { WebSocket }");
+    this.reconnect();
+  }
+
+  /** CONNECTING (0) also while it waits for the next attempt, OPEN (1), CLOSED (3). */
+  get readyState() {
+    return this.#state;
+  }
+
+  get bufferedAmount() {
+    return this.#socket?.bufferedAmount ?? 0;
+  }
+
+  /** What the server said at the beginning of this connection; empty before. */
+  get hello() {
+    return this.#hello;
+  }
+
+  subscribe(topic, callback, options = {}) {
+    if (this.#subs.has(topic)) throw new PushError("already", `there is a subscription to ${topic}`);
+    const sub = new Subscription(topic, callback, options);
+    this.#subs.set(topic, sub);
+    if (this.#state === OPEN) this.#subscribe(sub);
+    return {
+      topic,
+      /** Where to go on from; null before it began, and for a pattern. */
+      get position() {
+        return sub.place && { ...sub.place };
+      },
+      unsubscribe: () => {
+        if (this.#subs.get(topic) !== sub) return;
+        this.#subs.delete(topic);
+        this.#unsubscribe(topic);
+      },
+    };
+  }
+
+  publish(topic, data, { key, ttl, echo, dedup, timeout = this.#options.timeout } = {}) {
+    return new Promise((resolve, reject) => {
+      const fail = (code, message) => reject(new PushError(code, message));
+      if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) throw new TypeError("bytes are published over HTTP");
+      if (this.#state === CLOSED) return fail("closed", "the connection was closed");
+      const id = ++this.#id;
+      // With a name of its own, sending it again after a cut does not publish it twice.
+      dedup ??= `${this.#name}-${id}`;
+      const body = typeof data === "string" ? { text: data } : { data };
+      const request = { type: "publish", id, topic, ...body, key, dedup, ttl, echo };
+      const text = encode(request); // now: the page may change it later
+      if (this.#state !== OPEN) {
+        const { queue } = this.#options;
+        const waiting = [...this.#asked.values()].filter((one) => one.kept).length;
+        if (waiting >= queue) return fail("queue", `not connected, and no more than ${queue} publications wait`);
+      }
+      const timer = setTimeout(() => {
+        this.#asked.delete(id);
+        fail("timeout", `no answer within ${timeout} ms; it may have been published`);
+      }, timeout);
+      const done = (settle) => (answer) => {
+        clearTimeout(timer);
+        settle(answer);
+      };
+      this.#ask(request, done(resolve), done(reject), { kept: true }, text);
+    });
+  }
+
+  /** Ends the connection there is and makes another at once; also after `close()`. Subscriptions go on. */
+  reconnect() {
+    if (!this.#leaving) {
+      this.#leaving = new AbortController();
+      const { signal } = this.#leaving;
+      globalThis.addEventListener?.("online", () => this.#wake(true), { signal });
+      const page = globalThis.document;
+      page?.addEventListener("visibilitychange", () => page.hidden || this.#wake(), { signal });
+    }
+    this.#attempt = 0;
+    if (this.#state === OPEN) this.#lost(1000, "reconnect", true, 0);
+    else this.#dial();
+  }
+
+  close(code = 1000, reason = "") {
+    if (this.#state !== CLOSED) this.#lost(code, reason, true, null);
+  }
+
+  // ---- the connection ----
+
+  async #dial() {
+    this.#drop();
+    this.#state = CONNECTING;
+    const turn = this.#turn;
+    const here = () => turn === this.#turn;
+    this.#timer = setTimeout(() => this.#lost(1006, "no answer"), this.#options.connectTimeout);
+    try {
+      const url = typeof this.#url === "function" ? address(await this.#url()) : this.#url;
+      if (!here()) return;
+      const socket = (this.#socket = new this.#options.WebSocket(url, PROTOCOL));
+      socket.binaryType = "arraybuffer"; // a Blob would have to be read asynchronously, out of order with text
+      socket.onmessage = ({ data }) => here() && this.#received(data);
+      socket.onclose = ({ code, reason, wasClean }) => here() && this.#lost(code, reason, wasClean);
+      socket.onerror = () => {}; // the close that follows says more
+    } catch (error) {
+      if (!here()) return;
+      this.#emit("error", { error });
+      this.#lost(1006, "");
+    }
+  }
+
+  // A socket without a network reports its end minutes later: it is over for us now.
+  #drop(code, reason) {
+    clearTimeout(this.#timer);
+    this.#due = false;
+    this.#turn++;
+    const socket = this.#socket;
+    this.#socket = null;
+    try {
+      socket?.close(code, reason);
+    } catch {
+      socket.close(); // a code that a page may not send
+    }
+  }
+
+  // `retry`: milliseconds until the next attempt, null for none; by default what the code asks for.
+  #lost(code, reason, wasClean = false, retry = this.#retry(code, reason)) {
+    this.#drop(...(wasClean ? [code, reason] : []));
+    for (const [id, one] of this.#asked) if (!one.kept) this.#asked.delete(id);
+    for (const sub of this.#subs.values()) sub.live = false;
+    this.#hello = {};
+    if (retry === null) {
+      this.#state = CLOSED;
+      this.#leaving.abort();
+      this.#leaving = null;
+      const error = new PushError("closed", `the connection was closed: ${code} ${reason}`);
+      for (const { failed } of this.#asked.values()) failed(error);
+      this.#asked.clear();
+    } else {
+      this.#state = CONNECTING;
+      this.#due = true;
+      this.#timer = setTimeout(() => this.#dial(), retry);
+    }
+    this.#emit("close", { code, reason, wasClean, retry });
+  }
+
+  // Full jitter, anywhere up to the ceiling: the clients of a restarted server must not come in one moment.
+  #retry(code, reason) {
+    if (!(this.#options.reconnect?.(code, reason) ?? !(FINAL.includes(code) || code >= 4000))) return null;
+    if (this.#state === OPEN && Date.now() - this.#since > STEADY) this.#attempt = 0;
+    const { reconnectionDelay, reconnectionDelayMax } = this.#options;
+    const ceiling = Math.max(reconnectionDelay * 2 ** this.#attempt++, SPREAD[code] ?? 0);
+    return Math.random() * Math.min(reconnectionDelayMax, ceiling);
+  }
+
+  // The network is back, or somebody looks at the page again, which may have slept. Timers alone are too slow for either.
+  #wake(online) {
+    if (this.#state === OPEN) this.#probe();
+    else if (online || this.#due) {
+      this.#attempt = 0;
+      this.#dial();
+    }
+  }
+
+  #watch(wait) {
+    if (wait > 0) this.#timer = setTimeout(() => {
+      const quiet = Date.now() - this.#heard; // negative when somebody has set the clock
+      if (quiet >= 0 && quiet < this.#hello.heartbeat) this.#watch(this.#hello.heartbeat - quiet);
+      else this.#probe();
+    }, wait);
+  }
+
+  #probe() {
+    clearTimeout(this.#timer);
+    this.#heard = 0;
+    this.#socket.send('{"type":"ping"}');
+    this.#timer = setTimeout(() => {
+      if (this.#heard) this.#watch(this.#hello.heartbeat);
+      else this.#lost(1006, "no answer to a ping");
+    }, this.#options.pingTimeout);
+  }
+
+  // ---- what goes out ----
+
+  #send(one) {
+    const { id, text } = one;
+    const limit = this.#hello.max_message_size;
+    one.sent = this.#turn;
+    if (text.length * 3 > limit && new TextEncoder().encode(text).length > limit) {
+      this.#failed({ id, code: "too_big", message: `a request has at most ${limit} bytes` });
+    } else {
+      this.#socket.send(text);
+    }
+  }
+
+  #ask(request, done, failed, more, text = encode(request)) {
+    const one = { ...request, text, done, failed, ...more };
+    this.#asked.set(request.id, one);
+    if (!one.kept) this.#send(one);
+    else this.#flush();
+  }
+
+  // A publication waits until the subscriptions that were asked for before it have begun, and so is heard by them. Those
+  // of an earlier connection that had no answer go out again: their `dedup` keeps them from being published twice.
+  #flush() {
+    const asked = [...this.#asked.values()];
+    if (this.#state !== OPEN || asked.some((one) => one.type === "subscribe")) return;
+    for (const one of asked) if (one.kept && one.sent !== this.#turn) this.#send(one);
+  }
+
+  #isLeaving(topic) {
+    return [...this.#asked.values()].some((one) => one.type === "unsubscribe" && one.topic === topic);
+  }
+
+  #subscribe(sub) {
+    const { topic, place } = sub;
+    sub.live = false;
+    if (this.#isLeaving(topic)) return; // it follows when that is answered
+    const request = { type: "subscribe", id: ++this.#id, topic };
+    if (place && sub.resume) request.since = { ...place };
+    else if (sub.latest) request.latest = true;
+    const wanted = () => this.#subs.get(topic) === sub;
+    const done = (answer) => {
+      if (!wanted()) return;
+      if (request.since && sub.latest && !answer.recovered) {
+        // What was missed is gone; what everything stands at now may not be.
+        sub.place = null;
+        this.#unsubscribe(topic);
+      } else {
+        sub.begin(answer);
+      }
+    };
+    const failed = (error) => {
+      if (!wanted()) return;
+      this.#subs.delete(topic);
+      if (sub.options.onError) call(sub.options.onError, error);
+      else this.#emit("error", { error });
+    };
+    this.#ask(request, done, failed, { wanted });
+  }
+
+  #unsubscribe(topic) {
+    if (this.#state !== OPEN || this.#isLeaving(topic)) return;
+    const then = () => {
+      const sub = this.#subs.get(topic);
+      if (sub) this.#subscribe(sub);
+    };
+    this.#ask({ type: "unsubscribe", id: ++this.#id, topic }, then, then);
+  }
+
+  // ---- what comes in ----
+
+  #received(data) {
+    this.#heard = Date.now();
+    if (typeof data !== "string") return this.#binary(data);
+    let message;
+    try {
+      message = JSON.parse(data);
+    } catch (error) {
+      return this.#emit("error", { error });
+    }
+    switch (message.type) {
+      case "message":
+        return this.#deliver(message.topic, message.offset, message.text ?? message.data);
+      case "hello":
+        return this.#opened(message);
+      case "subscribed":
+      case "published":
+      case "unsubscribed":
+        this.#take(message.id)?.done(message);
+        return this.#flush();
+      case "lagged":
+        return this.#emit("lagged", { messages: message.messages });
+      case "error":
+        return this.#failed(message);
+    }
+  }
+
+  #binary(buffer) {
+    const bytes = new Uint8Array(buffer);
+    const start = 10 + bytes[1];
+    if (bytes[0] !== 1 || !(bytes.length >= start)) return;
+    const offset = Number(new DataView(buffer).getBigUint64(start - 8));
+    this.#deliver(utf8.decode(bytes.subarray(2, start - 8)), offset, bytes.subarray(start));
+  }
+
+  #opened(hello) {
+    clearTimeout(this.#timer);
+    this.#hello = hello;
+    this.#state = OPEN;
+    this.#since = this.#heard;
+    this.#watch(hello.heartbeat);
+    for (const sub of this.#subs.values()) this.#subscribe(sub);
+    this.#flush();
+    this.#emit("open", { hello });
+  }
+
+  #take(id) {
+    const one = this.#asked.get(id);
+    this.#asked.delete(id);
+    return one;
+  }
+
+  #failed({ id, code, message, retry }) {
+    const one = this.#asked.get(id);
+    const error = new PushError(code, message, retry);
+    if (!one) {
+      if (id === undefined) this.#emit("error", { error });
+    } else if (retry >= 0) {
+      const turn = this.#turn; // another connection sends it by itself
+      setTimeout(() => {
+        if (turn !== this.#turn || this.#asked.get(id) !== one) return;
+        if (one.wanted?.() ?? true) return this.#send(one);
+        this.#take(id);
+        this.#flush();
+      }, retry);
+    } else {
+      this.#take(id).failed(error);
+      this.#flush();
+    }
+  }
+
+  #deliver(topic, offset, message) {
+    // Whoever listens by a pattern did not ask for the history of one topic.
+    if (this.#subs.get(topic)?.deliver(topic, offset, message)) return;
+    for (const sub of [...this.#subs.values()]) {
+      if (sub.prefix && topic.startsWith(sub.prefix)) call(sub.callback, message, { topic, offset, replayed: false });
+    }
+  }
+
+  #emit(type, facts) {
+    this.dispatchEvent(Object.assign(new Event(type), facts));
+  }
+}
+
+class Subscription {
+  live = false; // whether the server has answered on this connection
+  place; // { epoch, offset } of the last message seen, or where it went live; none for a pattern
+  #begun; // whether there is something that could have been missed
+  #replay = 0; // messages from the history to come
+  #until = 0; // the last offset they can have
+
+  constructor(topic, callback, options) {
+    const { latest = false, since = null, resume = !latest || !!since } = options;
+    Object.assign(this, { topic, callback, options, latest, resume });
+    this.place = since && { ...since };
+    this.prefix = topic.endsWith("/*") ? topic.slice(0, -1) : null;
+    this.#begun = !!since;
+  }
+
+  begin(answer) {
+    const { epoch, offset, recovered, replayed } = answer;
+    const { onSubscribed, onRecovered, onLost } = this.options;
+    const same = this.place?.epoch === epoch;
+    if (!this.prefix) {
+      const seen = same ? Math.min(this.place.offset, offset) : 0;
+      this.place = { epoch, offset: replayed ? seen : offset };
+    }
+    this.live = true;
+    this.#replay = replayed;
+    this.#until = offset;
+    call(onSubscribed, answer);
+    // The newest of each key is whole by itself, as long as the topic has not begun another life.
+    const whole = recovered || (same && this.latest && !this.resume);
+    if (this.#begun) call(whole ? onRecovered : onLost, answer);
+    this.#begun = true;
+  }
+
+  /** Whether the message was from the history. */
+  deliver(topic, offset, message) {
+    if (!this.live) return false; // by a pattern, before what it would come after
+    const replayed = this.#replay > 0 && offset <= this.#until;
+    if (replayed) this.#replay--;
+    const { epoch, offset: seen } = this.place;
+    this.place.offset = Math.max(seen, replayed && !this.#replay ? this.#until : offset);
+    if (offset > seen) call(this.callback, message, { topic, epoch, offset, replayed });
+    return replayed;
+  }
+}

@@ -1,0 +1,565 @@
+// campanile.js against a server that can be made to misbehave: what it does with every message of the protocol, with
+// cuts, silence and refusals. push_server.test.mjs has the real one.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test as nodeTest } from "node:test";
+import { WebSocket } from "ws";
+import { PushError, connect as connectTo } from "../../js/campanile.js";
+import { Inbox, TEST_LIMIT, event, within } from "./harness.mjs";
+import { FakeServer, Way } from "./push_fake.mjs";
+
+const test = (name, body) => nodeTest(name, { timeout: TEST_LIMIT }, body);
+
+let server;
+const open = new Set();
+const connect = (url, options) => {
+  const push = connectTo(url, { WebSocket, reconnectionDelay: 1, reconnectionDelayMax: 20, ...options });
+  open.add(push);
+  return push;
+};
+const serving = (options) => async () => (server = await FakeServer.start(options));
+const ending = async () => {
+  for (const push of open) push.close();
+  open.clear();
+  await server.stop();
+};
+
+/** A subscription whose messages, and whatever else it is told, wait in an inbox: `[what, value]`. */
+function listen(push, topic, options = {}) {
+  const inbox = new Inbox();
+  const told = {};
+  for (const name of ["onSubscribed", "onRecovered", "onLost", "onError"]) told[name] = (value) => inbox.push([name, value]);
+  const sub = push.subscribe(topic, (message, info) => inbox.push(["message", message, info]), { ...told, ...options });
+  const next = async (what) => {
+    const [kind, ...rest] = await inbox.next(what);
+    assert.equal(kind, what, JSON.stringify(rest));
+    return rest;
+  };
+  return { sub, inbox, next, message: async () => (await next("message"))[0] };
+}
+
+async function rejected(promise, code) {
+  const error = await within(promise.then(() => null, (error) => error), `rejection with ${code}`);
+  assert.ok(error instanceof PushError, String(error));
+  assert.equal(error.code, code);
+  return error;
+}
+
+describe("topics", () => {
+  before(serving());
+  after(ending);
+
+  test("subscribe, publish, and what comes with a message", async () => {
+    const push = connect(server.url());
+    const { sub, next } = listen(push, "a");
+    assert.equal(sub.position, null);
+    const [{ epoch, offset }] = await next("onSubscribed");
+    assert.deepEqual(sub.position, { epoch, offset });
+    const place = await push.publish("a", { bell: "St Mary" }, { key: "k", ttl: 5 });
+    assert.deepEqual({ ...place, id: 0 }, { type: "published", id: 0, epoch, offset: offset + 1, receivers: 1 });
+    const [message, info] = await next("message");
+    assert.deepEqual(message, { bell: "St Mary" });
+    assert.deepEqual(info, { topic: "a", epoch, offset: offset + 1, replayed: false });
+    assert.deepEqual(sub.position, { epoch, offset: offset + 1 });
+    const { key, ttl } = server.requests.at(-1);
+    assert.deepEqual([key, ttl], ["k", 5]);
+  });
+
+  test("every kind of JSON, texts, and half an emoji", async () => {
+    const push = connect(server.url());
+    const { next, message } = listen(push, "kinds");
+    await next("onSubscribed");
+    for (const data of [null, false, 0, [], "", "größte 🔔", '\\ud83d "\\\\', [{ a: ["b", null] }]]) {
+      await push.publish("kinds", data);
+      assert.deepEqual(await message(), data);
+    }
+    await push.publish("kinds", "cut \ud83d");
+    assert.equal(await message(), "cut \ufffd");
+    await assert.rejects(push.publish("kinds", 1n), TypeError);
+    await assert.rejects(push.publish("kinds", new Uint8Array(1)), TypeError);
+  });
+
+  test("binary payloads, and of another version none", async () => {
+    const push = connect(server.url());
+    const { next } = listen(push, "bilder/größe");
+    await next("onSubscribed");
+    for (const socket of server.sockets) for (const odd of [[], [1], [1, 200, 65], [2, 1, 65, 0, 0, 0, 0, 0, 0, 0, 9, 1]]) socket.send(Buffer.from(odd));
+    server.publish("bilder/größe", { bytes: Buffer.from([0xff, 0xd8, 0]) });
+    server.publish("bilder/größe", { bytes: Buffer.alloc(0) });
+    const [bytes, { offset }] = await next("message");
+    assert.ok(bytes instanceof Uint8Array);
+    assert.deepEqual([...bytes, offset], [0xff, 0xd8, 0, 1]);
+    assert.equal((await next("message"))[0].length, 0);
+  });
+
+  test("order, and types and members that are yet to come", async () => {
+    const push = connect(server.url());
+    const { next, message } = listen(push, "order");
+    await next("onSubscribed");
+    for (const socket of server.sockets) {
+      server.tell(socket, { type: "news", topic: "order", offset: 99 });
+      server.tell(socket, { type: "message", topic: "nobody asked", offset: 1, data: 1 });
+      server.tell(socket, { type: "published", id: 12345 });
+    }
+    for (let i = 0; i < 500; i++) server.publish("order", { data: i });
+    for (let i = 0; i < 500; i++) assert.equal(await message(), i);
+  });
+
+  test("patterns, beside a topic that they match", async () => {
+    const push = connect(server.url());
+    const [all, one] = [listen(push, "p/*"), listen(push, "p/one")];
+    await all.next("onSubscribed");
+    await one.next("onSubscribed");
+    server.publish("p/one", { data: 1 });
+    server.publish("p/two", { data: 2 });
+    server.publish("px", { data: 3 });
+    server.publish("p/one", { data: 4 });
+    for (const data of [1, 2, 4]) assert.equal(await all.message(), data);
+    for (const data of [1, 4]) assert.equal(await one.message(), data);
+    assert.equal(all.sub.position, null);
+  });
+
+  test("history goes to who asked for it, and not to the pattern beside", async () => {
+    const push = connect(server.url());
+    const all = listen(push, "h/*");
+    await all.next("onSubscribed");
+    for (let i = 1; i <= 3; i++) server.publish("h/x", { data: i });
+    for (let i = 1; i <= 3; i++) assert.equal(await all.message(), i);
+    const { epoch } = server.topic("h/x");
+    const one = listen(push, "h/x", { since: { epoch, offset: 1 } });
+    await one.next("onSubscribed");
+    await one.next("onRecovered");
+    assert.deepEqual([await one.message(), await one.message()], [2, 3]);
+    server.publish("h/x", { data: 4 });
+    assert.equal(await one.message(), 4);
+    assert.equal(await all.message(), 4);
+  });
+
+  test("an offset that is not above the last one is dropped, until another epoch", async () => {
+    const push = connect(server.url());
+    const { next, message } = listen(push, "twice");
+    await next("onSubscribed");
+    for (const data of [1, 2]) server.publish("twice", { data });
+    const [socket] = [...server.sockets].slice(-1);
+    for (const offset of [1, 2]) server.tell(socket, { type: "message", topic: "twice", offset, data: "again" });
+    server.publish("twice", { data: 3 });
+    for (const data of [1, 2, 3]) assert.equal(await message(), data);
+  });
+
+  test("latest: the newest of each key, after a cut again, and only what is new", async () => {
+    for (const [key, data] of [["a", 1], ["b", 2], ["a", 3]]) server.publish("ticks", { data }, { key });
+    const way = await Way.to(server.port);
+    const push = connect(`http://127.0.0.1:${way.port}/push`);
+    const { next, message, sub } = listen(push, "ticks", { latest: true });
+    await next("onSubscribed");
+    assert.deepEqual([await message(), await message()], [2, 3]);
+    way.open = false;
+    way.cut();
+    await event(push, "close");
+    for (const [key, data] of [["c", 4], ["c", 5], ["b", 6]]) server.publish("ticks", { data }, { key });
+    way.open = true;
+    await next("onSubscribed");
+    await next("onRecovered");
+    assert.deepEqual([await message(), await message()], [5, 6]);
+    assert.equal(sub.position.offset, 6);
+    push.close();
+    await way.stop();
+  });
+
+  test("latest where since is lost; resume gets what was missed", async () => {
+    const push = connect(server.url());
+    for (const [key, data] of [["a", 1], ["b", 2], ["a", 3]]) server.publish("room", { data }, { key });
+    const room = listen(push, "room", { latest: true, since: { epoch: "forgotten", offset: 7 } });
+    await room.next("onSubscribed");
+    await room.next("onLost");
+    assert.deepEqual([await room.message(), await room.message()], [2, 3]);
+    server.cut();
+    await event(push, "close");
+    for (const data of [4, 5]) server.publish("room", { data }, { key: "a" });
+    await room.next("onSubscribed");
+    await room.next("onRecovered");
+    assert.deepEqual([await room.message(), await room.message()], [4, 5]);
+  });
+
+  test("unsubscribe, again, and at once anew", async () => {
+    const push = connect(server.url());
+    const one = listen(push, "u");
+    assert.throws(() => push.subscribe("u", () => {}), { code: "already" });
+    await one.next("onSubscribed");
+    one.sub.unsubscribe();
+    one.sub.unsubscribe();
+    const two = listen(push, "u");
+    server.publish("u", { data: "not live yet" });
+    await two.next("onSubscribed");
+    one.sub.unsubscribe(); // is not the other's
+    server.publish("u", { data: "live" });
+    assert.equal(await two.message(), "live");
+    assert.equal(one.inbox.items.length, 0);
+  });
+
+  test("an exception in a callback reaches nobody else", async () => {
+    const reported = new Inbox();
+    const own = globalThis.reportError;
+    globalThis.reportError = (error) => reported.push(error.message);
+    try {
+      const push = connect(server.url());
+      push.subscribe("x/y", () => { throw new Error("mine"); }, { onSubscribed() { throw new Error("mine too"); } });
+      const all = listen(push, "x/*");
+      await all.next("onSubscribed");
+      server.publish("x/y", { data: 1 });
+      assert.equal(await all.message(), 1);
+      assert.deepEqual([await reported.next(), await reported.next()], ["mine too", "mine"]);
+    } finally {
+      globalThis.reportError = own;
+    }
+  });
+});
+
+describe("cuts", () => {
+  before(serving({ history: 10_000 }));
+  after(ending);
+
+  test("50 cuts while others publish: nothing is missing, nothing comes twice", async () => {
+    const way = await Way.to(server.port);
+    const push = connect(`ws://127.0.0.1:${way.port}/push`);
+    const { next, inbox } = listen(push, "cut", { onSubscribed() {}, onRecovered() {} });
+    await event(push, "open");
+    await push.publish("cut", 0);
+    let sent = 1;
+    const publishing = setInterval(() => { for (let i = 0; i < 7; i++) server.publish("cut", { data: sent++ }); }, 1);
+    for (let cuts = 0; cuts < 50; cuts++) {
+      way.cut();
+      await event(push, "open");
+    }
+    clearInterval(publishing);
+    assert.ok(sent > 100, String(sent));
+    for (let i = 0; i < sent; i++) assert.equal((await next("message"))[0], i);
+    await push.publish("cut", "end");
+    assert.equal((await next("message"))[0], "end");
+    assert.equal(inbox.items.length, 0);
+    push.close();
+    await way.stop();
+  });
+
+  test("publications under cuts: each once, in order", async () => {
+    const way = await Way.to(server.port);
+    const push = connect(`ws://127.0.0.1:${way.port}/push`, { queue: 1000 });
+    await event(push, "open");
+    const answers = [];
+    for (let i = 0; i < 100; i++) {
+      answers.push(push.publish("mine", i));
+      if (i % 5 === 0) {
+        way.cut();
+        await event(push, "open");
+      }
+    }
+    await Promise.all(answers);
+    assert.deepEqual(server.topic("mine").kept.map((one) => one.data), Array.from({ length: 100 }, (_, i) => i));
+    push.close();
+    await way.stop();
+  });
+
+  test("a publication whose answer was lost is not published twice", async () => {
+    const push = connect(server.url());
+    let lost = false;
+    server.refuse = ({ type, topic, data, dedup }, socket) => {
+      if (type !== "publish" || lost) return undefined;
+      lost = true;
+      server.publish(topic, { data }, { dedup });
+      socket.terminate();
+      return true;
+    };
+    const answer = await push.publish("once", 1);
+    assert.deepEqual([answer.offset, answer.repeated], [1, true]);
+    assert.equal(server.topic("once").kept.length, 1);
+    server.refuse = () => undefined;
+  });
+
+  test("another epoch, and a history that is too short: lost, once", async () => {
+    const push = connect(server.url());
+    const { next, message } = listen(push, "epoch");
+    const pattern = listen(push, "epo/*");
+    await next("onSubscribed");
+    await pattern.next("onSubscribed");
+    server.publish("epoch", { data: 1 });
+    assert.equal(await message(), 1);
+    server.restart();
+    const [{ recovered }] = await next("onSubscribed");
+    assert.equal(recovered, false);
+    await next("onLost");
+    await pattern.next("onSubscribed");
+    await pattern.next("onLost"); // a pattern has no place to come back to
+    server.publish("epoch", { data: "offset 1 of another life" });
+    assert.equal(await message(), "offset 1 of another life");
+    server.cut();
+    await event(push, "close");
+    Object.assign(server.topic("epoch"), { next: 7, kept: [] });
+    await next("onSubscribed");
+    await next("onLost");
+  });
+
+  test("offline: waits up to its bound, goes out in order, gives up in time", async () => {
+    const way = await Way.to(server.port);
+    way.open = false;
+    const push = connect(`ws://127.0.0.1:${way.port}/push`, { queue: 2 });
+    const two = [push.publish("offline", 1), push.publish("offline", 2)];
+    await rejected(push.publish("offline", 3), "queue");
+    way.open = true;
+    await Promise.all(two);
+    assert.deepEqual(server.topic("offline").kept.map((one) => one.data), [1, 2]);
+    way.open = false;
+    way.cut();
+    await event(push, "close");
+    await rejected(push.publish("offline", 4, { timeout: 20 }), "timeout");
+    const last = push.publish("offline", 5);
+    push.close();
+    await rejected(last, "closed");
+    await rejected(push.publish("offline", 6), "closed");
+    await way.stop();
+  });
+
+  test("a publication waits for the subscriptions before it", async () => {
+    const push = connect(server.url());
+    server.refuse = ({ type }) => type === "subscribe" && Math.random() < 0.7 && { code: "busy", retry: 1 };
+    for (let i = 0; i < 10; i++) {
+      const { next, message } = listen(push, `early/${i}`);
+      const answer = push.publish(`early/${i}`, i);
+      await next("onSubscribed");
+      assert.equal(await message(), i);
+      assert.equal((await answer).receivers, 1);
+    }
+    server.refuse = () => undefined;
+  });
+
+  test("nothing may wait with queue: 0", async () => {
+    const push = connect(server.url(), { queue: 0 });
+    await rejected(push.publish("now", 1), "queue");
+    await event(push, "open");
+    await push.publish("now", 2);
+  });
+
+  test("a silent way is noticed by a ping without an answer", async () => {
+    server.heartbeat = 20;
+    const way = await Way.to(server.port);
+    const push = connect(`ws://127.0.0.1:${way.port}/push`, { pingTimeout: 200 });
+    await event(push, "open");
+    for (let pings = 0; pings < 3; pings++) await event(server, "ping");
+    assert.equal(push.readyState, 1);
+    const { next } = listen(push, "quiet");
+    await next("onSubscribed");
+    way.freeze();
+    const [{ code, wasClean }] = await event(push, "close");
+    assert.deepEqual([code, wasClean], [1006, false]);
+    await next("onSubscribed");
+    await next("onRecovered");
+    push.close();
+    await way.stop();
+    server.heartbeat = 25_000;
+  });
+
+  test("an attempt that hangs is given up", async () => {
+    const push = connect(() => new Promise(() => {}), { connectTimeout: 20 });
+    const [{ code, retry }] = await event(push, "close");
+    assert.equal(code, 1006);
+    assert.ok(retry >= 0);
+  });
+});
+
+describe("coming back", () => {
+  before(serving());
+  after(ending);
+
+  test("events, states and close", async () => {
+    const push = connect(server.url());
+    assert.deepEqual([push.readyState, push.hello], [0, {}]);
+    const [{ hello }] = await event(push, "open");
+    assert.deepEqual([push.readyState, push.hello.heartbeat, hello.heartbeat], [1, 25_000, 25_000]);
+    assert.equal(push.bufferedAmount, 0);
+    const closed = event(push, "close");
+    push.close(4321, "enough");
+    const [{ code, reason, wasClean, retry }] = await closed;
+    assert.deepEqual([code, reason, wasClean, retry, push.readyState], [4321, "enough", true, null, 3]);
+    push.close();
+  });
+
+  test("close() ends it, reconnect() goes on with the subscriptions", async () => {
+    const push = connect(server.url());
+    const { next, message } = listen(push, "again");
+    await next("onSubscribed");
+    push.close();
+    server.publish("again", { data: 1 });
+    push.reconnect();
+    await next("onSubscribed");
+    await next("onRecovered");
+    assert.equal(await message(), 1);
+    push.reconnect();
+    await next("onSubscribed");
+    await next("onRecovered");
+  });
+
+  for (const [code, back] of [[1000, false], [1001, true], [1008, false], [1009, false], [1011, true], [1012, true], [1013, true], [3008, true], [4001, false]]) {
+    test(`closed with ${code}: ${back ? "comes back" : "stays away"}`, async () => {
+      const push = connect(server.url());
+      await event(push, "open");
+      const closed = event(push, "close");
+      const opened = back && event(push, "open");
+      for (const socket of server.sockets) socket.close(code, "said so");
+      const [close] = await closed;
+      assert.deepEqual([close.code, close.reason, close.retry !== null], [code, "said so", back]);
+      await opened;
+      assert.equal(push.readyState, back ? 1 : 3);
+      push.close();
+    });
+  }
+
+  test("the page may decide otherwise", async () => {
+    const push = connect(server.url(), { reconnect: (code) => (code === 4401 ? true : undefined) });
+    await event(push, "open");
+    const [socket] = [...server.sockets].slice(-1);
+    socket.close(4401);
+    await event(push, "open");
+    push.close();
+  });
+
+  test("waits grow, with full jitter, up to the cap; 1013 is given more time", async () => {
+    const push = connect("ws://127.0.0.1:9/", { reconnectionDelay: 2, reconnectionDelayMax: 16 });
+    const waits = [];
+    while (waits.length < 12) waits.push((await event(push, "close"))[0].retry);
+    push.close();
+    waits.forEach((wait, i) => assert.ok(wait >= 0 && wait < Math.min(16, 2 * 2 ** i), `${i}: ${wait}`));
+    assert.ok(new Set(waits).size > 6, String(waits));
+    const busy = connect(server.url(), { reconnectionDelayMax: 60_000 });
+    let longest = 0;
+    for (let i = 0; i < 20; i++) {
+      await event(busy, "open");
+      const closed = event(busy, "close");
+      for (const socket of server.sockets) socket.close(1013);
+      longest = Math.max(longest, (await closed)[0].retry);
+      busy.reconnect();
+    }
+    assert.ok(longest > 500 && longest < 5_000, String(longest));
+    busy.close();
+  });
+
+  test("the URL's function is asked each time, and may fail", async () => {
+    const given = [];
+    const push = connect(async () => {
+      given.push(given.length);
+      if (given.length === 2) throw new Error("no token today");
+      return `${server.url("/push")}?token=${given.length}`;
+    });
+    await event(push, "open");
+    assert.equal(server.urls.at(-1), "/push?token=1");
+    const failed = event(push, "open"); // an event named error would reject
+    const errors = new Inbox();
+    push.addEventListener("error", ({ error }) => errors.push(error.message));
+    server.cut();
+    await failed;
+    assert.equal(await errors.next(), "no token today");
+    assert.equal(server.urls.at(-1), "/push?token=3");
+    push.close();
+  });
+
+  test("online and a page that is looked at again: at once", async () => {
+    const [page, world] = [Object.assign(new EventTarget(), { hidden: false }), new EventTarget()];
+    globalThis.document = page;
+    globalThis.addEventListener = world.addEventListener.bind(world);
+    try {
+      const way = await Way.to(server.port);
+      way.open = false;
+      const slow = { reconnectionDelay: 1e8, reconnectionDelayMax: 1e8 };
+      const push = connect(`ws://127.0.0.1:${way.port}/push`, slow);
+      for (const tell of [() => world.dispatchEvent(new Event("online")), () => page.dispatchEvent(new Event("visibilitychange"))]) {
+        await event(push, "close");
+        way.open = true;
+        const opened = event(push, "open");
+        tell();
+        await opened;
+        way.open = false;
+        const asked = event(server, "ping");
+        tell(); // while it is open, it asks whether that is still so
+        await asked;
+        way.cut();
+      }
+      await event(push, "close");
+      push.close();
+      way.open = true;
+      world.dispatchEvent(new Event("online"));
+      assert.equal(push.readyState, 3);
+      await way.stop();
+    } finally {
+      delete globalThis.document;
+      delete globalThis.addEventListener;
+    }
+  });
+
+  test("wrong use throws at once", () => {
+    assert.throws(() => connectTo("/push", { WebSocket }), TypeError); // relative to no page
+    assert.throws(() => connectTo("http://", { WebSocket }), TypeError);
+    if (!globalThis.WebSocket) assert.throws(() => connectTo("ws://localhost/"), /WebSocket/);
+  });
+});
+
+describe("refusals", () => {
+  before(serving());
+  after(ending);
+
+  test("a publication rejects with the server's code, or when it is too big", async () => {
+    const push = connect(server.url());
+    server.refuse = ({ type }) => type === "publish" && { code: "forbidden" };
+    const error = await rejected(push.publish("secret", 1), "forbidden");
+    assert.equal(error.message, "refused");
+    server.refuse = () => undefined;
+    await rejected(push.publish("big", "🔔".repeat(16_400)), "too_big");
+    await push.publish("big", "ü".repeat(32_600));
+    assert.equal(push.readyState, 1);
+  });
+
+  test("rate and busy are tried again when the server says", async () => {
+    const push = connect(server.url());
+    const refused = new Map();
+    server.refuse = ({ id }) => {
+      refused.set(id, (refused.get(id) ?? 0) + 1);
+      return refused.get(id) < 3 && { code: "rate", retry: 1 };
+    };
+    const { next, message, sub } = listen(push, "busy");
+    await next("onSubscribed");
+    await push.publish("busy", 1);
+    assert.equal(await message(), 1);
+    sub.unsubscribe();
+    const again = listen(push, "busy"); // the refused unsubscribe must not end this one
+    await again.next("onSubscribed");
+    server.refuse = () => undefined;
+    await push.publish("busy", 2);
+    assert.equal(await again.message(), 2);
+  });
+
+  test("a subscription that is refused ends, and says so", async () => {
+    const push = connect(server.url());
+    server.refuse = ({ type }) => type === "subscribe" && { code: "forbidden" };
+    const { next } = listen(push, "no");
+    const [error] = await next("onError");
+    assert.equal(error.code, "forbidden");
+    const failure = new Promise((resolve) => push.addEventListener("error", resolve, { once: true }));
+    push.subscribe("no", () => {});
+    assert.equal((await within(failure, "an error event")).error.code, "forbidden");
+    server.refuse = () => undefined;
+    await listen(push, "no").next("onSubscribed");
+  });
+
+  test("an error without a request, and lagged, are events", async () => {
+    const push = connect(server.url());
+    await event(push, "open");
+    const failure = new Promise((resolve) => push.addEventListener("error", resolve, { once: true }));
+    const [socket] = [...server.sockets].slice(-1);
+    server.tell(socket, { type: "error", code: "binary", message: "no" });
+    assert.equal((await within(failure, "an error event")).error.code, "binary");
+    const lagged = event(push, "lagged");
+    server.tell(socket, { type: "lagged", messages: 12 });
+    assert.equal((await lagged)[0].messages, 12);
+    const broken = new Promise((resolve) => push.addEventListener("error", resolve, { once: true }));
+    socket.send("no JSON");
+    assert.ok((await within(broken, "an error event")).error instanceof SyntaxError);
+    assert.equal(push.readyState, 1);
+  });
+});

@@ -1,0 +1,196 @@
+// A server of campanile.v1.json (docs/protocol.md) in as few lines as its client's tests need, for what the real one
+// can't be made to do: refusals at will, silence, messages of types to come. And a way to it that can be cut.
+
+import { EventEmitter, once } from "node:events";
+import net from "node:net";
+import { WebSocketServer } from "ws";
+
+export class FakeServer extends EventEmitter {
+  static async start(options) {
+    const server = new FakeServer(options);
+    await once(server.wss, "listening");
+    server.port = server.wss.address().port;
+    return server;
+  }
+
+  constructor({ port = 0, history = 100, heartbeat = 25_000, hello = {} } = {}) {
+    super();
+    Object.assign(this, { history, heartbeat, helloMore: hello });
+    this.topics = new Map();
+    this.sockets = new Set();
+    this.requests = []; // all that came, in order
+    this.urls = [];
+    this.refuse = () => undefined; // (request) => an error's members, true for no answer at all
+    this.lives = 0;
+    this.wss = new WebSocketServer({ host: "127.0.0.1", port, handleProtocols: (offered) => [...offered][0] });
+    this.wss.on("connection", (socket, request) => this.#accept(socket, request));
+  }
+
+  url(path = "/push") {
+    return `ws://127.0.0.1:${this.port}${path}`;
+  }
+
+  /** Every topic begins another life, with nothing kept. */
+  restart() {
+    this.topics.clear();
+    this.cut();
+  }
+
+  cut() {
+    for (const socket of this.sockets) socket.terminate();
+  }
+
+  async stop() {
+    this.cut();
+    this.wss.close();
+    await once(this.wss, "close");
+  }
+
+  topic(name) {
+    if (!this.topics.has(name)) {
+      this.topics.set(name, { epoch: `life-${++this.lives}`, next: 1, kept: [], dedup: new Map() });
+    }
+    return this.topics.get(name);
+  }
+
+  /** `message`: `{ data }`, `{ text }` or `{ bytes }`. */
+  publish(name, message, { key, dedup, except } = {}) {
+    const topic = this.topic(name);
+    if (dedup && topic.dedup.has(dedup)) return { ...topic.dedup.get(dedup), repeated: true };
+    const entry = { topic: name, offset: topic.next++, key, ...message };
+    topic.kept.push(entry);
+    if (topic.kept.length > this.history) topic.kept.shift();
+    let receivers = 0;
+    for (const socket of this.sockets) {
+      const hears = [...socket.topics].some((t) => t === name || (t.endsWith("/*") && name.startsWith(t.slice(0, -1))));
+      if (!hears || socket === except) continue;
+      receivers++;
+      this.#message(socket, entry);
+    }
+    const place = { epoch: topic.epoch, offset: entry.offset, receivers };
+    if (dedup) topic.dedup.set(dedup, place);
+    return place;
+  }
+
+  #message(socket, { topic, offset, data, text, bytes }) {
+    if (!bytes) return this.tell(socket, { type: "message", topic, offset, data, text });
+    const name = Buffer.from(topic);
+    const head = Buffer.alloc(8);
+    head.writeBigUInt64BE(BigInt(offset));
+    socket.send(Buffer.concat([Buffer.from([1, name.length]), name, head, bytes]));
+  }
+
+  tell(socket, message) {
+    socket.send(JSON.stringify(message));
+  }
+
+  #accept(socket, { url }) {
+    this.urls.push(url);
+    this.sockets.add(socket);
+    socket.topics = new Set();
+    socket.on("error", () => {});
+    socket.on("close", () => this.sockets.delete(socket));
+    const { heartbeat, helloMore } = this;
+    this.tell(socket, {
+      type: "hello", protocol: "campanile.v1.json", session: String(this.urls.length), time: Date.now(), heartbeat,
+      max_message_size: 65_536, max_subscriptions: 128, ...helloMore,
+    });
+    socket.on("message", (text) => {
+      const request = JSON.parse(text);
+      this.requests.push(request);
+      this.emit(request.type, request);
+      const error = this.refuse(request, socket);
+      if (error === true) return;
+      const { id } = request;
+      this.tell(socket, error ? { type: "error", id, message: "refused", ...error } : this.#answer(socket, request));
+      socket.after?.();
+      socket.after = null;
+    });
+  }
+
+  #answer(socket, request) {
+    const { type, id, topic, text, data, key, dedup, echo } = request;
+    if (type === "subscribe") return this.#subscribe(socket, request);
+    if (type === "ping") return { type: "pong", id };
+    if (type === "publish") {
+      const message = text === undefined ? { data } : { text };
+      return { type: "published", id, ...this.publish(topic, message, { key, dedup, except: echo === false && socket }) };
+    }
+    return socket.topics.delete(topic)
+      ? { type: "unsubscribed", id, topic }
+      : { type: "error", id, code: "not_subscribed", message: topic };
+  }
+
+  #subscribe(socket, { id, topic, since, latest }) {
+    if (socket.topics.has(topic)) return { type: "error", id, code: "already", message: topic };
+    socket.topics.add(topic);
+    if (topic.endsWith("/*")) return { type: "subscribed", id, topic, recovered: false, replayed: 0 };
+    const { epoch, next, kept } = this.topic(topic);
+    const oldest = kept[0]?.offset ?? next;
+    const recovered = since?.epoch === epoch && since.offset < next && since.offset + 1 >= oldest;
+    let replay = recovered ? kept.filter((one) => one.offset > since.offset) : [];
+    if (latest) replay = kept.filter((one, i) => !kept.slice(i + 1).some((later) => later.key === one.key));
+    socket.after = () => replay.forEach((one) => this.#message(socket, one));
+    return { type: "subscribed", id, topic, epoch, offset: next - 1, recovered, replayed: replay.length };
+  }
+}
+
+/** A TCP port that leads to another, until it is cut. */
+export class Way {
+  static async to(port) {
+    const way = new Way();
+    way.pairs = new Set();
+    way.open = true;
+    way.server = net.createServer((near) => {
+      if (!way.open) return near.destroy();
+      const far = net.connect(port, "127.0.0.1");
+      const pair = { near, far };
+      way.pairs.add(pair);
+      for (const [one, other] of [[near, far], [far, near]]) {
+        one.on("error", () => {});
+        one.on("close", () => {
+          other.destroy();
+          way.pairs.delete(pair);
+        });
+        one.pipe(other);
+      }
+    });
+    way.server.listen(0, "127.0.0.1");
+    await once(way.server, "listening");
+    way.port = way.server.address().port;
+    return way;
+  }
+
+  /** What is on its way is lost. */
+  cut() {
+    for (const { near, far } of this.pairs) {
+      near.destroy();
+      far.destroy();
+    }
+  }
+
+  /** Nothing comes back to the near side, until it is released. */
+  hold() {
+    for (const { near, far } of this.pairs) far.unpipe(near).pause();
+  }
+
+  release() {
+    for (const { near, far } of this.pairs) far.pipe(near);
+  }
+
+  /** Nothing gets through any more, and nobody is told. */
+  freeze() {
+    for (const { near, far } of this.pairs) {
+      near.unpipe(far);
+      far.unpipe(near);
+      near.pause();
+      far.pause();
+    }
+  }
+
+  async stop() {
+    this.cut();
+    this.server.close();
+    await once(this.server, "close");
+  }
+}

@@ -1,0 +1,255 @@
+// campanile.js against the binary's /push: what it promises, over real topics and real cuts.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { after, before, describe, test as nodeTest } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { WebSocket } from "ws";
+import { connect as connectTo } from "../../js/campanile.js";
+import { Inbox, Server, TEST_LIMIT, event, get } from "./harness.mjs";
+import { Way } from "./push_fake.mjs";
+
+const test = (name, body) => nodeTest(name, { timeout: TEST_LIMIT }, body);
+
+let server;
+const open = new Set();
+before(async () => (server = await Server.start()));
+after(async () => {
+  for (const push of open) push.close();
+  await server?.stop();
+});
+
+const connect = (port = server.port, options) => {
+  const push = connectTo(`ws://127.0.0.1:${port}/push`, { WebSocket, reconnectionDelay: 1, reconnectionDelayMax: 20, ...options });
+  open.add(push);
+  return push;
+};
+
+/** A topic of its own for each test, that everybody may publish to. */
+let topics = 0;
+const topic = () => `public/test/${topics++}`;
+
+/** A subscription that has begun: what it is told waits in an inbox as `[what, value]`. */
+async function listen(push, name, options = {}) {
+  const inbox = new Inbox();
+  const begun = new Inbox();
+  const told = {};
+  for (const what of ["onRecovered", "onLost", "onError"]) told[what] = (value) => inbox.push([what, value]);
+  const onMessage = (message, info) => inbox.push(["message", message, info]);
+  const sub = push.subscribe(name, onMessage, { ...told, onSubscribed: (how) => begun.push(how), ...options });
+  const next = async (what) => {
+    const [kind, ...rest] = await inbox.next(what);
+    assert.equal(kind, what, JSON.stringify(rest));
+    return rest;
+  };
+  await begun.next("subscribed");
+  return { sub, inbox, begun, next, message: async () => (await next("message"))[0] };
+}
+
+const post = (body, on = server) =>
+  get(on.http("/api/publish"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+describe("campanile.js and the server", () => {
+  test("hello, JSON, text, and each message's place", async () => {
+    const push = connect();
+    const [{ hello }] = await event(push, "open");
+    assert.equal(hello.protocol, "campanile.v1.json");
+    assert.ok(hello.heartbeat > 0 && hello.max_message_size > 0 && hello.max_subscriptions > 0);
+    const name = topic();
+    const { next, sub } = await listen(push, name);
+    for (const data of [null, 0.5, [], { größe: "🔔" }, "a text", "cut \ud83d"]) {
+      const { epoch, offset, receivers } = await push.publish(name, data);
+      const [message, info] = await next("message");
+      assert.deepEqual(message, data === "cut \ud83d" ? "cut \ufffd" : data);
+      assert.deepEqual(info, { topic: name, epoch, offset, replayed: false });
+      assert.equal(receivers, 1);
+      assert.deepEqual(sub.position, { epoch, offset });
+    }
+  });
+
+  test("order, from one page to another, and echo: false", async () => {
+    const [one, two] = [connect(undefined, { queue: 1000 }), connect()];
+    const name = topic();
+    const heard = await listen(two, name);
+    const own = await listen(one, name);
+    const answers = Array.from({ length: 150 }, (_, i) => one.publish(name, i, { echo: i % 2 === 0 }));
+    for (let i = 0; i < 150; i++) assert.equal(await heard.message(), i);
+    for (let i = 0; i < 150; i += 2) assert.equal(await own.message(), i);
+    const offsets = (await Promise.all(answers)).map((answer) => answer.offset);
+    assert.deepEqual(offsets, Array.from({ length: 150 }, (_, i) => offsets[0] + i));
+  });
+
+  test("what the server refuses, rejects", async () => {
+    const push = connect();
+    await event(push, "open");
+    await assert.rejects(push.publish("private", 1), { name: "PushError", code: "forbidden" });
+    await assert.rejects(push.publish("public/*", 1), { code: "topic" });
+    await assert.rejects(push.publish("public/a", "x".repeat(push.hello.max_message_size)), { code: "too_big" });
+    const [, error] = await new Promise((resolve) => push.subscribe("", () => {}, { onError: (error) => resolve([0, error]) }));
+    assert.equal(error.code, "topic");
+    assert.equal(push.readyState, 1);
+  });
+
+  test("dedup: the second time is answered with the place of the first", async () => {
+    const push = connect();
+    const name = topic();
+    const { message, inbox } = await listen(push, name);
+    const first = await push.publish(name, 1, { dedup: "one" });
+    const second = await push.publish(name, 2, { dedup: "one" });
+    assert.deepEqual([second.offset, second.repeated], [first.offset, true]);
+    await push.publish(name, 3);
+    assert.deepEqual([await message(), await message(), inbox.items.length], [1, 3, 0]);
+  });
+
+  test("50 cuts while others publish: nothing is missing, nothing comes twice", async () => {
+    const way = await Way.to(server.port);
+    const push = connect(way.port);
+    const other = connect(undefined, { queue: 0 });
+    await event(other, "open");
+    const name = topic();
+    const heard = await listen(push, name, { onRecovered() {} });
+    await other.publish(name, 0); // a topic that keeps nothing ends with its last subscriber
+    let [going, sent] = [true, 1];
+    const publishing = (async () => {
+      while (going) {
+        await other.publish(name, sent++); // waits for its answer, and where it must for the rate
+        await sleep(2); // what one reconnection takes is to be less than what the topic keeps
+      }
+    })();
+    try {
+      for (let cuts = 0; cuts < 50; cuts++) {
+        way.cut();
+        await heard.begun.next("subscribed again");
+      }
+    } finally {
+      going = false;
+      await publishing;
+    }
+    await push.publish(name, "end");
+    for (let i = 0; i < sent; i++) assert.equal(await heard.message(), i);
+    assert.deepEqual([await heard.message(), heard.inbox.items.length], ["end", 0]);
+    assert.ok(sent >= 50, String(sent));
+    push.close();
+    await way.stop();
+  });
+
+  test("who reads too slowly is closed with 1013, comes back, and is told that something is missing", async () => {
+    const way = await Way.to(server.port);
+    const push = connect(way.port);
+    const name = topic();
+    const heard = await listen(push, name);
+    await post({ topic: name, text: "first" });
+    assert.equal(await heard.message(), "first");
+    const closed = event(push, "close");
+    way.hold();
+    const bulk = { topic: name, base64: randomBytes(45_000).toString("base64") }; // what compression makes no smaller
+    for (let i = 0; i < 600; i++) assert.equal((await post(bulk)).status, 200); // more than two kernels and the server hold
+    way.release();
+    assert.equal((await closed)[0].code, 1013);
+    let what;
+    do [what] = await heard.inbox.next("messages, and then that some are missing"); while (what === "message");
+    assert.equal(what, "onLost");
+    push.close();
+    await way.stop();
+  });
+
+  test("publications under cuts: each once, in order", async () => {
+    const way = await Way.to(server.port);
+    const [push, other] = [connect(way.port), connect()];
+    await event(push, "open");
+    const name = topic();
+    const heard = await listen(other, name);
+    const answers = [];
+    for (let i = 0; i < 60; i++) {
+      answers.push(push.publish(name, i));
+      if (i % 5 === 0) {
+        way.cut();
+        await event(push, "open");
+      }
+    }
+    await Promise.all(answers);
+    await other.publish(name, "end");
+    for (let i = 0; i < 60; i++) assert.equal(await heard.message(), i);
+    assert.deepEqual([await heard.message(), heard.inbox.items.length], ["end", 0]);
+    push.close();
+    await way.stop();
+  });
+
+  test("patterns, and topics that they match", async () => {
+    const push = connect();
+    const name = topic();
+    const all = await listen(push, `${name}/*`);
+    const one = await listen(push, `${name}/one`);
+    for (const [i, end] of ["one", "two", "one"].entries()) await push.publish(`${name}/${end}`, i);
+    for (const i of [0, 1, 2]) assert.equal(await all.message(), i);
+    for (const i of [0, 2]) assert.equal(await one.message(), i);
+    one.sub.unsubscribe();
+    await push.publish(`${name}/one`, 3);
+    assert.equal(await all.message(), 3);
+    assert.equal(one.inbox.items.length, 0);
+  });
+
+  test("latest, and since", async () => {
+    const push = connect();
+    const name = topic();
+    const places = [];
+    for (const [key, data] of [["a", 1], ["b", 2], ["a", 3]]) places.push(await push.publish(name, data, { key }));
+    const latest = await listen(push, name, { latest: true });
+    assert.deepEqual([await latest.message(), await latest.message()], [2, 3]);
+    latest.sub.unsubscribe();
+    const { epoch, offset } = places[0];
+    const since = await listen(push, name, { since: { epoch, offset } });
+    await since.next("onRecovered");
+    assert.deepEqual([await since.message(), await since.message()], [2, 3]);
+    since.sub.unsubscribe();
+    const lost = await listen(push, name, { since: { epoch: "another", offset }, latest: true });
+    await lost.next("onLost");
+    assert.deepEqual([await lost.message(), await lost.message()], [2, 3]);
+  });
+
+  test("bytes over HTTP arrive as bytes", async () => {
+    const push = connect();
+    const name = topic();
+    const { next } = await listen(push, name);
+    const bytes = Buffer.from(Array.from({ length: 40_000 }, (_, i) => i % 251));
+    for (const sent of [bytes, Buffer.alloc(0)]) {
+      const { status, body } = await post({ topic: name, base64: sent.toString("base64") });
+      assert.equal(status, 200, body);
+      const [message, { offset }] = await next("message");
+      assert.ok(message instanceof Uint8Array);
+      assert.ok(Buffer.from(message).equals(sent));
+      assert.ok(offset > 0);
+    }
+  });
+
+  test("the server starts anew: another epoch, lost, and on it goes; what waited goes out", async () => {
+    let own = await Server.start();
+    try {
+      const push = connect(own.port);
+      const name = topic();
+      const { next, message, begun } = await listen(push, name);
+      await push.publish(name, 1);
+      assert.equal(await message(), 1);
+      const closed = event(push, "close");
+      await own.stop();
+      assert.equal((await closed)[0].code, 1001);
+      const waiting = push.publish(name, 2);
+      own = await Server.start({ port: own.port });
+      const { recovered } = await begun.next("subscribed again");
+      assert.equal(recovered, false);
+      await next("onLost");
+      assert.equal((await waiting).offset, 1);
+      assert.equal(await message(), 2);
+      push.close();
+    } finally {
+      own.kill();
+    }
+  });
+
+  test("the module and its types are served", async () => {
+    const module = await get(server.http("/campanile.js"));
+    assert.deepEqual([module.status, module.headers["content-type"]], [200, "text/javascript; charset=utf-8"]);
+    assert.match(module.body, /export function connect/);
+    assert.match((await get(server.http("/campanile.d.ts"))).body, /export function connect/);
+  });
+});
