@@ -281,7 +281,8 @@ fn both_ends_close_and_hear_each_other() {
     assert_eq!(client.close(1000, &long), Err(InvalidClose::ReasonTooLong { len: 124 }));
     client.close(3001, "done").unwrap();
     client.close(3002, "again").unwrap();
-    assert_eq!(client.ready_state(), ReadyState::Closing);
+    // Closed, if the server was quick.
+    assert!(matches!(client.ready_state(), ReadyState::Closing | ReadyState::Closed));
     expect_end(&client, 3001, true);
 
     let client = open(&url(&server));
