@@ -206,6 +206,23 @@ fn a_history_is_bounded_in_bytes_and_age_and_a_message_in_time() {
 }
 
 #[test]
+fn all_histories_together_are_bounded() {
+    let topics = builder().route("/", Scripted).topics("kept/", kept(100)).max_history(64 << 10);
+    let server = start(topics);
+    let text = "x".repeat(1000);
+    let first = say(&server, "kept/0", &text).position;
+    for n in 1..1000 {
+        say(&server, &format!("kept/{n}"), &text);
+    }
+    // Some thirty of them find room; what has been kept stays.
+    server.until("most are given up", |s| s.histories_given_up > 900 && s.histories_given_up < 1000);
+    let mut client = server.open("/");
+    assert!(resume(&mut client, "kept/0", Position::new(first.epoch, 0)).1);
+    assert_eq!(client.read_text(), text);
+    assert!(server.handle.publish_with(Publish::new("kept/999", "?")).unwrap().is_some());
+}
+
+#[test]
 fn a_repeated_publication_is_published_once() {
     let server = serve(2, kept(10));
     let mut client = server.open("/");

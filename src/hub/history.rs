@@ -10,6 +10,12 @@ use std::collections::{HashSet, VecDeque};
 /// Milliseconds since the worker began.
 pub(crate) type Millis = u64;
 
+/// What is noted of a message that is kept, beside its bytes.
+const ENTRY_COST: usize = size_of::<Entry>();
+
+/// A topic that is there because it keeps something: its name, its place in two tables, what its home knows.
+const TOPIC_COST: usize = 1024;
+
 /// One message that is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -48,6 +54,11 @@ impl History {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Bytes of memory, about: the frames, what is noted of each, and the topic itself.
+    pub(crate) fn cost(&self) -> usize {
+        if self.is_empty() { 0 } else { self.bytes + self.entries.len() * ENTRY_COST + TOPIC_COST }
     }
 
     pub(crate) fn push(&mut self, entry: Entry, settings: &TopicSettings) {

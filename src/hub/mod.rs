@@ -41,8 +41,8 @@ pub(crate) use log::{Log, Mark, Origin, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
 pub(crate) use publication::{Publication, Told};
 pub(crate) use reply::{Reply, Unanswered};
-pub(crate) use settings::SettingsTable;
 pub use settings::TopicSettings;
+pub(crate) use settings::{KEPT_MOST, SettingsTable};
 pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
 
 use crate::conn::{ConnId, Frames};
@@ -188,9 +188,12 @@ pub(crate) struct Hub {
     worker: usize,
     /// For the next topic's life.
     epoch: u64,
-    /// Topics that keep something: a walk over all looks for what is too old.
-    keeping: usize,
+    /// Bytes that topics with their home here keep, and may; a walk over all looks for what is too old.
+    kept: usize,
+    kept_most: usize,
     walk: usize,
+    /// Histories given up because that was too much, since it was last asked.
+    pub(crate) gave_up: u64,
 }
 
 /// Topics looked at in one step of the walk for what is too old.
@@ -199,6 +202,7 @@ const WALK: usize = 1024;
 impl Hub {
     /// `epoch` is to be another one for each start of the server.
     pub(crate) fn new(worker: usize, workers: usize, settings: SettingsTable, epoch: u64) -> Self {
+        let kept_most = settings.kept_most / workers.max(1);
         Self {
             index: Index::default(),
             log: Log::default(),
@@ -211,7 +215,9 @@ impl Hub {
             joins: Vec::new(),
             worker,
             epoch: epoch.wrapping_add(worker as u64),
-            keeping: 0,
+            kept: 0,
+            kept_most,
+            gave_up: 0,
             walk: 0,
         }
     }
@@ -460,7 +466,11 @@ impl Hub {
         if elsewhere {
             home.interest(from, 1);
         }
+        let before = home.history.cost();
         home.history.expire(now);
+        let freed = before - home.history.cost();
+        self.kept -= freed;
+        let home = self.home(key);
         let position = home.position();
         let found = match start {
             Start::Now => None,
@@ -502,13 +512,13 @@ impl Hub {
 
     /// Keeps what this turn published to topics with a history.
     pub(crate) fn keep(&mut self) {
-        let Self { index, log, now, keeping, .. } = self;
+        let Self { index, log, now, kept, kept_most, gave_up, .. } = self;
         for run in log.runs_mut() {
             let (topic, key, first) = (run.topic, run.key, run.position.offset);
             let Some(home) = index.home(topic).filter(|home| run.origin && home.settings.keeps()) else {
                 continue;
             };
-            *keeping += usize::from(home.history.is_empty());
+            *kept -= home.history.cost();
             home.history.expire(*now);
             let age = home.settings.history_age.as_millis() as Millis;
             let (skip, mut start) = history::room(run.marks(), &home.settings);
@@ -527,7 +537,12 @@ impl Hub {
                 home.history.push(entry, &home.settings);
                 start = mark.end;
             }
-            *keeping -= usize::from(home.history.is_empty());
+            // All of it, since a history has no gaps: whoever comes back is told that something is missing.
+            if *kept + home.history.cost() > *kept_most {
+                home.history.clear();
+                *gave_up += 1;
+            }
+            *kept += home.history.cost();
         }
     }
 
@@ -579,7 +594,7 @@ impl Hub {
 
     /// Whether anything is kept that will be too old some day.
     pub(crate) fn keeps(&self) -> bool {
-        self.keeping > 0
+        self.kept > 0
     }
 
     /// Gives up what is too old in some topics, and goes on with others the next time.
@@ -592,9 +607,11 @@ impl Hub {
             self.walk = key as usize + 1;
             let now = self.now;
             if let Some(home) = self.index.home(key).filter(|home| !home.history.is_empty()) {
+                let before = home.history.cost();
                 home.history.expire(now);
-                if home.history.is_empty() {
-                    self.keeping -= 1;
+                let (after, empty) = (home.history.cost(), home.history.is_empty());
+                self.kept -= before - after;
+                if empty {
                     self.index.settle(key);
                 }
             }

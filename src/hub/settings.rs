@@ -88,16 +88,21 @@ impl TopicSettings {
 pub(crate) struct SettingsTable {
     /// The longest prefix first; the last is the empty one.
     by_prefix: Arc<[(Box<str>, Arc<TopicSettings>)]>,
+    /// Bytes that all topics together may keep.
+    pub(crate) kept_most: usize,
 }
+
+/// What all topics together may keep by default.
+pub(crate) const KEPT_MOST: usize = 256 << 20;
 
 impl SettingsTable {
     /// Of equal prefixes, the one that was given last counts.
-    pub(crate) fn new(given: Vec<(String, TopicSettings)>) -> Self {
+    pub(crate) fn new(given: Vec<(String, TopicSettings)>, kept_most: usize) -> Self {
         let of = |(prefix, settings): (String, TopicSettings)| (prefix.into(), Arc::new(settings));
         let default = [(String::new(), TopicSettings::new())];
         let mut by_prefix: Vec<(Box<str>, _)> = given.into_iter().rev().chain(default).map(of).collect();
         by_prefix.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.len()));
-        Self { by_prefix: by_prefix.into() }
+        Self { by_prefix: by_prefix.into(), kept_most }
     }
 
     pub(crate) fn of(&self, topic: &str) -> &Arc<TopicSettings> {
@@ -109,7 +114,7 @@ impl SettingsTable {
 
 impl Default for SettingsTable {
     fn default() -> Self {
-        Self::new(Vec::new())
+        Self::new(Vec::new(), KEPT_MOST)
     }
 }
 
@@ -121,7 +126,7 @@ mod tests {
     fn the_longest_prefix_decides_and_of_equals_the_last() {
         let of = |n| TopicSettings::new().history(n);
         let given = [("ticks/", 1), ("", 2), ("ticks/eur", 3), ("ticks/", 4)];
-        let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into());
+        let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into(), KEPT_MOST);
         for (topic, n) in [("ticks/usd", 4), ("ticks/eurusd", 3), ("room", 2), ("tick", 2)] {
             assert_eq!(table.of(topic).history, n, "{topic}");
         }

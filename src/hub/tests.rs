@@ -3,7 +3,7 @@
 use super::*;
 
 fn hub(settings: TopicSettings) -> Hub {
-    Hub::new(0, 1, SettingsTable::new(vec![("kept/".to_owned(), settings)]), 1)
+    Hub::new(0, 1, SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX), 1)
 }
 
 /// One turn that publishes so many messages of 100 bytes to a topic.

@@ -97,6 +97,8 @@ counters! {
     /// Times that a message, or what a turn had for one topic, went to a connection as it was because the loop had
     /// fallen behind.
     deflate_skipped,
+    /// Histories of topics given up because all together held more than they may.
+    histories_given_up,
     /// Messages given up because a consumer was slow.
     dropped,
     /// Connections closed because a consumer was slow.

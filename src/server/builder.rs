@@ -6,7 +6,7 @@ use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::mailbox;
 use crate::hub::topic::check_published;
-use crate::hub::{SettingsTable, TopicSettings};
+use crate::hub::{KEPT_MOST, SettingsTable, TopicSettings};
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
@@ -32,6 +32,7 @@ pub struct Builder {
     workers: usize,
     pin: bool,
     topics: Vec<(String, TopicSettings)>,
+    max_history: usize,
     http: HttpLimits,
     max_connections: usize,
     max_memory: u64,
@@ -109,6 +110,7 @@ impl Default for Builder {
             workers: 0,
             pin: false,
             topics: Vec::new(),
+            max_history: KEPT_MOST,
             http: HttpLimits::default(),
             max_connections: 1 << 20,
             max_memory: 1 << 30,
@@ -224,6 +226,15 @@ impl Builder {
     #[must_use]
     pub fn topics(mut self, prefix: &str, settings: TopicSettings) -> Self {
         self.topics.push((prefix.to_owned(), settings));
+        self
+    }
+
+    /// Bytes that the histories of all topics together may hold, each worker's topics an equal part. Where a message does
+    /// not fit, the history of its topic is given up; whoever comes back is then told that something is missing. Default
+    /// 256 MiB.
+    #[must_use]
+    pub fn max_history(mut self, bytes: usize) -> Self {
+        self.max_history = bytes;
         self
     }
 
@@ -354,7 +365,7 @@ impl Builder {
             workers: shared,
             routes: self.routes.into(),
             counters,
-            topics: SettingsTable::new(self.topics),
+            topics: SettingsTable::new(self.topics, self.max_history),
             local,
         });
         let settings = Arc::new(Settings {

@@ -15,6 +15,10 @@ impl Worker {
     pub(super) fn fan_out(&mut self) {
         loop {
             self.turn.hub.keep();
+            let gave_up = core::mem::take(&mut self.turn.hub.gave_up);
+            if gave_up > 0 {
+                self.turn.count().histories_given_up.add(gave_up);
+            }
             self.send_away();
             if !self.turn.hub.log.is_empty() {
                 let Self { slots, turn, shared, dirty, .. } = self;
