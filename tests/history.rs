@@ -7,9 +7,8 @@ use campanile::{
     Subscribed, TopicSettings,
 };
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
-use support::{Client, TestServer, builder, limits, millis, start, until};
+use support::{Client, DEADLINE, TestServer, builder, limits, millis, start, until};
 
 /// Does what messages say, one command each: `from TOPIC EPOCH OFFSET`, `latest TOPIC`, `now TOPIC`, `sub TOPIC`,
 /// `unsub TOPIC`, `pub TOPIC TEXT`. Says how subscriptions begin.
@@ -76,6 +75,14 @@ fn begun(client: &mut Client) -> (Position, bool, usize) {
 fn resume(client: &mut Client, topic: &str, at: Position) -> (Position, bool, usize) {
     client.text(&format!("from {topic} {} {}", at.epoch, at.offset));
     begun(client)
+}
+
+/// The names of the topics with a prefix.
+fn topics(server: &TestServer, prefix: &str) -> Vec<String> {
+    let (tx, rx) = crossbeam_channel::bounded(1);
+    server.handle.topics_then(prefix, 100, move |list| tx.send(list).unwrap());
+    let list = rx.recv_timeout(DEADLINE).unwrap().unwrap();
+    list.topics.into_iter().map(|topic| topic.name).collect()
 }
 
 #[test]
@@ -188,21 +195,21 @@ fn a_history_is_bounded_in_bytes_and_age_and_a_message_in_time() {
     assert_eq!(replayed(1), (false, 0));
     // Gone with its last message: another life, as soon as somebody asks.
     let publish = || server.handle.publish_with(Publish::new("kept/a", "again")).unwrap().unwrap();
-    until("the topic has gone", || {
-        publish().position.epoch != first.epoch || {
-            std::thread::sleep(millis(700));
-            false
-        }
-    });
+    until("the topic has gone", || topics(&server, "kept/").is_empty());
+    assert_ne!(publish().position.epoch, first.epoch);
 
     let short = Publish::new("kept/b", "short").ttl(millis(1));
     let at = server.handle.publish_with(short).unwrap().unwrap().position;
     say(&server, "kept/b", "long");
-    std::thread::sleep(millis(5));
-    let mut client = server.open("/");
     // Nothing is missing that should still be there.
-    assert_eq!(resume(&mut client, "kept/b", Position::new(at.epoch, 0)).2, 1);
-    assert_eq!(client.read_text(), "long");
+    until("the short one has had its time", || {
+        let mut client = server.open("/");
+        let (_, recovered, replayed) = resume(&mut client, "kept/b", Position::new(at.epoch, 0));
+        assert!(recovered);
+        let last = std::iter::repeat_with(|| client.read_text()).take(replayed).last();
+        assert_eq!(last.as_deref(), Some("long"));
+        replayed == 1
+    });
 }
 
 #[test]
@@ -355,28 +362,27 @@ fn cut_at_any_point_nothing_is_missing_and_nothing_comes_twice() {
     const CUTS: u32 = 300;
     for workers in [1, 3] {
         let server = serve(workers, kept(100_000));
-        let over = AtomicBool::new(false);
-        let sent = AtomicU32::new(0);
+        let (more, rounds) = crossbeam_channel::unbounded();
         std::thread::scope(|scope| {
+            // As many as the client reads at most between two cuts, and more: while it is cut and comes back.
             scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let n = sent.fetch_add(1, Ordering::Relaxed) + 1;
-                    let text = n.to_string();
-                    server
-                        .handle
-                        .publish_within(Publish::new("kept/a", &*text), Duration::from_secs(5))
-                        .unwrap();
-                    if n.is_multiple_of(16) {
-                        std::thread::sleep(millis(1));
+                let mut n = 0_u32;
+                for () in rounds {
+                    for _ in 0..32 {
+                        n += 1;
+                        let text = n.to_string();
+                        let publish = Publish::new("kept/a", &*text);
+                        server.handle.publish_within(publish, DEADLINE).unwrap();
                     }
                 }
             });
-            until("it has begun", || sent.load(Ordering::Relaxed) > 10);
+            more.send(()).unwrap();
             let mut client = server.open("/");
             client.text("now kept/a");
             let (mut at, ..) = begun(&mut client);
             let mut random = 12345u32;
             for cut in 0..CUTS {
+                more.send(()).unwrap();
                 random = random.wrapping_mul(1_103_515_245).wrapping_add(12345);
                 for _ in 0..random >> 16 & 0xF {
                     at.offset += 1;
@@ -387,7 +393,7 @@ fn cut_at_any_point_nothing_is_missing_and_nothing_comes_twice() {
                 let (_, recovered, _) = resume(&mut client, "kept/a", at);
                 assert!(recovered, "after {cut} cuts");
             }
-            over.store(true, Ordering::Relaxed);
+            drop(more);
         });
     }
 }

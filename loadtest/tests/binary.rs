@@ -362,7 +362,7 @@ fn what_a_server_pushes_is_counted_for_each_listener() {
             if (0..n).any(|_| socket.send(Message::binary(vec![7; 50])).is_err()) {
                 return;
             }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2)); // a pace, and no wait for anything
         }
     });
     let (status, r) = report(&format!(

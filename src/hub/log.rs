@@ -63,10 +63,24 @@ pub(crate) struct Run {
     /// Whether any message is not for everybody.
     pub(crate) selective: bool,
     /// Whether it began on this worker, which then passes it on to the others.
-    pub(crate) origin: bool,
+    pub(crate) begins_here: bool,
 }
 
 impl Run {
+    /// An empty one that begins on this worker.
+    fn new(
+        topic: TopicKey,
+        key: Option<Key>,
+        first: u32,
+        origin: Origin,
+        bytes: Bytes,
+        verbatim: bool,
+    ) -> Self {
+        let Origin { position, policy } = origin;
+        let (marks, selective, begins_here) = (Vec::new(), false, true);
+        Self { topic, key, first, position, policy, bytes, marks, verbatim, selective, begins_here }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Own(bytes) => bytes,
@@ -242,24 +256,11 @@ impl Log {
         begins_here: bool,
         origin: Origin,
     ) {
-        let first = self.len;
-        self.len += marks.len() as u32;
+        let verbatim = frames.is_verbatim();
+        let run = Run::new(topic, key, self.len, origin, Bytes::Shared(frames), verbatim);
         let selective = marks.iter().any(|m| m.except.is_some());
-        let (verbatim, bytes) = (frames.is_verbatim(), Bytes::Shared(frames));
-        let Origin { position, policy } = origin;
-        let origin = begins_here;
-        self.runs.push(Run {
-            topic,
-            key,
-            first,
-            position,
-            policy,
-            bytes,
-            marks,
-            verbatim,
-            selective,
-            origin,
-        });
+        self.len += marks.len() as u32;
+        self.runs.push(Run { marks, selective, begins_here, ..run });
     }
 
     /// The run that a message of `len` bytes joins.
@@ -276,27 +277,13 @@ impl Log {
                 && key.is_none()
                 && run.key.is_none()
                 && run.verbatim == verbatim
-                && run.origin
+                && run.begins_here
                 && matches!(&run.bytes, Bytes::Own(bytes) if bytes.len() + len <= MAX_RUN)
         });
         if !joins {
             let (bytes, marks) = self.spare.pop().unwrap_or_default();
-            let bytes = Bytes::Own(bytes);
-            let first = self.len;
-            let Origin { position, policy } = origin;
-            let (selective, origin) = (false, true);
-            self.runs.push(Run {
-                topic,
-                key,
-                first,
-                position,
-                policy,
-                bytes,
-                marks,
-                verbatim,
-                selective,
-                origin,
-            });
+            let run = Run::new(topic, key, self.len, origin, Bytes::Own(bytes), verbatim);
+            self.runs.push(Run { marks, ..run });
         }
         let last = self.runs.len() - 1;
         &mut self.runs[last]

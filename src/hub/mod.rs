@@ -515,7 +515,7 @@ impl Hub {
         let Self { index, log, now, kept, kept_most, gave_up, .. } = self;
         for run in log.runs_mut() {
             let (topic, key, first) = (run.topic, run.key, run.position.offset);
-            let Some(home) = index.home(topic).filter(|home| run.origin && home.settings.keeps()) else {
+            let Some(home) = index.home(topic).filter(|home| run.begins_here && home.settings.keeps()) else {
                 continue;
             };
             *kept -= home.history.cost();
@@ -563,7 +563,7 @@ impl Hub {
         }
         let Self { index, log, patterns, .. } = self;
         for run in log.runs_mut() {
-            if !core::mem::take(&mut run.origin) {
+            if !core::mem::take(&mut run.begins_here) {
                 continue;
             }
             let topic = index.name(run.topic).clone();

@@ -87,10 +87,10 @@ impl<'a> Span<'a> {
         debug_assert!(V::BYTES.is_power_of_two() && V::BYTES % 4 == 0);
         let Self { src, dst, len, .. } = self;
         let last = len - V::BYTES;
-        // SAFETY: the CPU has `V` (first obligation), and `last` does not wrap (second). Every access covers
-        // `V::BYTES` bytes from 0, from `last`, or from an `at` below `last`; the four of a turn end at
-        // `at + 4 * V::BYTES`, which the loop's condition keeps within `len`. Source and destination are valid
-        // for `len`. Each byte is loaded before it is stored: the loops never go back, head and tail come first.
+        // Each byte is loaded before it is stored: the loops never go back, head and tail come first. Every access covers
+        // `V::BYTES` bytes from 0, from `last`, or from an `at` below `last`; the four of a turn end where its condition says.
+        // SAFETY: the CPU has `V` (first obligation), `last` does not wrap (second), and so all accesses are within
+        // `len`, for which source and destination are valid.
         unsafe {
             let head = V::load(src).xor(V::splat(key));
             let tail = V::load(src.add(last)).xor(V::splat(turned(key, last)));
