@@ -46,9 +46,9 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 async def handler(socket):
-    await (await socket.ping(b"?"))
-    await socket.send(["pong ?", " in two"])
     try:
+        await (await socket.ping(b"?"))
+        await socket.send(["pong ?", " in two"])
         async for message in socket:
             if message == "close me":
                 await socket.close(4000, "so")

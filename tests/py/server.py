@@ -78,6 +78,10 @@ class Server:
     def stop(self):
         """Asks it to end; its exit code."""
         self.process.terminate()
+        return self.ended()
+
+    def ended(self):
+        """Its exit code, once it has been asked to end: a second signal would end it without ceremony."""
         try:
             return self.process.wait(DEADLINE)
         finally:

@@ -105,7 +105,7 @@ class Closing(WithServer, unittest.TestCase):
                 with self.assertRaises(ConnectionClosedOK) as caught:  # 1001 is one of its good ends
                     ws.recv(timeout=DEADLINE)
                 self.assertEqual(caught.exception.rcvd.code, CloseCode.GOING_AWAY)
-            self.assertEqual(own.stop(), 0)
+            self.assertEqual(own.ended(), 0)
         finally:
             own.kill()
 
