@@ -6,7 +6,7 @@ use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::Hub;
-use crate::hub::mailbox::{Wake, mailbox};
+use crate::hub::mailbox::{Capacity, Wake, mailbox};
 use crate::protocol::{Message, Rules};
 use crate::worker::deadlines::{Clock, Due, check};
 use crate::worker::drive::decode;
@@ -59,7 +59,7 @@ impl Machine {
     pub fn new(route: impl Into<Route>) -> Self {
         let route = route.into();
         let [rules, _] = route.rules();
-        let (tx, _) = mailbox::<Command>(1, Box::new(Nobody));
+        let (tx, _) = mailbox::<Command>(Capacity { commands: 1, bytes: 1 }, Box::new(Nobody));
         let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default() }];
         let counters: Arc<[_]> = vec![CachePadded::default()].into();
         let shared = Arc::new(Shared {
@@ -109,7 +109,7 @@ impl Machine {
 
     /// Makes a connection listen.
     pub fn subscribe(&mut self, at: usize, topic: &str) {
-        self.turn.hub.subscribe(at as u32, topic, usize::MAX).expect("a good name");
+        self.turn.hub.subscribe(at as u32, topic, None, usize::MAX).expect("a good name");
     }
 
     /// What one read brought: decoded, handled, and what the handler sent written out.

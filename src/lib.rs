@@ -149,7 +149,7 @@ pub use handler::{
 pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{
     Delivered, Envelope, HistoryMessage, HistoryPage, InvalidTopic, MAX_TOPIC, Position, Publish, Published,
-    Start, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings, check_topic,
+    Start, Subscribe, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings, check_topic,
 };
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};

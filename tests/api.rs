@@ -92,6 +92,26 @@ fn a_message_is_published_and_its_place_told() {
 }
 
 #[test]
+fn a_topic_that_takes_no_more_says_when_it_does() {
+    let (builder, _) = routes(builder());
+    let server = start(Api::new().mount(builder.topics("slow/", kept().rate(1, 2))));
+    let mut client = server.dial();
+    let message = json!({"topic": "slow/a", "text": "x", "tags": ["a", "b"]});
+    for _ in 0..2 {
+        assert_eq!(post(&mut client, "/api/publish", &message).0, 200);
+    }
+    let answer = post_with(&mut client, "/api/publish", JSON, &message.to_string());
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")));
+    refused(post(&mut client, "/api/publish", &message), (429, "rate"), "wait ");
+    let (status, body) =
+        post(&mut client, "/api/batch", &json!({"messages": [{"topic": "kept/a", "text": "x"}, message]}));
+    assert_eq!(
+        (status, &body["results"][0]["offset"], &body["results"][1]["code"]),
+        (429, &json!(1), &json!("rate"))
+    );
+}
+
+#[test]
 fn data_is_passed_on_as_it_is_written() {
     let (server, events) = serve(1);
     let (mut listening, _) = listener(&server, &events, &["room"]);

@@ -241,6 +241,31 @@ fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
     assert_eq!(client.read_text(), "again");
 }
 
+#[test]
+fn a_mailbox_is_bounded_in_bytes_too() {
+    let (entered, inside) = unbounded();
+    let (go_on, wait) = bounded::<()>(1);
+    let (handler, events) = recorder();
+    let handler = handler.on_message(move |_, _| {
+        entered.send(()).unwrap();
+        wait.recv_timeout(DEADLINE).unwrap();
+    });
+    let server = start(builder().workers(1).mailbox_bytes(1000).route("/", handler));
+    let mut client = server.open("/");
+    let id = events.opened();
+    client.text("block");
+    inside.recv_timeout(DEADLINE).unwrap();
+    let text = "x".repeat(400);
+    assert_eq!([(); 3].map(|()| server.handle.send(id, &text)), [Ok(()), Ok(()), Err(HandleError::Full)]);
+    assert_eq!(server.handle.publish("room", &text), Err(HandleError::Full));
+    server.handle.send(id, &text[..100]).unwrap(); // there is room for a short one
+    go_on.send(()).unwrap();
+    assert_eq!([(); 3].map(|()| client.read_text().len()), [400, 400, 100]);
+    // One alone may be larger.
+    server.handle.send(id, &"x".repeat(5000)).unwrap();
+    assert_eq!(client.read_text().len(), 5000);
+}
+
 fn clients_of(server: &TestServer) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..6).map(|_| server.open("/")).collect();
     clients.iter_mut().for_each(Client::expect_nothing_until_pong);

@@ -242,8 +242,14 @@ fn settings(text: &str) -> BTreeSet<String> {
         "http_limits",
         "build",
     ];
-    let methods = text.split("\n    pub fn ").skip(1).map(word).filter(|m| !others.contains(m));
+    let methods = methods(text).filter(|m| !others.contains(m));
     methods.map(str::to_owned).collect()
+}
+
+/// The names of public methods.
+fn methods(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("    pub "));
+    lines.filter_map(|line| line.trim_start_matches("const ").strip_prefix("fn ")).map(word)
 }
 
 fn counters(text: &str) -> BTreeSet<String> {
@@ -328,6 +334,11 @@ fn every_option_and_metric_has_its_row() {
     }
     let source = settings(&read("src/server/builder.rs"));
     none(differ("Builder", &source, &rows(&page, "\n## `Builder`")));
+    for (file, name) in [("src/hub/settings.rs", "TopicSettings"), ("src/push/mod.rs", "Push")] {
+        let source: BTreeSet<_> = methods(&read(file)).filter(|m| *m != "new").map(str::to_owned).collect();
+        assert!(source.len() > 3, "{name} has lost its methods, or this test has");
+        none(differ(name, &source, &rows(&page, &format!("\n## `{name}`"))));
+    }
     let source = counters(&read("src/metrics/mod.rs"));
     assert!(source.len() > 3, "the counters are gone, or this test has lost them");
     none(differ("metrics", &source, &rows(&read("docs/metrics.md"), "# Metrics")));

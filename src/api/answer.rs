@@ -1,6 +1,6 @@
 //! What is answered: results, and refusals with a code and a sentence.
 
-use crate::handler::HandleError;
+use crate::handler::{HandleError, in_millis};
 use crate::http::Response;
 use crate::hub::Published;
 use std::borrow::Cow;
@@ -14,11 +14,13 @@ pub(super) struct Refusal {
     message: Cow<'static, str>,
     /// The one method of its path, where the request has another.
     allow: Option<&'static str>,
+    /// Seconds after which the same may work, where that is known.
+    retry: Option<u64>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), allow: None }
+        Self { status, code, message: message.into(), allow: None, retry: None }
     }
 
     /// A field, a parameter or a whole body that is not what it is to be.
@@ -54,7 +56,7 @@ impl Refusal {
             (405, Some(method)) => {
                 response.header("Allow", if method == "GET" { "GET, HEAD" } else { method })
             }
-            (503, _) => response.header("Retry-After", "1"),
+            (429 | 503, _) => response.header("Retry-After", self.retry.unwrap_or(1).to_string()),
             _ => response,
         }
     }
@@ -76,6 +78,10 @@ impl From<HandleError> for Refusal {
             HandleError::Timeout => (503, "busy"),
             HandleError::Topic(_) => (400, "topic"),
             HandleError::TooBig { .. } => (413, "too_big"),
+            HandleError::TooFast { retry } => {
+                let seconds = in_millis(*retry).div_ceil(1000);
+                return Self { retry: Some(seconds), ..Self::new(429, "rate", e.to_string()) };
+            }
             _ => (500, "internal"),
         };
         Self::new(status, code, e.to_string())

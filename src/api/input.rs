@@ -4,6 +4,7 @@ use super::answer::Refusal;
 use crate::conn::ConnId;
 use crate::handler::InvalidConnId;
 use crate::http::Request;
+use crate::hub::{MAX_TAG, MAX_TAGS};
 use crate::protocol::{CloseCode, Message};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -74,6 +75,8 @@ pub(super) struct Given<'a> {
     id: Option<Text<'a>>,
     #[serde(default, deserialize_with = "there")]
     ttl: Option<Whole>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    tags: Option<Vec<Text<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -182,6 +185,17 @@ impl<'a> Given<'a> {
         short("id", &self.id)
     }
 
+    pub(super) fn tags(&self) -> Result<Vec<&str>, Refusal> {
+        let Some(tags) = &self.tags else { return Ok(Vec::new()) };
+        let fit = tags.iter().all(|tag| (1..=MAX_TAG).contains(&tag.len()));
+        if !fit || !(1..=MAX_TAGS).contains(&tags.len()) {
+            let expected = format!("1 to {MAX_TAGS} strings of 1 to {MAX_TAG} bytes");
+            let given = shorten(&format!("{:?}", tags.iter().map(|tag| &**tag).collect::<Vec<_>>()));
+            return Err(Refusal::invalid(format!("\"tags\" is to have {expected}, not {given}")));
+        }
+        Ok(tags.iter().map(|tag| &**tag).collect())
+    }
+
     pub(super) fn ttl(&self) -> Result<Option<Duration>, Refusal> {
         match self.ttl {
             None => Ok(None),
@@ -283,6 +297,7 @@ const MESSAGE: Fields = &[
     ("key", Kind::Text),
     ("id", Kind::Text),
     ("ttl", Kind::Whole(MAX_TTL)),
+    ("tags", Kind::Texts),
 ];
 
 /// What a body can be read as.

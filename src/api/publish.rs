@@ -16,7 +16,8 @@ fn publication(
     message: Message<'_>,
     given: &Given<'_>,
 ) -> Result<Publication, Refusal> {
-    let mut publish = Publish::new(topic, message);
+    let tags = given.tags()?;
+    let mut publish = Publish::new(topic, message).tags(&tags);
     if let Some(id) = given.id()? {
         publish = publish.id(id);
     }

@@ -3,7 +3,7 @@
 use super::compression::Packer;
 use super::driver::{Command, Driver};
 use super::{Error, Link};
-use crate::hub::mailbox::{Mailbox, Wake, mailbox};
+use crate::hub::mailbox::{Capacity, Mailbox, Wake, mailbox};
 use mio::{Poll, Token, Waker};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,7 +58,7 @@ impl Thread {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         // No bound of its own: each client has at most a handful of commands waiting.
-        let (tx, rx) = mailbox(usize::MAX, Box::new(PollWaker(waker)));
+        let (tx, rx) = mailbox(Capacity::UNBOUNDED, Box::new(PollWaker(waker)));
         let driver = Driver::new(poll, rx, tx.clone());
         let name = format!("campanile-client-{number}");
         let handle = std::thread::Builder::new().name(name).spawn(move || driver.run())?;

@@ -4,7 +4,8 @@
 use super::{Command, ConnInfo, Handle, HandleError};
 use crate::conn::{ConnId, MAX_SLOTS};
 use crate::hub::{
-    HistoryPage, Publication, Publish, Published, Reply, Start, TopicList, Unanswered, check_topic, home_of,
+    HistoryPage, Outcome, Publication, Publish, Published, Reply, Start, TopicList, Unanswered, check_topic,
+    home_of,
 };
 use core::fmt;
 use core::str::FromStr;
@@ -45,7 +46,8 @@ impl Handle {
         mut publication: Publication,
         then: impl FnOnce(Result<Option<Published>, HandleError>) + Send + 'static,
     ) {
-        publication.answer = Some(reply(then));
+        publication.answer =
+            Some(reply(move |outcome| then(outcome.and_then(|o: Outcome| o.map_err(HandleError::from)))));
         let home = home_of(&publication.topic, self.shared.workers.len());
         self.ask(home, Command::PublishOne(publication));
     }

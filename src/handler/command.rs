@@ -3,6 +3,7 @@
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
+use crate::hub::mailbox::Weigh;
 use crate::hub::{Delivery, HistoryPage, Join, Joined, Publication, Reply, Start, TopicList, Unanswered};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
@@ -59,6 +60,18 @@ pub(crate) enum Command {
         code: CloseCode,
         deadline: Instant,
     },
+}
+
+impl Weigh for Command {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Send(_, frames, _) | Self::Broadcast(_, frames, _) => frames.len(),
+            Self::Publish(all) => all.iter().map(|p| p.frames.len()).sum(),
+            Self::PublishOne(publication) => publication.frames.len(),
+            Self::Deliver(delivery) => delivery.frames.len(),
+            _ => 0,
+        }
+    }
 }
 
 impl Command {

@@ -7,7 +7,10 @@ use crate::conn::{
     Cause, ConnId, Connection, Frames, Limits, Phase, ReadyState, Refused, Sent, Sink, Twin, Writer,
 };
 use crate::http::{Params, Peer};
-use crate::hub::{Added, Hub, Join, Publish, Run, Start, SubscribeError, check_topic};
+use crate::hub::topic::is_pattern;
+use crate::hub::{
+    Added, Hub, Join, Publish, Reader, Run, Start, Subscribe, SubscribeError, Tags, check_topic,
+};
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, Opcode};
 use crossbeam_utils::CachePadded;
@@ -82,11 +85,9 @@ impl Context<'_> {
         }
         let (index, position) = (&hub.index, hub.log.position());
         for run in hub.log.runs_mut() {
-            if !index.hears(slot, run.topic) {
-                continue;
-            }
-            let topic = index.name(run.topic);
-            push_run(self.conn, writer, self.sink, self.route, run, topic, from);
+            let Some(by) = index.hears_by(slot, run.topic) else { continue };
+            let reader = Reader { conn: self.conn.id, filter: index.filter(slot, by), from };
+            push_run(self.conn, writer, self.sink, self.route, run, index.name(run.topic), reader);
         }
         self.conn.catch_up(*number, position);
     }
@@ -129,7 +130,7 @@ pub(crate) fn shaped(
     twin.or(wrapped).map(|t| t.frames.clone())
 }
 
-/// Queues what of a run is for this connection, from a position of the turn on, in the form that it takes.
+/// Queues what of a run is for this connection, in the form that it takes.
 pub(crate) fn push_run(
     conn: &mut Connection,
     writer: &mut Writer,
@@ -137,10 +138,10 @@ pub(crate) fn push_run(
     route: &Route,
     run: &mut Run,
     topic: &str,
-    from: u32,
+    reader: Reader<'_>,
 ) {
-    let whole = !run.selective && from == 0;
-    if !whole && run.part(conn.id, from, None).next().is_none() {
+    let whole = !run.selective && reader.from == 0 && reader.filter.is_none();
+    if !whole && run.part(reader, None).next().is_none() {
         return;
     }
     let terms = &run.terms(&route.terms);
@@ -156,7 +157,7 @@ pub(crate) fn push_run(
     if whole {
         let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
     } else {
-        for range in run.part(conn.id, from, twin.or(wrapped)) {
+        for range in run.part(reader, twin.or(wrapped)) {
             let _ = conn.push(writer, sink, frames, range, run.key, terms);
         }
     }
@@ -324,6 +325,10 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// The name can't be a topic's, the connection has too many subscriptions, or it is closing.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
+        self.begin(topic, None)
+    }
+
+    fn begin(&mut self, topic: &str, tags: Option<Tags>) -> Result<bool, SubscribeError> {
         let Context { conn, turn, .. } = &self.context;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
@@ -335,7 +340,7 @@ impl<'a, S> Conn<'a, S> {
         }
         let Context { conn, turn, route, .. } = &mut self.context;
         let limit = route.terms.limits.max_subscriptions;
-        let added = turn.hub.subscribe(conn.id.slot() as u32, topic, limit)?;
+        let added = turn.hub.subscribe(conn.id.slot() as u32, topic, tags, limit)?;
         if added == Added::First {
             turn.tell_changes();
         }
@@ -354,13 +359,30 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// As [`Conn::subscribe`], it is a pattern, which has no history, or this connection listens to the topic already.
     pub fn subscribe_from(&mut self, topic: &str, start: Start) -> Result<(), SubscribeError> {
+        if is_pattern(topic) {
+            return Err(SubscribeError::Pattern);
+        }
+        self.subscribe_with(Subscribe::new(topic).from(start))
+    }
+
+    /// The same with a filter. A pattern begins at once, with the next message, and
+    /// [`Handler::subscribed`](super::Handler::subscribed) is not called for it.
+    ///
+    /// # Errors
+    /// As [`Conn::subscribe_from`]; a pattern with another start than [`Start::Now`].
+    pub fn subscribe_with(&mut self, subscribe: Subscribe<'_>) -> Result<(), SubscribeError> {
+        let Subscribe { topic, start, tags } = subscribe;
+        let tags = Tags::new(tags.iter().copied());
+        if is_pattern(topic) && start == Start::Now {
+            return if self.begin(topic, tags)? { Ok(()) } else { Err(SubscribeError::Already) };
+        }
         let Context { conn, turn, route, .. } = &mut self.context;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
         check_topic(topic).map_err(SubscribeError::Topic)?;
         let limit = route.terms.limits.max_subscriptions;
-        turn.hub.join(Join { conn: conn.id, topic: topic.into(), start, number: 0 }, limit)
+        turn.hub.join(Join { conn: conn.id, topic: topic.into(), start, tags, number: 0 }, limit)
     }
 
     /// Listens no more. Says whether it did. What was published before is still sent.
@@ -399,7 +421,7 @@ impl<'a, S> Conn<'a, S> {
         self.publish_with(Publish::new(topic, message));
     }
 
-    /// Publishes with an id or a time to live, to all or all but one.
+    /// Publishes with an id, tags or a time to live, to all or all but one.
     #[inline]
     pub fn publish_with(&mut self, publish: Publish<'_>) {
         self.context.turn.hub.publish(publish);

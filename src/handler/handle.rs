@@ -5,7 +5,7 @@ use crate::Message;
 use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
 use crate::hub::mailbox::{Mailbox, Refused};
-use crate::hub::{Publication, Publish, Published, Reply, SettingsTable, home_of, topic};
+use crate::hub::{Publication, Publish, Published, Refusal, Reply, SettingsTable, home_of, topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
@@ -47,7 +47,8 @@ pub struct Handle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// As many commands wait for that worker as may ([`Builder::mailbox`](crate::Builder::mailbox)). The call did
+    /// As many commands wait for that worker as may ([`Builder::mailbox`](crate::Builder::mailbox)), or as many bytes
+    /// ([`Builder::mailbox_bytes`](crate::Builder::mailbox_bytes)). The call did
     /// nothing; try again in a while.
     Full,
     /// The server has ended.
@@ -60,6 +61,11 @@ pub enum HandleError {
         len: usize,
         /// The limit ([`TopicSettings::max_message_size`](crate::TopicSettings::max_message_size)).
         limit: usize,
+    },
+    /// More is published to the topic than it takes ([`TopicSettings::rate`](crate::TopicSettings::rate)).
+    TooFast {
+        /// The same message may be taken after this time.
+        retry: Duration,
     },
     /// There is no such route.
     NoRoute {
@@ -85,6 +91,9 @@ impl fmt::Display for HandleError {
             Self::TooBig { len, limit } => {
                 write!(f, "message of {len} bytes refused: its topic takes up to {limit}")
             }
+            Self::TooFast { retry } => {
+                write!(f, "more is published to the topic than it takes: wait {} ms", in_millis(*retry))
+            }
             Self::NoRoute { pattern } => write!(f, "there is no WebSocket route {pattern:?}"),
             Self::WrongState => f.write_str("the state is not of the type that the route's handler keeps"),
             Self::InHandler => {
@@ -97,6 +106,20 @@ impl fmt::Display for HandleError {
 }
 
 impl std::error::Error for HandleError {}
+
+impl From<Refusal> for HandleError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooBig { len, limit } => Self::TooBig { len, limit },
+            Refusal::TooFast { early } => Self::TooFast { retry: early },
+        }
+    }
+}
+
+/// Whole milliseconds, not fewer than there are.
+pub(crate) fn in_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
 
 /// What is told of a connection.
 #[derive(Clone, Debug)]
@@ -209,17 +232,18 @@ impl Handle {
     /// queued for. `None`: nobody listens and nothing is kept, so there was nothing to do.
     ///
     /// # Errors
-    /// As [`Handle::publish`], and no answer came within 5 s: then it may still be published. In a handler it is
+    /// As [`Handle::publish`]; more is published to the topic than it takes; no answer came within 5 s: then it may still be
+    /// published. In a handler it is
     /// [`HandleError::InHandler`].
     pub fn publish_with(&self, publish: Publish<'_>) -> Result<Option<Published>, HandleError> {
         may_wait()?;
         let mut publication = self.publication(publish)?;
         let (tx, rx) = crossbeam_channel::bounded(1);
-        publication.answer = Some(Reply::new(move |published| {
-            let _ = tx.send(published); // whoever asked may have stopped waiting
+        publication.answer = Some(Reply::new(move |outcome| {
+            let _ = tx.send(outcome); // whoever asked may have stopped waiting
         }));
         self.send_publication(publish.topic, publication)?;
-        rx.recv_timeout(ANSWER).map_err(no_answer)?.map_err(HandleError::from)
+        Ok(rx.recv_timeout(ANSWER).map_err(no_answer)?.map_err(HandleError::from)??)
     }
 
     /// Publishes many messages, to one topic or several, with one command for each worker. Each topic's messages keep

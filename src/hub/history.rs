@@ -1,7 +1,7 @@
 //! What a topic keeps of its messages: the same shared frames that are sent, each with its offset, bounded in count,
 //! bytes and age.
 
-use super::{Mark, TopicSettings};
+use super::{Mark, Tags, TopicSettings};
 use crate::conn::Frames;
 use crate::protocol::Key;
 use core::ops::Range;
@@ -13,9 +13,6 @@ pub(crate) type Millis = u64;
 /// What is noted of a message that is kept, beside its bytes.
 const ENTRY_COST: usize = size_of::<Entry>();
 
-/// A topic that is there because it keeps something: its name, its place in two tables, what its home knows.
-const TOPIC_COST: usize = 1024;
-
 /// One message that is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -24,6 +21,7 @@ pub(crate) struct Entry {
     pub(crate) range: Range<usize>,
     pub(crate) key: Option<Key>,
     pub(crate) json: bool,
+    pub(crate) tags: Option<Tags>,
     /// Not given out from then on, by its own time to live.
     pub(crate) until: Millis,
     /// Too old from then on, by its topic's settings.
@@ -56,9 +54,9 @@ impl History {
         self.entries.len()
     }
 
-    /// Bytes of memory, about: the frames, what is noted of each, and the topic itself.
+    /// Bytes of memory, about: the frames, and what is noted of each.
     pub(crate) fn cost(&self) -> usize {
-        if self.is_empty() { 0 } else { self.bytes + self.entries.len() * ENTRY_COST + TOPIC_COST }
+        self.bytes + self.entries.len() * ENTRY_COST
     }
 
     pub(crate) fn push(&mut self, entry: Entry, settings: &TopicSettings) {
@@ -91,23 +89,24 @@ impl History {
     }
 
     /// What came behind `offset`, if nothing of that has been given up. `next` is the offset of the next message.
-    pub(crate) fn since(&self, offset: u64, next: u64, now: Millis) -> Option<impl Iterator<Item = &Entry>> {
+    pub(crate) fn since(&self, offset: u64, next: u64) -> Option<impl Iterator<Item = &Entry>> {
         let oldest = self.entries.front().map_or(next, |e| e.offset);
         // What a client says may be any number, so it is compared before anything is added to it.
         let skip = Some(offset).filter(|at| *at < next)?.saturating_add(1).checked_sub(oldest)? as usize;
-        Some(self.entries.range(skip.min(self.entries.len())..).filter(move |e| e.until > now))
+        Some(self.entries.range(skip.min(self.entries.len())..))
     }
 
-    /// The last so many messages.
-    pub(crate) fn last(&self, n: usize, now: Millis) -> impl Iterator<Item = &Entry> {
-        let skip = self.entries.len().saturating_sub(n);
-        self.entries.range(skip..).filter(move |e| e.until > now)
+    /// The last so many of the messages that are wanted.
+    pub(crate) fn last(&self, n: usize, wanted: impl FnMut(&&Entry) -> bool) -> Vec<&Entry> {
+        let mut last: Vec<_> = self.entries.iter().rev().filter(wanted).take(n).collect();
+        last.reverse();
+        last
     }
 
-    /// The newest message for each key, in order; those without a key count as one.
-    pub(crate) fn latest(&self, now: Millis) -> Vec<&Entry> {
+    /// The newest wanted message for each key, in order; those without a key count as one.
+    pub(crate) fn latest(&self, mut wanted: impl FnMut(&&Entry) -> bool) -> Vec<&Entry> {
         let mut seen = HashSet::new();
-        let newest = |e: &&Entry| e.until > now && seen.insert(e.key);
+        let newest = |e: &&Entry| wanted(e) && seen.insert(e.key);
         let mut latest: Vec<_> = self.entries.iter().rev().filter(newest).collect();
         latest.reverse();
         latest

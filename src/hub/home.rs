@@ -1,7 +1,8 @@
 //! What the home of a topic knows of it: the next offset, what is kept, and which other workers have subscribers.
 
-use super::history::{History, Millis};
-use super::{Position, TopicSettings};
+use super::history::{Entry, History, Millis};
+use super::{Origin, Position, Refusal, Start, Tags, TopicSettings};
+use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -23,7 +24,15 @@ pub(crate) struct Home {
     /// Subscribers on other workers, by worker.
     interest: Vec<(u16, u32)>,
     ids: Option<Box<Ids>>,
+    /// It stays although it keeps nothing, so that whoever was the only one to listen finds it again: at least until
+    /// this, which moves on while it is in use.
+    lingers: Option<Millis>,
+    /// Up to when publications have used up what its rate allows.
+    paid: Duration,
 }
+
+/// A topic that is there because it keeps something: its name, its place in two tables, what its home knows.
+const TOPIC_COST: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Ids {
@@ -33,12 +42,65 @@ struct Ids {
 
 impl Home {
     pub(crate) fn new(epoch: u64, settings: Arc<TopicSettings>) -> Self {
-        Self { epoch, next: 1, settings, history: History::default(), interest: Vec::new(), ids: None }
+        let (history, interest, paid) = (History::default(), Vec::new(), Duration::ZERO);
+        Self { epoch, next: 1, settings, history, interest, ids: None, lingers: None, paid }
     }
 
     /// Whether nothing here is worth keeping the topic for.
     pub(crate) fn is_idle(&self) -> bool {
-        self.interest.is_empty() && self.history.is_empty()
+        self.interest.is_empty() && self.history.is_empty() && self.lingers.is_none()
+    }
+
+    /// From here on it stays for as long as its messages would, if it is one that keeps any.
+    pub(crate) fn linger(&mut self, now: Millis) {
+        if self.settings.keeps() {
+            self.lingers = Some(now + self.settings.age());
+        }
+    }
+
+    /// Looks at it once in a while: `in_use` is whether anybody listens here.
+    pub(crate) fn age(&mut self, now: Millis, in_use: bool) {
+        self.expire(now);
+        if let Some(until) = self.lingers {
+            if in_use || !self.interest.is_empty() || !self.history.is_empty() {
+                self.linger(now);
+            } else if until <= now {
+                self.lingers = None;
+            }
+        }
+    }
+
+    /// Gives up what is too old. Says how many bytes less it holds.
+    pub(crate) fn expire(&mut self, now: Millis) -> usize {
+        let before = self.cost();
+        self.history.expire(now);
+        before - self.cost()
+    }
+
+    /// Gives up all that it keeps, and its staying.
+    pub(crate) fn give_up(&mut self) {
+        self.history.clear();
+        self.lingers = None;
+    }
+
+    /// Bytes of memory, about, that it holds beyond what a topic with listeners does.
+    pub(crate) fn cost(&self) -> usize {
+        let stays = !self.history.is_empty() || self.lingers.is_some();
+        if stays { self.history.cost() + TOPIC_COST } else { 0 }
+    }
+
+    /// What a subscription with this filter that begins at `start` is given; `None` where that is not there.
+    pub(crate) fn look(&self, start: Start, tags: Option<&Tags>, now: Millis) -> Option<Vec<&Entry>> {
+        let wanted = |e: &&Entry| e.until > now && tags.is_none_or(|tags| tags.want(e.tags.as_ref()));
+        match start {
+            Start::Now => None,
+            Start::Last(n) => Some(self.history.last(n, wanted)),
+            Start::Latest => Some(self.history.latest(wanted)),
+            Start::After(at) if at.epoch == self.epoch => {
+                Some(self.history.since(at.offset, self.next)?.filter(wanted).collect())
+            }
+            Start::After(_) => None,
+        }
     }
 
     /// The place behind the last message.
@@ -46,10 +108,18 @@ impl Home {
         Position { epoch: self.epoch, offset: self.next - 1 }
     }
 
-    /// The place of the next message.
-    pub(crate) fn take_place(&mut self) -> Position {
+    /// The place of the next message, which has so many bytes.
+    pub(crate) fn take_place(&mut self, len: usize, now: Millis) -> Result<Origin, Refusal> {
+        let limit = self.settings.max_message_size;
+        if len > limit {
+            return Err(Refusal::TooBig { len, limit });
+        }
+        if let Some(rate) = &self.settings.rate {
+            let taken = rate.take(&mut self.paid, Duration::from_millis(now));
+            taken.map_err(|early| Refusal::TooFast { early })?;
+        }
         self.next += 1;
-        self.position()
+        Ok(Origin { position: self.position(), policy: self.settings.slow_consumer })
     }
 
     /// So many subscribers came to a worker, or left it.

@@ -1,6 +1,7 @@
 //! Who listens to what, on one worker: topic to subscribers and subscriber to topics, each side knowing its place in
 //! the other, so that leaving costs the same however many there are.
 
+use super::Tags;
 use super::home::Home;
 use super::topic::{self, InvalidTopic};
 use core::fmt;
@@ -18,6 +19,8 @@ struct Topic {
     subscribers: Vec<Subscriber>,
     /// A turn's log still names it, so it stays although nobody listens.
     held: bool,
+    /// Subscribers with a filter.
+    filtered: u32,
     /// What its home knows of it; only there, and once something was published or asked.
     home: Option<Box<Home>>,
 }
@@ -78,6 +81,8 @@ pub(crate) struct Index {
     by_name: HashMap<Arc<str>, TopicKey, RandomState>,
     /// By slot.
     links: Vec<Vec<Link>>,
+    /// What subscribers ask for of a topic; those without a filter are not in it.
+    filters: HashMap<(u32, TopicKey), Tags, RandomState>,
     /// Topics that are patterns with at least one subscriber.
     patterns: usize,
 }
@@ -97,6 +102,7 @@ impl Index {
             name: name.clone(),
             subscribers: Vec::new(),
             held: false,
+            filtered: 0,
             home: None,
         }) as u32;
         self.by_name.insert(name, key);
@@ -104,7 +110,13 @@ impl Index {
     }
 
     /// Says whether the subscription is new.
-    pub(crate) fn subscribe(&mut self, slot: u32, name: &str, limit: usize) -> Result<bool, SubscribeError> {
+    pub(crate) fn subscribe(
+        &mut self,
+        slot: u32,
+        name: &str,
+        tags: Option<Tags>,
+        limit: usize,
+    ) -> Result<bool, SubscribeError> {
         topic::check(name).map_err(SubscribeError::Topic)?;
         if self.is_subscribed(slot, name) {
             return Ok(false);
@@ -126,6 +138,10 @@ impl Index {
         }
         links.push(Link { topic: key, at: subscribers.len() as u32 });
         subscribers.push(Subscriber { slot, back: links.len() as u32 - 1 });
+        if let Some(tags) = tags {
+            self.filters.insert((slot, key), tags);
+            self.topics[key as usize].filtered += 1;
+        }
         Ok(true)
     }
 
@@ -154,7 +170,10 @@ impl Index {
         if let Some(moved) = links.get(at) {
             self.topics[moved.topic as usize].subscribers[moved.at as usize].back = at as u32;
         }
-        let Topic { name, subscribers, .. } = &mut self.topics[link.topic as usize];
+        let Topic { name, subscribers, filtered, .. } = &mut self.topics[link.topic as usize];
+        if *filtered > 0 && self.filters.remove(&(slot, link.topic)).is_some() {
+            *filtered -= 1;
+        }
         subscribers.swap_remove(link.at as usize);
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns -= 1;
@@ -254,11 +273,22 @@ impl Index {
         topic::patterns_of(name).filter_map(|pattern| self.find(&pattern)).collect()
     }
 
-    /// Whether a slot listens to a topic, by its name or by a pattern.
-    pub(crate) fn hears(&self, slot: u32, key: TopicKey) -> bool {
-        self.listens_to(slot, key)
-            || self.patterns > 0
-                && self.patterns_of(self.name(key)).iter().any(|pattern| self.listens_to(slot, *pattern))
+    /// By which of its subscriptions a slot hears a topic: the topic's own name, or the longest pattern.
+    pub(crate) fn hears_by(&self, slot: u32, key: TopicKey) -> Option<TopicKey> {
+        if self.listens_to(slot, key) {
+            return Some(key);
+        }
+        self.patterns_of(self.name(key)).into_iter().find(|pattern| self.listens_to(slot, *pattern))
+    }
+
+    /// Whether any subscriber of a topic or pattern has a filter.
+    pub(crate) fn is_filtered(&self, key: TopicKey) -> bool {
+        self.topics.get(key as usize).is_some_and(|topic| topic.filtered > 0)
+    }
+
+    /// What a slot asks for of a topic or pattern; `None`: everything.
+    pub(crate) fn filter(&self, slot: u32, key: TopicKey) -> Option<&Tags> {
+        if self.is_filtered(key) { self.filters.get(&(slot, key)) } else { None }
     }
 
     /// A topic's key from a place in the table on, for whoever walks over all of them.
@@ -289,8 +319,8 @@ mod tests {
     #[test]
     fn a_topic_lives_as_long_as_somebody_listens() {
         let mut index = Index::default();
-        assert_eq!(index.subscribe(3, "room", 9), Ok(true));
-        assert_eq!(index.subscribe(3, "room", 9), Ok(false));
+        assert_eq!(index.subscribe(3, "room", None, 9), Ok(true));
+        assert_eq!(index.subscribe(3, "room", None, 9), Ok(false));
         assert!(index.is_subscribed(3, "room"));
         assert_eq!(index.len(), 1);
         assert!(index.unsubscribe(3, "room"));
@@ -301,9 +331,9 @@ mod tests {
     #[test]
     fn subscriptions_are_bounded_and_names_checked() {
         let mut index = Index::default();
-        assert_eq!(index.subscribe(0, "a", 1), Ok(true));
-        assert_eq!(index.subscribe(0, "b", 1), Err(SubscribeError::TooMany { limit: 1 }));
-        assert!(matches!(index.subscribe(1, "", 1), Err(SubscribeError::Topic(_))));
+        assert_eq!(index.subscribe(0, "a", None, 1), Ok(true));
+        assert_eq!(index.subscribe(0, "b", None, 1), Err(SubscribeError::TooMany { limit: 1 }));
+        assert!(matches!(index.subscribe(1, "", None, 1), Err(SubscribeError::Topic(_))));
         assert_eq!(index.len(), 1);
     }
 
@@ -315,7 +345,7 @@ mod tests {
             let mut naive: BTreeSet<(u32, usize)> = BTreeSet::new();
             for (what, slot, t) in steps {
                 match what {
-                    0 => prop_assert_eq!(index.subscribe(slot, names[t], 99).unwrap(), naive.insert((slot, t))),
+                    0 => prop_assert_eq!(index.subscribe(slot, names[t], None, 99).unwrap(), naive.insert((slot, t))),
                     1 => prop_assert_eq!(index.unsubscribe(slot, names[t]), naive.remove(&(slot, t))),
                     _ => {
                         index.remove(slot, |_| ());

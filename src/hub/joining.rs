@@ -1,7 +1,7 @@
 //! Subscriptions that begin at a certain place: what is asked of a topic's home, its answer, and what has been asked for
 //! and not answered.
 
-use super::{Entry, Position};
+use super::{Entry, Position, Tags};
 use crate::conn::ConnId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ pub(crate) struct Join {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
     pub(crate) start: Start,
+    pub(crate) tags: Option<Tags>,
     /// Given by [`Joining`].
     pub(crate) number: u32,
 }
@@ -30,11 +31,48 @@ pub enum Start {
     After(Position),
 }
 
+/// A subscription with what is to be known of it. A topic alone makes one.
+///
+/// ```
+/// use campanile::{Start, Subscribe};
+///
+/// let subscribe = Subscribe::new("ticks").from(Start::Latest).tags(&["eur", "usd"]);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Subscribe<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) start: Start,
+    pub(crate) tags: &'a [&'a str],
+}
+
+impl<'a> Subscribe<'a> {
+    /// To what is published to a topic from now on, or to the topics of a pattern.
+    pub const fn new(topic: &'a str) -> Self {
+        Self { topic, start: Start::Now, tags: &[] }
+    }
+
+    /// From this place on. A pattern has none but [`Start::Now`].
+    #[must_use]
+    pub const fn from(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// A filter: only the messages that carry one of these [tags](super::Publish::tags), also of those that are replayed.
+    /// Default: all messages. Price: a look into a table for each message and subscriber with a filter.
+    #[must_use]
+    pub const fn tags(mut self, tags: &'a [&'a str]) -> Self {
+        self.tags = tags;
+        self
+    }
+}
+
 /// The answer to a [`Join`].
 #[derive(Debug)]
 pub(crate) struct Joined {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
+    pub(crate) tags: Option<Tags>,
     pub(crate) number: u32,
     pub(crate) subscribed: Subscribed,
     pub(crate) replay: Vec<Entry>,

@@ -10,15 +10,15 @@
 //! A connection that is written to directly in between first takes what the log has for it ([`Log::part`] from its
 //! own position), and at the end of the turn only the rest.
 
-use super::Position;
 use super::envelope::{self, Envelope};
 use super::index::TopicKey;
+use super::{Position, Tags};
 use crate::conn::{ConnId, Frames, SlowConsumer, Terms, Twin};
 use crate::protocol::{Key, Message, header};
 use core::ops::Range;
 
 /// Where a message's frame ends in its run, and whom it is not for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mark {
     pub(crate) end: usize,
     pub(crate) except: Option<ConnId>,
@@ -26,6 +26,22 @@ pub(crate) struct Mark {
     pub(crate) ttl: u32,
     /// Its publisher says that it is JSON.
     pub(crate) json: bool,
+    /// What it is about, for subscribers with a filter.
+    pub(crate) tags: Option<Tags>,
+}
+
+impl Mark {
+    fn is_for(&self, reader: Reader<'_>) -> bool {
+        self.except != Some(reader.conn) && reader.filter.is_none_or(|tags| tags.want(self.tags.as_ref()))
+    }
+}
+
+/// Who takes a run's messages: a connection with its filter, from this position of the turn on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    pub(crate) conn: ConnId,
+    pub(crate) filter: Option<&'a Tags>,
+    pub(crate) from: u32,
 }
 
 /// What a message's run is to know of its topic.
@@ -67,17 +83,18 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// An empty one that begins on this worker.
+    /// One that begins on this worker.
     fn new(
         topic: TopicKey,
         key: Option<Key>,
         first: u32,
         origin: Origin,
         bytes: Bytes,
+        marks: Vec<Mark>,
         verbatim: bool,
     ) -> Self {
         let Origin { position, policy } = origin;
-        let (marks, selective, begins_here) = (Vec::new(), false, true);
+        let (selective, begins_here) = (false, true);
         Self { topic, key, first, position, policy, bytes, marks, verbatim, selective, begins_here }
     }
 
@@ -135,26 +152,24 @@ impl Run {
         envelope::wrap(envelope, topic, self.position, frames, self.verbatim)
     }
 
-    /// The messages that are for `conn`, from this position of the turn on, as ranges of the run or of its twin;
-    /// neighbours as one range.
+    /// The messages that are for a reader, as ranges of the run or of its twin; neighbours as one range.
     pub(crate) fn part<'a>(
         &'a self,
-        conn: ConnId,
-        from: u32,
+        reader: Reader<'a>,
         twin: Option<&'a Twin>,
     ) -> impl Iterator<Item = Range<usize>> + 'a {
-        let skip = from.saturating_sub(self.first) as usize;
+        let skip = reader.from.saturating_sub(self.first) as usize;
         let mut at = skip.min(self.marks.len());
         let end_of = move |message: usize| match twin {
             Some(twin) => twin.ends[message],
             None => self.marks[message].end,
         };
         core::iter::from_fn(move || {
-            while self.marks.get(at).is_some_and(|m| m.except == Some(conn)) {
+            while self.marks.get(at).is_some_and(|m| !m.is_for(reader)) {
                 at += 1;
             }
             let begin = at;
-            while self.marks.get(at).is_some_and(|m| m.except != Some(conn)) {
+            while self.marks.get(at).is_some_and(|m| m.is_for(reader)) {
                 at += 1;
             }
             (at > begin).then(|| if begin == 0 { 0 } else { end_of(begin - 1) }..end_of(at - 1))
@@ -218,7 +233,7 @@ impl Log {
         if let Bytes::Own(bytes) = &mut run.bytes {
             header::write_frame(bytes, message.kind().into(), message.as_bytes());
             let end = bytes.len();
-            run.mark(Mark { end, except, ttl: 0, json: message.is_json() });
+            run.mark(Mark { end, except, ttl: 0, json: message.is_json(), tags: None });
         }
         self.len += 1;
     }
@@ -257,10 +272,12 @@ impl Log {
         origin: Origin,
     ) {
         let verbatim = frames.is_verbatim();
-        let run = Run::new(topic, key, self.len, origin, Bytes::Shared(frames), verbatim);
+        let first = self.len;
         let selective = marks.iter().any(|m| m.except.is_some());
         self.len += marks.len() as u32;
-        self.runs.push(Run { marks, selective, begins_here, ..run });
+        let mut run = Run::new(topic, key, first, origin, Bytes::Shared(frames), marks, verbatim);
+        (run.selective, run.begins_here) = (selective, begins_here);
+        self.runs.push(run);
     }
 
     /// The run that a message of `len` bytes joins.
@@ -282,8 +299,7 @@ impl Log {
         });
         if !joins {
             let (bytes, marks) = self.spare.pop().unwrap_or_default();
-            let run = Run::new(topic, key, self.len, origin, Bytes::Own(bytes), verbatim);
-            self.runs.push(Run { marks, ..run });
+            self.runs.push(Run::new(topic, key, self.len, origin, Bytes::Own(bytes), marks, verbatim));
         }
         let last = self.runs.len() - 1;
         &mut self.runs[last]
@@ -319,14 +335,14 @@ mod tests {
     use super::*;
 
     const ORIGIN: Origin = Origin { position: Position::new(1, 1), policy: None };
-    const MARK: Mark = Mark { end: 0, except: None, ttl: 0, json: false };
+    const MARK: Mark = Mark { end: 0, except: None, ttl: 0, json: false, tags: None };
 
     fn id(slot: usize) -> ConnId {
         ConnId::new(0, slot, 1)
     }
 
     fn parts(run: &Run, conn: ConnId, from: u32) -> Vec<u8> {
-        run.part(conn, from, None)
+        run.part(Reader { conn, filter: None, from }, None)
             .flat_map(|r| run.bytes()[r].to_vec())
             .filter(|b| b.is_ascii_alphabetic())
             .collect()
@@ -359,7 +375,7 @@ mod tests {
         assert_eq!(parts(run, id(3), 0), b"abcde");
         assert_eq!(parts(run, id(3), 3), b"de");
         assert_eq!(parts(run, id(2), 4), b"");
-        assert_eq!(run.part(id(3), 0, None).count(), 1);
+        assert_eq!(run.part(Reader { conn: id(3), filter: None, from: 0 }, None).count(), 1);
     }
 
     #[test]

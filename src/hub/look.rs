@@ -98,16 +98,12 @@ impl Hub {
         let key = self.index.find(name)?;
         let now = self.now;
         let home = &*self.home(key);
-        let entries: Option<Vec<&Entry>> = match start {
-            Start::Now => None,
-            Start::Latest => Some(home.history.latest(now)),
-            Start::Last(n) => Some(home.history.last(n.min(limit), now).collect()),
-            Start::After(at) if at.epoch == home.epoch => {
-                let since = home.history.since(at.offset, home.next, now);
-                since.map(|entries| entries.take(limit.saturating_add(1)).collect())
-            }
-            Start::After(_) => None,
+        // One more than the limit says that there are others.
+        let start = match start {
+            Start::Last(n) => Start::Last(n.min(limit)),
+            start => start,
         };
+        let entries = home.look(start, None, now);
         let recovered = matches!(start, Start::After(_)) && entries.is_some();
         let entries = entries.unwrap_or_default();
         let more = entries.len() > limit;

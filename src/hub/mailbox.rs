@@ -41,6 +41,26 @@ impl WakeFlag {
     }
 }
 
+/// What waits in a mailbox.
+pub(crate) trait Weigh {
+    /// Bytes of messages that it holds.
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+/// What may wait in a mailbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capacity {
+    pub(crate) commands: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Capacity {
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) const UNBOUNDED: Self = Self { commands: usize::MAX, bytes: usize::MAX };
+}
+
 /// The sending side, one for each thread that wants it.
 pub(crate) struct Mailbox<C> {
     channel: Sender<C>,
@@ -49,16 +69,17 @@ pub(crate) struct Mailbox<C> {
 
 struct Shared {
     flag: WakeFlag,
-    /// Commands waiting, for the bound.
+    /// Commands waiting and bytes of theirs, for the bounds.
     waiting: AtomicUsize,
-    limit: usize,
+    bytes: AtomicUsize,
+    capacity: Capacity,
     wake: Box<dyn Wake>,
 }
 
 /// A command that was not taken.
 #[derive(Debug)]
 pub(crate) enum Refused<C> {
-    /// As many wait as may.
+    /// As many wait as may, or as many bytes.
     Full(C),
     /// The worker has ended.
     Closed(C),
@@ -80,25 +101,32 @@ impl<C> Clone for Mailbox<C> {
     }
 }
 
-impl<C> Mailbox<C> {
-    /// Puts a command into the mailbox, unless `limit` of them wait already.
+impl<C: Weigh> Mailbox<C> {
+    /// Puts a command into the mailbox, unless as many or as heavy ones wait already as may. One that alone is over the
+    /// bound for bytes finds room where nothing weighs.
     pub(crate) fn send(&self, command: C) -> Result<(), Refused<C>> {
-        if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= self.shared.limit {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Shared { waiting, bytes, capacity, .. } = &*self.shared;
+        let weight = command.weight();
+        let room = waiting.fetch_add(1, Ordering::Relaxed) < capacity.commands;
+        let before = if weight > 0 { bytes.fetch_add(weight, Ordering::Relaxed) } else { 0 };
+        if !room || before > 0 && before.saturating_add(weight) > capacity.bytes {
+            self.shared.leave(weight);
             return Err(Refused::Full(command));
         }
-        self.push(command)
+        self.push(command, weight)
     }
 
     /// The same without the bound: for commands that are few by their nature (shutting down, answers of handlers).
     pub(crate) fn send_always(&self, command: C) -> Result<(), Refused<C>> {
+        let weight = command.weight();
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        self.push(command)
+        self.shared.bytes.fetch_add(weight, Ordering::Relaxed);
+        self.push(command, weight)
     }
 
-    fn push(&self, command: C) -> Result<(), Refused<C>> {
+    fn push(&self, command: C, weight: usize) -> Result<(), Refused<C>> {
         if let Err(e) = self.channel.send(command) {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.shared.leave(weight);
             return Err(Refused::Closed(e.into_inner()));
         }
         if self.shared.flag.arm() {
@@ -108,13 +136,23 @@ impl<C> Mailbox<C> {
     }
 }
 
+impl Shared {
+    /// A command of this weight waits no more.
+    fn leave(&self, weight: usize) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if weight > 0 {
+            self.bytes.fetch_sub(weight, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The worker's side.
 pub(crate) struct Inbox<C> {
     channel: Receiver<C>,
     shared: Arc<Shared>,
 }
 
-impl<C> Inbox<C> {
+impl<C: Weigh> Inbox<C> {
     /// Says that what comes from now on needs a new wake. To be called before [`Inbox::take`].
     pub(crate) fn disarm(&self) {
         self.shared.flag.disarm();
@@ -129,7 +167,7 @@ impl<C> Inbox<C> {
     pub(crate) fn take(&self) -> Option<C> {
         match self.channel.try_recv() {
             Ok(command) => {
-                self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.shared.leave(command.weight());
                 Some(command)
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
@@ -137,10 +175,11 @@ impl<C> Inbox<C> {
     }
 }
 
-/// A mailbox that holds at most `limit` commands.
-pub(crate) fn mailbox<C>(limit: usize, wake: Box<dyn Wake>) -> (Mailbox<C>, Inbox<C>) {
+/// A mailbox that holds no more than this.
+pub(crate) fn mailbox<C>(capacity: Capacity, wake: Box<dyn Wake>) -> (Mailbox<C>, Inbox<C>) {
     let (tx, rx) = crossbeam_channel::unbounded();
-    let shared = Arc::new(Shared { flag: WakeFlag::new(), waiting: AtomicUsize::new(0), limit, wake });
+    let (waiting, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let shared = Arc::new(Shared { flag: WakeFlag::new(), waiting, bytes, capacity, wake });
     (Mailbox { channel: tx, shared: shared.clone() }, Inbox { channel: rx, shared })
 }
 
@@ -155,10 +194,31 @@ mod tests {
         }
     }
 
+    /// A command's weight is its number, without the last digit.
+    impl Weigh for usize {
+        fn weight(&self) -> usize {
+            self / 10 * 10
+        }
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_one_alone_always_finds_room() {
+        let capacity = Capacity { commands: 9, bytes: 100 };
+        let (tx, rx) = mailbox(capacity, Box::new(Count(Arc::default())));
+        tx.send(500).unwrap();
+        assert!(matches!(tx.send(10), Err(Refused::Full(10))));
+        tx.send(5).unwrap(); // weighs nothing
+        tx.send_always(20).unwrap();
+        assert_eq!([rx.take(), rx.take(), rx.take(), rx.take()], [Some(500), Some(5), Some(20), None]);
+        tx.send(60).unwrap();
+        tx.send(40).unwrap();
+        assert!(matches!(tx.send(10), Err(Refused::Full(10))));
+    }
+
     #[test]
     fn many_sends_wake_once_until_the_worker_looks() {
         let wakes = Arc::new(AtomicUsize::new(0));
-        let (tx, rx) = mailbox(3, Box::new(Count(wakes.clone())));
+        let (tx, rx) = mailbox(Capacity { commands: 3, bytes: 100 }, Box::new(Count(wakes.clone())));
         for i in 0..3 {
             tx.send(i).unwrap();
         }

@@ -19,12 +19,15 @@ mod history;
 mod home;
 mod index;
 mod joining;
+mod keeping;
 mod log;
 mod look;
 pub(crate) mod mailbox;
 mod publication;
+pub(crate) mod rate;
 mod reply;
 mod settings;
+mod tags;
 #[cfg(test)]
 mod tests;
 pub(crate) mod topic;
@@ -36,19 +39,21 @@ pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 use joining::Joining;
 pub(crate) use joining::{Join, Joined};
-pub use joining::{Start, Subscribed};
-pub(crate) use log::{Log, Mark, Origin, Run};
+pub use joining::{Start, Subscribe, Subscribed};
+pub(crate) use log::{Log, Mark, Origin, Reader, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
-pub(crate) use publication::{Publication, Told};
+pub(crate) use publication::{Delivery, Outcome, Publication, Refusal, Told};
+pub use publication::{Publish, Published};
 pub(crate) use reply::{Reply, Unanswered};
 pub use settings::TopicSettings;
 pub(crate) use settings::{KEPT_MOST, SettingsTable};
+pub(crate) use tags::Tags;
+#[cfg(any(feature = "push", feature = "api"))]
+pub(crate) use tags::{MAX_TAG, MAX_TAGS};
 pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
 
-use crate::conn::{ConnId, Frames};
-use crate::protocol::{Key, Message};
+use crate::conn::ConnId;
 use core::fmt;
-use core::time::Duration;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -89,75 +94,6 @@ pub(crate) enum Added {
     First,
 }
 
-/// What became of a publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Published {
-    /// The message's own place.
-    pub position: Position,
-    /// Connections that it was queued for, as far as the topic's home knows.
-    pub receivers: usize,
-    /// A publication with this id was there before: nothing was published, and the position is that one's.
-    pub repeated: bool,
-}
-
-/// A message with what is to be known of it. A topic and a message alone make one.
-///
-/// ```
-/// use campanile::Publish;
-/// use core::time::Duration;
-///
-/// let publish = Publish::new("orders/42", "shipped").id("order-42-3").ttl(Duration::from_secs(60));
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Publish<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) message: Message<'a>,
-    pub(crate) except: Option<ConnId>,
-    pub(crate) id: Option<&'a str>,
-    pub(crate) ttl: u32,
-}
-
-impl<'a> Publish<'a> {
-    /// A message to everybody who listens to the topic.
-    pub fn new(topic: &'a str, message: impl Into<Message<'a>>) -> Self {
-        Self { topic, message: message.into(), except: None, id: None, ttl: 0 }
-    }
-
-    /// To all but this connection.
-    #[must_use]
-    pub fn except(mut self, conn: ConnId) -> Self {
-        self.except = Some(conn);
-        self
-    }
-
-    /// Publishing again with the same id does nothing: for a publisher that does not know whether the first try came
-    /// through. Ids are remembered for 5 minutes, the last 1,024 of each topic. Only where the topic has a history or
-    /// subscribers; else there is nobody to repeat it to.
-    #[must_use]
-    pub fn id(mut self, id: &'a str) -> Self {
-        self.id = Some(id);
-        self
-    }
-
-    /// How long the message is kept in its topic's history, if shorter than the topic's own time.
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
-        self
-    }
-}
-
-/// A run on its way from its home to the other workers.
-#[derive(Clone, Debug)]
-pub(crate) struct Delivery {
-    pub(crate) topic: Arc<str>,
-    pub(crate) frames: Frames,
-    pub(crate) marks: Arc<[Mark]>,
-    pub(crate) key: Option<Key>,
-    pub(crate) position: Position,
-}
-
 /// The worker that orders this topic's messages.
 pub(crate) fn home_of(topic: &str, workers: usize) -> usize {
     if workers == 1 {
@@ -167,6 +103,10 @@ pub(crate) fn home_of(topic: &str, workers: usize) -> usize {
     topic.hash(&mut hasher);
     (hasher.finish() % workers as u64) as usize
 }
+
+/// Topics that keep nothing yet stay for those who come back as long as all that is kept is below this part of what may
+/// be: names cost whoever invents them nothing, and are not to push out messages.
+const LINGER_PART: usize = 4;
 
 /// One worker's part of the hub.
 #[derive(Debug)]
@@ -192,12 +132,10 @@ pub(crate) struct Hub {
     kept: usize,
     kept_most: usize,
     walk: usize,
-    /// Histories given up because that was too much, since it was last asked.
+    /// Histories given up because that was too much, and publications refused, since it was last asked.
     pub(crate) gave_up: u64,
+    pub(crate) refused: u64,
 }
-
-/// Topics looked at in one step of the walk for what is too old.
-const WALK: usize = 1024;
 
 impl Hub {
     /// `epoch` is to be another one for each start of the server.
@@ -218,6 +156,7 @@ impl Hub {
             kept: 0,
             kept_most,
             gave_up: 0,
+            refused: 0,
             walk: 0,
         }
     }
@@ -243,37 +182,43 @@ impl Hub {
             }
             return;
         }
-        if publish.id.is_some() || publish.ttl > 0 {
+        if publish.id.is_some() || publish.ttl > 0 || !publish.tags.is_empty() {
             self.publish_here(Publication::new(publish));
             return;
         }
-        if let Some(key) = self.wanted(topic) {
-            let origin = self.origin(key);
+        let Some(key) = self.wanted(topic) else { return };
+        if let Ok(origin) = self.origin(key, publish.message.len()) {
             self.log.publish(key, publish.message, publish.except, origin);
         }
     }
 
     /// Takes a publication that has its home here. Gives who is to be told, and what.
     pub(crate) fn publish_here(&mut self, publication: Publication) -> Option<Told> {
-        let Publication { topic, frames, key: message_key, except, id, ttl, json, answer } = publication;
+        let Publication { topic, frames, len, key: message_key, except, id, ttl, json, tags, answer } =
+            publication;
         let Some(key) = self.wanted(&topic) else {
-            return answer.map(|answer| (answer, None));
+            return answer.map(|answer| (answer, Ok(None)));
         };
         let now = self.now;
         let repeated = id.as_deref().and_then(|id| self.home(key).repeated(id, now));
-        let offset = repeated.unwrap_or_else(|| {
-            let origin = self.origin(key);
-            let mark = Mark { end: 0, except, ttl, json };
-            self.log.publish_frames(key, frames, message_key, mark, origin);
-            if let Some(id) = &id {
-                self.home(key).remember(id, origin.position.offset, now);
-            }
-            origin.position.offset
-        });
+        let offset = match repeated {
+            Some(offset) => offset,
+            None => match self.origin(key, len) {
+                Ok(origin) => {
+                    let mark = Mark { end: 0, except, ttl, json, tags };
+                    self.log.publish_frames(key, frames, message_key, mark, origin);
+                    if let Some(id) = &id {
+                        self.home(key).remember(id, origin.position.offset, now);
+                    }
+                    origin.position.offset
+                }
+                Err(refused) => return answer.map(|answer| (answer, Err(refused))),
+            },
+        };
         let answer = answer?;
         let position = Position { epoch: self.home(key).epoch, offset };
         let receivers = self.receivers(key);
-        Some((answer, Some(Published { position, receivers, repeated: repeated.is_some() })))
+        Some((answer, Ok(Some(Published { position, receivers, repeated: repeated.is_some() }))))
     }
 
     /// The topic, if anybody listens to it on any worker, or its messages are kept. To be called at its home.
@@ -291,19 +236,29 @@ impl Hub {
     }
 
     fn home(&mut self, key: TopicKey) -> &mut Home {
-        let Self { index, settings, epoch, .. } = self;
+        let Self { index, settings, epoch, now, kept, kept_most, .. } = self;
         index.home_or_insert(key, |name| {
             // Workers are at most 256: their epochs never meet.
             *epoch = epoch.wrapping_add(256);
-            Home::new(*epoch, settings.of(name).clone())
+            let mut home = Home::new(*epoch, settings.of(name).clone());
+            if *kept < *kept_most / LINGER_PART {
+                home.linger(*now);
+                *kept += home.cost();
+            }
+            home
         })
     }
 
     /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
-    fn origin(&mut self, key: TopicKey) -> Origin {
+    fn origin(&mut self, key: TopicKey, len: usize) -> Result<Origin, Refusal> {
         self.index.hold(key);
-        let home = self.home(key);
-        Origin { position: home.take_place(), policy: home.settings.slow_consumer }
+        let now = self.now;
+        let origin = self.home(key).take_place(len, now);
+        if origin.is_err() {
+            self.refused += 1;
+            self.index.release(key); // it may have been made for this
+        }
+        origin
     }
 
     /// Connections that hear a topic, as far as its home knows.
@@ -343,9 +298,10 @@ impl Hub {
         &mut self,
         slot: u32,
         topic: &str,
+        tags: Option<Tags>,
         limit: usize,
     ) -> Result<Added, SubscribeError> {
-        if !self.index.subscribe(slot, topic, limit)? {
+        if !self.index.subscribe(slot, topic, tags, limit)? {
             return Ok(Added::Already);
         }
         let name = self.name_of(topic);
@@ -458,7 +414,7 @@ impl Hub {
     /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
     /// counts from here on.
     pub(crate) fn joined(&mut self, join: Join, from: usize) -> Joined {
-        let Join { conn, topic, start, number } = join;
+        let Join { conn, topic, start, tags, number } = join;
         let key = self.index.find_or_add(&topic);
         let now = self.now;
         let elsewhere = from != self.worker;
@@ -466,25 +422,15 @@ impl Hub {
         if elsewhere {
             home.interest(from, 1);
         }
-        let before = home.history.cost();
-        home.history.expire(now);
-        let freed = before - home.history.cost();
+        let freed = home.expire(now);
         self.kept -= freed;
         let home = self.home(key);
         let position = home.position();
-        let found = match start {
-            Start::Now => None,
-            Start::Last(n) => Some(home.history.last(n, now).cloned().collect()),
-            Start::Latest => Some(home.history.latest(now).into_iter().cloned().collect()),
-            Start::After(at) if at.epoch == home.epoch => {
-                home.history.since(at.offset, home.next, now).map(|entries| entries.cloned().collect())
-            }
-            Start::After(_) => None,
-        };
+        let found = home.look(start, tags.as_ref(), now);
         let recovered = found.is_some() && matches!(start, Start::After(_));
-        let replay: Vec<Entry> = found.unwrap_or_default();
+        let replay: Vec<Entry> = found.unwrap_or_default().into_iter().cloned().collect();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };
-        Joined { conn, topic, number, subscribed, replay }
+        Joined { conn, topic, tags, number, subscribed, replay }
     }
 
     /// A join whose connection has gone meanwhile.
@@ -503,48 +449,13 @@ impl Hub {
         &mut self,
         slot: u32,
         topic: &str,
+        tags: Option<Tags>,
         limit: usize,
     ) -> Result<bool, SubscribeError> {
-        self.index.subscribe(slot, topic, limit)
+        self.index.subscribe(slot, topic, tags, limit)
     }
 
     // ---- the end of a turn ----
-
-    /// Keeps what this turn published to topics with a history.
-    pub(crate) fn keep(&mut self) {
-        let Self { index, log, now, kept, kept_most, gave_up, .. } = self;
-        for run in log.runs_mut() {
-            let (topic, key, first) = (run.topic, run.key, run.position.offset);
-            let Some(home) = index.home(topic).filter(|home| run.begins_here && home.settings.keeps()) else {
-                continue;
-            };
-            *kept -= home.history.cost();
-            home.history.expire(*now);
-            let age = home.settings.history_age.as_millis() as Millis;
-            let (skip, mut start) = history::room(run.marks(), &home.settings);
-            if skip > 0 {
-                home.history.clear(); // what came before the messages that find no room goes before them
-            }
-            // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
-            let all = run.bytes().len();
-            let (frames, base) =
-                if start > all / 2 { (run.copy_from(start), start) } else { (run.share(), 0) };
-            for (offset, mark) in (first..).zip(run.marks()).skip(skip) {
-                let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
-                let (range, until, gone) = (start - base..mark.end - base, *now + ttl, *now + age);
-                let json = mark.json;
-                let entry = Entry { offset, frames: frames.clone(), range, key, json, until, gone };
-                home.history.push(entry, &home.settings);
-                start = mark.end;
-            }
-            // All of it, since a history has no gaps: whoever comes back is told that something is missing.
-            if *kept + home.history.cost() > *kept_most {
-                home.history.clear();
-                *gave_up += 1;
-            }
-            *kept += home.history.cost();
-        }
-    }
 
     /// What this turn has for the other workers: publications for their homes, and the runs that began here for those
     /// who listen.
@@ -590,32 +501,6 @@ impl Hub {
     pub(crate) fn end_turn(&mut self) {
         let Self { index, log, .. } = self;
         log.clear(|topic| index.release(topic));
-    }
-
-    /// Whether anything is kept that will be too old some day.
-    pub(crate) fn keeps(&self) -> bool {
-        self.kept > 0
-    }
-
-    /// Gives up what is too old in some topics, and goes on with others the next time.
-    pub(crate) fn age(&mut self) {
-        for _ in 0..WALK {
-            let Some(key) = self.index.next_from(self.walk) else {
-                self.walk = 0;
-                return;
-            };
-            self.walk = key as usize + 1;
-            let now = self.now;
-            if let Some(home) = self.index.home(key).filter(|home| !home.history.is_empty()) {
-                let before = home.history.cost();
-                home.history.expire(now);
-                let (after, empty) = (home.history.cost(), home.history.is_empty());
-                self.kept -= before - after;
-                if empty {
-                    self.index.settle(key);
-                }
-            }
-        }
     }
 }
 

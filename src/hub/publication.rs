@@ -1,34 +1,126 @@
-//! A message on its way from whoever publishes it to its topic's home.
+//! A message on its way from whoever publishes it to its topic's home, what becomes of it there, and its way on to the
+//! other workers.
 
-use super::{Publish, Published, Reply};
+use super::tags::Tags;
+use super::{Mark, Position, Reply};
 use crate::conn::{ConnId, Frames};
-use crate::protocol::Key;
+use crate::protocol::{Key, Message};
+use core::time::Duration;
 use std::sync::Arc;
+
+/// A message with what is to be known of it. A topic and a message alone make one.
+///
+/// ```
+/// use campanile::Publish;
+/// use core::time::Duration;
+///
+/// let publish = Publish::new("orders/42", "shipped").id("order-42-3").ttl(Duration::from_secs(60));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) message: Message<'a>,
+    pub(crate) except: Option<ConnId>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) ttl: u32,
+    pub(crate) tags: &'a [&'a str],
+}
+
+impl<'a> Publish<'a> {
+    /// A message to everybody who listens to the topic.
+    pub fn new(topic: &'a str, message: impl Into<Message<'a>>) -> Self {
+        Self { topic, message: message.into(), except: None, id: None, ttl: 0, tags: &[] }
+    }
+
+    /// To all but this connection.
+    #[must_use]
+    pub fn except(mut self, conn: ConnId) -> Self {
+        self.except = Some(conn);
+        self
+    }
+
+    /// Publishing again with the same id does nothing: for a publisher that does not know whether the first try came
+    /// through. Ids are remembered for 5 minutes, the last 1,024 of each topic. Only where the topic has a history or
+    /// subscribers; else there is nobody to repeat it to.
+    #[must_use]
+    pub fn id(mut self, id: &'a str) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Words that the message is about. A subscriber with a [filter](super::Subscribe::tags) gets it if it asks for one
+    /// of them, one without gets it anyway. Compared by hashes of 64 bits; price: 16 bytes and 8 for each.
+    #[must_use]
+    pub fn tags(mut self, tags: &'a [&'a str]) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// How long the message is kept in its topic's history, if shorter than the topic's own time.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
+        self
+    }
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// The message's own place.
+    pub position: Position,
+    /// Connections that it was queued for, as far as the topic's home knows.
+    pub receivers: usize,
+    /// A publication with this id was there before: nothing was published, and the position is that one's.
+    pub repeated: bool,
+}
+
+/// What a topic's home says of a publication: nothing where nobody listens and nothing is kept.
+pub(crate) type Outcome = Result<Option<Published>, Refusal>;
+
+/// What a topic does not take, by its [settings](super::TopicSettings).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    TooBig {
+        len: usize,
+        limit: usize,
+    },
+    TooFast {
+        /// By how much it came too early.
+        early: Duration,
+    },
+}
 
 /// A message on its way to its topic's home.
 #[derive(Debug)]
 pub(crate) struct Publication {
     pub(crate) topic: Arc<str>,
     pub(crate) frames: Frames,
+    /// Bytes of the message, without the frame's head.
+    pub(crate) len: usize,
     pub(crate) key: Option<Key>,
     pub(crate) except: Option<ConnId>,
     pub(crate) id: Option<Box<str>>,
     pub(crate) ttl: u32,
     pub(crate) json: bool,
+    pub(crate) tags: Option<Tags>,
     /// Whoever waits to know what became of it.
-    pub(crate) answer: Option<Reply<Option<Published>>>,
+    pub(crate) answer: Option<Reply<Outcome>>,
 }
 
 /// Whoever waits to know what became of a publication, and what did.
-pub(crate) type Told = (Reply<Option<Published>>, Option<Published>);
+pub(crate) type Told = (Reply<Outcome>, Outcome);
 
 impl Publication {
     pub(crate) fn new(publish: Publish<'_>) -> Self {
-        let Publish { topic, message, except, id, ttl } = publish;
+        let Publish { topic, message, except, id, ttl, tags } = publish;
         let id = id.map(Into::into);
         let frames = Frames::of(message);
         let (key, json) = (message.key(), message.is_json());
-        Self { topic: topic.into(), frames, key, except, id, ttl, json, answer: None }
+        let tags = Tags::new(tags.iter().copied());
+        let len = message.len();
+        Self { topic: topic.into(), frames, len, key, except, id, ttl, json, tags, answer: None }
     }
 
     /// The same message for another topic. What was encoded is shared.
@@ -37,12 +129,24 @@ impl Publication {
         Self {
             topic: topic.into(),
             frames: self.frames.clone(),
+            len: self.len,
             key: self.key,
             except: self.except,
             id: self.id.clone(),
             ttl: self.ttl,
             json: self.json,
+            tags: self.tags.clone(),
             answer: None,
         }
     }
+}
+
+/// A run on its way from its home to the other workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) topic: Arc<str>,
+    pub(crate) frames: Frames,
+    pub(crate) marks: Arc<[Mark]>,
+    pub(crate) key: Option<Key>,
+    pub(crate) position: Position,
 }

@@ -1,5 +1,8 @@
 //! What a topic keeps and allows, by the longest prefix of its name.
 
+use super::history::Millis;
+use super::rate::Rate;
+use super::topic::is_pattern;
 use crate::conn::SlowConsumer;
 use core::time::Duration;
 use std::sync::Arc;
@@ -21,6 +24,9 @@ pub struct TopicSettings {
     pub(crate) history_age: Duration,
     pub(crate) slow_consumer: Option<SlowConsumer>,
     pub(crate) max_message_size: usize,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) client_subscribe: bool,
+    pub(crate) client_publish: bool,
 }
 
 impl Default for TopicSettings {
@@ -39,11 +45,14 @@ impl TopicSettings {
             history_age: Duration::from_secs(300),
             slow_consumer: None,
             max_message_size: usize::MAX,
+            rate: None,
+            client_subscribe: true,
+            client_publish: false,
         }
     }
 
     /// Messages kept for those who come back. Default 0: none. Price: the frames themselves, which are shared with
-    /// whoever they still wait for, and 64 bytes each.
+    /// whoever they still wait for, and 80 bytes each.
     #[must_use]
     pub const fn history(mut self, messages: usize) -> Self {
         self.history = messages;
@@ -57,7 +66,8 @@ impl TopicSettings {
         self
     }
 
-    /// How long a message is kept. Default 5 minutes. A topic that nobody listens to is gone when its last message is.
+    /// How long a message is kept. Default 5 minutes. A topic that nobody listens to is gone when its last message is; one
+    /// that had listeners and no messages stays as long, so that they can come back to it.
     #[must_use]
     pub const fn history_age(mut self, age: Duration) -> Self {
         self.history_age = age;
@@ -76,6 +86,36 @@ impl TopicSettings {
     pub const fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self
+    }
+
+    /// Messages that the topic takes each second, from whoever publishes, and how many at once after a rest; over it
+    /// publishing is refused ([`HandleError::TooFast`](crate::HandleError::TooFast); where nobody waits for an answer,
+    /// counted in [`Stats::publications_refused`](crate::Stats::publications_refused)). Default, and 0 each second: no
+    /// limit.
+    #[must_use]
+    pub const fn rate(mut self, per_second: u32, burst: u32) -> Self {
+        self.rate = if per_second == 0 { None } else { Some(Rate::new(per_second, burst)) };
+        self
+    }
+
+    /// Whether clients may subscribe by themselves, through an endpoint such as [`Push`](crate::push::Push). A pattern
+    /// may be subscribed to where all that is below it may. Default: they may.
+    #[must_use]
+    pub const fn client_subscribe(mut self, may: bool) -> Self {
+        self.client_subscribe = may;
+        self
+    }
+
+    /// Whether clients may publish by themselves. Default: they may not. The program itself always may, by its handlers,
+    /// a [`Handle`](crate::Handle) and the API.
+    #[must_use]
+    pub const fn client_publish(mut self, may: bool) -> Self {
+        self.client_publish = may;
+        self
+    }
+
+    pub(crate) const fn age(&self) -> Millis {
+        self.history_age.as_millis() as Millis
     }
 
     pub(crate) const fn keeps(&self) -> bool {
@@ -105,6 +145,15 @@ impl SettingsTable {
         Self { by_prefix: by_prefix.into(), kept_most }
     }
 
+    /// Whether clients may subscribe to a topic, or to all that is below a pattern.
+    #[cfg_attr(not(feature = "push"), allow(dead_code))]
+    pub(crate) fn may_subscribe(&self, topic: &str) -> bool {
+        let stem = if is_pattern(topic) { topic.trim_end_matches('*') } else { topic };
+        let below = |prefix: &str| is_pattern(topic) && prefix.starts_with(stem);
+        let all_below = self.by_prefix.iter().all(|(prefix, s)| !below(prefix) || s.client_subscribe);
+        self.of(stem).client_subscribe && all_below
+    }
+
     pub(crate) fn of(&self, topic: &str) -> &Arc<TopicSettings> {
         let last = self.by_prefix.len() - 1;
         let found = self.by_prefix.iter().find(|(prefix, _)| topic.starts_with(&**prefix));
@@ -131,5 +180,19 @@ mod tests {
             assert_eq!(table.of(topic).history, n, "{topic}");
         }
         assert_eq!(SettingsTable::default().of("room").history, 0);
+    }
+
+    #[test]
+    fn a_pattern_is_allowed_where_all_below_it_is() {
+        let of = |may| TopicSettings::new().client_subscribe(may);
+        let given =
+            [("a/", true), ("a/secret/", false), ("a/secret/not/", true), ("b/", false), ("b/open/", true)];
+        let table = SettingsTable::new(given.map(|(p, may)| (p.to_owned(), of(may))).into(), KEPT_MOST);
+        for yes in ["a/x", "a/x/*", "a/secret/not/x", "a/secret/not/*", "b/open/*", "c/*", "c"] {
+            assert!(table.may_subscribe(yes), "{yes}");
+        }
+        for no in ["a/*", "a/secret/*", "a/secret/x", "b/x", "b/*", "b/open*/*"] {
+            assert!(!table.may_subscribe(no), "{no}");
+        }
     }
 }

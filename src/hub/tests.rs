@@ -1,6 +1,7 @@
 //! What many, long or hostile uses of the hub cost.
 
 use super::*;
+use core::time::Duration;
 
 fn hub(settings: TopicSettings) -> Hub {
     Hub::new(0, 1, SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX), 1)
@@ -19,7 +20,7 @@ fn turn(hub: &mut Hub, topic: &str, messages: usize) {
 fn kept(hub: &mut Hub, topic: &str) -> Vec<Entry> {
     let key = hub.index.find(topic).unwrap();
     let home = hub.index.home(key).unwrap();
-    (0..home.next).find_map(|at| Some(home.history.since(at, home.next, 0)?.cloned().collect())).unwrap()
+    (0..home.next).find_map(|at| Some(home.history.since(at, home.next)?.cloned().collect())).unwrap()
 }
 
 #[test]
@@ -48,7 +49,75 @@ fn a_message_that_finds_no_room_leaves_nothing_before_it() {
     hub.publish(Publish::new("kept/a", &*"x".repeat(200)));
     hub.keep();
     hub.end_turn();
+    assert_eq!(kept(&mut hub, "kept/a").len(), 0);
+    assert_eq!(begun(&mut hub, Start::Last(9)), (2, 0), "its offsets go on");
+}
+
+/// A subscription that begins and ends: the topic's offset, and what was replayed.
+fn begun(hub: &mut Hub, start: Start) -> (u64, usize) {
+    let (position, replayed) = visit(hub, start);
+    (position.offset, replayed)
+}
+
+fn visit(hub: &mut Hub, start: Start) -> (Position, usize) {
+    let conn = ConnId::new(0, 0, 1);
+    let join = Join { conn, topic: "kept/a".into(), start, tags: None, number: 0 };
+    let Joined { topic, subscribed, replay, .. } = hub.joined(join, 0);
+    hub.subscribe_joined(0, &topic, None, 9).unwrap();
+    assert!(hub.unsubscribe(conn, &topic));
+    assert_eq!(subscribed.replayed, replay.len());
+    (subscribed.position, replay.len())
+}
+
+#[test]
+fn who_was_the_only_one_to_listen_finds_the_topic_again_for_as_long_as_it_would_keep_a_message() {
+    let mut hub = hub(TopicSettings::new().history(10).history_age(Duration::from_secs(10)));
+    let (first, _) = visit(&mut hub, Start::Now);
+    for now in [5_000, 14_999] {
+        hub.now = now;
+        hub.age();
+        hub.age();
+        let again = hub.joined(
+            Join {
+                conn: ConnId::new(0, 0, 1),
+                topic: "kept/a".into(),
+                start: Start::After(first),
+                tags: None,
+                number: 0,
+            },
+            0,
+        );
+        assert!(again.subscribed.recovered, "at {now}");
+        hub.not_joined(&again.topic);
+        assert!(hub.keeps());
+        // It is in use now, and may be left until ten seconds later.
+        hub.index.subscribe(1, "kept/a", None, 1).unwrap();
+        hub.age();
+        hub.age();
+        hub.index.unsubscribe(1, "kept/a");
+    }
+    hub.now = 24_999;
+    hub.age();
+    hub.age();
     assert!(!hub.keeps() && hub.index.find("kept/a").is_none());
+    let (other, _) = visit(&mut hub, Start::Now);
+    assert_ne!(first.epoch, other.epoch);
+}
+
+#[test]
+fn names_that_keep_nothing_push_out_no_message() {
+    let settings = TopicSettings::new().history(10);
+    let table = SettingsTable::new(vec![("kept/".to_owned(), settings)], 64 << 10);
+    let mut hub = Hub::new(0, 1, table, 1);
+    turn(&mut hub, "kept/a", 5);
+    for n in 0..1000 {
+        let topic: Arc<str> = format!("kept/{n}").into();
+        let conn = ConnId::new(0, 0, 1);
+        hub.joined(Join { conn, topic: topic.clone(), start: Start::Now, tags: None, number: 0 }, 0);
+        hub.not_joined(&topic);
+    }
+    assert!(hub.index.len() <= 17, "{} stay", hub.index.len());
+    assert_eq!((kept(&mut hub, "kept/a").len(), hub.gave_up), (5, 0));
 }
 
 #[test]
@@ -56,7 +125,7 @@ fn joins_that_wait_count_for_their_own_connection() {
     let mut hub = hub(TopicSettings::new());
     let [a, b] = [0, 1].map(|slot| ConnId::new(0, slot, 1));
     let ask = |hub: &mut Hub, conn, n| {
-        hub.join(Join { conn, topic: format!("t{n}").into(), start: Start::Now, number: 0 }, 3)
+        hub.join(Join { conn, topic: format!("t{n}").into(), start: Start::Now, tags: None, number: 0 }, 3)
     };
     for conn in [a, b] {
         for n in 0..3 {

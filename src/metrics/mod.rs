@@ -99,6 +99,8 @@ counters! {
     deflate_skipped,
     /// Histories of topics given up because all together held more than they may.
     histories_given_up,
+    /// Messages refused because they are longer than their topic allows, or come faster than it takes.
+    publications_refused,
     /// Messages given up because a consumer was slow.
     dropped,
     /// Connections closed because a consumer was slow.

@@ -1,13 +1,13 @@
 //! The endpoint as a handler: requests in, answers out, and what one client is owed.
 
-use super::rate::Rate;
 use super::reply::{Fault, Id, Place, Reply};
-use super::request::{Content, Publication, Request, id_of, parse};
+use super::request::{Content, Publication, Request, Subscription, id_of, parse};
 use super::{Push, SUBPROTOCOL};
 use crate::handler::{Accept, Conn, Handler, Refuse};
 use crate::http::Request as Opening;
+use crate::hub::rate::Rate;
 use crate::hub::topic::{check_published, is_pattern};
-use crate::hub::{Publish, Start, SubscribeError, Subscribed, check_topic};
+use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
 use crate::protocol::Message;
 use core::time::Duration;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -26,13 +26,15 @@ const TELL: Duration = Duration::from_secs(1);
 pub(super) struct Session {
     push: Push,
     rate: Rate,
+    /// What the times of its clients count from.
+    begun: Instant,
 }
 
 /// What is known of one client.
 #[derive(Debug)]
 pub(super) struct Client {
     /// Up to when its requests have used up what it may ask.
-    paid: Instant,
+    paid: Duration,
     /// Bytes of answers that may wait for it, at most.
     owed: usize,
     /// Messages given up that it has not been told of, and when it was told last.
@@ -46,18 +48,18 @@ type Link<'a> = Conn<'a, Client>;
 
 impl Session {
     pub(super) fn new(push: Push) -> Self {
-        let rate = Rate::new(push.rate);
-        Self { push, rate }
+        let rate = Rate::new(push.rate.0, push.rate.1);
+        Self { push, rate, begun: Instant::now() }
     }
 
     fn request(&self, conn: &mut Link<'_>, message: Message<'_>) -> Result<(), (Id, Fault)> {
         let id = || message.as_text().map(id_of).unwrap_or_default();
-        let taken = self.rate.take(&mut conn.state_mut().paid, Instant::now());
+        let taken = self.rate.take(&mut conn.state_mut().paid, self.begun.elapsed());
         taken.map_err(|early| (id(), Fault::Rate { early }))?;
         let text = message.as_text().ok_or_else(|| (Id::default(), Fault::Binary))?;
         let (id, request) = parse(text);
         let answered = request.and_then(|request| match request {
-            Request::Subscribe { topic, start } => self.subscribe(conn, id, topic, start),
+            Request::Subscribe(wanted) => self.subscribe(conn, id, wanted),
             Request::Unsubscribe { topic } => unsubscribe(conn, id, &topic),
             Request::Publish(publication) => self.publish(conn, id, &publication),
             Request::Ping => {
@@ -68,9 +70,10 @@ impl Session {
         answered.map_err(|fault| (id, fault))
     }
 
-    fn subscribe(&self, conn: &mut Link<'_>, id: Id, topic: String, start: Start) -> Result<(), Fault> {
+    fn subscribe(&self, conn: &mut Link<'_>, id: Id, wanted: Subscription) -> Result<(), Fault> {
+        let Subscription { topic, start, tags } = wanted;
         check_topic(&topic).map_err(Fault::Topic)?;
-        if !self.push.may_subscribe(&topic) {
+        if !self.push.may_subscribe(&topic, settings(conn)) {
             let prefixes = self.push.subscribe.clone();
             return Err(Fault::Forbidden { topic, what: "subscribe to", prefixes });
         }
@@ -83,12 +86,8 @@ impl Session {
         if !conn.is_subscribed(&topic) && conn.topics().count() + asked.len() >= limit {
             return Err(Fault::Subscriptions { limit });
         }
-        let subscribed = if is_pattern(&topic) {
-            conn.subscribe(&topic).and_then(|new| if new { Ok(()) } else { Err(SubscribeError::Already) })
-        } else {
-            conn.subscribe_from(&topic, start)
-        };
-        match subscribed {
+        let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
+        match conn.subscribe_with(Subscribe::new(&topic).from(start).tags(&tags)) {
             Ok(()) if is_pattern(&topic) => {
                 let reply =
                     Reply::Subscribed { id, topic: &topic, position: None, recovered: false, replayed: 0 };
@@ -108,9 +107,9 @@ impl Session {
     }
 
     fn publish(&self, conn: &Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
-        let Publication { topic, content, key, dedup, ttl, echo } = publication;
+        let Publication { topic, content, key, dedup, ttl, echo, tags } = publication;
         check_published(topic).map_err(Fault::Topic)?;
-        if !self.push.may_publish(topic) {
+        if !self.push.may_publish(topic, settings(conn)) {
             let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
             return Err(Fault::Forbidden { topic, what: "publish", prefixes });
         }
@@ -121,7 +120,8 @@ impl Session {
         if let Some(key) = key {
             message = message.with_key(key);
         }
-        let mut publish = Publish::new(topic, message);
+        let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
+        let mut publish = Publish::new(topic, message).tags(&tags);
         if let Some(dedup) = dedup {
             publish = publish.id(dedup);
         }
@@ -153,8 +153,13 @@ impl Session {
 
 impl Client {
     fn new() -> Self {
-        Self { paid: Instant::now(), owed: 0, lagged: 0, told: None, asked: Vec::new() }
+        Self { paid: Duration::ZERO, owed: 0, lagged: 0, told: None, asked: Vec::new() }
     }
+}
+
+/// What the server's topics keep and allow.
+fn settings<'a>(conn: &'a Link<'_>) -> &'a SettingsTable {
+    &conn.handle().shared.topics
 }
 
 fn say(conn: &mut Link<'_>, reply: &Reply<'_>) {

@@ -11,12 +11,12 @@
 
 mod envelope;
 mod handler;
-mod rate;
 mod reply;
 mod request;
 
 use crate::conn::Limits;
 use crate::handler::Route;
+use crate::hub::SettingsTable;
 use core::time::Duration;
 use handler::Session;
 
@@ -42,8 +42,8 @@ const MAX_SUBSCRIPTIONS: usize = 128;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Push {
-    subscribe: Vec<String>,
-    publish: Vec<String>,
+    subscribe: Option<Vec<String>>,
+    publish: Option<Vec<String>>,
     rate: (u32, u32),
     max_subscriptions: usize,
     heartbeat: Duration,
@@ -56,12 +56,14 @@ impl Default for Push {
 }
 
 impl Push {
-    /// Clients may subscribe to every topic and publish to none.
+    /// Clients may do what the settings of the topics say: subscribe to all and publish to none, unless
+    /// [`TopicSettings::client_subscribe`](crate::TopicSettings::client_subscribe) and
+    /// [`client_publish`](crate::TopicSettings::client_publish) say otherwise.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            subscribe: vec![String::new()],
-            publish: Vec::new(),
+            subscribe: None,
+            publish: None,
             rate: (50, 200),
             max_subscriptions: MAX_SUBSCRIPTIONS,
             heartbeat: Duration::from_secs(25),
@@ -69,17 +71,18 @@ impl Push {
     }
 
     /// The beginnings of the topics, and of the patterns, that clients may subscribe to: `news/` allows `news/today`
-    /// and `news/*`. Default: the empty one, which allows all. They replace what was given before.
+    /// and `news/*`. They count on this route instead of what the settings of the topics say, which is the default, and
+    /// replace what was given before.
     #[must_use]
     pub fn subscribe<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
-        self.subscribe = prefixes.into_iter().map(Into::into).collect();
+        self.subscribe = Some(prefixes.into_iter().map(Into::into).collect());
         self
     }
 
-    /// The beginnings of the topics that clients may publish to. Default: none, so they publish nothing.
+    /// The beginnings of the topics that clients may publish to; as above.
     #[must_use]
     pub fn publish<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
-        self.publish = prefixes.into_iter().map(Into::into).collect();
+        self.publish = Some(prefixes.into_iter().map(Into::into).collect());
         self
     }
 
@@ -109,12 +112,18 @@ impl Push {
     }
 
     /// Whether a client may subscribe to this topic or pattern. What is below a pattern begins as it does.
-    fn may_subscribe(&self, topic: &str) -> bool {
-        self.subscribe.iter().any(|prefix| topic.starts_with(&**prefix))
+    fn may_subscribe(&self, topic: &str, settings: &SettingsTable) -> bool {
+        match &self.subscribe {
+            Some(prefixes) => prefixes.iter().any(|prefix| topic.starts_with(&**prefix)),
+            None => settings.may_subscribe(topic),
+        }
     }
 
-    fn may_publish(&self, topic: &str) -> bool {
-        self.publish.iter().any(|prefix| topic.starts_with(&**prefix))
+    fn may_publish(&self, topic: &str, settings: &SettingsTable) -> bool {
+        match &self.publish {
+            Some(prefixes) => prefixes.iter().any(|prefix| topic.starts_with(&**prefix)),
+            None => settings.of(topic).client_publish,
+        }
     }
 }
 
@@ -131,14 +140,16 @@ mod tests {
 
     #[test]
     fn a_prefix_allows_topics_and_patterns_that_begin_with_it() {
+        let settings = SettingsTable::default();
         let push = Push::new().subscribe(["news/", "public/chat"]).publish(["public/"]);
         for yes in ["news/today", "news/*", "news/eur/*", "public/chat", "public/chat/1", "public/chat/*"] {
-            assert!(push.may_subscribe(yes), "{yes}");
+            assert!(push.may_subscribe(yes, &settings), "{yes}");
         }
         for no in ["news", "public/*", "private", "", "*"] {
-            assert!(!push.may_subscribe(no), "{no}");
+            assert!(!push.may_subscribe(no, &settings), "{no}");
         }
-        assert!(push.may_publish("public/x") && !push.may_publish("publicity"));
-        assert!(Push::new().may_subscribe("x/*") && !Push::new().may_publish("x"));
+        assert!(push.may_publish("public/x", &settings) && !push.may_publish("publicity", &settings));
+        let free = Push::new();
+        assert!(free.may_subscribe("x/*", &settings) && !free.may_publish("x", &settings));
     }
 }

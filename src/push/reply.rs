@@ -1,6 +1,6 @@
 //! What the endpoint says: answers, and the refusals behind each error code.
 
-use crate::handler::HandleError;
+use crate::handler::{HandleError, in_millis};
 use crate::hub::{InvalidTopic, Position};
 use core::fmt;
 use core::time::Duration;
@@ -107,13 +107,14 @@ pub(super) enum Fault {
     Type(String),
     Binary,
     Topic(InvalidTopic),
-    Forbidden { topic: String, what: &'static str, prefixes: Vec<String> },
+    Forbidden { topic: String, what: &'static str, prefixes: Option<Vec<String>> },
     Already { topic: String },
     NotSubscribed { topic: String },
     Cancelled { topic: String },
     Subscriptions { limit: usize },
     Rate { early: Duration },
     TooBig(HandleError),
+    TooFast(HandleError),
     Busy(HandleError),
 }
 
@@ -133,7 +134,7 @@ impl Fault {
             Self::NotSubscribed { .. } => "not_subscribed",
             Self::Cancelled { .. } => "cancelled",
             Self::Subscriptions { .. } => "subscriptions",
-            Self::Rate { .. } => "rate",
+            Self::Rate { .. } | Self::TooFast(_) => "rate",
             Self::TooBig(_) => "too_big",
             Self::Busy(_) => "busy",
         }
@@ -142,7 +143,9 @@ impl Fault {
     /// After how many milliseconds the same request may work.
     fn retry(&self) -> Option<u64> {
         match self {
-            Self::Rate { early } => Some(early.as_micros().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            Self::Rate { early } | Self::TooFast(HandleError::TooFast { retry: early }) => {
+                Some(in_millis(*early))
+            }
             Self::Busy(_) => Some(BUSY),
             _ => None,
         }
@@ -154,6 +157,7 @@ impl From<HandleError> for Fault {
         match error {
             HandleError::Topic(topic) => Self::Topic(topic),
             HandleError::TooBig { .. } => Self::TooBig(error),
+            HandleError::TooFast { .. } => Self::TooFast(error),
             other => Self::Busy(other),
         }
     }
@@ -177,9 +181,10 @@ impl fmt::Display for Fault {
             Self::Topic(e) => e.fmt(f),
             Self::Forbidden { topic, what, prefixes } => {
                 write!(f, "topic {:?} refused: clients may {what} ", cut(topic))?;
-                match &prefixes[..] {
-                    [] => f.write_str("nothing here"),
-                    prefixes => write!(f, "what begins with {}", prefixes.join(", ")),
+                match prefixes.as_deref() {
+                    None => f.write_str("what the settings of the topics allow"),
+                    Some([]) => f.write_str("nothing here"),
+                    Some(prefixes) => write!(f, "what begins with {}", prefixes.join(", ")),
                 }
             }
             Self::Already { topic } => write!(f, "the connection listens to {:?} already", cut(topic)),
@@ -197,7 +202,7 @@ impl fmt::Display for Fault {
                 let wait = self.retry().unwrap_or_default();
                 write!(f, "more requests than one client may make: wait {wait} ms")
             }
-            Self::TooBig(e) | Self::Busy(e) => e.fmt(f),
+            Self::TooBig(e) | Self::TooFast(e) | Self::Busy(e) => e.fmt(f),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::reply::{Fault, Id, cut};
 use crate::hub::topic::is_pattern;
-use crate::hub::{Position, Start};
+use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start};
 use core::fmt;
 use core::time::Duration;
 use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
@@ -15,15 +15,25 @@ const MAX_INTEGER: u64 = (1 << 53) - 1;
 /// Bytes of a `key` or a `dedup`.
 const MAX_NAME: usize = 255;
 
+/// Messages asked for by `last`.
+const MAX_LAST: usize = 65_536;
+
 /// Bytes of an epoch.
 const MAX_EPOCH: usize = 64;
 
 #[derive(Debug)]
 pub(super) enum Request<'a> {
-    Subscribe { topic: String, start: Start },
+    Subscribe(Subscription),
     Unsubscribe { topic: String },
     Publish(Publication<'a>),
     Ping,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: String,
+    pub(super) start: Start,
+    pub(super) tags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -34,6 +44,7 @@ pub(super) struct Publication<'a> {
     pub(super) dedup: Option<String>,
     pub(super) ttl: Option<Duration>,
     pub(super) echo: bool,
+    pub(super) tags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -57,6 +68,10 @@ struct Members<'a> {
     since: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     latest: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    last: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    tags: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -190,20 +205,31 @@ fn topic(members: &Members<'_>) -> Result<String, Fault> {
 fn subscribe<'a>(members: &Members<'_>) -> Result<Request<'a>, Fault> {
     let topic = topic(members)?;
     let latest = optional(members.latest, "latest", "true or false", |_| true)?.unwrap_or(false);
+    let last = optional(members.last, "last", "an integer from 1 to 65536", |n| (1..=MAX_LAST).contains(n))?;
     let since = members.since.map(since).transpose()?;
-    if is_pattern(&topic) && (latest || since.is_some()) {
-        let message = "a pattern has no history: leave out \"since\" and \"latest\"";
+    if is_pattern(&topic) && (latest || last.is_some() || since.is_some()) {
+        let message = "a pattern has no history: leave out \"since\", \"last\" and \"latest\"";
         return Err(Fault::Invalid(message.to_owned()));
     }
-    let start = match (since, latest) {
-        (Some(_), true) => {
-            return Err(Fault::Invalid("\"since\" and \"latest\" exclude each other: send one".to_owned()));
+    let start = match (since, last, latest) {
+        (None, None, false) => Start::Now,
+        (None, None, true) => Start::Latest,
+        (None, Some(last), false) => Start::Last(last),
+        (Some(start), None, false) => start,
+        _ => {
+            let message = "\"since\", \"last\" and \"latest\" exclude each other: send one";
+            return Err(Fault::Invalid(message.to_owned()));
         }
-        (Some(start), false) => start,
-        (None, true) => Start::Latest,
-        (None, false) => Start::Now,
     };
-    Ok(Request::Subscribe { topic, start })
+    Ok(Request::Subscribe(Subscription { topic, start, tags: tags(members)? }))
+}
+
+fn tags(members: &Members<'_>) -> Result<Vec<String>, Fault> {
+    let fits = |tags: &Vec<String>| {
+        (1..=MAX_TAGS).contains(&tags.len()) && tags.iter().all(|tag| (1..=MAX_TAG).contains(&tag.len()))
+    };
+    let tags = optional(members.tags, "tags", "an array of 1 to 16 strings of 1 to 64 bytes", fits)?;
+    Ok(tags.unwrap_or_default())
 }
 
 fn since(raw: &RawValue) -> Result<Start, Fault> {
@@ -236,6 +262,7 @@ fn publish<'a>(members: &Members<'a>) -> Result<Publication<'a>, Fault> {
         dedup: name(members.dedup, "dedup")?,
         ttl: ttl.map(|ms| Duration::from_millis(ms.into())),
         echo: optional(members.echo, "echo", "true or false", |_| true)?.unwrap_or(true),
+        tags: tags(members)?,
     })
 }
 
@@ -289,13 +316,14 @@ mod tests {
         let start = |more: &str| {
             let text = format!(r#"{{"type":"subscribe","id":1,"topic":"t"{more}}}"#);
             match taken(&text) {
-                (Some(1), Request::Subscribe { topic, start }) if topic == "t" => start,
+                (Some(1), Request::Subscribe(Subscription { topic, start, .. })) if topic == "t" => start,
                 other => panic!("{other:?}"),
             }
         };
         assert_eq!(start(""), Start::Now);
         assert_eq!(start(r#","latest":false"#), Start::Now);
         assert_eq!(start(r#","latest":true"#), Start::Latest);
+        assert_eq!(start(r#","last":65536,"latest":false"#), Start::Last(65_536));
         let after = Start::After(Position::new(0x1f, 12));
         assert_eq!(start(r#","since":{"epoch":"1f","offset":12}"#), after);
         assert_eq!(start(r#","since":{"offset":12,"more":[],"epoch":"1\u0066"}"#), after);
@@ -352,6 +380,12 @@ mod tests {
             (r#"{"type":"unsubscribe","id":7}"#.to_owned(), Some(7), "invalid", "\"topic\" is missing"),
             (r#"{"type":"subscribe","id":7,"topic":5}"#.to_owned(), Some(7), "invalid", "not 5"),
             (sub(r#""latest":1"#), Some(7), "invalid", "\"latest\""),
+            (sub(r#""last":0"#), Some(7), "invalid", "\"last\""),
+            (sub(r#""last":65537"#), Some(7), "invalid", "not 65537"),
+            (sub(r#""last":1,"latest":true"#), Some(7), "invalid", "exclude"),
+            (sub(r#""tags":[]"#), Some(7), "invalid", "\"tags\""),
+            (sub(r#""tags":"a""#), Some(7), "invalid", "not \"a\""),
+            (sub(r#""tags":["a",""]"#), Some(7), "invalid", "1 to 64 bytes"),
             (sub(r#""since":5"#), Some(7), "invalid", "\"since\""),
             (sub(r#""since":["1f",12]"#), Some(7), "invalid", "\"since\""),
             (sub(r#""since":{"epoch":"1f"}"#), Some(7), "invalid", "\"since.offset\" is missing"),
@@ -378,6 +412,13 @@ mod tests {
             ),
             (publish(r#""text":"a","ttl":0"#), Some(7), "invalid", "\"ttl\""),
             (publish(r#""text":"a","ttl":4294967296"#), Some(7), "invalid", "\"ttl\""),
+            (publish(r#""text":"a","tags":[1]"#), Some(7), "invalid", "\"tags\""),
+            (
+                publish(&format!(r#""text":"a","tags":["{}"]"#, "x".repeat(65))),
+                Some(7),
+                "invalid",
+                "\"tags\"",
+            ),
             (publish(r#""text":"a","echo":"no""#), Some(7), "invalid", "\"echo\""),
         ] {
             let (got_id, got_code, message) = refused(&text);

@@ -4,7 +4,7 @@ use super::Server;
 use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
-use crate::hub::mailbox::mailbox;
+use crate::hub::mailbox::{Capacity, mailbox};
 use crate::hub::topic::check_published;
 use crate::hub::{KEPT_MOST, SettingsTable, TopicSettings};
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
@@ -38,7 +38,7 @@ pub struct Builder {
     max_memory: u64,
     #[cfg(feature = "tls")]
     max_handshakes: usize,
-    mailbox: usize,
+    mailbox: Capacity,
     receive_buffer: usize,
     spare_buffers: usize,
     watched: Vec<Watched>,
@@ -116,7 +116,7 @@ impl Default for Builder {
             max_memory: 1 << 30,
             #[cfg(feature = "tls")]
             max_handshakes: 4096,
-            mailbox: 65_536,
+            mailbox: Capacity { commands: 65_536, bytes: 64 << 20 },
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
             watched: Vec::new(),
@@ -275,7 +275,16 @@ impl Builder {
     /// Default 65,536. Memory is taken only as they wait.
     #[must_use]
     pub fn mailbox(mut self, commands: usize) -> Self {
-        self.mailbox = commands.max(1);
+        self.mailbox.commands = commands.max(1);
+        self
+    }
+
+    /// Bytes of messages that may wait for one worker, beside a single larger one; then too publishing fails with
+    /// [`HandleError::Full`](crate::HandleError::Full). Default 64 MiB: what publishers that are faster than the worker
+    /// can have it hold.
+    #[must_use]
+    pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
+        self.mailbox.bytes = bytes.max(1);
         self
     }
 

@@ -112,8 +112,8 @@ impl Worker {
     }
 
     fn publish(&mut self, publication: Publication) {
-        if let Some((answer, published)) = self.turn.hub.publish_here(publication) {
-            self.reply(answer, published);
+        if let Some((answer, outcome)) = self.turn.hub.publish_here(publication) {
+            self.reply(answer, outcome);
         }
     }
 
@@ -152,7 +152,7 @@ impl Worker {
     fn subscribe(&mut self, at: usize, topic: &str) {
         self.settle();
         let limit = self.limits_of(at).max_subscriptions;
-        match self.turn.hub.subscribe(at as u32, topic, limit) {
+        match self.turn.hub.subscribe(at as u32, topic, None, limit) {
             // Whoever asked may hear at once that it is done, and publish.
             Ok(Added::First) => self.turn.tell_changes(),
             Ok(_) => {}

@@ -4,7 +4,7 @@ use super::Worker;
 use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
 use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
-use crate::hub::{Hub, Run};
+use crate::hub::{Hub, Reader, Run, TopicKey};
 use crate::protocol::Key;
 use foldhash::fast::RandomState;
 use std::collections::HashSet;
@@ -18,6 +18,10 @@ impl Worker {
             let gave_up = core::mem::take(&mut self.turn.hub.gave_up);
             if gave_up > 0 {
                 self.turn.count().histories_given_up.add(gave_up);
+            }
+            let refused = core::mem::take(&mut self.turn.hub.refused);
+            if refused > 0 {
+                self.turn.count().publications_refused.add(refused);
             }
             self.send_away();
             if !self.turn.hub.log.is_empty() {
@@ -135,14 +139,15 @@ pub(crate) fn deliver<S: Sink>(
     for run in &mut runs {
         let subscribers = turn.hub.index.take_subscribers(run.topic);
         deliveries += subscribers.len() as u64 * u64::from(run.messages());
+        let direct = alone && !run.selective && !turn.hub.index.is_filtered(run.topic);
         for subscriber in &subscribers {
             let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
-            if alone && !run.selective && slot.conn.takes_directly(turn.number) {
+            if direct && slot.conn.takes_directly(turn.number) {
                 if !write_run(slot, turn, routes, run) {
                     mark_dirty(slot, subscriber.slot, dirty);
                 }
             } else if slot.conn.phase == Phase::Open {
-                queue_run(slot, turn, routes, run);
+                queue_run(slot, turn, routes, run, run.topic);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
@@ -176,7 +181,7 @@ fn deliver_by_pattern<S: Sink>(
             let once = first && !turn.hub.index.listens_to(subscriber.slot, run.topic);
             let open = slots.get(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
             if let Some(slot) = open {
-                queue_run(slot, turn, routes, run);
+                queue_run(slot, turn, routes, run, *pattern);
                 mark_dirty(slot, subscriber.slot, dirty);
                 deliveries += u64::from(run.messages());
             }
@@ -186,11 +191,13 @@ fn deliver_by_pattern<S: Sink>(
     deliveries
 }
 
-fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) {
+/// `by` is the subscription, a topic's own or a pattern's.
+fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run, by: TopicKey) {
     let Slot { conn, stream, .. } = slot;
     let (from, route) = (conn.position(turn.number), &routes[usize::from(conn.route)]);
     let Turn { writer, hub, .. } = turn;
-    push_run(conn, writer, stream, route, run, hub.index.name(run.topic), from);
+    let reader = Reader { conn: conn.id, filter: hub.index.filter(conn.id.slot() as u32, by), from };
+    push_run(conn, writer, stream, route, run, hub.index.name(run.topic), reader);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.

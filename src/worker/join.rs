@@ -5,7 +5,7 @@ use super::drive::call;
 use super::slots::Slot;
 use crate::conn::Phase;
 use crate::handler::{Command, ErasedEvent as Event};
-use crate::hub::{Joined, Position, envelope, home_of};
+use crate::hub::{Hub, Joined, Position, envelope, home_of};
 
 impl Worker {
     /// Asks for the joins of this turn. The log is empty.
@@ -28,10 +28,10 @@ impl Worker {
         let wanted = self.turn.hub.is_joining(&joined);
         let open = self.slots.find(joined.conn).is_some_and(|s| s.conn.phase == Phase::Open);
         let limit = self.limits_of(at).max_subscriptions;
-        let Joined { topic, subscribed, replay, .. } = joined;
+        let Joined { topic, tags, subscribed, replay, .. } = joined;
         // Checked when it was asked for; meanwhile the application may have subscribed otherwise.
-        let new =
-            wanted && open && self.turn.hub.subscribe_joined(at as u32, &topic, limit).is_ok_and(|new| new);
+        let subscribe = |hub: &mut Hub| hub.subscribe_joined(at as u32, &topic, tags, limit);
+        let new = wanted && open && subscribe(&mut self.turn.hub).is_ok_and(|new| new);
         if !new {
             return self.turn.hub.not_joined(&topic);
         }

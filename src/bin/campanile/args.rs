@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::topics::{Topics, bytes, topics};
 use campanile::deflate::Deflate;
 use campanile::{InvalidAddr, ListenAddr};
 use clap::{Parser, ValueEnum};
@@ -28,6 +29,18 @@ pub(crate) struct Args {
     /// Event loops, one thread each [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
+
+    /// What the topics whose names begin with PREFIX keep and allow: PREFIX:NAME=VALUE,… The names are history (messages),
+    /// history-bytes, history-age, slow-consumer (close, drop-newest, drop-oldest, latest-by-key), max-message-size, rate
+    /// (messages each second, or with a burst: 100/500), and for clients of /push subscribe and publish (yes, no). The
+    /// longest prefix counts; may be given several times. Without it topics keep nothing, but those below public/ 100
+    /// messages, 16KiB and 60s, and clients may publish there alone
+    #[arg(long = "topics", value_name = "PREFIX:SETTINGS", value_parser = topics)]
+    pub(crate) topics: Vec<Topics>,
+
+    /// What all topics together may keep
+    #[arg(long, value_name = "BYTES", value_parser = |text: &str| bytes("max-history", text), default_value = "256MiB")]
+    pub(crate) max_history: usize,
 
     /// Compress messages of at least 1 KiB where a client offers permessage-deflate: each by itself (shared), or with
     /// what was said before in view (dedicated), which takes up to 4 KiB of memory for each client
@@ -105,6 +118,8 @@ Examples:
                                                  https and wss; `kill -HUP` after the files were renewed
   campanile --tls-listen localhost:9443 --tls-self-signed
                                                  the same for trying it out
+  campanile --topics orders/:history=1000,history-age=1h --topics chat/:history=50,publish=yes
+                                                 who comes back gets what was missed; clients may write in chat/
   CAMPANILE_API_KEY=… campanile --listen [::]:80 --api-listen 127.0.0.1:9002
                                                  the API on a port of its own
 

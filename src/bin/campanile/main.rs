@@ -11,7 +11,9 @@ mod push;
 mod self_signed;
 #[cfg(feature = "tls")]
 mod tls;
+mod topics;
 
+use crate::topics::Topics;
 use args::Args;
 use campanile::{ListenAddr, Request, Response, Server};
 use clap::Parser;
@@ -66,10 +68,17 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
         .route("/broadcast", echo::broadcast().deflate(deflate))
         .route("/push", push::route().deflate(deflate))
         .topics(push::PUBLIC, push::kept())
+        .max_history(args.max_history)
         .get("/healthz", |_: &Request<'_>| {
             Response::new(200).header("Cache-Control", "no-store").text("ok\n")
         })
         .get("/*", page::Page::new());
+    for (at, Topics { prefix, settings }) in args.topics.iter().enumerate() {
+        if args.topics[..at].iter().any(|before| before.prefix == *prefix) {
+            return Err(format!("--topics {prefix:?} is given twice: put its settings together").into());
+        }
+        builder = builder.topics(prefix, settings.clone());
+    }
     for addr in args.plain() {
         builder = builder.listen(&addr);
     }

@@ -14,10 +14,10 @@ const KEPT_BYTES: usize = 16 << 10;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 pub(crate) fn route() -> Route {
-    Route::from(Push::new().publish([PUBLIC]))
+    Route::from(Push::new())
 }
 
 /// What the topics of the clients keep.
 pub(crate) fn kept() -> TopicSettings {
-    TopicSettings::new().history(KEPT).history_bytes(KEPT_BYTES).history_age(KEPT_FOR)
+    TopicSettings::new().history(KEPT).history_bytes(KEPT_BYTES).history_age(KEPT_FOR).client_publish(true)
 }

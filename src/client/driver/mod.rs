@@ -24,7 +24,7 @@ use super::prepare::{Hook, Preparers, Target};
 use super::reconnect::Backoff;
 use super::{Client, Error, Event, Link, Url};
 use crate::conn::ReadyState;
-use crate::hub::mailbox::{Inbox, Mailbox};
+use crate::hub::mailbox::{Inbox, Mailbox, Weigh};
 use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
 use mio::{Events, Poll, Token};
@@ -57,6 +57,8 @@ pub(in crate::client) enum Command {
     /// Nobody else can send commands any more.
     Quit,
 }
+
+impl Weigh for Command {}
 
 /// What the builder hands over.
 pub(in crate::client) struct NewClient {

@@ -1,0 +1,116 @@
+//! What the settings of topics allow: who may publish and subscribe, how much, and how often.
+
+#[path = "support/push.rs"]
+mod pages;
+mod support;
+
+use campanile::push::Push;
+use campanile::{
+    Accept, Conn, Handle, HandleError, Handler, Message, Publish, Published, Refuse, Request, TopicSettings,
+};
+use core::time::Duration;
+use pages::{Page, json};
+use support::{builder, start, until};
+
+#[test]
+fn clients_do_what_the_settings_of_a_topic_let_them() {
+    let server = start(
+        builder()
+            .topics("", TopicSettings::new().client_subscribe(false))
+            .topics("news/", TopicSettings::new())
+            .topics("news/drafts/", TopicSettings::new().client_subscribe(false))
+            .topics("chat/", TopicSettings::new().client_publish(true))
+            .route("/push", Push::new()),
+    );
+    let mut page = Page::open(&server);
+    let subscribe = |topic: &str| json!({"type": "subscribe", "id": 1, "topic": topic});
+    for topic in ["news/today", "news/today/*", "chat/1", "chat/*"] {
+        assert_eq!(page.ask(&subscribe(topic))["type"], "subscribed", "{topic}");
+    }
+    for topic in ["secret", "news", "news/drafts/1", "news/drafts/*", "news/*"] {
+        let error = page.refused(&subscribe(topic), "forbidden");
+        assert!(error["message"].as_str().unwrap().contains(topic), "{error}");
+    }
+    let publish =
+        |topic: &str| json!({"type": "publish", "id": 1, "topic": topic, "text": "x", "echo": false});
+    assert_eq!(page.ask(&publish("chat/1"))["type"], "published");
+    for topic in ["news/today", "secret"] {
+        page.refused(&publish(topic), "forbidden");
+    }
+    // The program itself is not a client.
+    server.handle.publish("news/today", "today").unwrap();
+    assert_eq!(page.next()["text"], "today");
+}
+
+fn sent(handle: &Handle, topic: &str, text: &str) -> Result<Option<Published>, HandleError> {
+    handle.publish_with(Publish::new(topic, text))
+}
+
+#[test]
+fn a_topic_takes_so_many_messages_each_second_whoever_publishes() {
+    for workers in [1, 2] {
+        let settings = TopicSettings::new().history(100).rate(1, 3);
+        let push = Push::new().publish([""]).rate(0, 0);
+        let server = start(builder().workers(workers).topics("slow/", settings).route("/push", push));
+        for topic in ["slow/a", "slow/b"] {
+            for n in 1..=3 {
+                let published = sent(&server.handle, topic, "x").unwrap().expect("it is kept");
+                assert_eq!(published.position.offset, n);
+            }
+        }
+        let refused = sent(&server.handle, "slow/a", "x").unwrap_err();
+        let HandleError::TooFast { retry } = &refused else { panic!("{refused}") };
+        assert!(*retry > Duration::ZERO && *retry <= Duration::from_secs(1), "{retry:?}");
+        assert!(refused.to_string().contains("wait "), "{refused}");
+        let mut page = Page::open(&server);
+        let request = json!({"type": "publish", "id": 1, "topic": "slow/b", "text": "x"});
+        let error = page.refused(&request, "rate");
+        let retry = error["retry"].as_u64().unwrap();
+        assert!((1..=1000).contains(&retry), "{error}");
+        assert_eq!(server.handle.stats().publications_refused, 2);
+        // Where nobody waits for an answer it is counted.
+        server.handle.publish("slow/a", "x").unwrap();
+        until("it is counted", || server.handle.stats().publications_refused == 3);
+        // Others are not concerned, and after a while it takes messages again.
+        assert_eq!(sent(&server.handle, "fast", "x"), Ok(None));
+        until("it takes messages again", || sent(&server.handle, "slow/a", "x").is_ok());
+    }
+}
+
+/// Publishes what it gets to a topic with a limit.
+struct Large;
+
+impl Handler for Large {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        for topic in ["small/a", "small/b", "small/c"] {
+            conn.subscribe(topic).unwrap();
+        }
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        for topic in ["small/a", "small/b", "small/c"] {
+            conn.publish_all(topic, message);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_for_its_topic_is_refused_to_handlers_too() {
+    for workers in [1, 2] {
+        let settings = TopicSettings::new().max_message_size(10);
+        let server = start(builder().workers(workers).topics("small/", settings).route("/", Large));
+        let mut client = server.open("/");
+        client.text(&"x".repeat(11));
+        client.text("short");
+        for _ in 0..3 {
+            assert_eq!(client.read_text(), "short");
+        }
+        assert_eq!(server.handle.stats().publications_refused, 3);
+    }
+}
