@@ -166,7 +166,7 @@ impl Packer {
             }
             ends.push(bytes.len());
         }
-        any.then(|| Twin { frames: Frames::with(bytes, true), ends: ends.into() })
+        any.then(|| Twin { frames: Frames::holding(bytes, true, frames.each()), ends: ends.into() })
     }
 
     /// Compresses into the packer's buffer; with a `history`, whatever comes of it, since that has then gone on.

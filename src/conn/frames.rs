@@ -2,7 +2,7 @@
 
 use super::{Form, Packer};
 use crate::protocol::{Message, header};
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
 /// One or more encoded frames. Cheap to clone.
@@ -14,6 +14,8 @@ struct Encoded {
     bytes: Vec<u8>,
     /// Not to be compressed, whatever the receiver has agreed on.
     verbatim: bool,
+    /// Messages that each frame is: one, but where an envelope holds several.
+    each: u32,
     /// By form. Whoever first needs one makes it, on whichever worker; another that comes meanwhile waits, which is
     /// shorter than making it again.
     twins: OnceLock<Box<[OnceLock<Option<Twin>>]>>,
@@ -36,7 +38,12 @@ impl Frames {
 
     /// Whether the frames are to stay as they are.
     pub(crate) fn with(bytes: Vec<u8>, verbatim: bool) -> Self {
-        Self(Arc::new(Encoded { bytes, verbatim, twins: OnceLock::new(), wrapped: OnceLock::new() }))
+        Self::holding(bytes, verbatim, 1)
+    }
+
+    /// The same for frames that are so many messages each.
+    pub(crate) fn holding(bytes: Vec<u8>, verbatim: bool, each: u32) -> Self {
+        Self(Arc::new(Encoded { bytes, verbatim, each, twins: OnceLock::new(), wrapped: OnceLock::new() }))
     }
 
     pub(crate) fn of(message: Message<'_>) -> Self {
@@ -47,6 +54,21 @@ impl Frames {
 
     pub(crate) fn is_verbatim(&self) -> bool {
         self.0.verbatim
+    }
+
+    /// Messages that each frame is.
+    pub(crate) fn each(&self) -> u32 {
+        self.0.each
+    }
+
+    /// Messages in these frames.
+    pub(crate) fn messages_in(&self, range: Range<usize>) -> u32 {
+        let (mut rest, mut n) = (&self.0.bytes[range], 0);
+        while !rest.is_empty() {
+            rest = &rest[header::own_frame_len(rest)..];
+            n += self.0.each;
+        }
+        n
     }
 
     /// Whether both are the same buffer.

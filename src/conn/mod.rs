@@ -147,6 +147,8 @@ pub(crate) struct Connection {
     pub(crate) form: Form,
     /// Topics' messages come to it in other bytes than they were published in: compressed, or in an envelope.
     pub(crate) shaped: bool,
+    /// It takes what one turn brings of a topic as one message, where the route's envelope can hold that.
+    pub(crate) batched: bool,
     pub(crate) phase: Phase,
     pub(crate) paused: bool,
     /// It was paused until just now: what was received before is to be looked at, and the socket to be read although
@@ -174,6 +176,7 @@ impl Connection {
             route: u16::MAX,
             form: Form::default(),
             shaped: false,
+            batched: false,
             phase: Phase::Http,
             paused: false,
             resumed: false,

@@ -122,7 +122,7 @@ impl Outbox {
                     if self.cost() + len <= limit && dropped == 0 {
                         self.append(frames, at..at + len, key);
                     } else {
-                        dropped += 1;
+                        dropped += frames.each();
                     }
                     at += len;
                 }
@@ -131,8 +131,9 @@ impl Outbox {
                 let mut at = range.start;
                 while at < range.end {
                     let len = header::own_frame_len(&frames[at..range.end]);
-                    while self.cost() + len > limit && self.drop_first() {
-                        dropped += 1;
+                    while self.cost() + len > limit {
+                        let Some(messages) = self.drop_first() else { break };
+                        dropped += messages;
                     }
                     self.append(frames, at..at + len, key);
                     at += len;
@@ -176,7 +177,7 @@ impl Outbox {
             last.end = range.end;
             return;
         }
-        if self.stuck && key.is_none() && range.len() <= MAX_COPIED {
+        if self.stuck && key.is_none() && range.len() <= MAX_COPIED && frames.each() == 1 {
             return self.append_copy(&frames[range]);
         }
         self.queue.push_back(Entry {
@@ -190,7 +191,8 @@ impl Outbox {
 
     /// Puts small frames together in a chunk of this connection's own.
     fn append_copy(&mut self, bytes: &[u8]) {
-        if let Some(last) = self.queue.back_mut().filter(|e| e.is_message() && e.key.is_none())
+        if let Some(last) =
+            self.queue.back_mut().filter(|e| e.is_message() && e.key.is_none() && e.frames.each() == 1)
             && let Some(chunk) = last.frames.get_mut()
             && last.end == chunk.len()
             && chunk.len() + bytes.len() <= MAX_CHUNK
@@ -277,21 +279,21 @@ impl Outbox {
         }
     }
 
-    /// Gives up the oldest message that has not begun to be written. False: there is none.
-    fn drop_first(&mut self) -> bool {
+    /// Gives up the oldest frame of messages that has not begun to be written. Says how many these were; `None`: there is
+    /// none.
+    fn drop_first(&mut self) -> Option<u32> {
         self.cut_first();
         let begun = usize::from(self.written > 0);
-        let Some(at) = self.queue.iter().skip(begun).position(Entry::is_message).map(|p| p + begun) else {
-            return false;
-        };
+        let at = begun + self.queue.iter().skip(begun).position(Entry::is_message)?;
         let entry = &mut self.queue[at];
         let len = header::own_frame_len(&entry.frames[entry.start..entry.end]);
         entry.start += len;
         self.bytes -= len;
+        let messages = entry.frames.each();
         if entry.len() == 0 {
             self.queue.remove(at);
         }
-        true
+        Some(messages)
     }
 
     /// Gives up messages that have not begun to be written; says how many.
@@ -302,7 +304,7 @@ impl Outbox {
             if core::mem::take(&mut first) || !e.is_message() || !unwanted(e) {
                 return true;
             }
-            dropped += frames_in(&e.frames[e.start..e.end]);
+            dropped += e.frames.messages_in(e.start..e.end);
             freed += e.len();
             false
         });
@@ -330,7 +332,7 @@ impl Outbox {
         }
         let from = |i: usize, e: &Entry| if i == 0 { begun } else { e.start };
         let messages = self.queue.iter().enumerate().filter(|(_, e)| e.is_message());
-        messages.map(|(i, e)| frames_in(&e.frames[from(i, e)..e.end])).sum()
+        messages.map(|(i, e)| e.frames.messages_in(from(i, e)..e.end)).sum()
     }
 
     /// The next bytes to write, in order.
@@ -367,16 +369,6 @@ impl Outbox {
         self.bytes = 0;
         self.stuck = false;
     }
-}
-
-/// Whole frames in `bytes`.
-fn frames_in(mut bytes: &[u8]) -> u32 {
-    let mut n = 0;
-    while !bytes.is_empty() {
-        bytes = &bytes[header::own_frame_len(bytes)..];
-        n += 1;
-    }
-    n
 }
 
 #[cfg(test)]

@@ -107,10 +107,13 @@ impl Context<'_> {
     }
 }
 
-/// A run in its route's envelope, if it has one.
-fn wrapped<'f>(route: &Route, plain: &'f Frames, run: &Run, topic: &str) -> Option<&'f Twin> {
+/// A run in its route's envelope, if it has one: of several messages in one where these are to be `batched`.
+fn wrapped<'f>(route: &Route, plain: &'f Frames, run: &Run, topic: &str, batched: bool) -> Option<&'f Twin> {
     let Wrapper { at, of, envelope } = route.envelope.as_ref()?;
-    plain.wrapped(*at, *of, || run.wrap(topic, &**envelope))
+    match batched && run.messages() > 1 {
+        false => plain.wrapped(2 * at, 2 * of, || run.wrap(topic, &**envelope)),
+        true => plain.wrapped(2 * at + 1, 2 * of, || run.wrap_all(topic, &**envelope)),
+    }
 }
 
 /// The whole of a run in the bytes that a connection takes; `None`: as it is.
@@ -122,7 +125,7 @@ pub(crate) fn shaped(
     topic: &str,
 ) -> Option<Frames> {
     let plain = run.share();
-    let wrapped = wrapped(route, &plain, run, topic);
+    let wrapped = wrapped(route, &plain, run, topic, conn.batched);
     let twin = wrapped.map_or(&plain, |w| &w.frames).twin(conn.form, &mut writer.packer);
     if twin.is_some() {
         conn.interrupt();
@@ -146,7 +149,7 @@ pub(crate) fn push_run(
     }
     let terms = &run.terms(&route.terms);
     let plain = run.share();
-    let wrapped = wrapped(route, &plain, run, topic);
+    let wrapped = wrapped(route, &plain, run, topic, whole && conn.batched);
     let frames = wrapped.map_or(&plain, |w| &w.frames);
     let twin = frames.twin(conn.form, &mut writer.packer);
     let frames = twin.map_or(frames, |t| &t.frames);
@@ -219,6 +222,14 @@ impl<'a, S> Conn<'a, S> {
         if conn.reply(&mut turn.writer, &mut **sink, text) {
             turn.counts.messages_out += 1;
         }
+    }
+
+    /// Whether this connection takes several messages of a topic, which one turn has brought, as one, where its route's
+    /// envelope [can hold them](crate::Envelope::wrap_all). Default: it does not. It saves frames, and where messages are
+    /// short most of the client's work; for those that a topic's filter or the publisher leaves out some they come one by
+    /// one.
+    pub fn batch_messages(&mut self, batch: bool) {
+        self.context.conn.batched = batch;
     }
 
     /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not

@@ -45,6 +45,13 @@ pub trait Envelope: Send + Sync + 'static {
     /// Appends the payload to an empty `out`, and says what kind of message it is. Text must be valid UTF-8; what is not
     /// goes out as it is, and clients then end their connections.
     fn wrap(&self, item: &Delivered<'_>, out: &mut Vec<u8>) -> Kind;
+
+    /// Appends one payload for several neighbouring messages of one topic to an empty `out`, for connections that
+    /// [take such](crate::Conn::batch_messages). `None`: these messages go each by itself; that is the default.
+    fn wrap_all(&self, items: &[Delivered<'_>], out: &mut Vec<u8>) -> Option<Kind> {
+        let _ = (items, out);
+        None
+    }
 }
 
 /// Wraps frames of neighbouring messages, the first of which has this place.
@@ -68,6 +75,29 @@ pub(crate) fn wrap<'a>(
         ends.push(bytes.len());
     }
     Twin { frames: Frames::with(bytes, verbatim), ends: ends.into() }
+}
+
+/// The same as one frame. `None`: the envelope holds them one by one only.
+pub(crate) fn wrap_all<'a>(
+    envelope: &dyn Envelope,
+    topic: &str,
+    first: Position,
+    frames: impl Iterator<Item = (&'a [u8], bool)>,
+    verbatim: bool,
+) -> Option<Twin> {
+    let items: Vec<Delivered<'_>> = frames
+        .zip(first.offset..)
+        .filter_map(|((frame, json), offset)| {
+            let message = message_of(frame, json)?;
+            Some(Delivered { topic, position: Position { offset, ..first }, message })
+        })
+        .collect();
+    let mut payload = Vec::new();
+    let kind = catch_unwind(AssertUnwindSafe(|| envelope.wrap_all(&items, &mut payload))).ok()??;
+    let mut bytes = Vec::with_capacity(payload.len() + header::MAX_HEAD);
+    header::write_frame(&mut bytes, kind.into(), &payload);
+    let ends = [bytes.len()].into();
+    Some(Twin { frames: Frames::holding(bytes, verbatim, items.len() as u32), ends })
 }
 
 /// The message in a frame of this program's own.

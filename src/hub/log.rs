@@ -143,13 +143,23 @@ impl Run {
 
     /// The run as a connection in this envelope takes it.
     pub(crate) fn wrap(&self, topic: &str, envelope: &dyn Envelope) -> Twin {
+        envelope::wrap(envelope, topic, self.position, self.frames(), self.verbatim)
+    }
+
+    /// The run as a connection in this envelope takes it that takes several messages as one.
+    pub(crate) fn wrap_all(&self, topic: &str, envelope: &dyn Envelope) -> Twin {
+        envelope::wrap_all(envelope, topic, self.position, self.frames(), self.verbatim)
+            .unwrap_or_else(|| self.wrap(topic, envelope))
+    }
+
+    /// Each message's frame, and whether it is JSON.
+    fn frames(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let mut start = 0;
-        let frames = self.marks.iter().map(|mark| {
+        self.marks.iter().map(move |mark| {
             let frame = &self.bytes()[start..mark.end];
             start = mark.end;
             (frame, mark.json)
-        });
-        envelope::wrap(envelope, topic, self.position, frames, self.verbatim)
+        })
     }
 
     /// The messages that are for a reader, as ranges of the run or of its twin; neighbours as one range.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   {"type":"message","topic":"orders/42","offset":13,"data":…}
+//!   {"type":"messages","topic":"orders/42","messages":[{"offset":13,"data":…},{"offset":14,"text":…}]}
 //!
 //!   │ version 1 │ n: 1 byte │ topic: n bytes │ offset: 8 bytes, big endian │ payload │
 //! ```
@@ -17,6 +18,19 @@ const BINARY_VERSION: u8 = 1;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Json;
+
+/// What of a message is its own: its place, and what it says.
+fn write_member(item: &Delivered<'_>, text: &str, out: &mut Vec<u8>) {
+    let _ = write!(out, r#""offset":{},"#, item.position.offset); // a Vec takes all
+    if item.message.is_json() {
+        out.extend_from_slice(br#""data":"#);
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        out.extend_from_slice(br#""text":"#);
+        write_string(out, text);
+    }
+    out.push(b'}');
+}
 
 impl Envelope for Json {
     fn wrap(&self, item: &Delivered<'_>, out: &mut Vec<u8>) -> Kind {
@@ -33,16 +47,21 @@ impl Envelope for Json {
         };
         out.extend_from_slice(br#"{"type":"message","topic":"#);
         write_string(out, item.topic);
-        let _ = write!(out, r#","offset":{offset},"#); // a Vec takes all
-        if message.is_json() {
-            out.extend_from_slice(br#""data":"#);
-            out.extend_from_slice(text.as_bytes());
-        } else {
-            out.extend_from_slice(br#""text":"#);
-            write_string(out, text);
-        }
-        out.push(b'}');
+        out.push(b',');
+        write_member(item, text, out);
         Kind::Text
+    }
+
+    fn wrap_all(&self, items: &[Delivered<'_>], out: &mut Vec<u8>) -> Option<Kind> {
+        out.extend_from_slice(br#"{"type":"messages","topic":"#);
+        write_string(out, items.first()?.topic);
+        out.extend_from_slice(br#","messages":["#);
+        for (i, item) in items.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b"{" } else { b",{" });
+            write_member(item, item.message.as_text()?, out); // bytes are no JSON
+        }
+        out.extend_from_slice(b"]}");
+        Some(Kind::Text)
     }
 }
 
@@ -68,6 +87,17 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["topic"], "q\"\\/é\u{2028}");
         assert_eq!(value["text"], "say \"hi\"\n\0");
+    }
+
+    #[test]
+    fn several_come_as_one_unless_there_are_bytes_among_them() {
+        let item = |offset, message| Delivered { topic: "a", position: Position::new(7, offset), message };
+        let mut out = Vec::new();
+        let items = [item(13, Message::json("[1]")), item(14, Message::text("\"hi\""))];
+        assert_eq!(Json.wrap_all(&items, &mut out), Some(Kind::Text));
+        let expected = r#"{"type":"messages","topic":"a","messages":[{"offset":13,"data":[1]},{"offset":14,"text":"\"hi\""}]}"#;
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+        assert_eq!(Json.wrap_all(&[items[0], item(14, Message::binary(b"x"))], &mut Vec::new()), None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(super) struct Client {
     told: Option<Instant>,
     /// Subscriptions that have not begun.
     asked: Vec<(Box<str>, Id)>,
+    /// It takes several messages of a topic as one.
+    batch: bool,
 }
 
 type Link<'a> = Conn<'a, Client>;
@@ -152,8 +154,8 @@ impl Session {
 }
 
 impl Client {
-    fn new() -> Self {
-        Self { paid: Duration::ZERO, owed: 0, lagged: 0, told: None, asked: Vec::new() }
+    fn new(batch: bool) -> Self {
+        Self { batch, paid: Duration::ZERO, owed: 0, lagged: 0, told: None, asked: Vec::new() }
     }
 }
 
@@ -192,7 +194,7 @@ impl Handler for Session {
     type State = Client;
 
     fn upgrade(&self, request: &Opening<'_>) -> Result<Accept<Client>, Refuse> {
-        let accept = Accept::new(Client::new());
+        let accept = Accept::new(Client::new(request.query_value("batch").as_deref() == Some("true")));
         if request.protocols().any(|offered| offered == SUBPROTOCOL) {
             return Ok(accept.protocol(SUBPROTOCOL));
         }
@@ -208,6 +210,8 @@ impl Handler for Session {
     fn open(&self, conn: &mut Link<'_>) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let batch = conn.state().batch;
+        conn.batch_messages(batch);
         let limits = conn.limits();
         let hello = Reply::Hello {
             protocol: SUBPROTOCOL,
