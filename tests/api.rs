@@ -1,5 +1,8 @@
 //! Publishing over HTTP: every operation, every refusal, and who is let in.
 
+#[cfg(feature = "push")]
+#[path = "support/push.rs"]
+mod pages;
 mod support;
 
 use campanile::api::{Api, InvalidKey};
@@ -249,6 +252,32 @@ fn a_connection_is_subscribed_unsubscribed_and_closed_by_its_id() {
         refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "900.0.1");
         let nowhere = json!({"connection": "200.0.1"});
         refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "200.0.1");
+    }
+}
+
+/// What `hello` calls the session is what the API calls the connection.
+#[cfg(feature = "push")]
+#[test]
+fn a_page_is_named_by_the_session_that_it_was_told() {
+    for workers in [1, 2] {
+        // Pages may not ask for anything themselves.
+        let push = campanile::push::Push::new().subscribe([] as [&str; 0]);
+        let server = start(Api::new().mount(builder().workers(workers).route("/push", push)));
+        let mut client = server.dial();
+        for (mut page, hello) in (0..4).map(|_| pages::Page::over(server.dial())) {
+            let session = hello["session"].as_str().unwrap();
+            let topic = format!("users/{session}");
+            let request = json!({"type": "subscribe", "id": 1, "topic": topic});
+            page.refused(&request, "forbidden");
+            let users = json!({"connection": session, "topic": topic});
+            assert_eq!(post(&mut client, "/api/subscribe", &users), (200, json!({"subscribed": true})));
+            let unread = json!({"topic": topic, "data": {"unread": 3}});
+            assert_eq!(post(&mut client, "/api/publish", &unread).1["receivers"], 1);
+            page.expect(&json!({"type": "message", "topic": topic, "offset": 1, "data": {"unread": 3}}));
+            let bye = json!({"connection": session, "code": 4001, "reason": "logged out"});
+            assert_eq!(post(&mut client, "/api/disconnect", &bye), (200, json!({"disconnected": true})));
+            assert_eq!(page.0.read_close(), (4001, "logged out".to_owned()));
+        }
     }
 }
 

@@ -45,7 +45,7 @@ fn publish(server: &TestServer, topic: &str, message: &str) -> u64 {
 
 #[test]
 fn hello_comes_first_and_says_what_holds() {
-    let push = Push::new().heartbeat(millis(1500)).max_subscriptions(7);
+    let push = Push::new().heartbeat(millis(1500)).retry(millis(12_000)).max_subscriptions(7);
     let server = start(builder().route("/push", push));
     let (_, hello) = Page::over(server.dial());
     let time = hello["time"].as_u64().unwrap();
@@ -53,10 +53,19 @@ fn hello_comes_first_and_says_what_holds() {
     assert!(time <= now && now - time < 60_000);
     let expected = json!({
         "type": "hello", "protocol": "campanile.v1.json", "session": hello["session"], "time": time,
-        "heartbeat": 1500, "max_message_size": 65536, "max_subscriptions": 7,
+        "heartbeat": 1500, "retry": 12_000, "max_message_size": 65536, "max_subscriptions": 7,
     });
     assert_eq!(hello, expected);
     assert!(hello["session"].as_str().is_some_and(|s| !s.is_empty()));
+}
+
+/// No wait at all would have clients come in a loop, and timers of browsers end at 2^31 ms.
+#[test]
+fn the_wait_before_coming_back_has_bounds() {
+    let said = |push: Push| Page::over(start(builder().route("/push", push)).dial()).1["retry"].clone();
+    assert_eq!(said(Push::new()), 1000);
+    assert_eq!(said(Push::new().retry(Duration::ZERO)), 1);
+    assert_eq!(said(Push::new().retry(Duration::MAX)), 86_400_000);
 }
 
 #[test]

@@ -246,6 +246,34 @@ describe("campanile.js and the server", () => {
     }
   });
 
+  test("a page tells its session, and its backend subscribes and closes it", async () => {
+    const push = connect(undefined, { reconnect: () => true });
+    const unclaimed = new Inbox();
+    push.addEventListener("message", ({ topic, offset, data }) => unclaimed.push([topic, offset, data]));
+    const ask = async (what, body) => {
+      const headers = { "Content-Type": "application/json" };
+      const { status, body: answer } = await get(server.http(`/api/${what}`), { method: "POST", headers, body: JSON.stringify(body) });
+      return [status, JSON.parse(answer)];
+    };
+    const sessions = new Set();
+    for (let offset = 1; offset <= 2; offset++) {
+      const connection = (await event(push, "open"))[0].hello.session;
+      sessions.add(connection);
+      const topic = `users/${connection}`; // pages can't publish there
+      assert.deepEqual(await ask("subscribe", { connection, topic }), [200, { subscribed: true }]);
+      assert.equal((await post({ topic, data: { unread: 3 } })).status, 200);
+      assert.deepEqual(await unclaimed.next(), [topic, 1, { unread: 3 }]);
+      assert.deepEqual(await ask("unsubscribe", { connection, topic }), [200, { subscribed: false }]);
+      const closed = event(push, "close");
+      assert.deepEqual(await ask("disconnect", { connection, code: 4001, reason: "logged out" }), [200, { disconnected: true }]);
+      const [{ code, reason }] = await closed;
+      assert.deepEqual([code, reason], [4001, "logged out"]);
+      assert.equal((await ask("subscribe", { connection, topic }))[0], 404);
+    }
+    assert.equal(sessions.size, 2, "each connection has its own");
+    push.close();
+  });
+
   test("the module and its types are served", async () => {
     const module = await get(server.http("/campanile.js"));
     assert.deepEqual([module.status, module.headers["content-type"]], [200, "text/javascript; charset=utf-8"]);
