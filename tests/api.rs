@@ -1,5 +1,7 @@
 //! Publishing over HTTP: every operation, every refusal, and who is let in.
 
+#[path = "support/data.rs"]
+mod data;
 #[cfg(feature = "push")]
 #[path = "support/push.rs"]
 mod pages;
@@ -104,6 +106,46 @@ fn data_is_passed_on_as_it_is_written() {
         assert_eq!(post_with(&mut client, "/api/publish", JSON, &body).status, 200, "{data}");
         assert_eq!(listening.read_text(), data);
     }
+}
+
+#[test]
+fn data_is_what_pages_may_publish_too() {
+    let (server, events) = serve(1);
+    let (mut listening, _) = listener(&server, &events, &["room"]);
+    let mut client = server.dial();
+    let bodies = |data: &str| {
+        let batch =
+            format!(r#"{{"messages":[{{"topic":"room","text":"good"}},{{"topic":"room","data":{data}}}]}}"#);
+        [
+            ("publish", format!(r#"{{"topic":"room","data":{data}}}"#)),
+            ("broadcast", format!(r#"{{"topics":["room"],"data":{data}}}"#)),
+            ("batch", batch),
+        ]
+    };
+    for data in data::taken() {
+        for (what, body) in bodies(&data) {
+            let answer = post_with(&mut client, &format!("/api/{what}"), JSON, &body);
+            assert_eq!(answer.status, 200, "{body}: {answer:?}");
+            if what == "batch" {
+                assert_eq!(listening.read_text(), "good");
+            }
+            assert_eq!(listening.read_text(), data);
+        }
+    }
+    for data in data::refused() {
+        for (what, body) in bodies(&data) {
+            let answer = post_with(&mut client, &format!("/api/{what}"), JSON, &body);
+            let value = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{e}: {body}"));
+            refused((answer.status, value), (400, "json"), "JSON");
+        }
+    }
+    let nested =
+        format!(r#"{{"messages":[{{"topic":"room","data":{0}1{1}}}]}}"#, "[".repeat(127), "]".repeat(127));
+    let answer = post_with(&mut client, "/api/batch", JSON, &nested);
+    let words =
+        "messages[0]: \"data\" is not JSON that every client can read: nested in more than 126 levels";
+    refused((answer.status, serde_json::from_slice(&answer.body).unwrap()), (400, "json"), words);
+    listening.expect_nothing_until_pong();
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The endpoint for browsers over real sockets: subscribing, coming back, publishing, and what hostile clients try.
 
+#[path = "support/data.rs"]
+mod data;
 #[cfg(feature = "deflate")]
 #[path = "support/packed.rs"]
 mod packed;
@@ -153,24 +155,21 @@ fn without_an_id_answers_have_none() {
 }
 
 #[test]
-fn data_comes_out_byte_for_byte() {
+fn data_comes_out_byte_for_byte_or_is_refused() {
     let server = serve(2);
     let (mut listener, mut publisher) = (Page::open(&server), Page::open(&server));
     listener.subscribe("public/a");
-    let written = [
-        r#"{ "a" : [1 ,2], "a":3 }"#,
-        "null",
-        "\"\\u00e9\\ud83d\\udd14\\u2028\"",
-        "123456789012345678901234567890.0e-3",
-        "-0",
-        " [ ]",
-    ];
-    for (n, data) in written.iter().enumerate() {
-        publisher.0.text(&format!(r#"{{"type":"publish","topic":"public/a","data":{data}}}"#));
-        let data = data.trim();
+    let publish = |data: &str| format!(r#"{{"type":"publish","topic":"public/a","data": {data} }}"#);
+    for (n, data) in data::taken().iter().enumerate() {
+        publisher.0.text(&publish(data));
         let expected = format!(r#"{{"type":"message","topic":"public/a","offset":{},"data":{data}}}"#, n + 1);
         assert_eq!(listener.0.read_text(), expected);
     }
+    for data in data::refused() {
+        publisher.0.text(&publish(&data));
+        assert_eq!(publisher.next()["code"], "json", "{data}");
+    }
+    listener.0.expect_nothing_until_pong();
 }
 
 #[test]
