@@ -33,7 +33,14 @@ export interface Subscribed {
 export interface SubscribeOptions {
   /** Begin with the newest message of each key that is kept; after a cut again, unless `resume` is set. */
   latest?: boolean;
-  /** Go on from here, as `Subscription.position` gave it. With `latest`, that is what follows where this is lost. */
+  /**
+   * Begin with the last so many messages that are kept, 1 to 65,536; after a cut again where what was missed is no longer
+   * kept, or where `resume` is false. Not with `latest`, not for a pattern.
+   */
+  last?: number;
+  /** Only messages with one of these tags, 1 to 16 of 1 to 64 bytes each. Default: all. */
+  tags?: readonly string[];
+  /** Go on from here, as `Subscription.position` gave it. With `latest` or `last`, that is what follows where this is lost. */
   since?: Position | null;
   /** After a cut, get what was missed. Default true, with `latest` alone false. */
   resume?: boolean;
@@ -57,6 +64,8 @@ export interface Subscription {
 export interface PublishOptions {
   /** What the message is the latest state of. */
   key?: string;
+  /** What subscriptions with `tags` choose it by, 1 to 16 of 1 to 64 bytes each. */
+  tags?: readonly string[];
   /** Publishing again with the same string does nothing. Default: one of its own for each. */
   dedup?: string;
   /** Milliseconds that the topic keeps it. Default: the topic's own. */
@@ -80,9 +89,12 @@ export interface Published {
 /** What the server said first. Times in milliseconds, sizes in bytes. */
 export interface Hello {
   protocol: string;
+  /** Names this connection to the application, as `connection` of its requests. */
   session: string;
   time: number;
   heartbeat: number;
+  /** The ceiling of the first wait before coming back. */
+  retry?: number;
   max_message_size: number;
   max_subscriptions: number;
 }
@@ -103,9 +115,9 @@ export interface WebSocketConstructor {
 export interface ConnectOptions {
   /** Default `globalThis.WebSocket`. */
   WebSocket?: WebSocketConstructor;
-  /** Milliseconds: ceiling of the first wait, doubled with each failure. Default 500. */
+  /** Milliseconds: ceiling of the first wait, doubled with each failure. Default the server's `retry`, 1,000 before it said one. */
   reconnectionDelay?: number;
-  /** Milliseconds: the highest ceiling. Default 30,000. */
+  /** Milliseconds: the highest ceiling. Default 30,000, or `reconnectionDelay` where that is longer. */
   reconnectionDelayMax?: number;
   /** Milliseconds for an attempt, the URL's function included. Default 10,000. */
   connectTimeout?: number;
@@ -148,11 +160,20 @@ export interface LaggedEvent extends Event {
   readonly messages: number;
 }
 
+export interface UnclaimedEvent extends Event {
+  readonly topic: string;
+  readonly offset: number;
+  /** As a subscription's callback would get it. */
+  readonly data: any;
+}
+
 export interface PushEventMap {
   open: OpenEvent;
   close: ClosedEvent;
   error: FailureEvent;
   lagged: LaggedEvent;
+  /** A message that no subscription of this page is for: the application subscribed its connection. */
+  message: UnclaimedEvent;
 }
 
 export interface Push extends EventTarget {

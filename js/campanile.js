@@ -6,8 +6,6 @@ const STEADY = 5_000; // ms a connection must last before the backoff starts afr
 // Codes that trying again would only bring again; and those of the application, 4000 and up.
 const FINAL = [1000, 1002, 1003, 1007, 1008, 1009, 1010];
 const DEFAULTS = {
-  reconnectionDelay: 500,
-  reconnectionDelayMax: 30_000,
   connectTimeout: 10_000, // a packet lost on the way could hold an attempt for minutes
   pingTimeout: 10_000,
   timeout: 10_000,
@@ -67,6 +65,7 @@ class Push extends EventTarget {
   #due = false; // whether the next attempt is waited for
   #timer; // the attempt's deadline, the wait for the next one, or the heartbeat: never two at once
   #since = 0; // when it opened
+  #base = 1_000; // ms, the first ceiling; what the server said last
   #heard = 0; // when anything last came
   #hello = {};
   #id = 0;
@@ -119,7 +118,7 @@ class Push extends EventTarget {
     };
   }
 
-  publish(topic, data, { key, ttl, echo, dedup, timeout = this.#options.timeout } = {}) {
+  publish(topic, data, { key, tags, ttl, echo, dedup, timeout = this.#options.timeout } = {}) {
     return new Promise((resolve, reject) => {
       const fail = (code, message) => reject(new PushError(code, message));
       if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) throw new TypeError("bytes are published over HTTP");
@@ -128,7 +127,7 @@ class Push extends EventTarget {
       // With a name of its own, sending it again after a cut does not publish it twice.
       dedup ??= `${this.#name}-${id}`;
       const body = typeof data === "string" ? { text: data } : { data };
-      const request = { type: "publish", id, topic, ...body, key, dedup, ttl, echo };
+      const request = { type: "publish", id, topic, ...body, key, tags, dedup, ttl, echo };
       const text = encode(request); // now: the page may change it later
       if (this.#state !== OPEN) {
         const { queue } = this.#options;
@@ -227,7 +226,7 @@ class Push extends EventTarget {
   #retry(code, reason) {
     if (!(this.#options.reconnect?.(code, reason) ?? !(FINAL.includes(code) || code >= 4000))) return null;
     if (this.#state === OPEN && Date.now() - this.#since > STEADY) this.#attempt = 0;
-    const { reconnectionDelay, reconnectionDelayMax } = this.#options;
+    const { reconnectionDelay = this.#base, reconnectionDelayMax = Math.max(30_000, reconnectionDelay) } = this.#options;
     const ceiling = Math.max(reconnectionDelay * 2 ** this.#attempt++, SPREAD[code] ?? 0);
     return Math.random() * Math.min(reconnectionDelayMax, ceiling);
   }
@@ -292,17 +291,17 @@ class Push extends EventTarget {
   }
 
   #subscribe(sub) {
-    const { topic, place } = sub;
+    const { topic, place, tags, latest, last } = sub;
     sub.live = false;
     if (this.#isLeaving(topic)) return; // it follows when that is answered
-    const request = { type: "subscribe", id: ++this.#id, topic };
+    const request = { type: "subscribe", id: ++this.#id, topic, tags };
     if (place && sub.resume) request.since = { ...place };
-    else if (sub.latest) request.latest = true;
+    else Object.assign(request, { latest, last });
     const wanted = () => this.#subs.get(topic) === sub;
     const done = (answer) => {
       if (!wanted()) return;
-      if (request.since && sub.latest && !answer.recovered) {
-        // What was missed is gone; what everything stands at now may not be.
+      if (request.since && (latest || last) && !answer.recovered) {
+        // What was missed is gone; what everything stands at now, or was said last, may not be.
         sub.place = null;
         this.#unsubscribe(topic);
       } else {
@@ -366,6 +365,7 @@ class Push extends EventTarget {
   #opened(hello) {
     clearTimeout(this.#timer);
     this.#hello = hello;
+    if (hello.retry > 0) this.#base = hello.retry;
     this.#state = OPEN;
     this.#since = this.#heard;
     this.#watch(hello.heartbeat);
@@ -401,10 +401,11 @@ class Push extends EventTarget {
 
   #deliver(topic, offset, message) {
     // Whoever listens by a pattern did not ask for the history of one topic.
-    if (this.#subs.get(topic)?.deliver(topic, offset, message)) return;
-    for (const sub of [...this.#subs.values()]) {
-      if (sub.prefix && topic.startsWith(sub.prefix)) call(sub.callback, message, { topic, offset, replayed: false });
-    }
+    const own = this.#subs.get(topic);
+    if (own?.deliver(topic, offset, message)) return;
+    const all = [...this.#subs.values()].filter((sub) => sub.prefix && topic.startsWith(sub.prefix));
+    for (const sub of all) call(sub.callback, message, { topic, offset, replayed: false });
+    if (!own && !all.length) this.#emit("message", { topic, offset, data: message });
   }
 
   #emit(type, facts) {
@@ -420,8 +421,9 @@ class Subscription {
   #until = 0; // the last offset they can have
 
   constructor(topic, callback, options) {
-    const { latest = false, since = null, resume = !latest || !!since } = options;
-    Object.assign(this, { topic, callback, options, latest, resume });
+    const { latest, last, tags, since = null, resume = !latest || !!since } = options;
+    // Undefined is not sent; a wrong value is, and the server says what is wrong with it.
+    Object.assign(this, { topic, callback, options, latest: latest || undefined, last, tags, resume });
     this.place = since && { ...since };
     this.prefix = topic.endsWith("/*") ? topic.slice(0, -1) : null;
     this.#begun = !!since;

@@ -128,6 +128,8 @@ pub mod endpoint;
 mod handler;
 pub mod http;
 mod hub;
+#[cfg(any(feature = "api", feature = "push"))]
+mod json;
 mod metrics;
 mod net;
 pub mod protocol;

@@ -1,5 +1,10 @@
 //! Publishing over HTTP: every operation, every refusal, and who is let in.
 
+#[path = "support/data.rs"]
+mod data;
+#[cfg(feature = "push")]
+#[path = "support/push.rs"]
+mod pages;
 mod support;
 
 use campanile::api::{Api, InvalidKey};
@@ -121,6 +126,46 @@ fn data_is_passed_on_as_it_is_written() {
         assert_eq!(post_with(&mut client, "/api/publish", JSON, &body).status, 200, "{data}");
         assert_eq!(listening.read_text(), data);
     }
+}
+
+#[test]
+fn data_is_what_pages_may_publish_too() {
+    let (server, events) = serve(1);
+    let (mut listening, _) = listener(&server, &events, &["room"]);
+    let mut client = server.dial();
+    let bodies = |data: &str| {
+        let batch =
+            format!(r#"{{"messages":[{{"topic":"room","text":"good"}},{{"topic":"room","data":{data}}}]}}"#);
+        [
+            ("publish", format!(r#"{{"topic":"room","data":{data}}}"#)),
+            ("broadcast", format!(r#"{{"topics":["room"],"data":{data}}}"#)),
+            ("batch", batch),
+        ]
+    };
+    for data in data::taken() {
+        for (what, body) in bodies(&data) {
+            let answer = post_with(&mut client, &format!("/api/{what}"), JSON, &body);
+            assert_eq!(answer.status, 200, "{body}: {answer:?}");
+            if what == "batch" {
+                assert_eq!(listening.read_text(), "good");
+            }
+            assert_eq!(listening.read_text(), data);
+        }
+    }
+    for data in data::refused() {
+        for (what, body) in bodies(&data) {
+            let answer = post_with(&mut client, &format!("/api/{what}"), JSON, &body);
+            let value = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{e}: {body}"));
+            refused((answer.status, value), (400, "json"), "JSON");
+        }
+    }
+    let nested =
+        format!(r#"{{"messages":[{{"topic":"room","data":{0}1{1}}}]}}"#, "[".repeat(127), "]".repeat(127));
+    let answer = post_with(&mut client, "/api/batch", JSON, &nested);
+    let words =
+        "messages[0]: \"data\" is not JSON that every client can read: nested in more than 126 levels";
+    refused((answer.status, serde_json::from_slice(&answer.body).unwrap()), (400, "json"), words);
+    listening.expect_nothing_until_pong();
 }
 
 #[test]
@@ -269,6 +314,32 @@ fn a_connection_is_subscribed_unsubscribed_and_closed_by_its_id() {
         refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "900.0.1");
         let nowhere = json!({"connection": "200.0.1"});
         refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "200.0.1");
+    }
+}
+
+/// What `hello` calls the session is what the API calls the connection.
+#[cfg(feature = "push")]
+#[test]
+fn a_page_is_named_by_the_session_that_it_was_told() {
+    for workers in [1, 2] {
+        // Pages may not ask for anything themselves.
+        let push = campanile::push::Push::new().subscribe([] as [&str; 0]);
+        let server = start(Api::new().mount(builder().workers(workers).route("/push", push)));
+        let mut client = server.dial();
+        for (mut page, hello) in (0..4).map(|_| pages::Page::over(server.dial())) {
+            let session = hello["session"].as_str().unwrap();
+            let topic = format!("users/{session}");
+            let request = json!({"type": "subscribe", "id": 1, "topic": topic});
+            page.refused(&request, "forbidden");
+            let users = json!({"connection": session, "topic": topic});
+            assert_eq!(post(&mut client, "/api/subscribe", &users), (200, json!({"subscribed": true})));
+            let unread = json!({"topic": topic, "data": {"unread": 3}});
+            assert_eq!(post(&mut client, "/api/publish", &unread).1["receivers"], 1);
+            page.expect(&json!({"type": "message", "topic": topic, "offset": 1, "data": {"unread": 3}}));
+            let bye = json!({"connection": session, "code": 4001, "reason": "logged out"});
+            assert_eq!(post(&mut client, "/api/disconnect", &bye), (200, json!({"disconnected": true})));
+            assert_eq!(page.0.read_close(), (4001, "logged out".to_owned()));
+        }
     }
 }
 

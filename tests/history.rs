@@ -399,32 +399,51 @@ fn cut_at_any_point_nothing_is_missing_and_nothing_comes_twice() {
 }
 
 #[test]
-fn every_subscriber_sees_one_order_whoever_publishes() {
+fn every_subscriber_sees_one_order_in_each_topic_whoever_publishes() {
+    const TOPICS: [&str; 3] = ["kept/a", "kept/b", "kept/c"];
+    const EACH: usize = 30;
     let server = serve(3, kept(10_000));
-    let mut clients: Vec<Client> = (0..30).map(|_| server.open("/")).collect();
+    // The worker with the fewest gets the next, so they are on all.
+    let mut clients: Vec<Client> = (0..100).map(|_| server.open("/")).collect();
     for client in &mut clients {
-        client.text("now kept/a");
-        begun(client);
+        for topic in TOPICS {
+            client.text(&format!("now {topic}"));
+            begun(client);
+        }
     }
     std::thread::scope(|scope| {
         for thread in 0..10 {
             let handle = &server.handle;
             scope.spawn(move || {
-                for n in 0..100 {
-                    let text = format!("{thread} {n}");
-                    handle.publish_within(Publish::new("kept/a", &*text), Duration::from_secs(5)).unwrap();
+                for n in 0..EACH {
+                    for topic in TOPICS {
+                        let text = format!("{topic} {thread} {n}");
+                        handle.publish_within(Publish::new(topic, &*text), DEADLINE).unwrap();
+                    }
                 }
             });
         }
     });
-    let orders: Vec<Vec<String>> =
-        clients.iter_mut().map(|client| (0..1000).map(|_| client.read_text()).collect()).collect();
+    let orders = clients.iter_mut().map(|client| {
+        let mut orders = BTreeMap::<String, Vec<String>>::new();
+        for _ in 0..10 * EACH * TOPICS.len() {
+            let text = client.read_text();
+            let (topic, said) = text.split_once(' ').unwrap();
+            orders.entry(topic.to_owned()).or_default().push(said.to_owned());
+        }
+        orders
+    });
+    let orders: Vec<_> = orders.collect();
     assert!(orders.iter().all(|order| *order == orders[0]));
-    let mut last = BTreeMap::new();
-    for text in &orders[0] {
-        let (thread, n) = text.split_once(' ').unwrap();
-        let n: u32 = n.parse().unwrap();
-        assert!(last.insert(thread.to_owned(), n).is_none_or(|before| before + 1 == n));
+    assert!(orders[0].keys().eq(TOPICS.iter()));
+    for order in orders[0].values() {
+        let mut last = BTreeMap::new();
+        for text in order {
+            let (thread, n) = text.split_once(' ').unwrap();
+            let n: usize = n.parse().unwrap();
+            assert!(last.insert(thread, n).map_or(n == 0, |before| before + 1 == n), "{text}");
+        }
+        assert_eq!((order.len(), last.len()), (10 * EACH, 10));
     }
 }
 

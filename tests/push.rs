@@ -1,5 +1,7 @@
 //! The endpoint for browsers over real sockets: subscribing, coming back, publishing, and what hostile clients try.
 
+#[path = "support/data.rs"]
+mod data;
 #[cfg(feature = "deflate")]
 #[path = "support/packed.rs"]
 mod packed;
@@ -45,7 +47,7 @@ fn publish(server: &TestServer, topic: &str, message: &str) -> u64 {
 
 #[test]
 fn hello_comes_first_and_says_what_holds() {
-    let push = Push::new().heartbeat(millis(1500)).max_subscriptions(7);
+    let push = Push::new().heartbeat(millis(1500)).retry(millis(12_000)).max_subscriptions(7);
     let server = start(builder().route("/push", push));
     let (_, hello) = Page::over(server.dial());
     let time = hello["time"].as_u64().unwrap();
@@ -53,10 +55,19 @@ fn hello_comes_first_and_says_what_holds() {
     assert!(time <= now && now - time < 60_000);
     let expected = json!({
         "type": "hello", "protocol": "campanile.v1.json", "session": hello["session"], "time": time,
-        "heartbeat": 1500, "max_message_size": 65536, "max_subscriptions": 7,
+        "heartbeat": 1500, "retry": 12_000, "max_message_size": 65536, "max_subscriptions": 7,
     });
     assert_eq!(hello, expected);
     assert!(hello["session"].as_str().is_some_and(|s| !s.is_empty()));
+}
+
+/// No wait at all would have clients come in a loop, and timers of browsers end at 2^31 ms.
+#[test]
+fn the_wait_before_coming_back_has_bounds() {
+    let said = |push: Push| Page::over(start(builder().route("/push", push)).dial()).1["retry"].clone();
+    assert_eq!(said(Push::new()), 1000);
+    assert_eq!(said(Push::new().retry(Duration::ZERO)), 1);
+    assert_eq!(said(Push::new().retry(Duration::MAX)), 86_400_000);
 }
 
 #[test]
@@ -144,24 +155,21 @@ fn without_an_id_answers_have_none() {
 }
 
 #[test]
-fn data_comes_out_byte_for_byte() {
+fn data_comes_out_byte_for_byte_or_is_refused() {
     let server = serve(2);
     let (mut listener, mut publisher) = (Page::open(&server), Page::open(&server));
     listener.subscribe("public/a");
-    let written = [
-        r#"{ "a" : [1 ,2], "a":3 }"#,
-        "null",
-        "\"\\u00e9\\ud83d\\udd14\\u2028\"",
-        "123456789012345678901234567890.0e-3",
-        "-0",
-        " [ ]",
-    ];
-    for (n, data) in written.iter().enumerate() {
-        publisher.0.text(&format!(r#"{{"type":"publish","topic":"public/a","data":{data}}}"#));
-        let data = data.trim();
+    let publish = |data: &str| format!(r#"{{"type":"publish","topic":"public/a","data": {data} }}"#);
+    for (n, data) in data::taken().iter().enumerate() {
+        publisher.0.text(&publish(data));
         let expected = format!(r#"{{"type":"message","topic":"public/a","offset":{},"data":{data}}}"#, n + 1);
         assert_eq!(listener.0.read_text(), expected);
     }
+    for data in data::refused() {
+        publisher.0.text(&publish(&data));
+        assert_eq!(publisher.next()["code"], "json", "{data}");
+    }
+    listener.0.expect_nothing_until_pong();
 }
 
 #[test]

@@ -12,13 +12,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("http", &[]),
     ("metrics", &[]),
+    ("json", &[]),
     ("deflate", &["protocol", "http"]),
     ("conn", &["protocol", "http", "deflate"]),
     ("tls", &["http"]),
     ("net", &["conn", "http", "tls"]),
     ("hub", &["conn", "protocol"]),
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
-    ("push", &["conn", "handler", "http", "hub", "protocol"]),
+    ("push", &["conn", "handler", "http", "hub", "json", "protocol"]),
     ("endpoint", &["http"]),
     (
         "worker",
@@ -26,11 +27,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["conn", "deflate", "http", "hub", "net", "protocol", "tls"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "tls", "worker"]),
-    ("api", &["conn", "handler", "http", "hub", "protocol", "server"]),
+    ("api", &["conn", "handler", "http", "hub", "json", "protocol", "server"]),
 ];
 
 /// Folders that take bytes and time and give values.
-const PURE: &[&str] = &["protocol", "http", "deflate", "tls", "conn", "hub"];
+const PURE: &[&str] = &["protocol", "http", "deflate", "tls", "conn", "hub", "json"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =

@@ -5,6 +5,7 @@ use crate::conn::ConnId;
 use crate::handler::InvalidConnId;
 use crate::http::Request;
 use crate::hub::{MAX_TAG, MAX_TAGS};
+use crate::json::{self, MAX_NESTING};
 use crate::protocol::{CloseCode, Message};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -161,7 +162,12 @@ impl<'a> Given<'a> {
     /// The message. `decoded` takes what has to be decoded.
     pub(super) fn message<'m>(&'m self, decoded: &'m mut Vec<u8>) -> Result<Message<'m>, Refusal> {
         let message = match (self.data, &self.text, &self.base64) {
-            (Some(data), None, None) => Message::json(data.get()),
+            (Some(data), None, None) => {
+                json::check(data.get(), MAX_NESTING).map_err(|e| {
+                    Refusal::new(400, "json", format!("\"data\" is not JSON that every client can read: {e}"))
+                })?;
+                Message::json(data.get())
+            }
             (None, Some(text), None) => Message::text(text),
             (None, None, Some(text)) => {
                 STANDARD

@@ -218,6 +218,7 @@ impl Handler for Session {
             session: &conn.id().to_string(),
             time: millis(since_epoch),
             heartbeat: millis(self.push.heartbeat),
+            retry: millis(self.push.retry),
             max_message_size: limits.max_message_size,
             max_subscriptions: limits.max_subscriptions,
         };

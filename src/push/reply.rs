@@ -15,6 +15,7 @@ pub(super) enum Reply<'a> {
         session: &'a str,
         time: u64,
         heartbeat: u64,
+        retry: u64,
         max_message_size: usize,
         max_subscriptions: usize,
     },

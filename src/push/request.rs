@@ -3,9 +3,9 @@
 use super::reply::{Fault, Id, cut};
 use crate::hub::topic::is_pattern;
 use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start};
-use core::fmt;
+use crate::json::{self, MAX_NESTING};
 use core::time::Duration;
-use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -99,58 +99,6 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Any JSON that whoever receives it can read: [`RawValue`] alone lets lone surrogates, numbers out of range and any
-/// depth pass.
-struct Checked;
-
-impl<'de> Deserialize<'de> for Checked {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for Checked {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
-        while members.next_entry::<Self, Self>()?.is_some() {}
-        Ok(self)
-    }
-}
-
 /// The request's id alone, of one that is not looked at any further.
 pub(super) fn id_of(text: &str) -> Id {
     members(text).and_then(|m| id(&m)).unwrap_or_default()
@@ -158,7 +106,7 @@ pub(super) fn id_of(text: &str) -> Id {
 
 /// The request in a text, and its id as far as that can be told.
 pub(super) fn parse(text: &str) -> (Id, Result<Request<'_>, Fault>) {
-    if let Err(e) = serde_json::from_str::<Checked>(text) {
+    if let Err(e) = json::check(text, MAX_NESTING + 1) {
         return (Id::default(), Err(Fault::Json(e)));
     }
     let members = match members(text) {

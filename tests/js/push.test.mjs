@@ -181,6 +181,88 @@ describe("topics", () => {
     assert.deepEqual([await room.message(), await room.message()], [4, 5]);
   });
 
+  test("last: so many at first, and after a cut what was missed", async () => {
+    for (let i = 1; i <= 5; i++) server.publish("entered", { data: i });
+    const way = await Way.to(server.port);
+    const push = connect(`ws://127.0.0.1:${way.port}/push`);
+    const { next, message, sub } = listen(push, "entered", { last: 2 });
+    await next("onSubscribed");
+    const asked = server.requests.at(-1);
+    assert.deepEqual(asked, { type: "subscribe", id: asked.id, topic: "entered", last: 2 });
+    const [four, { replayed }] = await next("message");
+    assert.deepEqual([four, replayed, await message()], [4, true, 5]);
+    way.open = false;
+    way.cut();
+    await event(push, "close");
+    for (let i = 6; i <= 9; i++) server.publish("entered", { data: i });
+    way.open = true;
+    await next("onSubscribed");
+    const { epoch } = server.topic("entered");
+    const again = server.requests.at(-1);
+    assert.deepEqual(again, { type: "subscribe", id: again.id, topic: "entered", since: { epoch, offset: 5 } });
+    await next("onRecovered");
+    for (let i = 6; i <= 9; i++) assert.equal(await message(), i);
+    assert.equal(sub.position.offset, 9);
+    push.close();
+    await way.stop();
+  });
+
+  test("last where since is lost: again so many, after onLost", async () => {
+    for (let i = 1; i <= 5; i++) server.publish("left", { data: i });
+    const push = connect(server.url());
+    const { next, message } = listen(push, "left", { last: 3, since: { epoch: "forgotten", offset: 4 } });
+    await next("onSubscribed");
+    await next("onLost");
+    for (const data of [3, 4, 5]) assert.equal(await message(), data);
+    const asked = server.requests.filter(({ topic }) => topic === "left").map(({ type, since, last }) => [type, !!since, last]);
+    assert.deepEqual(asked, [["subscribe", true, undefined], ["unsubscribe", false, undefined], ["subscribe", false, 3]]);
+    server.restart();
+    await next("onSubscribed");
+    await next("onLost");
+    server.publish("left", { data: "new" });
+    assert.equal(await message(), "new");
+    const both = listen(push, "both", { last: 1, latest: true });
+    assert.equal((await both.next("onError"))[0].code, "invalid");
+  });
+
+  test("tags: with the subscription, again after a cut, and with what is published", async () => {
+    const push = connect(server.url());
+    const all = listen(push, "sorted/*");
+    const some = listen(push, "sorted/a", { tags: ["news", "sport"] });
+    const one = listen(push, "tagged", { tags: ["news"] });
+    for (const { next } of [all, some, one]) await next("onSubscribed");
+    const of = (name) => server.requests.filter(({ type, topic }) => type === "subscribe" && topic === name).map(({ tags }) => tags);
+    assert.deepEqual([of("sorted/*"), of("sorted/a")], [[undefined], [["news", "sport"]]]);
+    await push.publish("tagged", 1, { tags: ["sport", "news"] });
+    assert.deepEqual(server.requests.at(-1).tags, ["sport", "news"]);
+    await push.publish("tagged", 2, { tags: ["sport"] });
+    await push.publish("tagged", 3);
+    assert.equal("tags" in server.requests.at(-1), false);
+    await push.publish("tagged", 4, { tags: ["news"] });
+    assert.deepEqual([await one.message(), await one.message()], [1, 4]);
+    server.cut();
+    await event(push, "close");
+    for (const [data, tags] of [[5, ["sport"]], [6, ["news"]]]) server.publish("tagged", { data }, { tags });
+    await one.next("onSubscribed");
+    await one.next("onRecovered");
+    assert.equal(await one.message(), 6);
+    assert.deepEqual(of("tagged"), [["news"], ["news"]]);
+  });
+
+  test("what the application subscribed comes as an event, and nothing else does", async () => {
+    const push = connect(server.url());
+    const unclaimed = new Inbox();
+    push.addEventListener("message", ({ topic, offset, data }) => unclaimed.push([topic, offset, data]));
+    const [all, one] = [listen(push, "claimed/*"), listen(push, "claimed")];
+    await all.next("onSubscribed");
+    await one.next("onSubscribed");
+    const [socket] = [...server.sockets].slice(-1);
+    for (const topic of ["of/the/application", "claimed", "claimed/b"]) socket.topics.set(topic);
+    for (const topic of ["claimed", "of/the/application", "claimed/b"]) server.publish(topic, { data: topic });
+    assert.deepEqual([await one.message(), await all.message()], ["claimed", "claimed/b"]);
+    assert.deepEqual(unclaimed.items, [["of/the/application", 1, "of/the/application"]]);
+  });
+
   test("unsubscribe, again, and at once anew", async () => {
     const push = connect(server.url());
     const one = listen(push, "u");
@@ -439,6 +521,52 @@ describe("coming back", () => {
     }
     assert.ok(longest > 500 && longest < 5_000, String(longest));
     busy.close();
+  });
+
+  test("the server says how far apart its clients return; the page may say otherwise", async () => {
+    const longest = async (options, times = 20) => {
+      const push = connectTo(server.url(), { WebSocket, ...options });
+      open.add(push);
+      let wait = 0;
+      for (let i = 0; i < times; i++) {
+        await event(push, "open");
+        const closed = event(push, "close");
+        server.cut();
+        wait = Math.max(wait, (await closed)[0].retry);
+        push.reconnect(); // takes back that it failed
+      }
+      push.close();
+      return wait;
+    };
+    // Of twenty random parts the greatest is below half of the whole once in a million times.
+    const between = (wait, least, most) => assert.ok(wait > least && wait < most, `${least} < ${wait} < ${most}`);
+    between(await longest(), 500, 1_000);
+    server.helloMore = { retry: 100_000 };
+    between(await longest(), 50_000, 100_000); // above the longest wait that is usual
+    between(await longest({ reconnectionDelayMax: 10_000 }), 5_000, 10_000);
+    between(await longest({ reconnectionDelay: 10 }), 5, 10);
+    for (const retry of [undefined, 0, -5, "soon"]) {
+      server.helloMore = { retry };
+      between(await longest({}, 20), 500, 1_000);
+    }
+    server.helloMore = {};
+  });
+
+  test("a server that is away is waited for as it has said, doubled each time", async () => {
+    const way = await Way.to(server.port);
+    server.helloMore = { retry: 8 };
+    const push = connectTo(`ws://127.0.0.1:${way.port}/push`, { WebSocket });
+    open.add(push);
+    await event(push, "open");
+    way.open = false;
+    way.cut();
+    for (let ceiling = 8; ceiling < 100; ceiling *= 2) {
+      const { retry } = (await event(push, "close"))[0];
+      assert.ok(retry >= 0 && retry < ceiling, `${retry} of ${ceiling}`);
+    }
+    push.close();
+    await way.stop();
+    server.helloMore = {};
   });
 
   test("the URL's function is asked each time, and may fail", async () => {

@@ -54,15 +54,16 @@ export class FakeServer extends EventEmitter {
   }
 
   /** `message`: `{ data }`, `{ text }` or `{ bytes }`. */
-  publish(name, message, { key, dedup, except } = {}) {
+  publish(name, message, { key, tags, dedup, except } = {}) {
     const topic = this.topic(name);
     if (dedup && topic.dedup.has(dedup)) return { ...topic.dedup.get(dedup), repeated: true };
-    const entry = { topic: name, offset: topic.next++, key, ...message };
+    const entry = { topic: name, offset: topic.next++, key, tags, ...message };
     topic.kept.push(entry);
     if (topic.kept.length > this.history) topic.kept.shift();
     let receivers = 0;
     for (const socket of this.sockets) {
-      const hears = [...socket.topics].some((t) => t === name || (t.endsWith("/*") && name.startsWith(t.slice(0, -1))));
+      const hears = [...socket.topics].some(([t, wanted]) =>
+        (t === name || (t.endsWith("/*") && name.startsWith(t.slice(0, -1)))) && tagged(entry, wanted));
       if (!hears || socket === except) continue;
       receivers++;
       this.#message(socket, entry);
@@ -87,13 +88,13 @@ export class FakeServer extends EventEmitter {
   #accept(socket, { url }) {
     this.urls.push(url);
     this.sockets.add(socket);
-    socket.topics = new Set();
+    socket.topics = new Map(); // and the tags that each is asked for with
     socket.on("error", () => {});
     socket.on("close", () => this.sockets.delete(socket));
     const { heartbeat, helloMore } = this;
     this.tell(socket, {
       type: "hello", protocol: "campanile.v1.json", session: String(this.urls.length), time: Date.now(), heartbeat,
-      max_message_size: 65_536, max_subscriptions: 128, ...helloMore,
+      retry: 1_000, max_message_size: 65_536, max_subscriptions: 128, ...helloMore,
     });
     socket.on("message", (text) => {
       const request = JSON.parse(text);
@@ -109,31 +110,36 @@ export class FakeServer extends EventEmitter {
   }
 
   #answer(socket, request) {
-    const { type, id, topic, text, data, key, dedup, echo } = request;
+    const { type, id, topic, text, data, key, tags, dedup, echo } = request;
     if (type === "subscribe") return this.#subscribe(socket, request);
     if (type === "ping") return { type: "pong", id };
     if (type === "publish") {
       const message = text === undefined ? { data } : { text };
-      return { type: "published", id, ...this.publish(topic, message, { key, dedup, except: echo === false && socket }) };
+      return { type: "published", id, ...this.publish(topic, message, { key, tags, dedup, except: echo === false && socket }) };
     }
     return socket.topics.delete(topic)
       ? { type: "unsubscribed", id, topic }
       : { type: "error", id, code: "not_subscribed", message: topic };
   }
 
-  #subscribe(socket, { id, topic, since, latest }) {
+  #subscribe(socket, { id, topic, since, latest, last, tags }) {
     if (socket.topics.has(topic)) return { type: "error", id, code: "already", message: topic };
-    socket.topics.add(topic);
+    if (last && (since || latest)) return { type: "error", id, code: "invalid", message: "exclude each other" };
+    socket.topics.set(topic, tags);
     if (topic.endsWith("/*")) return { type: "subscribed", id, topic, recovered: false, replayed: 0 };
     const { epoch, next, kept } = this.topic(topic);
     const oldest = kept[0]?.offset ?? next;
     const recovered = since?.epoch === epoch && since.offset < next && since.offset + 1 >= oldest;
     let replay = recovered ? kept.filter((one) => one.offset > since.offset) : [];
     if (latest) replay = kept.filter((one, i) => !kept.slice(i + 1).some((later) => later.key === one.key));
+    if (last) replay = kept.slice(-last);
+    replay = replay.filter((one) => tagged(one, tags));
     socket.after = () => replay.forEach((one) => this.#message(socket, one));
     return { type: "subscribed", id, topic, epoch, offset: next - 1, recovered, replayed: replay.length };
   }
 }
+
+const tagged = (entry, wanted) => !wanted || wanted.some((tag) => entry.tags?.includes(tag));
 
 /** A TCP port that leads to another, until it is cut. */
 export class Way {

@@ -207,6 +207,78 @@ describe("campanile.js and the server", () => {
     assert.deepEqual([await lost.message(), await lost.message()], [2, 3]);
   });
 
+  test("last: so many of what is kept, and after a cut what was missed", async () => {
+    const way = await Way.to(server.port);
+    const [push, other] = [connect(way.port), connect()];
+    const name = topic();
+    for (let i = 1; i <= 5; i++) await other.publish(name, i);
+    const heard = await listen(push, name, { last: 2 });
+    const [four, { replayed }] = await heard.next("message");
+    assert.deepEqual([four, replayed, await heard.message()], [4, true, 5]);
+    way.open = false;
+    way.cut();
+    await event(push, "close");
+    for (let i = 6; i <= 9; i++) await other.publish(name, i);
+    way.open = true;
+    await heard.begun.next("subscribed again");
+    await heard.next("onRecovered");
+    for (let i = 6; i <= 9; i++) assert.equal(await heard.message(), i);
+    const lost = await listen(other, name, { last: 3, since: { epoch: "another", offset: 8 } });
+    await lost.next("onLost");
+    for (let i = 7; i <= 9; i++) assert.equal(await lost.message(), i);
+    push.close();
+    await way.stop();
+  });
+
+  test("tags: only what is wanted, live and after a cut", async () => {
+    const way = await Way.to(server.port);
+    const [push, other] = [connect(way.port), connect()];
+    const name = topic();
+    const some = await listen(push, name, { tags: ["news", "sport"] });
+    const all = await listen(other, name);
+    for (const [i, tags] of [["news"], undefined, ["weather"], ["weather", "sport"], ["newsletter"]].entries()) await other.publish(name, i, { tags });
+    for (const i of [0, 1, 2, 3, 4]) assert.equal(await all.message(), i);
+    for (const i of [0, 3]) assert.equal(await some.message(), i);
+    way.open = false;
+    way.cut();
+    await event(push, "close");
+    for (const [data, tags] of [[5, ["weather"]], [6, ["sport"]], [7, undefined], [8, ["news"]]]) await other.publish(name, data, { tags });
+    way.open = true;
+    await some.begun.next("subscribed again");
+    await some.next("onRecovered");
+    for (const i of [6, 8]) assert.equal(await some.message(), i);
+    await other.publish(name, "end", { tags: ["news"] });
+    assert.deepEqual([await some.message(), some.inbox.items.length], ["end", 0]);
+    push.close();
+    await way.stop();
+  });
+
+  test("last and tags that can't be are refused, and named", async () => {
+    const push = connect();
+    const refused = (name, options) => new Promise((resolve, reject) => {
+      push.subscribe(name, () => {}, { onError: resolve, onSubscribed: () => reject(new Error(JSON.stringify(options))), ...options });
+    });
+    const wrong = [
+      ["last", { last: 0 }], ["last", { last: 65_537 }], ["last", { last: -1 }], ["last", { last: 1.5 }], ["last", { last: "2" }],
+      ["last", { last: 2, latest: true }],
+      ...[[], Array(17).fill("a"), [""], ["ü".repeat(33)], [1], "news", null].map((tags) => ["tags", { tags }]),
+    ];
+    for (const [member, options] of wrong) {
+      const error = await refused(topic(), options);
+      assert.equal(error.code, "invalid", JSON.stringify(options));
+      assert.match(error.message, new RegExp(member));
+    }
+    assert.equal((await refused(`${topic()}/*`, { last: 2 })).code, "invalid");
+    for (const [member, { tags }] of wrong.filter(([, { tags }]) => tags !== undefined)) {
+      await assert.rejects(push.publish(topic(), 1, { tags }), { code: "invalid", message: new RegExp(member) });
+    }
+    const name = topic();
+    const most = Array.from({ length: 16 }, (_, i) => `${i}`.padEnd(64, "x"));
+    const heard = await listen(push, name, { last: 65_536, tags: most });
+    await push.publish(name, "all of them", { tags: most });
+    assert.equal(await heard.message(), "all of them");
+  });
+
   test("bytes over HTTP arrive as bytes", async () => {
     const push = connect();
     const name = topic();
@@ -244,6 +316,34 @@ describe("campanile.js and the server", () => {
     } finally {
       own.kill();
     }
+  });
+
+  test("a page tells its session, and its backend subscribes and closes it", async () => {
+    const push = connect(undefined, { reconnect: () => true });
+    const unclaimed = new Inbox();
+    push.addEventListener("message", ({ topic, offset, data }) => unclaimed.push([topic, offset, data]));
+    const ask = async (what, body) => {
+      const headers = { "Content-Type": "application/json" };
+      const { status, body: answer } = await get(server.http(`/api/${what}`), { method: "POST", headers, body: JSON.stringify(body) });
+      return [status, JSON.parse(answer)];
+    };
+    const sessions = new Set();
+    for (let offset = 1; offset <= 2; offset++) {
+      const connection = (await event(push, "open"))[0].hello.session;
+      sessions.add(connection);
+      const topic = `users/${connection}`; // pages can't publish there
+      assert.deepEqual(await ask("subscribe", { connection, topic }), [200, { subscribed: true }]);
+      assert.equal((await post({ topic, data: { unread: 3 } })).status, 200);
+      assert.deepEqual(await unclaimed.next(), [topic, 1, { unread: 3 }]);
+      assert.deepEqual(await ask("unsubscribe", { connection, topic }), [200, { subscribed: false }]);
+      const closed = event(push, "close");
+      assert.deepEqual(await ask("disconnect", { connection, code: 4001, reason: "logged out" }), [200, { disconnected: true }]);
+      const [{ code, reason }] = await closed;
+      assert.deepEqual([code, reason], [4001, "logged out"]);
+      assert.equal((await ask("subscribe", { connection, topic }))[0], 404);
+    }
+    assert.equal(sessions.size, 2, "each connection has its own");
+    push.close();
   });
 
   test("the module and its types are served", async () => {

@@ -14,9 +14,10 @@ const sub: Subscription = push.subscribe<{ value: number }>("ticks/*", (message,
 }, { latest: true, onLost: (how) => console.log(how.recovered) });
 const position: Position | null = sub.position;
 push.subscribe("room", (message) => console.log(message.text), { since: position, resume: true });
+push.subscribe("entered", () => {}, { last: 50, tags: ["news", "sport"] as const });
 sub.unsubscribe();
 
-push.publish("room", { a: [1] }, { key: "k", dedup: "d", ttl: 1, echo: false, timeout: 1 }).then(
+push.publish("room", { a: [1] }, { key: "k", tags: ["news"], dedup: "d", ttl: 1, echo: false, timeout: 1 }).then(
   ({ offset, epoch, receivers }) => console.log(offset ?? 0, epoch ?? "", receivers + 1),
   (error: unknown) => error instanceof PushError && console.log(error.code.length, error.retry ?? 0),
 );
@@ -25,6 +26,7 @@ push.addEventListener("open", ({ hello }) => console.log(hello.heartbeat + 1));
 push.addEventListener("close", ({ code, retry }) => console.log(code + 1, retry === null ? 0 : retry + 1));
 push.addEventListener("error", ({ error }) => console.log(error.message));
 push.addEventListener("lagged", ({ messages }) => console.log(messages + 1), { once: true });
+push.addEventListener("message", ({ topic, offset, data }) => console.log(topic.length, offset + 1, data));
 const state: 0 | 1 | 3 = push.readyState;
 push.reconnect();
 push.close(4000, String(state + push.bufferedAmount));
@@ -33,6 +35,10 @@ push.close(4000, String(state + push.bufferedAmount));
 push.subscribe(1, () => {});
 // @ts-expect-error there is no such option
 push.subscribe("a", () => {}, { history: true });
+// @ts-expect-error it says how many
+push.subscribe("a", () => {}, { last: true });
+// @ts-expect-error tags are several
+push.subscribe("a", () => {}, { tags: "news" });
 // @ts-expect-error a place has an epoch
 push.subscribe("a", () => {}, { since: { offset: 1 } });
 // @ts-expect-error it can't be written
