@@ -52,6 +52,7 @@ function address(url) {
   const full = new URL(url, globalThis.location?.href);
   full.protocol = full.protocol.replace("http", "ws");
   full.hash = "";
+  if (!full.searchParams.has("batch")) full.searchParams.set("batch", true);
   return full.href;
 }
 
@@ -340,6 +341,9 @@ class Push extends EventTarget {
     switch (message.type) {
       case "message":
         return this.#deliver(message.topic, message.offset, message.text ?? message.data);
+      case "messages":
+        for (const one of message.messages) this.#deliver(message.topic, one.offset, one.text ?? one.data);
+        return;
       case "hello":
         return this.#opened(message);
       case "subscribed":

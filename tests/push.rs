@@ -16,7 +16,7 @@ use campanile::{
 use pages::{OFFER, Page, Value, json};
 use std::io::Write;
 use std::time::Duration;
-use support::{TEXT, TestServer, builder, frame, limits, millis, start, until};
+use support::{Client, TEXT, TestServer, builder, frame, limits, millis, start, until};
 
 /// Clients may publish below `public/`; everything there and below `kept/` is kept.
 fn serve(workers: usize) -> TestServer {
@@ -486,6 +486,48 @@ impl Handler for Room {
 }
 
 #[test]
+fn what_one_turn_brings_comes_as_one_message_to_who_takes_that() {
+    for workers in [1, 2] {
+        let server = serve(workers);
+        let mut client = server.dial();
+        assert_eq!(client.ask("/push?batch=true", OFFER).status, 101);
+        let mut all = Page(client);
+        assert_eq!(all.next()["type"], "hello");
+        let mut one_by_one = Page::open(&server);
+        for page in [&mut all, &mut one_by_one] {
+            page.subscribe("public/t");
+        }
+        let batch = |messages: &[Message<'static>]| {
+            server
+                .handle
+                .publish_all(messages.iter().map(|m| Publish::new("public/t", *m)).collect::<Vec<_>>())
+                .unwrap();
+        };
+        batch(&[Message::json("[1]"), Message::text("two"), Message::json("3")]);
+        let members = json!([
+            {"offset": 1, "data": [1]}, {"offset": 2, "text": "two"}, {"offset": 3, "data": 3},
+        ]);
+        all.expect(&json!({"type": "messages", "topic": "public/t", "messages": members}));
+        one_by_one.expect(&message("public/t", 1, &json!([1])));
+        one_by_one.expect(&text("public/t", 2, "two"));
+        one_by_one.expect(&message("public/t", 3, &json!(3)));
+        // Alone it is as ever, and with bytes beside it too.
+        batch(&[Message::text("alone")]);
+        all.expect(&text("public/t", 4, "alone"));
+        batch(&[Message::text("beside"), Message::binary(b"x")]);
+        all.expect(&text("public/t", 5, "beside"));
+        assert_eq!(all.0.read_binary(), b"\x01\x08public/t\0\0\0\0\0\0\0\x06x");
+        // Nor is anything together that is not all for this client.
+        all.say(&json!({"type": "publish", "topic": "public/t", "text": "not to me", "echo": false}));
+        let pong = all.ask(&json!({"type": "ping"}));
+        assert_eq!(pong["type"], "pong", "{pong}");
+        batch(&[Message::text("8"), Message::text("9")]);
+        let next = all.next();
+        assert_eq!((&next["type"], &next["messages"][1]["text"]), (&json!("messages"), &json!("9")));
+    }
+}
+
+#[test]
 fn a_handler_of_the_programs_and_a_page_meet_in_a_topic() {
     for workers in [1, 2] {
         let server = start(
@@ -557,6 +599,47 @@ fn a_client_that_lags_is_told_how_much_and_no_answer_is_lost() {
         assert_eq!((messages + lagged, lagged, pongs), (800, given_up, 50), "{policy:?}");
         page.0.expect_nothing_until_pong();
     }
+}
+
+#[test]
+fn of_several_that_came_as_one_each_is_counted_where_they_are_given_up() {
+    let server = slow(SlowConsumer::DropOldest);
+    let mut client = Client::dial_with(server.addr, Some(4096));
+    assert_eq!(client.ask("/push?batch=true", OFFER).status, 101);
+    let mut page = Page(client);
+    assert_eq!(page.next()["type"], "hello");
+    page.subscribe("fast/t");
+    let long = "x".repeat(1000);
+    let mut sent = 0;
+    until("some are given up", || {
+        server
+            .handle
+            .publish_all([
+                Publish::new("fast/t", &*long),
+                Publish::new("fast/t", &*long),
+                Publish::new("fast/t", &*long),
+            ])
+            .unwrap();
+        sent += 3;
+        server.handle.stats().dropped > 20
+    });
+    page.say(&json!({"type": "ping"}));
+    let (mut seen, mut lost, mut pong) = (0, 0, false);
+    while seen + lost < sent {
+        let next = page.next();
+        match next["type"].as_str().unwrap() {
+            "messages" => seen += next["messages"].as_array().unwrap().len() as u64,
+            "message" => seen += 1,
+            "lagged" => lost += next["messages"].as_u64().unwrap(),
+            "pong" => pong = true,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(lost > 20 && seen + lost == sent, "{seen} seen, {lost} lost of {sent}");
+    if !pong {
+        assert_eq!(page.next()["type"], "pong");
+    }
+    assert_eq!(server.handle.stats().dropped, lost);
 }
 
 #[test]

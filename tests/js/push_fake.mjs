@@ -132,8 +132,8 @@ export class FakeServer extends EventEmitter {
     const recovered = since?.epoch === epoch && since.offset < next && since.offset + 1 >= oldest;
     let replay = recovered ? kept.filter((one) => one.offset > since.offset) : [];
     if (latest) replay = kept.filter((one, i) => !kept.slice(i + 1).some((later) => later.key === one.key));
-    if (last) replay = kept.slice(-last);
-    replay = replay.filter((one) => tagged(one, tags));
+    if (last) replay = kept;
+    replay = replay.filter((one) => tagged(one, tags)).slice(-(last ?? 0));
     socket.after = () => replay.forEach((one) => this.#message(socket, one));
     return { type: "subscribed", id, topic, epoch, offset: next - 1, recovered, replayed: replay.length };
   }
