@@ -133,6 +133,8 @@ mod net;
 pub mod protocol;
 #[cfg(feature = "push")]
 pub mod push;
+#[cfg(all(feature = "client", feature = "push"))]
+pub mod push_client;
 mod server;
 #[cfg(feature = "tls")]
 mod tls;

@@ -15,7 +15,7 @@ use crate::protocol::close::MAX_REASON;
 use crate::protocol::{CloseCode, Message, mask};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) is_paused: bool,
     /// Messages are taken while there is no connection.
     pub(super) keeps: bool,
+    /// What the server would have as the bound of the wait before the first try.
+    pub(super) first_wait: Option<Duration>,
     pub(super) max_backlog: usize,
     max_inbox: usize,
     pub(super) queue: Queue,
@@ -102,6 +104,7 @@ impl Link {
             is_leaving: false,
             is_paused: false,
             keeps,
+            first_wait: None,
             max_backlog,
             max_inbox,
             queue: Queue::default(),
@@ -169,7 +172,12 @@ impl Link {
         inner.touch()
     }
 
-    pub(super) fn next(&self, deadline: Option<Instant>) -> Result<(Event, Touch), NoEvent> {
+    /// `is_woken` is asked before each wait: where it holds, there is nothing yet.
+    pub(super) fn next(
+        &self,
+        deadline: Option<Instant>,
+        is_woken: impl Fn() -> bool,
+    ) -> Result<(Event, Touch), NoEvent> {
         let mut inner = self.lock();
         loop {
             if inner.calls_back {
@@ -182,6 +190,9 @@ impl Link {
             }
             if inner.ended {
                 return Err(NoEvent::Ended);
+            }
+            if is_woken() {
+                return Err(NoEvent::Timeout);
             }
             inner = self.wait(inner, deadline).ok_or(NoEvent::Timeout)?;
         }
