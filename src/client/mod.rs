@@ -207,11 +207,7 @@ impl Client {
         self.take_unless(deadline, || false)
     }
 
-    fn take_unless(
-        &self,
-        deadline: Option<Instant>,
-        is_woken: impl Fn() -> bool,
-    ) -> Result<Event, NoEvent> {
+    fn take_unless(&self, deadline: Option<Instant>, is_woken: impl Fn() -> bool) -> Result<Event, NoEvent> {
         let (event, touch) = self.link().next(deadline, is_woken)?;
         if touch {
             self.thread().touch(self.link());

@@ -72,7 +72,7 @@ impl Builder {
 
     /// Begins to connect, and calls `callback` with each event, on the client's own thread. It may call everything of
     /// the client, but nothing there waits: see [`PushClient::publish_then`]. While it runs, nothing else is read; if
-    /// it panics, the connection is closed with 1011 ([`Error::Panicked`](super::Error::Panicked)).
+    /// it panics, the connection is closed with 1011 and there is no other.
     ///
     /// The connection lives on until it is closed, whether or not the returned handle is kept.
     ///

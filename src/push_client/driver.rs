@@ -120,7 +120,7 @@ impl Shared {
     /// Does something with the session, which is told whether it is over, and sees to what follows from it.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Session, bool, &mut Context<'_>) -> T) -> T {
         let mut state = self.lock();
-        let is_over = state.is_leaving || state.ended;
+        let is_over = state.is_leaving || state.session.is_over;
         let mut wire = |text: &str| self.client.send(text).is_ok();
         let result = f(&mut state.session, is_over, &mut Context { now: Instant::now(), wire: &mut wire });
         let happened = state.gather();

@@ -117,8 +117,6 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The callback panicked; the connection was closed with 1011.
-    Panicked,
 }
 
 impl fmt::Display for Error {
@@ -129,7 +127,6 @@ impl fmt::Display for Error {
             Self::PongTimeout { limit } => write!(f, "nothing came within {limit:?} of a ping"),
             Self::Server(fault) => fault.fmt(f),
             Self::Unreadable { why } => write!(f, "the server said what is not its protocol: {why}"),
-            Self::Panicked => f.write_str("the callback panicked"),
         }
     }
 }

@@ -76,6 +76,8 @@ struct Handle(Arc<Shared>);
 #[derive(Debug)]
 pub struct Receipt {
     answer: mpsc::Receiver<Result<Published, PublishError>>,
+    deadline: Instant,
+    limit: Duration,
     shared: Arc<Shared>,
 }
 
@@ -145,8 +147,10 @@ impl PushClient {
     /// What is known at once: a name that can't be, JSON that is none, too much that waits, a client that was closed.
     pub fn publish(&self, publication: &Publication<'_>) -> Result<Receipt, PublishError> {
         let (tx, answer) = mpsc::sync_channel(1);
+        let limit = publication.timeout.min(FAR);
+        let deadline = Instant::now() + limit;
         self.publish_then(publication, move |result| drop(tx.send(result)))?;
-        Ok(Receipt { answer, shared: self.shared().clone() })
+        Ok(Receipt { answer, deadline, limit, shared: self.shared().clone() })
     }
 
     /// The same, and calls `done` with the answer, on the client's own thread: at the latest when the time is over
@@ -239,8 +243,12 @@ impl Receipt {
         if self.shared.is_current() {
             return self.answer.try_recv().unwrap_or(Err(PublishError::OwnThread));
         }
-        // The sending side is called, or dropped, when its time is over at the latest.
-        self.answer.recv().unwrap_or(Err(PublishError::Closed))
+        // By its own clock: a callback may hold the client's thread for longer.
+        match self.answer.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+            Ok(result) => result,
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(PublishError::Timeout { limit: self.limit }),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(PublishError::Closed),
+        }
     }
 }
 

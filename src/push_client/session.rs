@@ -60,6 +60,8 @@ pub(super) struct Session {
     pub(super) settled: Vec<Settled>,
     /// The connection is dead.
     pub(super) resets: bool,
+    /// There will be no other, and nothing can be asked for.
+    pub(super) is_over: bool,
 }
 
 struct Asked {
@@ -73,9 +75,19 @@ struct Asked {
 
 enum What {
     /// By which subscription, and whether it goes on from a place.
-    Subscribe { topic: String, sub: u64, since: bool },
-    Unsubscribe { topic: String },
-    Publish { done: Done, deadline: Instant, limit: Duration },
+    Subscribe {
+        topic: String,
+        sub: u64,
+        since: bool,
+    },
+    Unsubscribe {
+        topic: String,
+    },
+    Publish {
+        done: Done,
+        deadline: Instant,
+        limit: Duration,
+    },
 }
 
 struct Sub {
@@ -113,6 +125,7 @@ impl Session {
             events: Vec::new(),
             settled: Vec::new(),
             resets: false,
+            is_over: false,
         }
     }
 
@@ -178,8 +191,7 @@ impl Session {
         check_published(publication.topic).map_err(PublishError::Topic)?;
         let id = self.ids + 1;
         let name = format!("{}-{id}", self.name);
-        let text =
-            wire::publish(id, publication, &name).map_err(|e| PublishError::Json(e.to_string()))?;
+        let text = wire::publish(id, publication, &name).map_err(|e| PublishError::Json(e.to_string()))?;
         let (pending, bytes) = (self.pending, self.pending_bytes);
         let Limits { max_pending, max_pending_bytes, .. } = self.limits;
         if pending >= max_pending || pending > 0 && bytes + text.len() > max_pending_bytes {
@@ -217,6 +229,7 @@ impl Session {
     /// There will be no other.
     pub(super) fn closed(&mut self) {
         self.lost();
+        self.is_over = true;
         for id in self.asked.keys().copied().collect::<Vec<_>>() {
             self.settle(id, Err(PublishError::Closed));
         }
@@ -430,7 +443,9 @@ impl Session {
         if !matches!(self.asked.get(&id), Some(Asked { what: What::Publish { .. }, .. })) {
             return;
         }
-        let Some(Asked { what: What::Publish { done, .. }, text, .. }) = self.asked.remove(&id) else { return };
+        let Some(Asked { what: What::Publish { done, .. }, text, .. }) = self.asked.remove(&id) else {
+            return;
+        };
         self.pending -= 1;
         self.pending_bytes -= text.len();
         self.settled.push((done, result));
@@ -448,7 +463,8 @@ impl Session {
         if !matches!(self.asked.get(&id), Some(Asked { what: What::Subscribe { .. }, .. })) {
             return;
         }
-        let Some(Asked { what: What::Subscribe { topic, sub: number, since }, .. }) = self.asked.remove(&id) else {
+        let Some(Asked { what: What::Subscribe { topic, sub: number, since }, .. }) = self.asked.remove(&id)
+        else {
             return;
         };
         let Some(sub) = self.subs.get_mut(&topic).filter(|sub| sub.number == number) else { return };
@@ -557,3 +573,7 @@ impl Sub {
         (offset > seen, Some(place.epoch.clone()), replayed)
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

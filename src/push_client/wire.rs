@@ -107,12 +107,31 @@ const MAX_TTL: u64 = u32::MAX as u64;
 #[derive(Debug, PartialEq)]
 pub(super) enum Incoming {
     Hello(Hello),
-    Subscribed { id: Option<u64>, position: Option<Position>, recovered: bool, replayed: u64 },
-    Unsubscribed { id: Option<u64> },
-    Published { id: Option<u64>, published: Published },
-    Message { topic: String, offset: u64, data: Data },
-    Lagged { messages: u64 },
-    Error { id: Option<u64>, fault: Fault },
+    Subscribed {
+        id: Option<u64>,
+        position: Option<Position>,
+        recovered: bool,
+        replayed: u64,
+    },
+    Unsubscribed {
+        id: Option<u64>,
+    },
+    Published {
+        id: Option<u64>,
+        published: Published,
+    },
+    Message {
+        topic: String,
+        offset: u64,
+        data: Data,
+    },
+    Lagged {
+        messages: u64,
+    },
+    Error {
+        id: Option<u64>,
+        fault: Fault,
+    },
     /// A pong, or what another version of the server says.
     Other,
 }
@@ -233,10 +252,7 @@ mod tests {
                 subscribe(3, "t", Begin::Latest, &[]),
                 r#"{"type":"subscribe","id":3,"topic":"t","latest":true}"#,
             ),
-            (
-                subscribe(4, "t", Begin::Last(5), &[]),
-                r#"{"type":"subscribe","id":4,"topic":"t","last":5}"#,
-            ),
+            (subscribe(4, "t", Begin::Last(5), &[]), r#"{"type":"subscribe","id":4,"topic":"t","last":5}"#),
             (unsubscribe(5, "t"), r#"{"type":"unsubscribe","id":5,"topic":"t"}"#),
         ] {
             assert_eq!(got, expected);
@@ -247,7 +263,8 @@ mod tests {
             r#"{"type":"publish","id":6,"topic":"t","text":"\"ding\"\n","dedup":"own"}"#
         );
         let ttl = Duration::from_micros(1);
-        let json = Publication::json("t", r#"{"x": 1.0}"#).key("k").dedup("d").ttl(ttl).echo(false).tags(["a"]);
+        let json =
+            Publication::json("t", r#"{"x": 1.0}"#).key("k").dedup("d").ttl(ttl).echo(false).tags(["a"]);
         assert_eq!(
             publish(7, &json, "own").unwrap(),
             r#"{"type":"publish","id":7,"topic":"t","tags":["a"],"data":{"x": 1.0},"key":"k","dedup":"d","ttl":1,"echo":false}"#
