@@ -43,6 +43,8 @@ pub(super) struct Inner {
     pub(super) is_paused: bool,
     /// Messages are taken while there is no connection.
     pub(super) keeps: bool,
+    /// Connections that were opened so far.
+    pub(super) opened: u64,
     /// What the server would have as the bound of the wait before the first try.
     pub(super) first_wait: Option<Duration>,
     pub(super) max_backlog: usize,
@@ -104,6 +106,7 @@ impl Link {
             is_leaving: false,
             is_paused: false,
             keeps,
+            opened: 0,
             first_wait: None,
             max_backlog,
             max_inbox,
@@ -124,15 +127,17 @@ impl Link {
         self.changed.notify_all();
     }
 
+    /// `on`: by this connection and no other.
     pub(super) fn send<'m>(
         &self,
         message: Message<'m>,
+        on: Option<u64>,
         packer: &Mutex<Packer>,
     ) -> Result<Touch, Refused<'m>> {
         let mut inner = self.lock();
         let open = inner.state == ReadyState::Open;
         let offline = inner.state == ReadyState::Connecting && inner.keeps;
-        let reason = if !open && !offline || inner.is_leaving {
+        let reason = if !open && !offline || inner.is_leaving || on.is_some_and(|on| on != inner.opened) {
             Some(RefusedReason::NotOpen)
         } else if !inner.outbox.is_empty() && inner.outbox.payload() + message.len() > inner.max_backlog {
             Some(RefusedReason::BacklogFull)

@@ -149,7 +149,11 @@ impl Client {
     /// The client is not open (and does not keep messages meanwhile, [`Offline::Keep`]), or its backlog is full
     /// ([`Limits::max_backlog`]). The message comes back with the error.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Refused<'m>> {
-        if self.link().send(message.into(), self.thread().packer())? {
+        self.send_by(message.into(), None)
+    }
+
+    fn send_by<'m>(&self, message: Message<'m>, on: Option<u64>) -> Result<(), Refused<'m>> {
+        if self.link().send(message, on, self.thread().packer())? {
             self.thread().touch(self.link());
         }
         Ok(())
@@ -268,6 +272,12 @@ impl Client {
         is_woken: impl Fn() -> bool,
     ) -> Result<Event, NoEvent> {
         self.take_unless(Some(deadline), is_woken)
+    }
+
+    /// As [`Client::send`], on the connection with this number and no other: whoever has not taken the end of one may
+    /// not know that there is another already. The number is that of [`Event::Open`], from 1.
+    pub(crate) fn send_on<'m>(&self, connection: u64, message: Message<'m>) -> Result<(), Refused<'m>> {
+        self.send_by(message, Some(connection))
     }
 
     /// Has whoever waits for an event look again.

@@ -36,6 +36,8 @@ pub(super) struct Shared {
 
 struct State {
     session: Session,
+    /// The number of the connection that the session knows of. There may be another already.
+    connection: u64,
     events: VecDeque<Event>,
     weight: usize,
     /// When the thread will look at the time next.
@@ -81,6 +83,7 @@ impl PushClient {
         let client = connections.without_offline(default).subprotocol(SUBPROTOCOL).connect()?;
         let state = State {
             session: Session::new(limits, name, Instant::now()),
+            connection: 0,
             events: VecDeque::new(),
             weight: 0,
             due: None,
@@ -121,7 +124,8 @@ impl Shared {
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Session, bool, &mut Context<'_>) -> T) -> T {
         let mut state = self.lock();
         let is_over = state.is_leaving || state.session.is_over;
-        let mut wire = |text: &str| self.client.send(text).is_ok();
+        let connection = state.connection;
+        let mut wire = |text: &str| self.client.send_on(connection, text.into()).is_ok();
         let result = f(&mut state.session, is_over, &mut Context { now: Instant::now(), wire: &mut wire });
         let happened = state.gather();
         if std::mem::take(&mut state.session.resets) {
@@ -257,6 +261,9 @@ impl Driver {
     fn happened(&self, event: client::Event) {
         let shared = &*self.shared;
         let client = &shared.client;
+        if let client::Event::Open = event {
+            shared.lock().connection += 1;
+        }
         shared.with(|session, is_over, cx| {
             // A server that never falls silent must not keep a publication from its end.
             if session.deadline(false).is_some_and(|due| due <= cx.now) {
