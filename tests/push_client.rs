@@ -3,6 +3,9 @@
 #[path = "support/clients.rs"]
 mod clients;
 mod support;
+#[cfg(all(feature = "deflate", feature = "tls"))]
+#[path = "support/tls.rs"]
+mod tls;
 
 use campanile::client::{self, Client, NoEvent, Reconnect};
 use campanile::push::Push;
@@ -496,6 +499,35 @@ fn a_callback_hears_all_and_may_ask_for_more() {
     assert!(matches!(heard(), Event::Refused { .. }));
     let _ = say(&push, "public/t", "panic");
     server.until("it has gone", |stats| stats.open == 0);
+}
+
+#[cfg(all(feature = "deflate", feature = "tls"))]
+#[test]
+fn it_goes_over_tls_and_compressed() {
+    use campanile::client::Trust;
+    use campanile::deflate::Deflate;
+    let authority = tls::Authority::new();
+    let deflate = Deflate::dedicated(15).threshold(0);
+    let server = tls::start_tls(settings(Route::from(route()).deflate(deflate)), &authority.tls());
+    let connections = Client::builder(&format!("wss://localhost:{}/push", server.addr.port()))
+        .trust(&Trust::authorities(authority.pem()).unwrap())
+        .reconnect(soon())
+        .deflate(deflate);
+    let push = PushClient::builder(connections).connect().unwrap();
+    push.subscribe("public/t").unwrap();
+    expect_open(&push);
+    expect_subscribed(&push);
+    let text = "to and fro ".repeat(1000);
+    say(&push, "public/t", &text).wait().unwrap();
+    assert_eq!(expect_message(&push).data.as_str(), Some(&*text));
+    push.reset();
+    say(&push, "public/t", "again").wait().unwrap();
+    assert!(expect_close(&push).will_reconnect);
+    expect_open(&push);
+    assert!(expect_subscribed(&push).recovered);
+    assert_eq!(expect_message(&push).data.as_str(), Some("again"));
+    let stats = server.handle.stats();
+    assert!(stats.inflated > 0 && stats.deflated > 0, "both ways were compressed");
 }
 
 // ---- a server that says every byte itself ----

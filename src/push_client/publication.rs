@@ -154,7 +154,7 @@ impl Subscription {
     }
 
     pub(super) fn resumes(&self) -> bool {
-        self.resume.unwrap_or(self.start != Start::Latest || self.since.is_some())
+        self.resume.unwrap_or_else(|| self.start != Start::Latest || self.since.is_some())
     }
 }
 

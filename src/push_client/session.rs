@@ -52,6 +52,8 @@ pub(super) struct Session {
     ids: u64,
     /// Requests without an answer, in the order in which they were made.
     asked: BTreeMap<u64, Asked>,
+    /// The socket took nothing; when to try again.
+    stalled: Option<Instant>,
     pending: usize,
     pending_bytes: usize,
     subs: HashMap<String, Sub>,
@@ -119,6 +121,7 @@ impl Session {
             probe: None,
             ids: 0,
             asked: BTreeMap::new(),
+            stalled: None,
             pending: 0,
             pending_bytes: 0,
             subs: HashMap::new(),
@@ -216,7 +219,7 @@ impl Session {
 
     /// It has gone, and there may be another.
     pub(super) fn lost(&mut self) {
-        (self.hello, self.greeting, self.probe) = (None, None, None);
+        (self.hello, self.greeting, self.probe, self.stalled) = (None, None, None, None);
         self.asked.retain(|_, one| matches!(one.what, What::Publish { .. }));
         for one in self.asked.values_mut() {
             (one.sent, one.retry) = (false, None);
@@ -248,7 +251,7 @@ impl Session {
             [one.retry, given_up]
         });
         let silence = if reads { [self.greeting, self.probe, self.asks_at()] } else { [None; 3] };
-        requests.chain(silence).flatten().min()
+        requests.chain(silence).chain([self.stalled]).flatten().min()
     }
 
     /// When a silence has to be asked about.
@@ -260,6 +263,7 @@ impl Session {
     /// Does what is due. `reads`: all that came has been taken.
     pub(super) fn expire(&mut self, reads: bool, cx: &mut Context<'_>) {
         let now = cx.now;
+        self.stalled = self.stalled.filter(|at| *at > now);
         let mut given_up = Vec::new();
         let mut again = Vec::new();
         for (&id, one) in &mut self.asked {
@@ -329,15 +333,17 @@ impl Session {
         if len > limit {
             return self.refused(id, Fault::too_big(len, limit));
         }
-        one.sent = true;
-        if !(cx.wire)(&one.text) {
-            one.retry = Some(cx.now + FULL);
+        one.sent = (cx.wire)(&one.text);
+        if !one.sent {
+            self.stalled = Some(cx.now + FULL);
+            // Publications follow in their order by themselves.
+            one.retry = self.stalled.filter(|_| !matches!(one.what, What::Publish { .. }));
         }
     }
 
     /// A publication waits until the subscriptions that were asked for before it have begun, and so is heard by them.
     fn flush(&mut self, cx: &mut Context<'_>) {
-        if self.hello.is_none() {
+        if self.hello.is_none() || self.stalled.is_some() {
             return;
         }
         if self.asked.values().any(|one| matches!(one.what, What::Subscribe { .. })) {
@@ -346,7 +352,9 @@ impl Session {
         let waits =
             self.asked.iter().filter(|(_, one)| matches!(one.what, What::Publish { .. }) && !one.sent);
         for id in waits.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.send(id, cx);
+            if self.stalled.is_none() {
+                self.send(id, cx);
+            }
         }
     }
 

@@ -296,10 +296,20 @@ fn a_silence_is_asked_about_and_then_believed() {
 fn what_the_socket_does_not_take_is_tried_again() {
     let mut played = Played::open();
     played.takes = false;
-    played.publish("x");
+    played.subscribe("t".into());
+    played.pass(FULL);
     played.takes = true;
     played.pass(FULL);
-    assert_eq!(played.said().len(), 1);
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    played.hear(SUBSCRIBED);
+    played.takes = false;
+    played.publish("x");
+    played.takes = true;
+    played.publish("y");
+    assert!(played.said().is_empty(), "the order is kept");
+    played.pass(FULL);
+    let said = played.said();
+    assert!(said.len() == 2 && said[0].contains("\"x\"") && said[1].contains("\"y\""), "{said:?}");
     played.pass(FULL);
     assert!(played.said().is_empty());
 }
