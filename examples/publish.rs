@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => eprintln!("{error}"),
         }
         if round % 20 == 0 {
-            let line = Publication::json("public/room", r#"{"name":"Rust","text":"Ding!"}"#);
+            let line = Publication::json("public/room", r#"{"name":"Rust","text":"Ding!"}"#).key("Rust");
             push.publish(&line)?; // whether it arrives, nobody waits to hear
         }
         for event in push.events(Duration::from_millis(500)) {

@@ -356,6 +356,10 @@ fn who_reads_too_slowly_is_told_how_much_was_given_up() {
         assert!(published < 100_000);
     }
     server.handle.publish_with(Publish::new("kept/t", "last")).unwrap();
+    // Nothing is read, no answer either; the time goes on all the same.
+    let limit = millis(20);
+    let receipt = push.publish(&Publication::text("public/t", "x").timeout(limit)).unwrap();
+    assert_eq!(receipt.wait(), Err(PublishError::Timeout { limit }));
     let (mut heard, mut lagged, mut is_last) = (0, 0, false);
     while !is_last || heard + lagged < published + 1 {
         match next(&push) {

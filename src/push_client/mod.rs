@@ -154,7 +154,8 @@ impl PushClient {
     }
 
     /// The same, and calls `done` with the answer, on the client's own thread: at the latest when the time is over
-    /// ([`Publication::timeout`]) or the client has ended.
+    /// ([`Publication::timeout`]) or the client has ended. Where the request turns out to be longer than the server
+    /// takes, that may be known, and said, before this returns.
     ///
     /// # Errors
     /// As [`PushClient::publish`]; then `done` is not called.

@@ -3,7 +3,7 @@
 use super::Position;
 use core::time::Duration;
 
-/// Something to publish. Bytes are published [over HTTP](crate::api).
+/// Something to publish. Bytes are published over HTTP: `docs/api.md`.
 ///
 /// ```
 /// use campanile::push_client::Publication;

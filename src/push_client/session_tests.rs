@@ -209,6 +209,24 @@ fn what_the_server_puts_off_is_sent_again() {
 }
 
 #[test]
+fn who_comes_back_to_a_topic_is_heard_after_the_goodbye() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    assert!(played.with(|session, cx| session.unsubscribe("t", cx)));
+    played.subscribe(Subscription::new("t").latest());
+    played.said();
+    played.events();
+    played.hear(SUBSCRIBED); // the first one
+    assert!(played.events().is_empty() && played.said().is_empty());
+    played.hear(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":5,"topic":"t","latest":true}"#]);
+    played.hear(
+        r#"{"type":"subscribed","id":5,"topic":"t","epoch":"e","offset":14,"recovered":false,"replayed":0}"#,
+    );
+    assert!(!played.how().lost);
+}
+
+#[test]
 fn refusals_end_what_they_refuse_and_nothing_else() {
     let mut played = Played::open();
     played.subscribe("t".into());

@@ -237,6 +237,7 @@ pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Incoming {
 mod tests {
     use super::*;
     use crate::push_client::Code;
+    use proptest::prelude::*;
 
     #[test]
     fn requests_have_the_members_that_were_given_and_no_others() {
@@ -345,5 +346,26 @@ mod tests {
         }
         assert_eq!(parse_binary(b"\x02\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d".to_vec()), Incoming::Other);
         assert_eq!(parse_binary(b"\x01\x01\xff\x00\x00\x00\x00\x00\x00\x00\x0d".to_vec()), Incoming::Other);
+    }
+
+    proptest! {
+        /// Whatever a server says is read or refused.
+        #[test]
+        fn anything_may_come(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#, bytes in any::<Vec<u8>>(), n in 0u8..20) {
+            let _ = parse(&text);
+            for kind in ["message", "hello", "subscribed", "published", "lagged", "error", "pong"] {
+                let _ = parse(&format!(r#"{{"type":"{kind}",{text}}}"#));
+            }
+            let _ = parse_binary([&[1, n], &bytes[..]].concat());
+            let _ = parse_binary(bytes);
+        }
+
+        /// Whatever is put into a string comes out of it.
+        #[test]
+        fn any_topic_and_text_survive(topic in any::<String>(), text in any::<String>()) {
+            let request = publish(1, &Publication::text(&topic, &text), "own").unwrap();
+            let value: serde_json::Value = serde_json::from_str(&request).unwrap();
+            prop_assert_eq!((value["topic"].as_str(), value["text"].as_str()), (Some(&*topic), Some(&*text)));
+        }
     }
 }
