@@ -48,6 +48,7 @@
 //! | plain HTTP on the same port | [`Builder::get`], [`endpoint`], static files in [`endpoint::static_files`]; answers that come later: [`Response::later`] |
 //! | publishing over HTTP | `api::Api` |
 //! | browsers: topics over JSON | `push::Push` |
+//! | the same for programs | `push_client::PushClient` |
 //!
 //! Below lie the layers, each of which knows only those before it: [`protocol`] (RFC 6455 as pure functions and values)
 //! and [`http`] (HTTP/1.1 heads, routes and responses) are public, for programs that answer handshakes themselves and
@@ -110,7 +111,8 @@
 //! * `api`, on by default: `campanile::api`, publishing over HTTP. It adds serde and serde_json.
 //! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
 //! * `deflate`, on by default: `campanile::deflate`, permessage-deflate (RFC 7692). It adds zlib-rs.
-//! * `push`, on by default: `campanile::push`, the endpoint for browsers. It adds serde and serde_json.
+//! * `push`, on by default: `campanile::push`, the endpoint for browsers. It adds serde and serde_json. With `client` also
+//!   `campanile::push_client`, its client for programs.
 //! * `tls`, on by default: listeners for `https` and `wss`. It adds rustls and aws-lc-rs, which needs a C compiler.
 //! * `cli` and `self-signed`, on by default: what only the `campanile` binary needs. Libraries say
 //!   `default-features = false`, and `features = ["client", "deflate", "push", "tls"]` where they want those.
@@ -135,6 +137,8 @@ mod net;
 pub mod protocol;
 #[cfg(feature = "push")]
 pub mod push;
+#[cfg(all(feature = "client", feature = "push"))]
+pub mod push_client;
 mod server;
 #[cfg(feature = "tls")]
 mod tls;

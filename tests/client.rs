@@ -9,6 +9,7 @@ use campanile::client::{
     Client, Data, Error, Event, HandshakeError, InvalidClose, InvalidProxy, Limits, NoEvent, NotOpened, Pool,
     ProxyError,
 };
+#[cfg(feature = "deflate")]
 use campanile::protocol::ProtocolError;
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;

@@ -5,7 +5,7 @@
 mod clients;
 mod support;
 
-use campanile::client::{Client, Data, Error, Event, HandshakeError, Limits, Offline, Pool, Reconnect};
+use campanile::client::{Client, Error, Event, HandshakeError, Limits, Offline, Pool, Reconnect};
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;
 use std::net::SocketAddr;
@@ -87,6 +87,7 @@ fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
 #[cfg(feature = "deflate")]
 #[test]
 fn what_was_compressed_and_kept_can_go_to_a_server_that_does_not_compress() {
+    use campanile::client::Data;
     use campanile::deflate::Deflate;
     let deflate = Deflate::dedicated(15).threshold(0);
     let (handler, events) = recorder();

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["conn", "deflate", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol", "tls"],
     ),
     ("client", &["conn", "deflate", "http", "hub", "net", "protocol", "tls"]),
+    ("push_client", &["client", "conn", "hub", "protocol", "push"]),
     ("server", &["endpoint", "handler", "http", "hub", "net", "tls", "worker"]),
     ("api", &["conn", "handler", "http", "hub", "json", "protocol", "server"]),
 ];

@@ -160,6 +160,14 @@ impl Builder {
         self
     }
 
+    /// For a protocol above that says again itself what has to be said on each connection: what waits belongs to the
+    /// connection it was sent on, and where nothing else was asked for, `default` is how it comes back.
+    #[cfg(feature = "push")]
+    pub(crate) fn without_offline(mut self, default: Reconnect) -> Self {
+        let reconnect = self.settings.reconnect.take().unwrap_or(default);
+        self.reconnect(reconnect.offline(super::Offline::Refuse))
+    }
+
     /// Calls `hook` before each try, the first one too; it may change the URL, the headers and the subprotocols, for
     /// instance to bring a fresh token. It runs on a thread where it may block, for as long as
     /// [`Limits::connect_timeout`] allows; if it fails, so does the try.

@@ -17,7 +17,7 @@ pub struct Packer {
     packed: Vec<u8>,
     unpacked: Vec<u8>,
     /// What was received, decrypted; and what is to be sent, sealed.
-    #[cfg(feature = "tls")]
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     pub(super) plain: Vec<u8>,
     pub(super) sealed: Vec<u8>,
 }

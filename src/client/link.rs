@@ -15,7 +15,7 @@ use crate::protocol::close::MAX_REASON;
 use crate::protocol::{CloseCode, Message, mask};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -43,6 +43,10 @@ pub(super) struct Inner {
     pub(super) is_paused: bool,
     /// Messages are taken while there is no connection.
     pub(super) keeps: bool,
+    /// Connections that were opened so far.
+    pub(super) opened: u64,
+    /// What the server would have as the bound of the wait before the first try.
+    pub(super) first_wait: Option<Duration>,
     pub(super) max_backlog: usize,
     max_inbox: usize,
     pub(super) queue: Queue,
@@ -102,6 +106,8 @@ impl Link {
             is_leaving: false,
             is_paused: false,
             keeps,
+            opened: 0,
+            first_wait: None,
             max_backlog,
             max_inbox,
             queue: Queue::default(),
@@ -121,15 +127,17 @@ impl Link {
         self.changed.notify_all();
     }
 
+    /// `on`: by this connection and no other.
     pub(super) fn send<'m>(
         &self,
         message: Message<'m>,
+        on: Option<u64>,
         packer: &Mutex<Packer>,
     ) -> Result<Touch, Refused<'m>> {
         let mut inner = self.lock();
         let open = inner.state == ReadyState::Open;
         let offline = inner.state == ReadyState::Connecting && inner.keeps;
-        let reason = if !open && !offline || inner.is_leaving {
+        let reason = if !open && !offline || inner.is_leaving || on.is_some_and(|on| on != inner.opened) {
             Some(RefusedReason::NotOpen)
         } else if !inner.outbox.is_empty() && inner.outbox.payload() + message.len() > inner.max_backlog {
             Some(RefusedReason::BacklogFull)
@@ -169,7 +177,12 @@ impl Link {
         inner.touch()
     }
 
-    pub(super) fn next(&self, deadline: Option<Instant>) -> Result<(Event, Touch), NoEvent> {
+    /// `is_woken` is asked before each wait: where it holds, there is nothing yet.
+    pub(super) fn next(
+        &self,
+        deadline: Option<Instant>,
+        is_woken: impl Fn() -> bool,
+    ) -> Result<(Event, Touch), NoEvent> {
         let mut inner = self.lock();
         loop {
             if inner.calls_back {
@@ -182,6 +195,9 @@ impl Link {
             }
             if inner.ended {
                 return Err(NoEvent::Ended);
+            }
+            if is_woken() {
+                return Err(NoEvent::Timeout);
             }
             inner = self.wait(inner, deadline).ok_or(NoEvent::Timeout)?;
         }

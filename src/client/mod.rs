@@ -149,7 +149,11 @@ impl Client {
     /// The client is not open (and does not keep messages meanwhile, [`Offline::Keep`]), or its backlog is full
     /// ([`Limits::max_backlog`]). The message comes back with the error.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Refused<'m>> {
-        if self.link().send(message.into(), self.thread().packer())? {
+        self.send_by(message.into(), None)
+    }
+
+    fn send_by<'m>(&self, message: Message<'m>, on: Option<u64>) -> Result<(), Refused<'m>> {
+        if self.link().send(message, on, self.thread().packer())? {
             self.thread().touch(self.link());
         }
         Ok(())
@@ -204,7 +208,11 @@ impl Client {
     }
 
     fn take(&self, deadline: Option<Instant>) -> Result<Event, NoEvent> {
-        let (event, touch) = self.link().next(deadline)?;
+        self.take_unless(deadline, || false)
+    }
+
+    fn take_unless(&self, deadline: Option<Instant>, is_woken: impl Fn() -> bool) -> Result<Event, NoEvent> {
+        let (event, touch) = self.link().next(deadline, is_woken)?;
         if touch {
             self.thread().touch(self.link());
         }
@@ -250,6 +258,38 @@ impl Client {
     /// Where it is connected, or tries to: after redirects, and after the hook.
     pub fn url(&self) -> Url {
         self.link().lock().url.clone()
+    }
+}
+
+/// For the protocol above.
+#[cfg(feature = "push")]
+impl Client {
+    /// As [`Client::next_before`], and ends with a timeout when [`Client::wake`] was called after `is_woken` was made
+    /// to hold.
+    pub(crate) fn next_unless(
+        &self,
+        deadline: Instant,
+        is_woken: impl Fn() -> bool,
+    ) -> Result<Event, NoEvent> {
+        self.take_unless(Some(deadline), is_woken)
+    }
+
+    /// As [`Client::send`], on the connection with this number and no other: whoever has not taken the end of one may
+    /// not know that there is another already. The number is that of [`Event::Open`], from 1.
+    pub(crate) fn send_on<'m>(&self, connection: u64, message: Message<'m>) -> Result<(), Refused<'m>> {
+        self.send_by(message, Some(connection))
+    }
+
+    /// Has whoever waits for an event look again.
+    pub(crate) fn wake(&self) {
+        // Under the lock, or it could fall between somebody's look and their wait.
+        let _inner = self.link().lock();
+        self.link().notify();
+    }
+
+    /// What the server would have instead of [`Reconnect::first`], up to [`Reconnect::max_hint`].
+    pub(crate) fn set_first_wait(&self, bound: Option<Duration>) {
+        self.link().lock().first_wait = bound;
     }
 }
 

@@ -172,6 +172,12 @@ impl Reconnect {
         self.offline == Offline::Keep
     }
 
+    /// The same with the first bound that the server would have: it may not keep a client away for longer than
+    /// [`Reconnect::max_hint`].
+    pub(super) fn beginning_at(&self, first: Duration) -> Self {
+        self.clone().first(first.min(self.max_hint))
+    }
+
     /// What came before a possible try.
     pub(super) fn is_final(&self, end: &End) -> bool {
         let within = |ranges: &[RangeInclusive<u16>], n| ranges.iter().any(|r| r.contains(&n));

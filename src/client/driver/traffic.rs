@@ -107,13 +107,14 @@ impl Driver {
             inner.socket.as_mut()?.machine.pause(true, *now);
             return Some(Took::Rests);
         }
-        let Inner { socket, outbox, keys, queue, state, agreed, keeps, .. } = &mut *inner;
+        let Inner { socket, outbox, keys, queue, state, agreed, keeps, opened, .. } = &mut *inner;
         let socket = socket.as_mut()?;
         let mut cx = Context { now: *now, outbox, keys, pool, packer };
         let took = socket.read(receive, &mut cx, |happening, pool| match happening {
             Happening::Opened(agrees) => {
                 *agreed = agrees;
                 *state = ReadyState::Open;
+                *opened += 1;
                 queue.push(Event::Open);
             }
             Happening::Message(kind, payload) => queue.push(Event::Message(Data::take(kind, payload, pool))),

@@ -217,7 +217,8 @@ impl Driver {
             None => End::Failed,
         };
         let fraction = inner.keys.fraction();
-        let next = next_try(slot, inner.is_leaving, had_opened, lasted, &end, fraction);
+        let first = inner.first_wait;
+        let next = next_try(slot, inner.is_leaving, first, had_opened.then_some(lasted), &end, fraction);
         let keeps = next.is_some() && slot.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
         let mut unsent = inner.outbox.end_connection(keeps);
         let compresses = slot.extras.deflate.is_on();
@@ -252,14 +253,17 @@ impl Driver {
 fn next_try(
     slot: &mut Slot,
     is_leaving: bool,
-    had_opened: bool,
-    lasted: Duration,
+    first: Option<Duration>,
+    lasted: Option<Duration>,
     end: &End<'_>,
     fraction: f64,
 ) -> Option<(u32, Duration)> {
     let policy = slot.settings.reconnect.as_ref().filter(|_| !is_leaving)?;
-    if had_opened {
+    if let Some(lasted) = lasted {
         slot.backoff.lasted(lasted, policy);
     }
-    slot.backoff.next(policy, end, fraction)
+    match first {
+        Some(first) => slot.backoff.next(&policy.beginning_at(first), end, fraction),
+        None => slot.backoff.next(policy, end, fraction),
+    }
 }

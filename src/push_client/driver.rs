@@ -1,0 +1,314 @@
+//! The thread of a client of topics, and what it shares with the handles: the session, and what waits to be taken. One
+//! lock, held for no wait, and never while something of the program's runs.
+//!
+//! The thread waits for the connection's next event or for the session's next deadline, whichever comes first. While
+//! too much waits to be taken it takes nothing from the connection, which then stops reading.
+
+use super::builder::{Callback, Limits};
+use super::event::Event;
+use super::fault::Error;
+use super::session::{Context, FAR, Session, Settled};
+use super::{Handle, PushClient, wire};
+use crate::client::{self, Client, Data, InvalidClose, NoEvent, Reconnect};
+use crate::conn::ReadyState;
+use crate::protocol::CloseCode;
+use crate::push::SUBPROTOCOL;
+use core::fmt;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
+use std::time::Instant;
+use tracing::error;
+
+pub(super) struct Shared {
+    pub(super) client: Client,
+    state: Mutex<State>,
+    /// There is an event, or room for more.
+    changed: Condvar,
+    /// The thread is to look at the session again.
+    woken: AtomicBool,
+    thread: OnceLock<ThreadId>,
+    calls_back: bool,
+    max_inbox: usize,
+}
+
+struct State {
+    session: Session,
+    /// The number of the connection that the session knows of. There may be another already.
+    connection: u64,
+    events: VecDeque<Event>,
+    weight: usize,
+    /// When the thread will look at the time next.
+    due: Option<Instant>,
+    /// Nobody wants the connection any more.
+    is_leaving: bool,
+    /// The last event is in the queue.
+    ended: bool,
+}
+
+impl State {
+    /// Takes over what happened. True: there is something for those who wait.
+    fn gather(&mut self) -> bool {
+        let any = !self.session.events.is_empty();
+        for event in self.session.events.drain(..) {
+            self.weight += event.weight();
+            self.events.push_back(event);
+        }
+        any
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.weight -= event.weight();
+        if self.events.is_empty() {
+            self.events.shrink_to(64);
+        }
+        Some(event)
+    }
+}
+
+impl PushClient {
+    pub(super) fn start(
+        connections: client::Builder,
+        limits: Limits,
+        callback: Option<Callback>,
+    ) -> Result<Self, client::Error> {
+        let mut name = [0; 12];
+        getrandom::fill(&mut name).map_err(|_| client::Error::System(std::io::ErrorKind::Other))?;
+        let name = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        // A request or a message that is too long would be so again.
+        let default = Reconnect::default().final_code(1009..=1009);
+        let client = connections.without_offline(default).subprotocol(SUBPROTOCOL).connect()?;
+        let state = State {
+            session: Session::new(limits, name, Instant::now()),
+            connection: 0,
+            events: VecDeque::new(),
+            weight: 0,
+            due: None,
+            is_leaving: false,
+            ended: false,
+        };
+        let shared = Arc::new(Shared {
+            client,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            woken: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            calls_back: callback.is_some(),
+            max_inbox: limits.max_inbox,
+        });
+        let push = Self(Arc::new(Handle(shared.clone())));
+        let callback = callback.map(|callback| (callback, push.clone()));
+        let driver = Driver { shared: shared.clone(), callback };
+        let thread = std::thread::Builder::new().name("campanile-push".into()).spawn(move || driver.run());
+        let thread = thread.map_err(|e| client::Error::System(e.kind()))?;
+        let _ = shared.thread.set(thread.thread().id()); // the thread itself may have been first
+        Ok(push)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing of the program's runs under the lock, so a poisoned one is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is called by the client's own thread.
+    pub(super) fn is_current(&self) -> bool {
+        self.thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// Does something with the session, which is told whether it is over, and sees to what follows from it.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Session, bool, &mut Context<'_>) -> T) -> T {
+        let mut state = self.lock();
+        let is_over = state.is_leaving || state.session.is_over;
+        let connection = state.connection;
+        let mut wire = |text: &str| self.client.send_on(connection, text.into()).is_ok();
+        let result = f(&mut state.session, is_over, &mut Context { now: Instant::now(), wire: &mut wire });
+        let happened = state.gather();
+        if std::mem::take(&mut state.session.resets) {
+            self.client.reset();
+        }
+        let settled: Vec<Settled> = std::mem::take(&mut state.session.settled);
+        let sooner = match (state.session.deadline(true), state.due) {
+            (Some(wanted), Some(due)) => wanted < due,
+            (wanted, _) => wanted.is_some(),
+        };
+        drop(state);
+        let is_current = self.is_current();
+        if happened && !self.calls_back {
+            self.changed.notify_all();
+        }
+        if !is_current && (sooner || happened && self.calls_back) {
+            self.wake();
+        }
+        for (done, result) in settled {
+            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+                error!("what was to be called with a publication's answer panicked");
+            }
+        }
+        result
+    }
+
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.client.wake();
+        // Where it waits for room: under the lock, so that it is before or within its wait.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn next(&self, deadline: Option<Instant>) -> Result<Event, NoEvent> {
+        let deadline = deadline.filter(|_| !self.is_current());
+        let mut state = self.lock();
+        loop {
+            if self.calls_back {
+                return Err(NoEvent::Ended);
+            }
+            let was_full = state.weight > self.max_inbox;
+            if let Some(event) = state.pop() {
+                if was_full && state.weight <= self.max_inbox {
+                    self.changed.notify_all();
+                }
+                return Ok(event);
+            }
+            if state.ended {
+                return Err(NoEvent::Ended);
+            }
+            let left = deadline.and_then(|d| d.checked_duration_since(Instant::now()));
+            let left = left.filter(|d| !d.is_zero()).ok_or(NoEvent::Timeout)?;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
+        self.client.close(code, reason)?;
+        self.lock().is_leaving = true;
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn ready_state(&self) -> ReadyState {
+        let greeted = self.lock().session.hello().is_some();
+        match self.client.ready_state() {
+            ReadyState::Open if !greeted => ReadyState::Connecting,
+            state => state,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// What the thread has.
+struct Driver {
+    shared: Arc<Shared>,
+    callback: Option<(Callback, PushClient)>,
+}
+
+impl Driver {
+    fn run(mut self) {
+        let _ = self.shared.thread.set(std::thread::current().id());
+        let shared = self.shared.clone();
+        loop {
+            let deadline = self.rest();
+            match shared.client.next_unless(deadline, || shared.woken.swap(false, Ordering::AcqRel)) {
+                Ok(event) => self.happened(event),
+                Err(NoEvent::Timeout) => shared.with(|session, _, cx| session.expire(true, cx)),
+                Err(_) => break,
+            }
+            self.call_back();
+        }
+        shared.with(|session, _, _| session.closed());
+        shared.lock().ended = true;
+        shared.changed.notify_all();
+        self.call_back();
+    }
+
+    /// Waits until there is room for what comes next, doing what is due meanwhile. Gives the next deadline.
+    fn rest(&self) -> Instant {
+        let shared = &*self.shared;
+        let mut rested = false;
+        loop {
+            let mut state = shared.lock();
+            let now = Instant::now();
+            let is_full = state.weight > shared.max_inbox && !state.is_leaving;
+            if rested && !is_full {
+                state.session.rested(now);
+            }
+            rested = is_full;
+            // With something to read, an answer may be there: what is due may be settled by it, but not put off for
+            // ever by a busy server.
+            state.due = state.session.deadline(!is_full);
+            let due = state.due.unwrap_or(now + FAR);
+            if !is_full {
+                return due;
+            }
+            if let Some(left) = due.checked_duration_since(now).filter(|left| !left.is_zero()) {
+                drop(shared.changed.wait_timeout(state, left));
+            } else {
+                drop(state);
+                shared.with(|session, _, cx| session.expire(false, cx));
+            }
+        }
+    }
+
+    fn happened(&self, event: client::Event) {
+        let shared = &*self.shared;
+        let client = &shared.client;
+        if let client::Event::Open = event {
+            shared.lock().connection += 1;
+        }
+        shared.with(|session, is_over, cx| {
+            // A server that never falls silent must not keep a publication from its end.
+            if session.deadline(false).is_some_and(|due| due <= cx.now) {
+                session.expire(false, cx);
+            }
+            match event {
+                client::Event::Open => session.opened(cx.now),
+                client::Event::Message(data) if !is_over => {
+                    let incoming = match data {
+                        Data::Text(text) => wire::parse(&text).map_err(|e| e.to_string()),
+                        Data::Binary(bytes) => Ok(wire::parse_binary(bytes)),
+                    };
+                    let was_greeted = session.hello().is_some();
+                    session.received(incoming, cx);
+                    if let Some(hello) = session.hello().filter(|_| !was_greeted) {
+                        client.set_first_wait(hello.retry.filter(|bound| !bound.is_zero()));
+                    }
+                }
+                client::Event::Error(error) => session.events.push(Event::Error(Error::Client(error))),
+                client::Event::Close(close) => {
+                    session.lost();
+                    if !close.will_reconnect {
+                        session.closed();
+                    }
+                    session.events.push(Event::Close(close));
+                }
+                client::Event::Reconnecting { attempt, delay } => {
+                    session.lost();
+                    session.events.push(Event::Reconnecting { attempt, delay });
+                }
+                _ => {}
+            }
+        });
+    }
+
+    fn call_back(&mut self) {
+        let Some((callback, push)) = &mut self.callback else { return };
+        loop {
+            let Some(event) = self.shared.lock().pop() else { return };
+            if catch_unwind(AssertUnwindSafe(|| callback(push, event))).is_err() {
+                break;
+            }
+        }
+        error!("a callback of a client of topics panicked");
+        self.callback = None;
+        let _ = self.shared.close(CloseCode::INTERNAL, ""); // the code fits
+    }
+}

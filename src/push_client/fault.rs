@@ -1,0 +1,245 @@
+//! What the server refuses, and what can go wrong on the way there.
+
+use crate::client;
+use crate::hub::InvalidTopic;
+use core::fmt;
+use core::time::Duration;
+
+/// A refusal of the server's: an `error` of the protocol, `docs/protocol.md`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// What happened.
+    pub code: Code,
+    /// A sentence for whoever reads the log.
+    pub message: String,
+    /// After how long the same request may work. Those that have it are sent again by the client itself.
+    pub retry: Option<Duration>,
+}
+
+/// The codes of `docs/protocol.md`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// A request was no JSON.
+    Json,
+    /// A request was none: a member is missing, or out of range.
+    Invalid,
+    /// The server does not know this type of request.
+    Type,
+    /// A binary message.
+    Binary,
+    /// The name can't be a topic's.
+    Topic,
+    /// Clients may not subscribe to this topic, or not publish to it.
+    Forbidden,
+    /// The connection listens to the topic.
+    Already,
+    /// The connection does not listen to the topic.
+    NotSubscribed,
+    /// An `unsubscribe` came before the answer.
+    Cancelled,
+    /// The connection has as many subscriptions as it may.
+    Subscriptions,
+    /// More requests than the server takes from one client.
+    Rate,
+    /// The message is longer than its topic allows, or the request longer than the server takes.
+    TooBig,
+    /// The server has too much to do.
+    Busy,
+    /// A code of a newer server's.
+    Other(String),
+}
+
+impl Code {
+    fn new(code: &str) -> Self {
+        match code {
+            "json" => Self::Json,
+            "invalid" => Self::Invalid,
+            "type" => Self::Type,
+            "binary" => Self::Binary,
+            "topic" => Self::Topic,
+            "forbidden" => Self::Forbidden,
+            "already" => Self::Already,
+            "not_subscribed" => Self::NotSubscribed,
+            "cancelled" => Self::Cancelled,
+            "subscriptions" => Self::Subscriptions,
+            "rate" => Self::Rate,
+            "too_big" => Self::TooBig,
+            "busy" => Self::Busy,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl Fault {
+    pub(super) fn new(code: &str, message: String, retry: Option<u64>) -> Self {
+        Self { code: Code::new(code), message, retry: retry.map(Duration::from_millis) }
+    }
+
+    pub(super) fn too_big(len: usize, limit: usize) -> Self {
+        let message = format!("a request of {len} bytes; the server takes {limit}");
+        Self { code: Code::TooBig, message, retry: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What went wrong apart from any request. The client goes on by itself, unless an
+/// [`Event::Close`](super::Event::Close) says that it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A try to connect failed, or a connection broke.
+    Client(client::Error),
+    /// The server did not say `hello` within [`Limits::hello_timeout`](super::Limits::hello_timeout); the connection
+    /// was given up.
+    HelloTimeout {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Nothing came within [`Limits::pong_timeout`](super::Limits::pong_timeout) of a `ping`; the connection was given
+    /// up.
+    PongTimeout {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The server complains of no request in particular.
+    Server(Fault),
+    /// The server said what is not its protocol; it was ignored.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(e) => e.fmt(f),
+            Self::HelloTimeout { limit } => write!(f, "the server did not say hello within {limit:?}"),
+            Self::PongTimeout { limit } => write!(f, "nothing came within {limit:?} of a ping"),
+            Self::Server(fault) => fault.fmt(f),
+            Self::Unreadable { why } => write!(f, "the server said what is not its protocol: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Client(e) => Some(e),
+            Self::Server(fault) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+/// Why a subscription can't be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// No topic and no pattern has this name.
+    Topic(InvalidTopic),
+    /// There is one to this topic.
+    Already {
+        /// The topic.
+        topic: String,
+    },
+    /// A pattern has no history to begin with.
+    Pattern {
+        /// The pattern.
+        topic: String,
+    },
+    /// There are as many as [`Limits::max_subscriptions`](super::Limits::max_subscriptions) allows.
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The client was closed.
+    Closed,
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(e) => e.fmt(f),
+            Self::Already { topic } => write!(f, "there is a subscription to {topic:?}"),
+            Self::Pattern { topic } => write!(f, "{topic:?} is a pattern, and has no history to begin with"),
+            Self::TooMany { limit } => write!(f, "there are {limit} subscriptions, the most there may be"),
+            Self::Closed => f.write_str("the client was closed"),
+        }
+    }
+}
+
+impl std::error::Error for SubscribeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Topic(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// Why a publication was not, or perhaps not, published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The server refused it.
+    Refused(Fault),
+    /// No answer came in time: it may have been published. Publishing it again with the same
+    /// [`dedup`](super::Publication::dedup) is safe.
+    Timeout {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The client was closed, or is: what had been sent may have been published.
+    Closed,
+    /// Too much waits for an answer: [`Limits::max_pending`](super::Limits::max_pending) or
+    /// [`Limits::max_pending_bytes`](super::Limits::max_pending_bytes).
+    Full {
+        /// Publications that wait.
+        pending: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// No topic that can be published to has this name.
+    Topic(InvalidTopic),
+    /// What was given as JSON is none, for this reason.
+    Json(String),
+    /// A callback can't wait for an answer that its own thread brings: use
+    /// [`PushClient::publish_then`](super::PushClient::publish_then) there.
+    OwnThread,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(fault) => fault.fmt(f),
+            Self::Timeout { limit } => write!(f, "no answer within {limit:?}; it may have been published"),
+            Self::Closed => f.write_str("the client was closed"),
+            Self::Full { pending, bytes } => {
+                write!(f, "{pending} publications of {bytes} bytes wait for an answer, the most that may")
+            }
+            Self::Topic(e) => e.fmt(f),
+            Self::Json(why) => write!(f, "what is to be published as JSON is none: {why}"),
+            Self::OwnThread => f.write_str("a callback can't wait for an answer that its own thread brings"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(fault) => Some(fault),
+            Self::Topic(e) => Some(e),
+            _ => None,
+        }
+    }
+}

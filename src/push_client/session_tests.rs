@@ -1,0 +1,350 @@
+//! The session without a socket: what it says, and when.
+
+use super::*;
+use crate::push_client::Code;
+use std::sync::mpsc;
+
+/// A session with a server that a test plays.
+struct Played {
+    session: Session,
+    now: Instant,
+    said: Vec<String>,
+    takes: bool,
+}
+
+impl Played {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { session: Session::new(Limits::default(), "n".into(), now), now, said: Vec::new(), takes: true }
+    }
+
+    fn open() -> Self {
+        let mut played = Self::new();
+        played.greet();
+        played
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
+        let Self { session, now, said, takes } = self;
+        let mut wire = |text: &str| {
+            if *takes {
+                said.push(text.to_owned());
+            }
+            *takes
+        };
+        f(session, &mut Context { now: *now, wire: &mut wire })
+    }
+
+    fn greet(&mut self) {
+        self.session.opened(self.now);
+        self.hear(r#"{"type":"hello","heartbeat":25000,"max_message_size":200}"#);
+    }
+
+    fn hear(&mut self, text: &str) {
+        let incoming = wire::parse(text).map_err(|e| e.to_string());
+        self.with(|session, cx| session.received(incoming, cx));
+    }
+
+    fn subscribe(&mut self, subscription: Subscription) {
+        self.with(|session, cx| session.subscribe(subscription, cx)).unwrap();
+    }
+
+    fn publish(&mut self, text: &str) -> mpsc::Receiver<Result<Published, PublishError>> {
+        let (tx, rx) = mpsc::channel();
+        let done = Box::new(move |result| drop(tx.send(result)));
+        let publication = Publication::text("t", text);
+        self.with(|session, cx| session.publish(&publication, done, cx)).unwrap();
+        rx
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.with(|session, cx| session.expire(true, cx));
+    }
+
+    /// What was said since it was asked last.
+    fn said(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.said)
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        for (done, result) in std::mem::take(&mut self.session.settled) {
+            done(result);
+        }
+        std::mem::take(&mut self.session.events)
+    }
+
+    fn offsets(&mut self) -> Vec<u64> {
+        let offset = |event: Event| match event {
+            Event::Message(message) => Some(message.offset),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(offset).collect()
+    }
+
+    fn how(&mut self) -> Subscribed {
+        let how = |event| match event {
+            Event::Subscribed(how) => Some(how),
+            _ => None,
+        };
+        self.events().into_iter().find_map(how).expect("it has begun")
+    }
+}
+
+fn message(offset: u64) -> String {
+    format!(r#"{{"type":"message","topic":"t","offset":{offset},"data":1}}"#)
+}
+
+const SUBSCRIBED: &str =
+    r#"{"type":"subscribed","id":2,"topic":"t","epoch":"e","offset":14,"recovered":false,"replayed":0}"#;
+
+#[test]
+fn a_subscription_goes_on_from_the_last_message_and_nothing_comes_twice() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    played.hear(&message(14)); // it has not begun
+    played.hear(SUBSCRIBED);
+    let how = played.how();
+    assert_eq!((how.lost, how.position), (false, Some(Position::new("e", 14))));
+    played.hear(&message(15));
+    played.session.lost();
+    played.greet();
+    assert_eq!(
+        played.said(),
+        [r#"{"type":"subscribe","id":3,"topic":"t","since":{"epoch":"e","offset":15}}"#]
+    );
+    played.hear(
+        r#"{"type":"subscribed","id":3,"topic":"t","epoch":"e","offset":17,"recovered":true,"replayed":2}"#,
+    );
+    let how = played.how();
+    assert_eq!((how.recovered, how.replayed, how.lost), (true, 2, false));
+    for offset in [16, 17, 17, 18] {
+        played.hear(&message(offset));
+    }
+    assert_eq!(played.offsets(), [16, 17, 18]);
+}
+
+#[test]
+fn what_is_lost_is_told_and_another_epoch_begins_anew() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    played.hear(SUBSCRIBED);
+    played.session.lost();
+    played.greet();
+    played.events();
+    played.hear(
+        r#"{"type":"subscribed","id":3,"topic":"t","epoch":"f","offset":3,"recovered":false,"replayed":0}"#,
+    );
+    let how = played.how();
+    assert_eq!((how.lost, how.position), (true, Some(Position::new("f", 3))));
+    played.hear(&message(4));
+    assert_eq!(played.offsets(), [4]);
+}
+
+#[test]
+fn where_the_place_is_lost_it_begins_as_at_first() {
+    let mut played = Played::open();
+    played.subscribe(Subscription::new("t").last(5).tags(["a"]).since(Position::new("e", 7)));
+    assert_eq!(
+        played.said(),
+        [r#"{"type":"subscribe","id":2,"topic":"t","since":{"epoch":"e","offset":7},"tags":["a"]}"#]
+    );
+    played.hear(SUBSCRIBED);
+    assert_eq!(played.said(), [r#"{"type":"unsubscribe","id":3,"topic":"t"}"#]);
+    played.hear(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":4,"topic":"t","last":5,"tags":["a"]}"#]);
+    played.hear(
+        r#"{"type":"subscribed","id":4,"topic":"t","epoch":"f","offset":3,"recovered":false,"replayed":2}"#,
+    );
+    let how = played.how();
+    assert!(how.lost && how.replayed == 2);
+    played.hear(&message(2));
+    played.hear(&message(3));
+    assert_eq!(played.offsets(), [2, 3]);
+}
+
+#[test]
+fn a_publication_waits_for_the_subscriptions_before_it_and_outlives_its_connection() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    let receipt = played.publish("ding");
+    assert_eq!(played.said().len(), 1, "the subscription alone");
+    played.hear(SUBSCRIBED);
+    let sent = played.said();
+    assert_eq!(sent, [r#"{"type":"publish","id":3,"topic":"t","text":"ding","dedup":"n-3"}"#]);
+    played.session.lost();
+    played.greet();
+    assert_eq!(played.said().len(), 1);
+    played.hear(
+        r#"{"type":"subscribed","id":4,"topic":"t","epoch":"e","offset":15,"recovered":true,"replayed":1}"#,
+    );
+    assert_eq!(played.said(), sent, "the same again, by the same name");
+    played.hear(r#"{"type":"published","id":3,"epoch":"e","offset":15,"receivers":0,"repeated":true}"#);
+    played.events();
+    let position = Some(Position::new("e", 15));
+    assert_eq!(receipt.try_recv().unwrap(), Ok(Published { position, receivers: 0, repeated: true }));
+    played.hear(r#"{"type":"published","id":3,"receivers":0}"#); // answered already
+    assert!(played.session.settled.is_empty());
+    assert_eq!((played.session.pending, played.session.pending_bytes), (0, 0));
+}
+
+#[test]
+fn what_the_server_puts_off_is_sent_again() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    played.said();
+    played.hear(r#"{"type":"error","id":2,"code":"rate","message":"wait","retry":20}"#);
+    played.pass(Duration::from_millis(19));
+    assert!(played.said().is_empty());
+    played.pass(Duration::from_millis(1));
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    // One that nobody wants any more is not.
+    played.hear(r#"{"type":"error","id":2,"code":"rate","message":"wait","retry":20}"#);
+    assert!(played.with(|session, cx| session.unsubscribe("t", cx)));
+    played.hear(r#"{"type":"error","id":3,"code":"not_subscribed","message":"no"}"#);
+    played.said();
+    played.pass(Duration::from_secs(1));
+    assert!(played.said().is_empty() && played.session.asked.is_empty());
+}
+
+#[test]
+fn who_comes_back_to_a_topic_is_heard_after_the_goodbye() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    assert!(played.with(|session, cx| session.unsubscribe("t", cx)));
+    played.subscribe(Subscription::new("t").latest());
+    played.said();
+    played.events();
+    played.hear(SUBSCRIBED); // the first one
+    assert!(played.events().is_empty() && played.said().is_empty());
+    played.hear(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":5,"topic":"t","latest":true}"#]);
+    played.hear(
+        r#"{"type":"subscribed","id":5,"topic":"t","epoch":"e","offset":14,"recovered":false,"replayed":0}"#,
+    );
+    assert!(!played.how().lost);
+}
+
+#[test]
+fn refusals_end_what_they_refuse_and_nothing_else() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    played.hear(r#"{"type":"error","id":2,"code":"forbidden","message":"no"}"#);
+    assert!(matches!(&played.events()[..],
+        [Event::Open(_), Event::Refused { topic, fault }] if topic == "t" && fault.code == Code::Forbidden));
+    let receipt = played.publish("x");
+    played.hear(r#"{"type":"error","id":3,"code":"too_big","message":"no"}"#);
+    let long = played.publish(&"x".repeat(200));
+    played.events();
+    for refused in [receipt, long] {
+        let Err(PublishError::Refused(fault)) = refused.try_recv().unwrap() else { panic!() };
+        assert_eq!(fault.code, Code::TooBig);
+    }
+    assert_eq!(played.said().len(), 2, "what is too long is not sent");
+    played.hear(r#"{"type":"error","code":"json","message":"no"}"#);
+    played.hear("what?");
+    assert!(matches!(
+        &played.events()[..],
+        [Event::Error(Error::Server(_)), Event::Error(Error::Unreadable { .. })]
+    ));
+}
+
+#[test]
+fn everything_that_waits_has_a_bound_and_an_end() {
+    let mut played = Played::new();
+    played.session.limits.max_pending = 2;
+    played.session.limits.max_subscriptions = 1;
+    let first = played.publish("x");
+    played.publish("y");
+    let publish = |played: &mut Played, publication: &Publication<'_>| {
+        played.with(|session, cx| session.publish(publication, Box::new(|_| ()), cx))
+    };
+    let full = publish(&mut played, &Publication::text("t", "z"));
+    assert!(matches!(full, Err(PublishError::Full { pending: 2, .. })));
+    played.session.limits.max_pending = 3;
+    played.session.limits.max_pending_bytes = 100;
+    let full = publish(&mut played, &Publication::text("t", "z"));
+    assert!(matches!(full, Err(PublishError::Full { pending: 2, .. })));
+    let pattern = publish(&mut played, &Publication::text("t/*", "z"));
+    assert!(matches!(pattern, Err(PublishError::Topic(_))));
+    played.subscribe("t".into());
+    let again = played.with(|session, cx| session.subscribe("t".into(), cx));
+    assert!(matches!(again, Err(SubscribeError::Already { .. })));
+    let second = played.with(|session, cx| session.subscribe("u".into(), cx));
+    assert_eq!(second, Err(SubscribeError::TooMany { limit: 1 }));
+    let pattern = played.with(|session, cx| session.subscribe(Subscription::new("u/*").last(1), cx));
+    assert!(matches!(pattern, Err(SubscribeError::Pattern { .. })));
+    let limit = Duration::from_secs(10);
+    played.pass(limit);
+    played.events();
+    assert_eq!(first.try_recv().unwrap(), Err(PublishError::Timeout { limit }));
+    let last = played.publish("x");
+    played.session.closed();
+    played.events();
+    assert_eq!(last.try_recv().unwrap(), Err(PublishError::Closed));
+    assert_eq!(played.session.pending_bytes, 0);
+}
+
+#[test]
+fn a_silence_is_asked_about_and_then_believed() {
+    let mut played = Played::open();
+    played.pass(Duration::from_secs(24));
+    assert!(played.said().is_empty());
+    played.pass(Duration::from_secs(1));
+    assert_eq!(played.said(), [wire::PING]);
+    played.pass(Duration::from_secs(9));
+    played.hear(r#"{"type":"pong"}"#);
+    played.pass(Duration::from_secs(25));
+    assert_eq!(played.said(), [wire::PING]);
+    played.events();
+    played.pass(Duration::from_secs(10));
+    assert!(played.session.resets);
+    assert!(matches!(&played.events()[..], [Event::Error(Error::PongTimeout { .. })]));
+
+    // Nor does the server keep its hello to itself.
+    let mut played = Played::new();
+    played.session.opened(played.now);
+    played.pass(Duration::from_secs(10));
+    assert!(played.session.resets);
+    assert!(matches!(&played.events()[..], [Event::Error(Error::HelloTimeout { .. })]));
+}
+
+#[test]
+fn what_the_socket_does_not_take_is_tried_again() {
+    let mut played = Played::open();
+    played.takes = false;
+    played.subscribe("t".into());
+    played.pass(FULL);
+    played.takes = true;
+    played.pass(FULL);
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    played.hear(SUBSCRIBED);
+    played.takes = false;
+    played.publish("x");
+    played.takes = true;
+    played.publish("y");
+    assert!(played.said().is_empty(), "the order is kept");
+    played.pass(FULL);
+    let said = played.said();
+    assert!(said.len() == 2 && said[0].contains("\"x\"") && said[1].contains("\"y\""), "{said:?}");
+    played.pass(FULL);
+    assert!(played.said().is_empty());
+}
+
+#[test]
+fn a_pattern_hears_what_no_subscription_by_name_does() {
+    let mut played = Played::open();
+    played.subscribe("a/*".into());
+    played.hear(r#"{"type":"subscribed","id":2,"topic":"a/*","recovered":false,"replayed":0}"#);
+    played.events();
+    played.hear(r#"{"type":"message","topic":"a/b","offset":7,"text":"x"}"#);
+    played.hear(r#"{"type":"message","topic":"b/b","offset":7,"text":"x"}"#);
+    assert!(matches!(&played.events()[..],
+        [Event::Message(message)] if message.topic == "a/b" && message.position().is_none()));
+    played.session.lost();
+    played.greet();
+    played.events();
+    played.hear(r#"{"type":"subscribed","id":3,"topic":"a/*","recovered":false,"replayed":0}"#);
+    assert!(played.how().lost);
+}
