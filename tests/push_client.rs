@@ -376,6 +376,44 @@ fn who_reads_too_slowly_is_told_how_much_was_given_up() {
 }
 
 #[test]
+fn the_last_messages_and_those_with_a_tag() {
+    let server = serve();
+    let publish = |n: usize| {
+        let text = n.to_string();
+        let tags: &[&str] = if n.is_multiple_of(2) { &["even"] } else { &["odd"] };
+        server.handle.publish_with(Publish::new("kept/t", &*text).tags(tags)).unwrap();
+    };
+    (1..=10).for_each(publish);
+    let push = listening(&server, Subscription::new("kept/t").last(2).tags(["even"]));
+    let texts = |n: usize| -> Vec<Data> { (0..n).map(|_| expect_message(&push).data).collect() };
+    assert_eq!(texts(2), ["8", "10"].map(|t| Data::Text(t.into())));
+    terminate(&server);
+    (11..=14).for_each(publish);
+    expect_close(&push);
+    expect_open(&push);
+    let how = expect_subscribed(&push);
+    assert!(how.recovered && !how.lost, "{how:?}");
+    assert_eq!(texts(2), ["12", "14"].map(|t| Data::Text(t.into())));
+    let odd = push.publish(&Publication::text("public/x", "x").tags(["odd"])).unwrap();
+    assert_eq!(odd.wait().unwrap().receivers, 0);
+}
+
+#[test]
+fn several_messages_that_came_as_one_are_several() {
+    let server = serve();
+    let url = format!("{}?batch=true", url(server.addr));
+    let push = PushClient::builder(Client::builder(&url)).connect().unwrap();
+    expect_open(&push);
+    push.subscribe("public/t").unwrap();
+    expect_subscribed(&push);
+    server.handle.publish_all([1, 2, 3].map(|_| Publish::new("public/t", Sent::json("{}")))).unwrap();
+    for offset in 1..=3 {
+        let message = expect_message(&push);
+        assert_eq!((message.offset, message.data), (offset, Data::Json("{}".into())));
+    }
+}
+
+#[test]
 fn bytes_come_as_bytes() {
     let server = serve();
     let push = listening(&server, "kept/t");

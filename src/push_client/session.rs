@@ -411,6 +411,11 @@ impl Session {
         };
         match incoming {
             Incoming::Message { topic, offset, data } => self.deliver(topic, offset, data),
+            Incoming::Messages { topic, messages } => {
+                for (offset, data) in messages {
+                    self.deliver(topic.clone(), offset, data);
+                }
+            }
             Incoming::Hello(hello) => self.greeted(hello, cx),
             Incoming::Subscribed { id, position, recovered, replayed } => {
                 self.subscribed(id, position, recovered, replayed, cx);

@@ -125,6 +125,11 @@ pub(super) enum Incoming {
         offset: u64,
         data: Data,
     },
+    /// Several of one topic, oldest first.
+    Messages {
+        topic: String,
+        messages: Vec<(u64, Data)>,
+    },
     Lagged {
         messages: u64,
     },
@@ -166,12 +171,31 @@ struct Members {
 }
 
 #[derive(Deserialize)]
-struct Delivery<'a> {
+struct Topic {
     topic: String,
+}
+
+#[derive(Deserialize)]
+struct Deliveries<'a> {
+    topic: String,
+    #[serde(borrow)]
+    messages: Vec<Content<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
     offset: u64,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     text: Option<String>,
+}
+
+impl Content<'_> {
+    /// `None`: its payload is of a kind that is not known here.
+    fn into_message(self) -> Option<(u64, Data)> {
+        let json = || self.data.map(|json| Data::Json(json.get().to_owned()));
+        Some((self.offset, self.text.map(Data::Text).or_else(json)?))
+    }
 }
 
 /// `null` is a payload like any other.
@@ -184,13 +208,16 @@ pub(super) fn parse(text: &str) -> Result<Incoming, serde_json::Error> {
     let Kind { kind } = serde_json::from_str(text)?;
     match &*kind {
         "message" => {
-            let Delivery { topic, offset, data, text } = serde_json::from_str(text)?;
-            let data = match (data, text) {
-                (Some(json), _) => Data::Json(json.get().to_owned()),
-                (None, Some(text)) => Data::Text(text),
-                (None, None) => return Ok(Incoming::Other),
-            };
-            Ok(Incoming::Message { topic, offset, data })
+            // Not flattened into one: serde then loses the raw value.
+            let topic = serde_json::from_str(text).map(|Topic { topic }| topic)?;
+            let content: Content<'_> = serde_json::from_str(text)?;
+            let message = content.into_message();
+            Ok(message.map_or(Incoming::Other, |(offset, data)| Incoming::Message { topic, offset, data }))
+        }
+        "messages" => {
+            let Deliveries { topic, messages } = serde_json::from_str(text)?;
+            let messages = messages.into_iter().filter_map(Content::into_message).collect();
+            Ok(Incoming::Messages { topic, messages })
         }
         "hello" | "subscribed" | "unsubscribed" | "published" | "lagged" | "error" => {
             Ok(answer(&kind, serde_json::from_str(text)?))
@@ -304,6 +331,13 @@ mod tests {
                     published: Published { position: None, receivers: 0, repeated: false },
                 },
             ),
+            (
+                r#"{"type":"messages","topic":"t","messages":[{"offset":1,"data":[0]},{"offset":3,"text":"x"},{"offset":4,"new":1}]}"#,
+                Incoming::Messages {
+                    topic: "t".into(),
+                    messages: vec![(1, Data::Json("[0]".into())), (3, Data::Text("x".into()))],
+                },
+            ),
             (r#"{"type":"lagged","messages":12}"#, Incoming::Lagged { messages: 12 }),
             (
                 r#"{"type":"error","id":6,"code":"rate","message":"wait","retry":20}"#,
@@ -353,7 +387,7 @@ mod tests {
         #[test]
         fn anything_may_come(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#, bytes in any::<Vec<u8>>(), n in 0u8..20) {
             let _ = parse(&text);
-            for kind in ["message", "hello", "subscribed", "published", "lagged", "error", "pong"] {
+            for kind in ["message", "messages", "hello", "subscribed", "published", "lagged", "error", "pong"] {
                 let _ = parse(&format!(r#"{{"type":"{kind}",{text}}}"#));
             }
             let _ = parse_binary([&[1, n], &bytes[..]].concat());
