@@ -92,6 +92,18 @@ describe("topics", () => {
     assert.equal((await next("message"))[0].length, 0);
   });
 
+  test("several messages of a topic in one", async () => {
+    const push = connect(server.url());
+    const { next } = listen(push, "several");
+    await next("onSubscribed");
+    const messages = [{ offset: 1, data: [1] }, { offset: 2, text: "two" }, { offset: 3, data: null }];
+    for (const socket of server.sockets) server.tell(socket, { type: "messages", topic: "several", messages });
+    for (const [offset, expected] of [[1, [1]], [2, "two"], [3, null]]) {
+      const [data, given] = await next("message");
+      assert.deepEqual([data, given.offset], [expected, offset]);
+    }
+  });
+
   test("order, and types and members that are yet to come", async () => {
     const push = connect(server.url());
     const { next, message } = listen(push, "order");
@@ -577,14 +589,14 @@ describe("coming back", () => {
       return `${server.url("/push")}?token=${given.length}`;
     });
     await event(push, "open");
-    assert.equal(server.urls.at(-1), "/push?token=1");
+    assert.equal(server.urls.at(-1), "/push?token=1&batch=true");
     const failed = event(push, "open"); // an event named error would reject
     const errors = new Inbox();
     push.addEventListener("error", ({ error }) => errors.push(error.message));
     server.cut();
     await failed;
     assert.equal(await errors.next(), "no token today");
-    assert.equal(server.urls.at(-1), "/push?token=3");
+    assert.equal(server.urls.at(-1), "/push?token=3&batch=true");
     push.close();
   });
 

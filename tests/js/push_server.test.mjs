@@ -279,6 +279,32 @@ describe("campanile.js and the server", () => {
     assert.equal(await heard.message(), "all of them");
   });
 
+  test("a burst comes in few frames, and in order", async () => {
+    const frames = [];
+    class Counting extends WebSocket {
+      set onmessage(listener) {
+        super.onmessage = (event) => {
+          if (String(event.data).startsWith('{"type":"message')) frames.push(event.data);
+          listener(event);
+        };
+      }
+    }
+    const push = connect(server.port, { WebSocket: Counting });
+    const name = topic();
+    const heard = [];
+    await new Promise((resolve) => {
+      push.subscribe(name, (n) => heard.push(n) === 300 && resolve(), {
+        onSubscribed: () => {
+          const messages = Array.from({ length: 300 }, (_, data) => ({ topic: name, data }));
+          fetch(server.http("/api/batch"), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ messages }) });
+        },
+      });
+    });
+    assert.deepEqual(heard, Array.from({ length: 300 }, (_, n) => n));
+    assert.ok(frames.length < 150, `${frames.length} frames`);
+    push.close();
+  });
+
   test("bytes over HTTP arrive as bytes", async () => {
     const push = connect();
     const name = topic();
