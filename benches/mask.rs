@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use campanile::protocol::mask::{self, Isa};
 use campanile::protocol::utf8::Validator;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const LENGTHS: [usize; 9] = [2, 8, 20, 64, 125, 1 << 10, 16 << 10, 128 << 10, 1 << 20];
@@ -62,17 +63,28 @@ fn out(len: usize) -> (Vec<u8>, usize) {
     (bytes, page)
 }
 
-fn in_place(c: &mut Criterion) {
+/// A group for each length, with `memcpy` as the measure of all things: the frames and where they may be copied to.
+fn beside_memcpy(
+    c: &mut Criterion,
+    name: &str,
+    run: impl Fn(&mut BenchmarkGroup<'_, WallTime>, &mut Frames, &mut [u8]),
+) {
     for len in LENGTHS {
-        let mut group = c.benchmark_group(format!("apply/{len}"));
+        let mut group = c.benchmark_group(format!("{name}/{len}"));
         group.throughput(Throughput::Bytes(len as u64));
         let mut frames = Frames::new(len);
         let (mut bytes, page) = out(len);
         let dst = &mut bytes[page..page + len];
-
         group.bench_function("memcpy", |b| {
             b.iter(|| black_box(&mut *dst).copy_from_slice(black_box(frames.payload())));
         });
+        run(&mut group, &mut frames, dst);
+        group.finish();
+    }
+}
+
+fn in_place(c: &mut Criterion) {
+    beside_memcpy(c, "apply", |group, frames, _| {
         group.bench_function("dispatch", |b| {
             b.iter(|| mask::apply(black_box(frames.payload()), black_box(KEY), black_box(0)));
         });
@@ -81,21 +93,11 @@ fn in_place(c: &mut Criterion) {
                 b.iter(|| isa.apply(black_box(frames.payload()), black_box(KEY), black_box(0)));
             });
         }
-        group.finish();
-    }
+    });
 }
 
 fn copied(c: &mut Criterion) {
-    for len in LENGTHS {
-        let mut group = c.benchmark_group(format!("copy/{len}"));
-        group.throughput(Throughput::Bytes(len as u64));
-        let mut frames = Frames::new(len);
-        let (mut bytes, page) = out(len);
-        let dst = &mut bytes[page..page + len];
-
-        group.bench_function("memcpy", |b| {
-            b.iter(|| black_box(&mut *dst).copy_from_slice(black_box(frames.payload())));
-        });
+    beside_memcpy(c, "copy", |group, frames, dst| {
         group.bench_function("dispatch", |b| {
             b.iter(|| {
                 mask::copy(black_box(frames.payload()), black_box(&mut *dst), black_box(KEY), black_box(0))
@@ -108,8 +110,7 @@ fn copied(c: &mut Criterion) {
                 });
             });
         }
-        group.finish();
-    }
+    });
 }
 
 /// So many bytes of text made of these pieces in turn, padded with full stops.

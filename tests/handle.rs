@@ -2,8 +2,8 @@
 
 mod support;
 
-use campanile::{Cause, CloseCode, HandleError, Message, ReadyState, Server};
-use crossbeam_channel::{bounded, unbounded};
+use campanile::{Builder, Cause, CloseCode, ConnId, HandleError, Message, ReadyState, Server};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use std::time::{Duration, Instant};
 use support::{Client, DEADLINE, Event, TestServer, builder, echo, millis, recorder, serve, start};
 
@@ -215,8 +215,8 @@ fn stale_names_reach_nobody() {
     assert_eq!(tenant.read_text(), "for you");
 }
 
-#[test]
-fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
+/// A server whose only worker is in a handler until it is told to go on.
+fn busy(builder: Builder) -> (TestServer, Client, ConnId, Sender<()>) {
     let (entered, inside) = unbounded();
     let (go_on, wait) = bounded::<()>(1);
     let (handler, events) = recorder();
@@ -224,11 +224,17 @@ fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
         entered.send(()).unwrap();
         wait.recv_timeout(DEADLINE).unwrap();
     });
-    let server = start(builder().mailbox(10).route("/", handler));
+    let server = start(builder.route("/", handler));
     let mut client = server.open("/");
     let id = events.opened();
     client.text("block");
     inside.recv_timeout(DEADLINE).unwrap();
+    (server, client, id, go_on)
+}
+
+#[test]
+fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
+    let (server, mut client, id, go_on) = busy(builder().mailbox(10));
     let results: Vec<_> = (0..15).map(|n| server.handle.send(id, &n.to_string())).collect();
     assert!(results[..10].iter().all(Result::is_ok), "{results:?}");
     assert!(results[10..].iter().all(|r| *r == Err(HandleError::Full)), "{results:?}");
@@ -243,18 +249,7 @@ fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
 
 #[test]
 fn a_mailbox_is_bounded_in_bytes_too() {
-    let (entered, inside) = unbounded();
-    let (go_on, wait) = bounded::<()>(1);
-    let (handler, events) = recorder();
-    let handler = handler.on_message(move |_, _| {
-        entered.send(()).unwrap();
-        wait.recv_timeout(DEADLINE).unwrap();
-    });
-    let server = start(builder().workers(1).mailbox_bytes(1000).route("/", handler));
-    let mut client = server.open("/");
-    let id = events.opened();
-    client.text("block");
-    inside.recv_timeout(DEADLINE).unwrap();
+    let (server, mut client, id, go_on) = busy(builder().workers(1).mailbox_bytes(1000));
     let text = "x".repeat(400);
     assert_eq!([(); 3].map(|()| server.handle.send(id, &text)), [Ok(()), Ok(()), Err(HandleError::Full)]);
     assert_eq!(server.handle.publish("room", &text), Err(HandleError::Full));

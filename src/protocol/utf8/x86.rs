@@ -74,6 +74,37 @@ const FOURTH: i8 = 0x70;
 /// The highest bit.
 const HIGH: i8 = i8::MIN;
 
+/// Unmasks and checks whole blocks, four at a time: where all four are ASCII, as their top bits together say, one look is
+/// enough for them. The instructions are those of the module that it stands in.
+macro_rules! in_groups {
+    ($blocks:expr, $key:expr, $check:expr, $xor:ident, $or:ident, $top_bits:ident) => {
+        let (groups, rest) = $blocks.as_chunks_mut::<4>();
+        for [a, b, c, d] in groups {
+            let in_a = $xor(load(a), $key);
+            let in_b = $xor(load(b), $key);
+            let in_c = $xor(load(c), $key);
+            let in_d = $xor(load(d), $key);
+            store(a, in_a);
+            store(b, in_b);
+            store(c, in_c);
+            store(d, in_d);
+            if $top_bits($or($or(in_a, in_b), $or(in_c, in_d))) == 0 {
+                $check.ascii();
+            } else {
+                $check.block(in_a);
+                $check.block(in_b);
+                $check.block(in_c);
+                $check.block(in_d);
+            }
+        }
+        for block in rest {
+            let bytes = $xor(load(block), $key);
+            store(block, bytes);
+            $check.block(bytes);
+        }
+    };
+}
+
 mod avx512 {
     //! VBMI looks up all seven bits that tell the bytes above ASCII apart, so there is one table for the first byte of a
     //! pair and one for the second, and ASCII is zero in both.
@@ -221,31 +252,7 @@ mod avx512 {
         let key = _mm512_set1_epi32(key.cast_signed());
         let mut check = Check::new(before);
         let (blocks, tail) = piece.as_chunks_mut::<64>();
-        let (groups, blocks) = blocks.as_chunks_mut::<4>();
-        for [a, b, c, d] in groups {
-            let in_a = _mm512_xor_si512(load(a), key);
-            let in_b = _mm512_xor_si512(load(b), key);
-            let in_c = _mm512_xor_si512(load(c), key);
-            let in_d = _mm512_xor_si512(load(d), key);
-            store(a, in_a);
-            store(b, in_b);
-            store(c, in_c);
-            store(d, in_d);
-            let all = _mm512_or_si512(_mm512_or_si512(in_a, in_b), _mm512_or_si512(in_c, in_d));
-            if _mm512_movepi8_mask(all) == 0 {
-                check.ascii();
-            } else {
-                check.block(in_a);
-                check.block(in_b);
-                check.block(in_c);
-                check.block(in_d);
-            }
-        }
-        for block in blocks {
-            let bytes = _mm512_xor_si512(load(block), key);
-            store(block, bytes);
-            check.block(bytes);
-        }
+        in_groups!(blocks, key, check, _mm512_xor_si512, _mm512_or_si512, _mm512_movepi8_mask);
         if !tail.is_empty() {
             let lanes = (1 << tail.len()) - 1;
             // SAFETY: only the lanes that are bytes of the tail are loaded.
@@ -379,31 +386,7 @@ mod avx2 {
             .map(|tail| _mm256_xor_si256(load(tail), tail_key));
         let key = _mm256_set1_epi32(key.cast_signed());
         let (blocks, _) = piece.as_chunks_mut::<32>();
-        let (groups, blocks) = blocks.as_chunks_mut::<4>();
-        for [a, b, c, d] in groups {
-            let in_a = _mm256_xor_si256(load(a), key);
-            let in_b = _mm256_xor_si256(load(b), key);
-            let in_c = _mm256_xor_si256(load(c), key);
-            let in_d = _mm256_xor_si256(load(d), key);
-            store(a, in_a);
-            store(b, in_b);
-            store(c, in_c);
-            store(d, in_d);
-            let all = _mm256_or_si256(_mm256_or_si256(in_a, in_b), _mm256_or_si256(in_c, in_d));
-            if _mm256_movemask_epi8(all) == 0 {
-                check.ascii();
-            } else {
-                check.block(in_a);
-                check.block(in_b);
-                check.block(in_c);
-                check.block(in_d);
-            }
-        }
-        for block in blocks {
-            let bytes = _mm256_xor_si256(load(block), key);
-            store(block, bytes);
-            check.block(bytes);
-        }
+        in_groups!(blocks, key, check, _mm256_xor_si256, _mm256_or_si256, _mm256_movemask_epi8);
         if let (Some(tail), Some((rest, last))) = (tail, piece.split_last_chunk_mut()) {
             check.before = rest.last_chunk().map_or(check.before, |before| load(before));
             check.block(tail);

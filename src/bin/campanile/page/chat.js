@@ -1,6 +1,8 @@
 // The page's whole behaviour: a socket that comes back by itself, the log of the room, what is sent, the
 // figures, and the other endpoints.
 
+import { $, element, setText } from "./dom.js";
+
 const MAX_MESSAGE = 1024 * 1024; // what /chat takes in one message
 const LOG_ENTRIES = 500; // older entries leave the page
 const LOG_IMAGES = 40; // older images give their memory back and leave a note
@@ -31,7 +33,6 @@ const CLOSE_CODES = {
   1015: "The TLS handshake failed.",
 };
 
-const $ = (id) => document.getElementById(id);
 const encoder = new TextEncoder();
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const milliseconds = (ms) => `${ms.toFixed(ms < 10 ? 2 : 0)} ms`;
@@ -43,17 +44,6 @@ function endpoint(path) {
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   url.search = url.hash = "";
   return url.href;
-}
-
-// Writing the same text again would still cost layout, and make some screen readers repeat it.
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function element(tag, text, props) {
-  const node = Object.assign(document.createElement(tag), props);
-  if (text !== undefined) node.textContent = text;
-  return node;
 }
 
 function bytesInWords(n) {

@@ -1,6 +1,7 @@
 // The page of topics: tickers, a room and an image, all over one connection of campanile.js.
 
 import { connect } from "./campanile.js";
+import { $, element, setText } from "./dom.js";
 
 const LINES = 200; // older ones leave the page
 const ROWS = 12; // keys that the table shows
@@ -10,19 +11,8 @@ const SIDE = 480; // pixels that an image has at most: the API takes 64 KiB
 const FRAME = 200; // ms between two images that it draws
 const [TICKS, ROOM, IMAGE] = ["public/ticks", "public/room", "public/image"];
 
-const $ = (id) => document.getElementById(id);
 // Relative to the page, so that it also works behind a proxy which adds a path.
 const here = (path) => new URL(path, document.baseURI);
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function element(tag, text, props) {
-  const node = Object.assign(document.createElement(tag), props);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
 
 function curl(id, body) {
   const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
