@@ -8,6 +8,16 @@ pub(crate) use serde_json::{Value, json};
 /// The header line that offers the subprotocol.
 pub(crate) const OFFER: &str = "Sec-WebSocket-Protocol: campanile.v1.json\r\n";
 
+/// A message of JSON, as it comes.
+pub(crate) fn message(topic: &str, offset: u64, data: &Value) -> Value {
+    json!({"type": "message", "topic": topic, "offset": offset, "data": data})
+}
+
+/// The same of text.
+pub(crate) fn text(topic: &str, offset: u64, text: &str) -> Value {
+    json!({"type": "message", "topic": topic, "offset": offset, "text": text})
+}
+
 pub(crate) struct Page(pub(crate) Client);
 
 impl Page {
