@@ -3,8 +3,8 @@
 use super::driver::{Command, NewClient};
 use super::limits::Limits;
 use super::opening::Extras;
-use super::prepare::{Attempt, Hook};
-use super::proxy::Proxy;
+use super::prepare::{Attempt, Hook, check_scheme};
+use super::settings::{Callback, Settings};
 use super::{Client, Error, Event, Link, Pool, Reconnect, Url};
 use core::fmt;
 use core::time::Duration;
@@ -20,22 +20,6 @@ pub struct Builder {
     pool: Option<Pool>,
     proxy: Option<String>,
 }
-
-/// What the thread has to know.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Settings {
-    pub(super) limits: Limits,
-    pub(super) reconnect: Option<Reconnect>,
-    pub(super) redirects: u32,
-    pub(super) delay: bool,
-    pub(super) from: Option<IpAddr>,
-    pub(super) proxy: Option<Proxy>,
-    #[cfg(feature = "tls")]
-    pub(super) trust: Option<super::Trust>,
-}
-
-/// Called with each event.
-pub(super) type Callback = Box<dyn FnMut(&Client, Event) + Send>;
 
 impl Builder {
     pub(super) fn new(url: &str) -> Self {
@@ -259,15 +243,6 @@ impl Builder {
         };
         client.thread().command(Command::Add(Box::new(new)));
         Ok(client)
-    }
-}
-
-/// Whether the URL can be connected to at all.
-pub(super) fn check_scheme(url: &Url) -> Result<(), Error> {
-    if url.is_secure() && cfg!(not(feature = "tls")) {
-        Err(Error::TlsNotBuiltIn { url: url.to_string() })
-    } else {
-        Ok(())
     }
 }
 

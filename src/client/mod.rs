@@ -41,6 +41,7 @@ mod pool;
 mod prepare;
 mod proxy;
 mod reconnect;
+mod settings;
 pub mod socket;
 #[cfg(feature = "tls")]
 mod trust;

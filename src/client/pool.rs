@@ -1,17 +1,15 @@
 //! Threads for clients: each drives any number of connections.
 
 use super::compression::Packer;
-use super::driver::{Command, Driver};
+use super::driver::{Command, Driver, WAKER};
 use super::{Error, Link};
 use crate::hub::mailbox::{Capacity, Mailbox, Wake, mailbox};
-use mio::{Poll, Token, Waker};
+use mio::{Poll, Waker};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use tracing::error;
-
-pub(super) const WAKER: Token = Token(usize::MAX);
 
 /// A number of threads that clients share. Without one, all clients of a program share a single thread, except those
 /// with a callback, which get one each.

@@ -9,6 +9,15 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Whether the URL can be connected to at all.
+pub(super) fn check_scheme(url: &Url) -> Result<(), Error> {
+    if url.is_secure() && cfg!(not(feature = "tls")) {
+        Err(Error::TlsNotBuiltIn { url: url.to_string() })
+    } else {
+        Ok(())
+    }
+}
+
 /// A name server that does not answer holds one of them for the resolver's timeout, often 5 s or more.
 const THREADS: usize = 4;
 

@@ -112,7 +112,7 @@ impl Socket {
     /// [`Error::Connect`]: the system refuses the socket, the source address or the connection. Or TLS can't be set up.
     pub fn connect(addr: SocketAddr, setup: &Setup<'_>, cx: &mut Context<'_>) -> Result<Self, Error> {
         #[cfg(not(feature = "tls"))]
-        super::builder::check_scheme(setup.url)?;
+        super::prepare::check_scheme(setup.url)?;
         #[cfg(feature = "tls")]
         let session = setup.url.is_secure().then(|| begin_session(setup)).transpose()?;
         let stream = Stream::connect(addr, setup.from, setup.no_delay)

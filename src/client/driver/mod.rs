@@ -14,14 +14,13 @@
 mod traffic;
 mod tries;
 
-use super::builder::{Callback, Settings};
 use super::compression::Packer;
 use super::event::Close;
 use super::link::Wish;
 use super::opening::Extras;
-use super::pool::WAKER;
 use super::prepare::{Hook, Preparers, Target};
 use super::reconnect::Backoff;
+use super::settings::{Callback, Settings};
 use super::{Client, Error, Event, Link, Url};
 use crate::conn::ReadyState;
 use crate::hub::mailbox::{Inbox, Mailbox, Weigh};
@@ -48,6 +47,9 @@ const RECEIVE: usize = 128 << 10;
 
 /// Memory kept for the next large messages.
 const SPARE_BUFFERS: usize = 4 << 20;
+
+/// What wakes the thread for its mailbox; sockets count from 0.
+pub(in crate::client) const WAKER: Token = Token(usize::MAX);
 
 pub(in crate::client) enum Command {
     Add(Box<NewClient>),

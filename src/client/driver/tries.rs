@@ -1,7 +1,6 @@
 //! From nothing to a connection, and from its end to the next one.
 
 use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
-use crate::client::builder::Settings;
 use crate::client::event::{Close, Event};
 use crate::client::link::Inner;
 use crate::client::machine::{Context, Machine};
@@ -9,6 +8,7 @@ use crate::client::opening::{Extras, HandshakeError};
 use crate::client::prepare::{Attempt, Job, Target};
 use crate::client::proxy::Proxy;
 use crate::client::reconnect::{End, Reconnect};
+use crate::client::settings::Settings;
 use crate::client::socket::{Setup, Socket};
 use crate::client::{Error, Url};
 use crate::conn::ReadyState;
