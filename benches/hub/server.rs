@@ -1,0 +1,156 @@
+//! The server of `benches/hub/run`: what the binary does not mount, since only measuring wants it. One worker.
+//!
+//! usage: hub_server PORT [--history N] [--topics N]
+//!
+//! ```text
+//!  /outside  message ── channel ──> a thread outside of the server ── Handle::publish ──> all that are connected here
+//!  /push     the endpoint for browsers without a limit to its rate
+//!  /hundred  each connection listens to 100 topics, of --topics in all [100000]
+//!  /echo     to see meanwhile whether the worker has time
+//!  GET /open says how many connections are open; GET /cut ends those of /hundred
+//! ```
+//!
+//! With --history every topic keeps so many messages.
+
+use campanile::push::Push;
+use campanile::{
+    Accept, Conn, Handle, HandleError, Handler, Message, Refuse, Request, Response, Route, Server,
+    TopicSettings,
+};
+use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+const TOPIC: &str = "outside";
+
+/// Hands every text to the thread that publishes.
+struct Outside(mpsc::Sender<String>);
+
+impl Handler for Outside {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        conn.subscribe(TOPIC).expect("a short name and one subscription");
+    }
+
+    fn message(&self, _: &mut Conn<'_, ()>, message: Message<'_>) {
+        if let Some(text) = message.as_text() {
+            let _ = self.0.send(text.to_owned()); // that thread ends with the process
+        }
+    }
+}
+
+/// Runs until the server has ended.
+fn publish(texts: mpsc::Receiver<String>, handle: &Handle) -> Result<(), HandleError> {
+    for text in texts {
+        while let Err(e) = handle.publish(TOPIC, &*text) {
+            match e {
+                HandleError::Full => thread::sleep(Duration::from_micros(100)),
+                e => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+const SUBSCRIPTIONS: usize = 100;
+
+struct Hundred {
+    topics: usize,
+    opened: AtomicUsize,
+}
+
+impl Handler for Hundred {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        let first = self.opened.fetch_add(1, Relaxed) * SUBSCRIPTIONS;
+        for i in first..first + SUBSCRIPTIONS {
+            conn.subscribe(&format!("topic/{}", i % self.topics)).expect("no more than a connection may");
+        }
+    }
+
+    fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+}
+
+struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        let _ = conn.send(message); // refused only when it is closing
+    }
+}
+
+/// Ends all connections of `/hundred`, as fast as the mailbox takes it.
+fn cut(handle: &Handle) -> Result<(), HandleError> {
+    for conn in handle.connections("/hundred")? {
+        while let Err(e) = handle.terminate(conn.id) {
+            match e {
+                HandleError::Full => thread::sleep(Duration::from_micros(100)),
+                e => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    const USAGE: &str = "usage: hub_server PORT [--history N] [--topics N]";
+    let mut args = std::env::args().skip(1);
+    let port: u16 = args.next().ok_or(USAGE)?.parse()?;
+    let (mut history, mut topics) = (0, 100_000);
+    while let Some(option) = args.next() {
+        let value: usize = args.next().ok_or(USAGE)?.parse()?;
+        match &*option {
+            "--history" => history = value,
+            "--topics" => topics = value.max(SUBSCRIPTIONS),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    let (to, texts) = mpsc::channel();
+    let shared = Arc::new(OnceLock::<Handle>::new());
+    let (counting, cutting) = (Arc::clone(&shared), Arc::clone(&shared));
+    let mut server = Server::builder()
+        .listen(&format!("127.0.0.1:{port}"))
+        .workers(1)
+        .route("/outside", Outside(to))
+        .route("/push", Route::from(Push::new().publish([""]).rate(0, 0)))
+        .route("/hundred", Hundred { topics, opened: AtomicUsize::new(0) })
+        .route("/echo", Echo)
+        .get("/open", move |_: &Request<'_>| {
+            let open = counting.get().map_or(0, Handle::open_connections);
+            Response::new(200).text(open.to_string())
+        })
+        .get("/cut", move |_: &Request<'_>| {
+            // On a thread of its own: a handler may not wait for its own worker.
+            if let Some(handle) = cutting.get().cloned() {
+                thread::spawn(move || cut(&handle));
+            }
+            Response::new(200).text("they are ended")
+        });
+    if history > 0 {
+        server = server.topics("", TopicSettings::new().history(history));
+    }
+    let server = server.build()?;
+    let handle = server.handle();
+    let _ = shared.set(handle.clone()); // it is the first
+    thread::Builder::new().name("outside".into()).spawn(move || publish(texts, &handle))?;
+    println!("hub_server listening on http://{}/", server.local_addr().ok_or("no address")?);
+    Ok(server.run()?)
+}
