@@ -7,7 +7,8 @@
 //!  /push     the endpoint for browsers without a limit to its rate
 //!  /hundred  each connection listens to 100 topics, of --topics in all [100000]
 //!  /echo     to see meanwhile whether the worker has time
-//!  GET /open says how many connections are open; GET /cut ends those of /hundred
+//!  GET /open says how many connections are open; GET /cut ends those of /hundred; GET /held, how many microseconds the
+//!  longest question to the worker has waited since that was last asked
 //! ```
 //!
 //! With --history every topic keeps so many messages.
@@ -18,10 +19,10 @@ use campanile::{
     TopicSettings,
 };
 use std::error::Error;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TOPIC: &str = "outside";
 
@@ -110,6 +111,17 @@ fn cut(handle: &Handle) -> Result<(), HandleError> {
     Ok(())
 }
 
+/// Puts a question into the worker's mailbox, over and over, which is looked into once in each turn. Runs until the server
+/// has ended.
+fn question(handle: &Handle, longest: &AtomicU64) -> Result<(), HandleError> {
+    loop {
+        let asked = Instant::now();
+        handle.subscribers("nobody")?;
+        longest.fetch_max(asked.elapsed().as_micros() as u64, Relaxed);
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     const USAGE: &str = "usage: hub_server PORT [--history N] [--topics N]";
     let mut args = std::env::args().skip(1);
@@ -126,6 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (to, texts) = mpsc::channel();
     let shared = Arc::new(OnceLock::<Handle>::new());
     let (counting, cutting) = (Arc::clone(&shared), Arc::clone(&shared));
+    let held = Arc::new(AtomicU64::new(0));
+    let (longest, asking) = (Arc::clone(&held), Arc::clone(&shared));
     let mut server = Server::builder()
         .listen(&format!("127.0.0.1:{port}"))
         .workers(1)
@@ -136,6 +150,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         .get("/open", move |_: &Request<'_>| {
             let open = counting.get().map_or(0, Handle::open_connections);
             Response::new(200).text(open.to_string())
+        })
+        .get("/held", move |_: &Request<'_>| {
+            // Nothing asks before the first time: only one measurement wants it.
+            static ASKS: std::sync::Once = std::sync::Once::new();
+            ASKS.call_once(|| {
+                if let Some(handle) = asking.get().cloned() {
+                    let longest = Arc::clone(&longest);
+                    thread::spawn(move || question(&handle, &longest));
+                }
+            });
+            Response::new(200).text(held.swap(0, Relaxed).to_string())
         })
         .get("/cut", move |_: &Request<'_>| {
             // On a thread of its own: a handler may not wait for its own worker.

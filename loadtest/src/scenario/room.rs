@@ -2,7 +2,7 @@
 //! publishes to it, so that all hear all. Counted are deliveries.
 //!
 //! ```text
-//!   ──> {"type":"publish","topic":"room","data":"<5 hex: sender><7 hex: number>abc…"}
+//!   ──> {"type":"publish","topic":"room","data":"<5 letters: sender><7: number>abc…"}
 //!   <── {"type":"message","topic":"room","offset":13,"data":"…"}
 //! ```
 //! Nobody publishes before all have subscribed. Every delivery is compared, and its offset is the one behind the last.
@@ -25,7 +25,7 @@ const MESSAGE: &[u8] = br#"{"type":"message","topic":"room","offset":"#;
 const DATA: &[u8] = br#","data":""#;
 const END: &[u8] = b"\"}";
 
-/// Digits of the sender and of its message's number.
+/// Digits of the sender and of its message's number, in base 16, from `a` to `p`.
 const SENDER: Range<usize> = 0..5;
 const NUMBER: Range<usize> = 5..12;
 
@@ -51,8 +51,8 @@ pub(crate) struct Room {
     hall: Arc<Hall>,
     /// When each sent what.
     floor: Arc<Floor>,
-    /// Bytes of the data.
-    size: usize,
+    /// What follows the stamp in the data.
+    rest: Vec<u8>,
     /// Whether publications have an `id`, so that they are answered.
     ack: bool,
     /// Messages in flight per connection; `None` in the open loop.
@@ -117,7 +117,7 @@ impl Room {
         Self {
             hall,
             floor,
-            size,
+            rest: (b'a'..=b'z').cycle().take(size.saturating_sub(STAMP)).collect(),
             ack,
             depth,
             timeout_ns,
@@ -132,7 +132,7 @@ impl Room {
     }
 
     fn publish(&mut self, at: usize, n: u32, since: u64, desk: &mut Desk) {
-        let Self { seats, floor, text, ack, size, .. } = self;
+        let Self { seats, floor, text, ack, rest, .. } = self;
         let seat = &mut seats[at];
         seat.talks = true;
         for _ in 0..n {
@@ -142,8 +142,9 @@ impl Room {
             if *ack {
                 let _ = write!(text, "\"id\":{},", seat.next);
             }
-            let _ = write!(text, "\"data\":\"{:05x}{:07x}", seat.sender, seat.next);
-            text.extend(filler().take(*size - STAMP));
+            text.extend_from_slice(b"\"data\":\"");
+            text.extend_from_slice(&stamp(seat.sender, seat.next));
+            text.extend_from_slice(rest);
             text.extend_from_slice(END);
             floor.sent(seat.sender, seat.next, since);
             desk.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
@@ -167,13 +168,11 @@ impl Room {
     /// Sender and number of the data, if all of it is as it was sent.
     #[inline]
     fn stamp_of(&self, data: &[u8]) -> Option<(u32, u32)> {
-        let hex = |digits: &[u8]| {
-            let digit = |n: u32, b: &u8| Some(n << 4 | char::from(*b).to_digit(16)?);
-            digits.iter().try_fold(0, digit)
-        };
-        let (stamp, rest) = data.split_at_checked(STAMP)?;
-        let same = data.len() == self.size && rest.iter().copied().eq(filler().take(rest.len()));
-        let (sender, number) = (hex(&stamp[SENDER])?, hex(&stamp[NUMBER])?);
+        let (stamp, rest) = data.split_first_chunk::<STAMP>()?;
+        let digits = stamp.map(|letter| letter.wrapping_sub(b'a'));
+        let value = |digits: &[u8]| digits.iter().fold(0, |n, digit| n << 4 | u32::from(*digit));
+        let (sender, number) = (value(&digits[SENDER]), value(&digits[NUMBER]));
+        let same = rest == self.rest && digits.iter().all(|digit| *digit < 16);
         (same && (sender as usize) < self.senders).then_some((sender, number))
     }
 
@@ -243,8 +242,9 @@ impl Room {
     }
 }
 
-fn filler() -> impl Iterator<Item = u8> {
-    (b'a'..=b'z').cycle()
+fn stamp(sender: u32, number: u32) -> [u8; STAMP] {
+    let both = u64::from(sender) << (4 * NUMBER.len()) | u64::from(number);
+    std::array::from_fn(|i| b'a' + (both >> (4 * (STAMP - 1 - i)) & 15) as u8)
 }
 
 impl Scenario for Room {
@@ -337,10 +337,10 @@ mod tests {
     }
 
     fn delivery(offset: u64, sender: u32, number: u32, size: usize) -> String {
-        let rest: String = filler().take(size - STAMP).map(char::from).collect();
-        format!(
-            r#"{{"type":"message","topic":"room","offset":{offset},"data":"{sender:05x}{number:07x}{rest}"}}"#
-        )
+        let rest = ('a'..='z').cycle().take(size - STAMP).collect::<String>();
+        let stamp = stamp(sender, number);
+        let stamp = str::from_utf8(&stamp).unwrap();
+        format!(r#"{{"type":"message","topic":"room","offset":{offset},"data":"{stamp}{rest}"}}"#)
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
             (delivery(3, 1, 0, 40), "lost"),
             (delivery(0, 1, 0, 40), "repeated or out of order"),
             (delivery(1, 1, 5, 40), "mismatch"),
-            (delivery(1, 1, 0, 40).replace("abc", "abd"), "mismatch"),
+            (delivery(1, 1, 0, 40).replace("abcd", "abdd"), "mismatch"),
             (delivery(1, 1, 0, 41), "mismatch"),
             (delivery(1, 3, 0, 40), "mismatch"),
             (r#"{"type":"error","code":"rate"}"#.into(), "refused: rate"),
