@@ -15,12 +15,12 @@
 
 use campanile::push::Push;
 use campanile::{
-    Accept, Conn, Handle, HandleError, Handler, Message, Refuse, Request, Response, Route, Server,
+    Accept, Conn, ConnId, Handle, HandleError, Handler, Message, Refuse, Request, Response, Route, Server,
     TopicSettings,
 };
 use std::error::Error;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ const SUBSCRIPTIONS: usize = 100;
 
 struct Hundred {
     topics: usize,
-    opened: AtomicUsize,
+    opened: Arc<Mutex<Vec<ConnId>>>,
 }
 
 impl Handler for Hundred {
@@ -75,7 +75,10 @@ impl Handler for Hundred {
     }
 
     fn open(&self, conn: &mut Conn<'_, ()>) {
-        let first = self.opened.fetch_add(1, Relaxed) * SUBSCRIPTIONS;
+        let mut opened = self.opened.lock().expect("no handler panics");
+        let first = opened.len() * SUBSCRIPTIONS;
+        opened.push(conn.id());
+        drop(opened);
         for i in first..first + SUBSCRIPTIONS {
             conn.subscribe(&format!("topic/{}", i % self.topics)).expect("no more than a connection may");
         }
@@ -99,9 +102,9 @@ impl Handler for Echo {
 }
 
 /// Ends all connections of `/hundred`, as fast as the mailbox takes it.
-fn cut(handle: &Handle) -> Result<(), HandleError> {
-    for conn in handle.connections("/hundred")? {
-        while let Err(e) = handle.terminate(conn.id) {
+fn cut(handle: &Handle, conns: &[ConnId]) -> Result<(), HandleError> {
+    for conn in conns {
+        while let Err(e) = handle.terminate(*conn) {
             match e {
                 HandleError::Full => thread::sleep(Duration::from_micros(100)),
                 e => return Err(e),
@@ -138,6 +141,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (to, texts) = mpsc::channel();
     let shared = Arc::new(OnceLock::<Handle>::new());
     let (counting, cutting) = (Arc::clone(&shared), Arc::clone(&shared));
+    let opened = Arc::<Mutex<Vec<ConnId>>>::default();
+    let crowd = Arc::clone(&opened);
     let held = Arc::new(AtomicU64::new(0));
     let (longest, asking) = (Arc::clone(&held), Arc::clone(&shared));
     let mut server = Server::builder()
@@ -145,7 +150,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .workers(1)
         .route("/outside", Outside(to))
         .route("/push", Route::from(Push::new().publish([""]).rate(0, 0)))
-        .route("/hundred", Hundred { topics, opened: AtomicUsize::new(0) })
+        .route("/hundred", Hundred { topics, opened: Arc::clone(&opened) })
         .route("/echo", Echo)
         .get("/open", move |_: &Request<'_>| {
             let open = counting.get().map_or(0, Handle::open_connections);
@@ -165,7 +170,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .get("/cut", move |_: &Request<'_>| {
             // On a thread of its own: a handler may not wait for its own worker.
             if let Some(handle) = cutting.get().cloned() {
-                thread::spawn(move || cut(&handle));
+                let conns = crowd.lock().map(|conns| conns.clone()).unwrap_or_default();
+                thread::spawn(move || cut(&handle, &conns));
             }
             Response::new(200).text("they are ended")
         });
