@@ -3,6 +3,7 @@
 use crate::payload::{MAX_SENDERS, STAMP};
 use crate::plan::{Load, Mode, Plan, Return};
 use crate::proc;
+use crate::scenario::{ROOM_STAMP, SUBPROTOCOL};
 use crate::target::Target;
 use campanile::client::opening::Extras;
 use campanile::deflate::Deflate;
@@ -38,6 +39,9 @@ Examples:
   # a hundred in a room, all talk
   campanile-loadtest chat ws://127.0.0.1:9001/broadcast --conns 100 --size 100 --text
 
+  # the same by the protocol for browsers, of a server that does not limit their rate
+  campanile-loadtest room ws://127.0.0.1:9001/push --conns 100 --size 100
+
   # memory per connection, opened at 5,000 per second, held for a minute
   campanile-loadtest idle ws://127.0.0.1:9001/echo --conns 50000 --ramp 5000 --duration 1m \\
     --pid $(pidof campanile)
@@ -62,6 +66,8 @@ enum Command {
     Broadcast(Traffic),
     /// All publish, all receive; counted are deliveries
     Chat(Traffic),
+    /// All publish to one topic and all hear it, in the protocol for browsers; counted are deliveries
+    Room(Room),
     /// Connections that only receive, from a server that pushes by itself
     Listen(Listen),
     /// Opens connections and holds them; answers pings
@@ -167,6 +173,16 @@ struct Traffic {
 }
 
 #[derive(Debug, clap::Args)]
+struct Room {
+    #[command(flatten)]
+    traffic: Traffic,
+
+    /// Ask for an answer to each publication
+    #[arg(long)]
+    ack: bool,
+}
+
+#[derive(Debug, clap::Args)]
 struct Cycle {
     #[command(flatten)]
     common: Common,
@@ -238,6 +254,7 @@ impl Args {
             Command::Echo(t) => traffic(Mode::Echo, t)?,
             Command::Broadcast(t) => traffic(Mode::Broadcast, t)?,
             Command::Chat(t) => traffic(Mode::Chat, t)?,
+            Command::Room(r) => room(r)?,
             Command::Idle(c) => common(Mode::Idle, c)?,
             Command::Connect(c) => common(Mode::Connect { clean: c.clean }, c.common)?,
             Command::Listen(l) => Plan { warmup: l.warmup, first: l.send, ..common(Mode::Listen, l.common)? },
@@ -270,6 +287,19 @@ fn traffic(mode: Mode, t: Traffic) -> Result<Plan, String> {
     // Where one message ends and the next begins, only their size can say.
     if plan.target.bare && (kind == Kind::Text || min_size == 0 || min_size != max_size) {
         return Err("tcp:// takes binary messages of one size, at least 1 byte".into());
+    }
+    Ok(plan)
+}
+
+/// The data is JSON, of one size.
+fn room(room: Room) -> Result<Plan, String> {
+    let Room { traffic: t, ack } = room;
+    if t.binary || t.size.0 != t.size.1 || t.size.0 < ROOM_STAMP {
+        return Err(format!("room takes text of one size, at least {ROOM_STAMP} bytes"));
+    }
+    let mut plan = traffic(Mode::Room { ack }, Traffic { text: true, ..t })?;
+    if plan.extras.subprotocols.is_empty() {
+        plan.extras.subprotocols.push(SUBPROTOCOL.into());
     }
     Ok(plan)
 }
@@ -422,6 +452,8 @@ mod tests {
             assert_eq!(plan(&format!("echo ws://h {flag}")).unwrap().extras.deflate, deflate, "{flag}");
         }
         assert_eq!(plan("connect ws://h --clean").unwrap().mode, Mode::Connect { clean: true });
+        let p = plan("room ws://h --ack").unwrap();
+        assert_eq!((p.mode, p.kind, p.extras.subprotocols.len()), (Mode::Room { ack: true }, Kind::Text, 1));
     }
 
     #[test]
@@ -452,6 +484,9 @@ mod tests {
             "echo tcp://h --size 5..6",
             "idle ws://h --size 4",
             "listen tcp://h",
+            "room ws://h --size 11",
+            "room ws://h --size 20..30",
+            "room ws://h --binary",
             "storm ws://h --ramp 5",
             "sing ws://h",
         ] {

@@ -16,6 +16,11 @@ pub(crate) enum Mode {
     Broadcast,
     /// All publish, all receive.
     Chat,
+    /// All publish and all receive, in the protocol for browsers.
+    Room {
+        /// Publications are answered.
+        ack: bool,
+    },
     /// Connections only receive.
     Listen,
     /// Connections are held.
@@ -47,6 +52,7 @@ impl Mode {
             Self::Echo => "echo",
             Self::Broadcast => "broadcast",
             Self::Chat => "chat",
+            Self::Room { .. } => "room",
             Self::Listen => "listen",
             Self::Idle => "idle",
             Self::Connect { .. } => "connect",
@@ -57,7 +63,7 @@ impl Mode {
     /// What it counts.
     pub(crate) fn counts(self) -> &'static str {
         match self {
-            Self::Broadcast | Self::Chat => "deliveries",
+            Self::Broadcast | Self::Chat | Self::Room { .. } => "deliveries",
             Self::Connect { .. } => "handshakes",
             Self::Storm => "returns",
             Self::Echo | Self::Idle | Self::Listen => "messages",
@@ -66,7 +72,7 @@ impl Mode {
 
     /// Whether messages are sent.
     pub(crate) fn has_traffic(self) -> bool {
-        matches!(self, Self::Echo | Self::Broadcast | Self::Chat)
+        matches!(self, Self::Echo | Self::Broadcast | Self::Chat | Self::Room { .. })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::plan::{self, Load, Mode, Plan};
 use crate::proc;
 use crate::progress::Line;
 use crate::report::{Report, Watched};
-use crate::scenario::{Connect, Echo, Fanout, Floor, Idle, Listen, Publishers};
+use crate::scenario::{Connect, Echo, Fanout, Floor, Hall, Idle, Listen, Publishers, Room};
 use crate::worker::{self, Done, Job};
 use campanile::client::Trust;
 use std::io;
@@ -34,6 +34,7 @@ struct Common {
     from: Vec<IpAddr>,
     payloads: Arc<Payloads>,
     floor: Arc<Floor>,
+    hall: Arc<Hall>,
     control: Arc<Control>,
     trust: Option<Trust>,
 }
@@ -45,7 +46,7 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
     limits::allow_connections(plan.conns)?;
     let depth = if let Load::Closed(depth) = plan.load { depth } else { 64 };
     let senders = match plan.mode {
-        Mode::Chat => plan.conns,
+        Mode::Chat | Mode::Room { .. } => plan.conns,
         _ => 1,
     };
     let payloads = Payloads::new(plan.kind, plan.min_size, plan.max_size, &mut fastrand::Rng::new());
@@ -56,6 +57,7 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
         from,
         payloads: Arc::new(payloads),
         floor: Arc::new(Floor::new(senders, depth)),
+        hall: Arc::default(),
         control: Arc::clone(&control),
         // A load's clients stand for as many that come for the first time.
         trust: plan.trust()?.map(|trust| trust.without_resumption()),
@@ -131,6 +133,11 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         Mode::Echo => worker::run(job, control, Echo::new(payloads, depth, timeout_ns, numbers)),
         Mode::Broadcast => worker::run(job, control, fanout(Publishers::One, numbers)),
         Mode::Chat => worker::run(job, control, fanout(Publishers::All, numbers)),
+        Mode::Room { ack } => {
+            let (hall, floor) = (Arc::clone(&common.hall), Arc::clone(&common.floor));
+            let room = Room::new(hall, floor, plan.max_size, ack, depth, timeout_ns, plan.conns, numbers);
+            worker::run(job, control, room)
+        }
         Mode::Listen => worker::run(job, control, Listen::new(plan.first.clone(), connections)),
         // A storm has clients of its own.
         Mode::Idle | Mode::Storm => worker::run(job, control, Idle),

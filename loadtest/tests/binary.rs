@@ -285,6 +285,32 @@ fn in_a_chat_everyone_talks_to_everyone() {
     }
 }
 
+/// This project's own endpoint for browsers, with so many requests of a client each second, or any number.
+fn push_room(rate: u32) -> (SocketAddr, campanile::Running) {
+    let push = campanile::push::Push::new().publish(["room"]).rate(rate, rate);
+    let server = campanile::Server::builder().workers(1).listen("127.0.0.1:0").route("/", push);
+    let server = server.build().unwrap();
+    (server.local_addr().unwrap(), server.spawn().unwrap())
+}
+
+#[test]
+fn in_a_room_of_the_protocol_for_browsers_everyone_hears_everyone() {
+    let (address, _running) = push_room(0);
+    for traffic in ["--depth 3 --threads 2", "--ack --size 12", "--rate 500 --threads 2 --size 300"] {
+        let (status, r) = report(&format!("room ws://{address}/ -c 5 {traffic} {SHORT}"));
+        assert_eq!((status, errors(&r)), (0, vec![]), "{traffic}: {r}");
+        let (sent, heard) = (r["sent"].as_u64().unwrap(), r["messages"].as_u64().unwrap());
+        assert!(sent > 0 && heard > sent, "{traffic}: {sent} sent, {heard} heard");
+    }
+}
+
+#[test]
+fn a_room_that_is_too_loud_for_its_server_is_told_so() {
+    let (address, _running) = push_room(5);
+    let (status, r) = report(&format!("room ws://{address}/ -c 2 --rate 2000 {SHORT}"));
+    assert_eq!((status, errors(&r)), (1, vec!["refused: rate"]), "{r}");
+}
+
 #[test]
 fn held_connections_answer_pings() {
     let (sender, answered) = mpsc::channel();

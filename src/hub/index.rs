@@ -213,6 +213,10 @@ impl Index {
         !self.links_of(slot).is_empty()
     }
 
+    pub(crate) fn subscriptions(&self, slot: u32) -> usize {
+        self.links_of(slot).len()
+    }
+
     pub(crate) fn listens_to(&self, slot: u32, key: TopicKey) -> bool {
         self.links_of(slot).iter().any(|l| l.topic == key)
     }

@@ -57,7 +57,7 @@ impl Floor {
         self.sent_at.get(sender as usize * self.ring + sequence as usize % self.ring)
     }
 
-    fn sent(&self, sender: u32, sequence: u32, at: u64) {
+    pub(super) fn sent(&self, sender: u32, sequence: u32, at: u64) {
         if let Some(slot) = self.slot(sender, sequence) {
             slot.store(u64::from(sequence) << TIME_BITS | at >> 6, Relaxed);
         }
@@ -65,7 +65,7 @@ impl Floor {
 
     /// When this message was sent, if that is still known.
     #[inline]
-    fn sent_at(&self, sender: u32, sequence: u32) -> Option<u64> {
+    pub(super) fn sent_at(&self, sender: u32, sequence: u32) -> Option<u64> {
         let word = self.slot(sender, sequence)?.load(Relaxed);
         (word >> TIME_BITS == u64::from(sequence) & ((1 << (64 - TIME_BITS)) - 1))
             .then_some((word & ((1 << TIME_BITS) - 1)) << 6)

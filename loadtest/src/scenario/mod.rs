@@ -5,12 +5,14 @@ mod echo;
 mod fanout;
 mod idle;
 mod listen;
+mod room;
 
 pub(crate) use connect::Connect;
 pub(crate) use echo::Echo;
 pub(crate) use fanout::{Fanout, Floor, Publishers};
 pub(crate) use idle::Idle;
 pub(crate) use listen::Listen;
+pub(crate) use room::{Hall, Room, STAMP as ROOM_STAMP, SUBPROTOCOL};
 
 use crate::payload::Payloads;
 use crate::slot::Wire;

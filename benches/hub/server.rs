@@ -1,0 +1,187 @@
+//! The server of `benches/hub/run`: what the binary does not mount, since only measuring wants it. One worker.
+//!
+//! usage: hub_server PORT [--history N] [--topics N]
+//!
+//! ```text
+//!  /outside  message ── channel ──> a thread outside of the server ── Handle::publish ──> all that are connected here
+//!  /push     the endpoint for browsers without a limit to its rate
+//!  /hundred  each connection listens to 100 topics, of --topics in all [100000]
+//!  /echo     to see meanwhile whether the worker has time
+//!  GET /open says how many connections are open; GET /cut ends those of /hundred; GET /held, how many microseconds the
+//!  longest question to the worker has waited since that was last asked
+//! ```
+//!
+//! With --history every topic keeps so many messages.
+
+use campanile::push::Push;
+use campanile::{
+    Accept, Conn, ConnId, Handle, HandleError, Handler, Message, Refuse, Request, Response, Route, Server,
+    TopicSettings,
+};
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TOPIC: &str = "outside";
+
+/// Hands every text to the thread that publishes.
+struct Outside(mpsc::Sender<String>);
+
+impl Handler for Outside {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        conn.subscribe(TOPIC).expect("a short name and one subscription");
+    }
+
+    fn message(&self, _: &mut Conn<'_, ()>, message: Message<'_>) {
+        if let Some(text) = message.as_text() {
+            let _ = self.0.send(text.to_owned()); // that thread ends with the process
+        }
+    }
+}
+
+/// Runs until the server has ended.
+fn publish(texts: mpsc::Receiver<String>, handle: &Handle) -> Result<(), HandleError> {
+    for text in texts {
+        while let Err(e) = handle.publish(TOPIC, &*text) {
+            match e {
+                HandleError::Full => thread::sleep(Duration::from_micros(100)),
+                e => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+const SUBSCRIPTIONS: usize = 100;
+
+struct Hundred {
+    topics: usize,
+    opened: Arc<Mutex<Vec<ConnId>>>,
+}
+
+impl Handler for Hundred {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn open(&self, conn: &mut Conn<'_, ()>) {
+        let mut opened = self.opened.lock().expect("no handler panics");
+        let first = opened.len() * SUBSCRIPTIONS;
+        opened.push(conn.id());
+        drop(opened);
+        for i in first..first + SUBSCRIPTIONS {
+            conn.subscribe(&format!("topic/{}", i % self.topics)).expect("no more than a connection may");
+        }
+    }
+
+    fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+}
+
+struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        let _ = conn.send(message); // refused only when it is closing
+    }
+}
+
+/// Ends all connections of `/hundred`, as fast as the mailbox takes it.
+fn cut(handle: &Handle, conns: &[ConnId]) -> Result<(), HandleError> {
+    for conn in conns {
+        while let Err(e) = handle.terminate(*conn) {
+            match e {
+                HandleError::Full => thread::sleep(Duration::from_micros(100)),
+                e => return Err(e),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a question into the worker's mailbox, over and over, which is looked into once in each turn. Runs until the server
+/// has ended.
+fn question(handle: &Handle, longest: &AtomicU64) -> Result<(), HandleError> {
+    loop {
+        let asked = Instant::now();
+        handle.subscribers("nobody")?;
+        longest.fetch_max(asked.elapsed().as_micros() as u64, Relaxed);
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    const USAGE: &str = "usage: hub_server PORT [--history N] [--topics N]";
+    let mut args = std::env::args().skip(1);
+    let port: u16 = args.next().ok_or(USAGE)?.parse()?;
+    let (mut history, mut topics) = (0, 100_000);
+    while let Some(option) = args.next() {
+        let value: usize = args.next().ok_or(USAGE)?.parse()?;
+        match &*option {
+            "--history" => history = value,
+            "--topics" => topics = value.max(SUBSCRIPTIONS),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    let (to, texts) = mpsc::channel();
+    let shared = Arc::new(OnceLock::<Handle>::new());
+    let (counting, cutting) = (Arc::clone(&shared), Arc::clone(&shared));
+    let opened = Arc::<Mutex<Vec<ConnId>>>::default();
+    let crowd = Arc::clone(&opened);
+    let held = Arc::new(AtomicU64::new(0));
+    let (longest, asking) = (Arc::clone(&held), Arc::clone(&shared));
+    let mut server = Server::builder()
+        .listen(&format!("127.0.0.1:{port}"))
+        .workers(1)
+        .route("/outside", Outside(to))
+        .route("/push", Route::from(Push::new().publish([""]).rate(0, 0)))
+        .route("/hundred", Hundred { topics, opened: Arc::clone(&opened) })
+        .route("/echo", Echo)
+        .get("/open", move |_: &Request<'_>| {
+            let open = counting.get().map_or(0, Handle::open_connections);
+            Response::new(200).text(open.to_string())
+        })
+        .get("/held", move |_: &Request<'_>| {
+            // Nothing asks before the first time: only one measurement wants it.
+            static ASKS: std::sync::Once = std::sync::Once::new();
+            ASKS.call_once(|| {
+                if let Some(handle) = asking.get().cloned() {
+                    let longest = Arc::clone(&longest);
+                    thread::spawn(move || question(&handle, &longest));
+                }
+            });
+            Response::new(200).text(held.swap(0, Relaxed).to_string())
+        })
+        .get("/cut", move |_: &Request<'_>| {
+            // On a thread of its own: a handler may not wait for its own worker.
+            if let Some(handle) = cutting.get().cloned() {
+                let conns = crowd.lock().map(|conns| conns.clone()).unwrap_or_default();
+                thread::spawn(move || cut(&handle, &conns));
+            }
+            Response::new(200).text("they are ended")
+        });
+    if history > 0 {
+        server = server.topics("", TopicSettings::new().history(history));
+    }
+    let server = server.build()?;
+    let handle = server.handle();
+    let _ = shared.set(handle.clone()); // it is the first
+    thread::Builder::new().name("outside".into()).spawn(move || publish(texts, &handle))?;
+    println!("hub_server listening on http://{}/", server.local_addr().ok_or("no address")?);
+    Ok(server.run()?)
+}

@@ -1,0 +1,399 @@
+//! A busy room of the protocol for browsers (`campanile.v1.json`): every connection subscribes to one topic and
+//! publishes to it, so that all hear all. Counted are deliveries.
+//!
+//! ```text
+//!   ──> {"type":"publish","topic":"room","data":"<5 letters: sender><7: number>abc…"}
+//!   <── {"type":"message","topic":"room","offset":13,"data":"…"}
+//! ```
+//! Nobody publishes before all have subscribed. Every delivery is compared, and its offset is the one behind the last.
+
+use super::fanout::Floor;
+use super::{Book, Desk, Scenario, Unanswered};
+use campanile::protocol::{Kind, Opcode, mask};
+use serde_json::Value;
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+/// What it offers, unless something else was asked for.
+pub(crate) const SUBPROTOCOL: &str = "campanile.v1.json";
+
+const SUBSCRIBE: &str = r#"{"type":"subscribe","topic":"room","id":0}"#;
+const PUBLISH: &[u8] = br#"{"type":"publish","topic":"room","#;
+const MESSAGE: &[u8] = br#"{"type":"message","topic":"room","offset":"#;
+const DATA: &[u8] = br#","data":""#;
+const END: &[u8] = b"\"}";
+
+/// Digits of the sender and of its message's number, in base 16, from `a` to `p`.
+const SENDER: Range<usize> = 0..5;
+const NUMBER: Range<usize> = 5..12;
+
+/// Bytes of both.
+pub(crate) const STAMP: usize = NUMBER.end;
+
+const NUMBERS: u32 = 1 << 28;
+
+/// Numbers expected from each sender by each receiver are kept up to this many in all: 64 MiB. Beyond that only the
+/// offsets say that nothing is missing.
+const MAX_EXPECTED: usize = 1 << 24;
+
+/// What all threads of such a run share.
+#[derive(Debug, Default)]
+pub(crate) struct Hall {
+    live: AtomicI64,
+    subscribed: AtomicI64,
+}
+
+/// One thread's connections.
+#[derive(Debug)]
+pub(crate) struct Room {
+    hall: Arc<Hall>,
+    /// When each sent what.
+    floor: Arc<Floor>,
+    /// What follows the stamp in the data.
+    rest: Vec<u8>,
+    /// Whether publications have an `id`, so that they are answered.
+    ack: bool,
+    /// Messages in flight per connection; `None` in the open loop.
+    depth: Option<u32>,
+    timeout_ns: u64,
+    seats: Vec<Seat>,
+    senders: usize,
+    /// The next number that each receiver expects from each sender, receiver by receiver.
+    expected: Vec<u32>,
+    /// All have subscribed.
+    begun: bool,
+    /// Connections alive when last looked.
+    live: i64,
+    /// When something came last.
+    last: u64,
+    /// A request, before it is masked.
+    text: Vec<u8>,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+struct Seat {
+    /// Its number in the run.
+    sender: u32,
+    open: bool,
+    started: bool,
+    subscribed: bool,
+    /// Has published for the first time.
+    talks: bool,
+    /// The next message that it publishes.
+    next: u32,
+    /// Deliveries since it published last.
+    got: i64,
+    /// The last message's place in the topic.
+    offset: u64,
+}
+
+/// What a delivery says.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    offset: u64,
+    sender: u32,
+    number: u32,
+}
+
+impl Room {
+    /// For connections with these numbers in the run.
+    #[expect(clippy::too_many_arguments, reason = "called once, by the one who composes a run")]
+    pub(crate) fn new(
+        hall: Arc<Hall>,
+        floor: Arc<Floor>,
+        size: usize,
+        ack: bool,
+        depth: Option<u32>,
+        timeout_ns: u64,
+        senders: usize,
+        numbers: impl Iterator<Item = u32>,
+    ) -> Self {
+        let seats: Vec<_> = numbers.map(|sender| Seat { sender, ..Seat::default() }).collect();
+        let keeps = seats.len().saturating_mul(senders) <= MAX_EXPECTED;
+        let expected = if keeps { vec![0; seats.len() * senders] } else { Vec::new() };
+        Self {
+            hall,
+            floor,
+            rest: (b'a'..=b'z').cycle().take(size.saturating_sub(STAMP)).collect(),
+            ack,
+            depth,
+            timeout_ns,
+            seats,
+            senders,
+            expected,
+            begun: false,
+            live: 0,
+            last: 0,
+            text: Vec::new(),
+        }
+    }
+
+    fn publish(&mut self, at: usize, n: u32, since: u64, desk: &mut Desk) {
+        let Self { seats, floor, text, ack, rest, .. } = self;
+        let seat = &mut seats[at];
+        seat.talks = true;
+        for _ in 0..n {
+            text.clear();
+            text.extend_from_slice(PUBLISH);
+            // A Vec takes all.
+            if *ack {
+                let _ = write!(text, "\"id\":{},", seat.next);
+            }
+            text.extend_from_slice(b"\"data\":\"");
+            text.extend_from_slice(&stamp(seat.sender, seat.next));
+            text.extend_from_slice(rest);
+            text.extend_from_slice(END);
+            floor.sent(seat.sender, seat.next, since);
+            desk.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
+            desk.stats.sent += 1;
+            seat.next = (seat.next + 1) % NUMBERS;
+        }
+    }
+
+    /// A delivery as campanile writes it.
+    #[inline]
+    fn said(&self, payload: &[u8]) -> Option<Said> {
+        let rest = payload.strip_prefix(MESSAGE)?;
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        let (offset, rest) = rest.split_at_checked(digits)?;
+        let data = rest.strip_prefix(DATA)?.strip_suffix(END)?;
+        let offset = offset.iter().fold(0u64, |n, b| n.wrapping_mul(10).wrapping_add(u64::from(b - b'0')));
+        let (sender, number) = self.stamp_of(data)?;
+        Some(Said { offset, sender, number })
+    }
+
+    /// Sender and number of the data, if all of it is as it was sent.
+    #[inline]
+    fn stamp_of(&self, data: &[u8]) -> Option<(u32, u32)> {
+        let (stamp, rest) = data.split_first_chunk::<STAMP>()?;
+        let digits = stamp.map(|letter| letter.wrapping_sub(b'a'));
+        let value = |digits: &[u8]| digits.iter().fold(0, |n, digit| n << 4 | u32::from(*digit));
+        let (sender, number) = (value(&digits[SENDER]), value(&digits[NUMBER]));
+        let same = rest == self.rest && digits.iter().all(|digit| *digit < 16);
+        (same && (sender as usize) < self.senders).then_some((sender, number))
+    }
+
+    #[inline]
+    fn hear(&mut self, at: usize, said: &Said, len: usize, book: &mut Book) {
+        let seat = &mut self.seats[at];
+        let step = said.offset.saturating_sub(seat.offset);
+        match step {
+            0 => return book.stats.error("repeated or out of order", 1),
+            1 => {}
+            n => book.stats.error("lost", n - 1),
+        }
+        seat.offset = said.offset;
+        seat.got += step as i64;
+        if let Some(expected) = self.expected.get_mut(at * self.senders + said.sender as usize) {
+            // Ahead it may be: what was refused has no offset.
+            if said.number.wrapping_sub(*expected) % NUMBERS > NUMBERS / 2 {
+                book.stats.error("repeated or out of order", 1);
+            }
+            *expected = (said.number + 1) % NUMBERS;
+        }
+        book.stats.messages += 1;
+        book.stats.bytes += len as u64;
+        if let Some(since) = self.floor.sent_at(said.sender, said.number) {
+            book.stats.took(book.now.saturating_sub(since), 1);
+        }
+    }
+
+    /// Whatever is not a delivery as expected.
+    #[cold]
+    fn word(&mut self, at: usize, payload: &[u8], book: &mut Book) {
+        let value: Value = serde_json::from_slice(payload).unwrap_or_default();
+        match value["type"].as_str().unwrap_or_default() {
+            "hello" => {}
+            "published" if self.ack => {}
+            "subscribed" if !self.seats[at].subscribed => {
+                let seat = &mut self.seats[at];
+                seat.subscribed = true;
+                seat.offset = value["offset"].as_u64().unwrap_or_default();
+                self.hall.subscribed.fetch_add(1, Relaxed);
+            }
+            "message" => {
+                let data = value["data"].as_str().unwrap_or_default();
+                let said = self.stamp_of(data.as_bytes()).zip(value["offset"].as_u64());
+                match said {
+                    Some(((sender, number), offset)) => {
+                        self.hear(at, &Said { offset, sender, number }, payload.len(), book);
+                    }
+                    None => self.odd(at, "mismatch".into(), payload, book),
+                }
+            }
+            "error" => {
+                let code = value["code"].as_str().unwrap_or("without a code");
+                self.odd(at, format!("refused: {code}"), payload, book);
+            }
+            // Its deliveries show as lost, if others follow.
+            "lagged" => self.odd(at, "lagged".into(), payload, book),
+            _ => self.odd(at, "unexpected".into(), payload, book),
+        }
+    }
+
+    fn odd(&self, at: usize, what: String, payload: &[u8], book: &mut Book) {
+        let to = self.seats[at].sender;
+        book.stats.error(what, 1);
+        book.stats.example.get_or_insert_with(|| {
+            format!("connection {to}: \"{}\"", payload[..payload.len().min(120)].escape_ascii())
+        });
+    }
+}
+
+fn stamp(sender: u32, number: u32) -> [u8; STAMP] {
+    let both = u64::from(sender) << (4 * NUMBER.len()) | u64::from(number);
+    std::array::from_fn(|i| b'a' + (both >> (4 * (STAMP - 1 - i)) & 15) as u8)
+}
+
+impl Scenario for Room {
+    fn opened(&mut self, at: usize, _book: &mut Book) -> super::Next {
+        self.seats[at].open = true;
+        self.hall.live.fetch_add(1, Relaxed);
+        super::Next::Stay
+    }
+
+    fn start(&mut self, at: usize, desk: &mut Desk) {
+        self.seats[at].started = true;
+        self.last = desk.now;
+        let text = SUBSCRIBE.as_bytes();
+        desk.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
+    }
+
+    #[inline]
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book) {
+        self.last = book.now;
+        match self.said(payload) {
+            Some(said) if kind == Kind::Text => self.hear(at, &said, payload.len(), book),
+            _ => self.word(at, payload, book),
+        }
+    }
+
+    fn read_done(&mut self, at: usize, desk: &mut Desk) {
+        let Some(depth) = self.depth else { return };
+        if !self.begun || desk.ending || !self.seats[at].subscribed {
+            return;
+        }
+        let now = desk.now;
+        if !self.seats[at].talks {
+            return self.publish(at, depth, now, desk);
+        }
+        let live = self.hall.live.load(Relaxed).max(1);
+        let rounds = self.seats[at].got / live;
+        if rounds > 0 {
+            self.seats[at].got -= rounds * live;
+            self.publish(at, rounds as u32, now, desk);
+        }
+    }
+
+    fn sender(&self, k: u64) -> usize {
+        (k % self.seats.len() as u64) as usize
+    }
+
+    fn due(&mut self, at: usize, due: u64, desk: &mut Desk) {
+        if self.begun {
+            self.publish(at, 1, due, desk);
+        }
+    }
+
+    fn recheck(&mut self) -> bool {
+        let live = self.hall.live.load(Relaxed);
+        let fell = live < self.live;
+        self.live = live;
+        let begins = !self.begun && live > 0 && self.hall.subscribed.load(Relaxed) >= live;
+        self.begun |= begins;
+        fell || begins
+    }
+
+    fn overdue(&self, at: usize, now: u64) -> bool {
+        let waits = self.depth.is_some() || !self.seats[at].subscribed;
+        waits && self.seats[at].started && now.saturating_sub(self.last) > self.timeout_ns
+    }
+
+    fn lost(&mut self, at: usize, _desk: &mut Desk) -> bool {
+        let seat = &mut self.seats[at];
+        if std::mem::take(&mut seat.open) {
+            self.hall.live.fetch_sub(1, Relaxed);
+            if std::mem::take(&mut seat.subscribed) {
+                self.hall.subscribed.fetch_sub(1, Relaxed);
+            }
+        }
+        true
+    }
+
+    fn finish(&mut self, _desk: &mut Desk) -> Unanswered {
+        Unanswered::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::Wire;
+
+    fn room(size: usize) -> (Room, Desk) {
+        let floor = Arc::new(Floor::new(3, 1));
+        let room = Room::new(Arc::default(), floor, size, false, Some(1), 1_000, 3, 0..2);
+        (room, Desk { wire: Wire::new(false), book: Book::default() })
+    }
+
+    fn delivery(offset: u64, sender: u32, number: u32, size: usize) -> String {
+        let rest = ('a'..='z').cycle().take(size - STAMP).collect::<String>();
+        let stamp = stamp(sender, number);
+        let stamp = str::from_utf8(&stamp).unwrap();
+        format!(r#"{{"type":"message","topic":"room","offset":{offset},"data":"{stamp}{rest}"}}"#)
+    }
+
+    #[test]
+    fn a_delivery_is_read_whoever_wrote_it() {
+        let (mut room, mut desk) = room(40);
+        let text = delivery(12, 2, 0, 40);
+        assert_eq!(room.said(text.as_bytes()), Some(Said { offset: 12, sender: 2, number: 0 }));
+        room.seats[0].offset = 11;
+        room.message(0, Kind::Text, text.as_bytes(), &mut desk);
+        let other = delivery(13, 2, 1, 40).replace(":", ": ");
+        assert_eq!(room.said(other.as_bytes()), None);
+        room.message(0, Kind::Text, other.as_bytes(), &mut desk);
+        assert_eq!((desk.stats.messages, desk.stats.error_count()), (2, 0));
+        assert_eq!(room.seats[0].got, 2);
+    }
+
+    #[test]
+    fn what_is_missing_repeated_damaged_or_refused_is_told() {
+        for (text, error) in [
+            (delivery(3, 1, 0, 40), "lost"),
+            (delivery(0, 1, 0, 40), "repeated or out of order"),
+            (delivery(1, 1, NUMBERS - 1, 40), "repeated or out of order"),
+            (delivery(1, 1, 0, 40).replace("abcd", "abdd"), "mismatch"),
+            (delivery(1, 1, 0, 41), "mismatch"),
+            (delivery(1, 3, 0, 40), "mismatch"),
+            (r#"{"type":"error","code":"rate"}"#.into(), "refused: rate"),
+            (r#"{"type":"published","id":0}"#.into(), "unexpected"),
+            ("?".into(), "unexpected"),
+        ] {
+            let (mut room, mut desk) = room(40);
+            room.message(1, Kind::Text, text.as_bytes(), &mut desk);
+            assert_eq!(desk.stats.errors.keys().collect::<Vec<_>>(), [error], "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_talks_before_all_listen() {
+        let (mut room, mut desk) = room(20);
+        for at in 0..2 {
+            room.opened(at, &mut desk);
+            room.start(at, &mut desk);
+        }
+        let subscribed = br#"{"type":"subscribed","id":0,"topic":"room","offset":7}"#;
+        room.message(0, Kind::Text, subscribed, &mut desk);
+        room.read_done(0, &mut desk);
+        assert!(!room.recheck() && desk.stats.sent == 0);
+        room.message(1, Kind::Text, subscribed, &mut desk);
+        assert!(room.recheck());
+        (0..2).for_each(|at| room.read_done(at, &mut desk));
+        assert_eq!((desk.stats.sent, room.seats[0].offset), (2, 7));
+        assert!(!room.recheck());
+    }
+}
