@@ -15,7 +15,7 @@ export CARGO PYTHON
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r target text; do printf '%-20s%s\n' "$$target" "$$text"; done
+		while IFS='|' read -r target text; do printf '%-20s %s\n' "$$target" "$$text"; done
 
 run: ## Start the server on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile --bin campanile -- $(ARGS)
