@@ -51,6 +51,7 @@ function encode(request) {
 function address(url) {
   const full = new URL(url, globalThis.location?.href);
   full.protocol = full.protocol.replace("http", "ws");
+  if (!/^wss?:$/.test(full.protocol)) throw new TypeError(`${url}: expected ws, wss, http or https`);
   full.hash = "";
   if (!full.searchParams.has("batch")) full.searchParams.set("batch", true);
   return full.href;

@@ -79,7 +79,7 @@ impl Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {:x}", self.offset, self.epoch)
+        write!(f, "{:x}:{}", self.epoch, self.offset)
     }
 }
 

@@ -136,11 +136,10 @@ pub(crate) struct SettingsTable {
 pub(crate) const KEPT_MOST: usize = 256 << 20;
 
 impl SettingsTable {
-    /// Of equal prefixes, the one that was given last counts.
     pub(crate) fn new(given: Vec<(String, TopicSettings)>, kept_most: usize) -> Self {
         let of = |(prefix, settings): (String, TopicSettings)| (prefix.into(), Arc::new(settings));
         let default = [(String::new(), TopicSettings::new())];
-        let mut by_prefix: Vec<(Box<str>, _)> = given.into_iter().rev().chain(default).map(of).collect();
+        let mut by_prefix: Vec<(Box<str>, _)> = given.into_iter().chain(default).map(of).collect();
         by_prefix.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.len()));
         Self { by_prefix: by_prefix.into(), kept_most }
     }
@@ -172,9 +171,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_decides_and_of_equals_the_last() {
+    fn the_longest_prefix_decides() {
         let of = |n| TopicSettings::new().history(n);
-        let given = [("ticks/", 1), ("", 2), ("ticks/eur", 3), ("ticks/", 4)];
+        let given = [("ticks/", 4), ("", 2), ("ticks/eur", 3)];
         let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into(), KEPT_MOST);
         for (topic, n) in [("ticks/usd", 4), ("ticks/eurusd", 3), ("room", 2), ("tick", 2)] {
             assert_eq!(table.of(topic).history, n, "{topic}");

@@ -113,7 +113,7 @@ impl Session {
         check_published(topic).map_err(Fault::Topic)?;
         if !self.push.may_publish(topic, settings(conn)) {
             let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
-            return Err(Fault::Forbidden { topic, what: "publish", prefixes });
+            return Err(Fault::Forbidden { topic, what: "publish to", prefixes });
         }
         let mut message = match content {
             Content::Json(data) => Message::json(data),

@@ -166,7 +166,11 @@ impl From<HandleError> for Fault {
 
 /// A client's word as a log can take it.
 pub(super) fn cut(text: &str) -> String {
-    text.chars().take(64).collect()
+    const MOST: usize = 64;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 impl fmt::Display for Fault {
@@ -181,11 +185,11 @@ impl fmt::Display for Fault {
             Self::Binary => f.write_str("a binary message is no request: send JSON as text"),
             Self::Topic(e) => e.fmt(f),
             Self::Forbidden { topic, what, prefixes } => {
-                write!(f, "topic {:?} refused: clients may {what} ", cut(topic))?;
+                write!(f, "topic {:?} refused: clients may ", cut(topic))?;
                 match prefixes.as_deref() {
-                    None => f.write_str("what the settings of the topics allow"),
-                    Some([]) => f.write_str("nothing here"),
-                    Some(prefixes) => write!(f, "what begins with {}", prefixes.join(", ")),
+                    None => write!(f, "not {what} it, by the settings of the server's topics"),
+                    Some([]) => write!(f, "{what} nothing here"),
+                    Some(prefixes) => write!(f, "{what} what begins with {}", prefixes.join(", ")),
                 }
             }
             Self::Already { topic } => write!(f, "the connection listens to {:?} already", cut(topic)),

@@ -157,6 +157,13 @@ pub enum SubscribeError {
         /// The pattern.
         topic: String,
     },
+    /// [`Subscription::last`](super::Subscription::last) takes 1 to 65,536 messages.
+    Last {
+        /// What was given.
+        n: u32,
+    },
+    /// [`Subscription::tags`](super::Subscription::tags) takes up to 16, of 1 to 64 bytes.
+    Tags,
     /// There are as many as [`Limits::max_subscriptions`](super::Limits::max_subscriptions) allows.
     TooMany {
         /// The limit.
@@ -172,6 +179,8 @@ impl fmt::Display for SubscribeError {
             Self::Topic(e) => e.fmt(f),
             Self::Already { topic } => write!(f, "there is a subscription to {topic:?}"),
             Self::Pattern { topic } => write!(f, "{topic:?} is a pattern, and has no history to begin with"),
+            Self::Last { n } => write!(f, "the last {n} messages can't be asked for: expected 1 to 65536"),
+            Self::Tags => f.write_str("a subscription takes up to 16 tags of 1 to 64 bytes"),
             Self::TooMany { limit } => write!(f, "there are {limit} subscriptions, the most there may be"),
             Self::Closed => f.write_str("the client was closed"),
         }

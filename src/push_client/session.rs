@@ -150,6 +150,14 @@ impl Session {
         if is_pattern && (start != Start::Live || since.is_some()) {
             return Err(SubscribeError::Pattern { topic });
         }
+        if let Start::Last(n) = start
+            && !(1..=65_536).contains(&n)
+        {
+            return Err(SubscribeError::Last { n });
+        }
+        if tags.len() > MAX_TAGS || tags.iter().any(|tag| !(1..=MAX_TAG).contains(&tag.len())) {
+            return Err(SubscribeError::Tags);
+        }
         if self.subs.contains_key(&topic) {
             return Err(SubscribeError::Already { topic });
         }

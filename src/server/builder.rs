@@ -64,6 +64,11 @@ pub enum BuildError {
         /// The prefix.
         prefix: String,
     },
+    /// A prefix was given to [`Builder::topics`] twice.
+    TopicPrefixTwice {
+        /// The prefix.
+        prefix: String,
+    },
     /// The system refused something else.
     System(io::Error),
 }
@@ -83,6 +88,9 @@ impl fmt::Display for BuildError {
                 "no topic's name begins with {prefix:?}: expected a prefix without a star, such as \"chat/\", of at most \
                  255 bytes, without control characters"
             ),
+            Self::TopicPrefixTwice { prefix } => {
+                write!(f, "topics with the prefix {prefix:?} have settings twice: put them together")
+            }
             Self::System(e) => write!(f, "can't set up the event loop: {e}"),
         }
     }
@@ -94,7 +102,7 @@ impl std::error::Error for BuildError {
             Self::Addr(e) => Some(e),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
             Self::Route(e) => Some(e),
-            Self::TopicPrefix { .. } => None,
+            Self::TopicPrefix { .. } | Self::TopicPrefixTwice { .. } => None,
         }
     }
 }
@@ -222,7 +230,7 @@ impl Builder {
 
     /// What the topics whose names begin with `prefix` keep and allow; of several prefixes the longest counts, and the
     /// empty one is for all others. It is a prefix and no pattern: `"chat/"`, not `"chat/*"`, which
-    /// [`build`](Builder::build) refuses. Default [`TopicSettings::new`]: no history.
+    /// [`build`](Builder::build) refuses, and so it does the same prefix twice. Default [`TopicSettings::new`]: no history.
     #[must_use]
     pub fn topics(mut self, prefix: &str, settings: TopicSettings) -> Self {
         self.topics.push((prefix.to_owned(), settings));
@@ -344,6 +352,11 @@ impl Builder {
             self.topics.iter().find(|(p, _)| !p.is_empty() && check_published(p).is_err())
         {
             return Err(BuildError::TopicPrefix { prefix: prefix.clone() });
+        }
+        let mut prefixes: Vec<&str> = self.topics.iter().map(|(prefix, _)| &**prefix).collect();
+        prefixes.sort_unstable();
+        if let Some([prefix, _]) = prefixes.array_windows().find(|[a, b]| a == b) {
+            return Err(BuildError::TopicPrefixTwice { prefix: (*prefix).to_owned() });
         }
         let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
         for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {

@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// What the topics whose names begin with PREFIX keep and allow: PREFIX:NAME=VALUE,… The names are history (messages),
     /// history-bytes, history-age, slow-consumer (close, drop-newest, drop-oldest, latest-by-key), max-message-size, rate
     /// (messages each second, or with a burst: 100/500), and for clients of /push subscribe and publish (yes, no). The
-    /// longest prefix counts; may be given several times. Without it topics keep nothing, but those below public/ 100
-    /// messages, 16KiB and 60s, and clients may publish there alone
+    /// longest prefix counts; may be given several times. Topics keep nothing and take nothing from clients where it does not
+    /// say so, but for public/, which begins with history=100,history-bytes=16KiB,history-age=60s,publish=yes
     #[arg(long = "topics", value_name = "PREFIX:SETTINGS", value_parser = topics)]
     pub(crate) topics: Vec<Topics>,
 

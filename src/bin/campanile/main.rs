@@ -67,16 +67,15 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
         .route("/echo", echo::echo().deflate(deflate))
         .route("/broadcast", echo::broadcast().deflate(deflate))
         .route("/push", push::route().deflate(deflate))
-        .topics(push::PUBLIC, push::kept())
         .max_history(args.max_history)
         .get("/healthz", |_: &Request<'_>| {
             Response::new(200).header("Cache-Control", "no-store").text("ok\n")
         })
         .get("/*", page::Page::new());
-    for (at, Topics { prefix, settings }) in args.topics.iter().enumerate() {
-        if args.topics[..at].iter().any(|before| before.prefix == *prefix) {
-            return Err(format!("--topics {prefix:?} is given twice: put its settings together").into());
-        }
+    if !args.topics.iter().any(|topics| topics.prefix == push::PUBLIC) {
+        builder = builder.topics(push::PUBLIC, push::kept());
+    }
+    for Topics { prefix, settings } in &args.topics {
         builder = builder.topics(prefix, settings.clone());
     }
     for addr in args.plain() {
@@ -129,9 +128,15 @@ fn announce(server: &Server, apart: Option<&Server>) -> std::io::Result<()> {
         match addr {
             ListenAddr::Tcp(addr) => {
                 writeln!(out, "campanile listening on http{s}://{addr}/")?;
+                // Nobody can open 0.0.0.0.
+                let host = match addr.ip().is_unspecified() {
+                    true => format!("localhost:{}", addr.port()),
+                    false => addr.to_string(),
+                };
+                let elsewhere = if addr.ip().is_unspecified() { ", or by this machine's name" } else { "" };
                 writeln!(
                     out,
-                    "  open it in two tabs to chat; from code: new WebSocket(\"ws{s}://{addr}/chat\")"
+                    "  open http{s}://{host}/ in two tabs to chat{elsewhere}; from code: new WebSocket(\"ws{s}://{host}/chat\")"
                 )?;
             }
             other => writeln!(out, "campanile listening on {other}")?,

@@ -31,6 +31,11 @@ impl Page {
 impl Endpoint for Page {
     fn handle(&self, request: &Request<'_>) -> Response {
         let response = self.0.handle(request).header("Content-Security-Policy", POLICY);
-        response.header("Referrer-Policy", "no-referrer")
+        let response = response.header("Referrer-Policy", "no-referrer");
+        // Modules are fetched with CORS; there is nothing in this one that a page of another host may not see.
+        match request.path() {
+            "/campanile.js" | "/campanile.d.ts" => response.header("Access-Control-Allow-Origin", "*"),
+            _ => response,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What topics keep and allow, from the command line: `PREFIX:SETTING=VALUE,…`.
 
+use crate::push;
 use campanile::{CloseCode, SlowConsumer, TopicSettings};
 use std::time::Duration;
 
@@ -22,31 +23,49 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
         let stem = prefix.trim_end_matches('*');
         return Err(format!("{prefix:?} is a pattern; a prefix of names is expected: {stem:?}"));
     }
-    let mut all = TopicSettings::new();
+    // What is not said stays as it would be without this.
+    let mut all = if prefix == push::PUBLIC { push::kept() } else { TopicSettings::new() };
+    let mut given: Vec<&str> = Vec::new();
     for setting in settings.split(',') {
         let (name, value) = setting
             .split_once('=')
             .ok_or_else(|| format!("{setting:?} has no value: expected NAME=VALUE, the names are {NAMES}"))?;
+        if given.contains(&name) {
+            return Err(format!("{name} is given twice"));
+        }
+        given.push(name);
         all = match name {
             "history" => all.history(number(name, value)?),
             "history-bytes" => all.history_bytes(bytes(name, value)?),
-            "history-age" => all.history_age(time(name, value)?),
+            "history-age" => all.history_age(above_zero(name, value, time(name, value)?)?),
             "slow-consumer" => all.slow_consumer(policy(value)?),
-            "max-message-size" => all.max_message_size(bytes(name, value)?),
+            "max-message-size" => all.max_message_size(above_zero(name, value, bytes(name, value)?)?),
             "rate" => {
                 let (each_second, burst) = value.split_once('/').unwrap_or((value, value));
-                all.rate(number(name, each_second)?, number(name, burst)?)
+                let each_second = number(name, each_second)?;
+                if each_second == 0 {
+                    return Err(wrong(name, value, "at least 1 each second, or publish=no"));
+                }
+                all.rate(each_second, number(name, burst)?)
             }
             "subscribe" => all.client_subscribe(yes(name, value)?),
             "publish" => all.client_publish(yes(name, value)?),
             _ => return Err(format!("there is no setting {name:?}: {NAMES}")),
         };
     }
+    let kept = given.contains(&"history") || prefix == push::PUBLIC;
+    if let Some(name) = given.iter().find(|name| !kept && name.starts_with("history-")) {
+        return Err(format!("{name} bounds a history, and there is none: add history=MESSAGES"));
+    }
     Ok(Topics { prefix: prefix.to_owned(), settings: all })
 }
 
 fn wrong(name: &str, value: &str, expected: &str) -> String {
     format!("{name}={value}: expected {expected}")
+}
+
+fn above_zero<T: Default + PartialEq>(name: &str, value: &str, given: T) -> Result<T, String> {
+    if given == T::default() { Err(wrong(name, value, "more than nothing")) } else { Ok(given) }
 }
 
 fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N, String> {
@@ -115,6 +134,8 @@ mod tests {
             topics("a:b:rate=5").map(|t| (t.prefix, t.settings)),
             Ok(("a:b".to_owned(), TopicSettings::new().rate(5, 5)))
         );
+        let public = push::kept().history(500);
+        assert_eq!(topics("public/:history=500").map(|t| t.settings), Ok(public), "the rest as it was");
         assert_eq!(topics(":history=1").map(|t| t.prefix), Ok(String::new()), "all topics");
     }
 
@@ -130,6 +151,11 @@ mod tests {
             ("t:history-bytes=99999999999GiB", "expected bytes"),
             ("t:slow-consumer=drop", "drop-oldest"),
             ("t:publish=true", "yes or no"),
+            ("t:history=5,history=6", "history is given twice"),
+            ("t:history-age=1h", "add history=MESSAGES"),
+            ("t:history=1,history-age=0s", "more than nothing"),
+            ("t:max-message-size=0", "more than nothing"),
+            ("t:rate=0/5", "publish=no"),
             ("t:retain=1", "there is no setting \"retain\": history, "),
         ] {
             let error = topics(text).unwrap_err();

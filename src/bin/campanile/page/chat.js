@@ -35,7 +35,8 @@ const CLOSE_CODES = {
 
 const encoder = new TextEncoder();
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const milliseconds = (ms) => `${ms.toFixed(ms < 10 ? 2 : 0)} ms`;
+// A browser's clock steps by a tenth of a millisecond or so.
+const milliseconds = (ms) => (ms < 0.1 ? "under 0.1 ms" : `${ms.toFixed(ms < 10 ? 2 : 0)} ms`);
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 
 // Endpoints are relative to the page, so that it also works behind a proxy which adds a path.

@@ -237,7 +237,10 @@ async function publishImage(blob) {
   const body = JSON.stringify({ topic: IMAGE, base64: btoa(text) });
   const headers = { "Content-Type": "application/json" };
   const answer = await fetch(here("api/publish"), { method: "POST", headers, body, signal: AbortSignal.timeout(5000) });
-  if (!answer.ok) throw new Error(`HTTP ${answer.status}: ${(await answer.text()).slice(0, 200)}`);
+  if (answer.ok) return;
+  if ([401, 403].includes(answer.status)) $("image-run").dispatchEvent(new Event("stop")); // it would be refused again
+  const why = { 401: "this server's API needs a key, and its curl lines -H 'Authorization: Bearer KEY'" };
+  throw new Error(why[answer.status] ?? `HTTP ${answer.status}: ${(await answer.text()).slice(0, 200)}`);
 }
 
 async function sendImage(drawn) {
@@ -291,7 +294,7 @@ function draw() {
   g.fillStyle = "#ebe6dc";
   g.font = "20px system-ui, sans-serif";
   g.textAlign = "center";
-  g.fillText(`${now.toLocaleTimeString()}.${Math.floor(now.getMilliseconds() / 100)}`, w / 2, h - 22);
+  g.fillText(`${now.toLocaleTimeString([], { hour12: false })}.${Math.floor(now.getMilliseconds() / 100)}`, w / 2, h - 22);
   return jpeg(canvas);
 }
 
@@ -307,6 +310,7 @@ function running(id, every, action) {
   let on = false;
   const button = $(id);
   const words = button.textContent;
+  button.addEventListener("stop", () => on && button.click());
   button.addEventListener("click", async () => {
     on = !on;
     button.textContent = on ? "Stop" : words;
