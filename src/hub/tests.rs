@@ -141,3 +141,20 @@ fn joins_that_wait_count_for_their_own_connection() {
     hub.remove(b);
     assert!(hub.joins.is_empty() && hub.joining.is_empty());
 }
+
+#[test]
+fn a_refused_publication_leaves_the_topic_to_those_before_it() {
+    for settings in [TopicSettings::new().rate(1, 1), TopicSettings::new().max_message_size(1)] {
+        let mut hub = hub(settings);
+        hub.subscribe(0, "kept/*", None, 9).unwrap();
+        hub.publish(Publish::new("kept/a", "1"));
+        hub.publish(Publish::new("kept/a", "22"));
+        assert_eq!(hub.refused, 1);
+        hub.publish(Publish::new("other", "3")); // nobody listens
+        hub.subscribe(0, "other", None, 9).unwrap();
+        let topics: Vec<_> = hub.log.runs().iter().map(|run| hub.index.name(run.topic).clone()).collect();
+        assert_eq!(topics.iter().map(|t| &**t).collect::<Vec<_>>(), ["kept/a"]);
+        hub.end_turn();
+        assert!(hub.index.find("kept/a").is_none(), "and is gone with the turn");
+    }
+}
