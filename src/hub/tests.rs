@@ -158,3 +158,15 @@ fn a_refused_publication_leaves_the_topic_to_those_before_it() {
         assert!(hub.index.find("kept/a").is_none(), "and is gone with the turn");
     }
 }
+
+#[test]
+fn forever_is_an_age() {
+    let mut hub = hub(TopicSettings::new().history(3).history_age(Duration::MAX));
+    hub.now = 5;
+    turn(&mut hub, "kept/a", 1);
+    assert_eq!(kept(&mut hub, "kept/a").len(), 1);
+    hub.now = 50;
+    hub.age();
+    hub.age();
+    assert_eq!(kept(&mut hub, "kept/a").len(), 1);
+}
