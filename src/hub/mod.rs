@@ -410,6 +410,13 @@ impl Hub {
         Ok(())
     }
 
+    /// The joins of this turn that are still wanted: one that was called off again costs its topic's home nothing.
+    pub(crate) fn take_joins(&mut self) -> Vec<Join> {
+        let Self { joins, joining, .. } = self;
+        joins.retain(|join| joining.is_wanted(join.conn, &join.topic, join.number));
+        core::mem::take(joins)
+    }
+
     /// Whether a join is still wanted when its answer comes.
     pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
         self.joining.answered(joined.conn, &joined.topic, joined.number)

@@ -171,6 +171,22 @@ fn forever_is_an_age() {
     assert_eq!(kept(&mut hub, "kept/a").len(), 1);
 }
 
+#[test]
+fn a_join_that_is_called_off_in_its_turn_is_not_asked_for() {
+    let mut hub = hub(TopicSettings::new().history(1));
+    let conn = ConnId::new(0, 0, 1);
+    for _ in 0..3 {
+        let join = Join { conn, topic: "kept/a".into(), start: Start::Latest, tags: None, number: 0 };
+        hub.join(join, 9).unwrap();
+        assert!(hub.unsubscribe(conn, "kept/a"));
+    }
+    let join = Join { conn, topic: "kept/a".into(), start: Start::Now, tags: None, number: 0 };
+    hub.join(join, 9).unwrap();
+    let starts: Vec<_> = hub.take_joins().iter().map(|join| join.start).collect();
+    assert_eq!(starts, [Start::Now]);
+    assert!(hub.take_joins().is_empty());
+}
+
 mod accounts {
     use super::*;
     use proptest::prelude::*;
@@ -196,8 +212,7 @@ mod accounts {
             let _ = hub.index.patterns_of(&name);
         }
         hub.end_turn();
-        let joins: Vec<_> = hub.joins.drain(..).collect();
-        for join in joins {
+        for join in hub.take_joins() {
             let joined = hub.joined(join, 0);
             let wanted = hub.is_joining(&joined);
             let slot = joined.conn.slot() as u32;
