@@ -84,7 +84,7 @@ impl Context<'_> {
             self.conn.flush_cork(writer, self.sink);
         }
         let (index, position) = (&hub.index, hub.log.position());
-        for run in hub.log.runs_mut() {
+        for run in hub.log.runs_from(from) {
             let Some(by) = index.hears_by(slot, run.topic) else { continue };
             let reader = Reader { conn: self.conn.id, filter: index.filter(slot, by), from };
             push_run(self.conn, writer, self.sink, self.route, run, index.name(run.topic), reader);

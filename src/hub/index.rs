@@ -305,6 +305,16 @@ impl Index {
     }
 
     #[cfg(test)]
+    pub(crate) fn peek_home(&self, key: TopicKey) -> Option<&Home> {
+        self.topics[key as usize].home.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn filters_len(&self) -> usize {
+        self.filters.len()
+    }
+
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.topics.len()
     }

@@ -127,10 +127,14 @@ impl Joining {
         was
     }
 
+    /// Whether the one with this number has not been called off.
+    pub(crate) fn is_wanted(&self, conn: ConnId, topic: &str, number: u32) -> bool {
+        self.asked.get(&conn).and_then(|all| all.get(topic)) == Some(&number)
+    }
+
     /// Whether the one with this number, which has been answered, is still wanted.
     pub(crate) fn answered(&mut self, conn: ConnId, topic: &str, number: u32) -> bool {
-        let asked = self.asked.get(&conn).and_then(|all| all.get(topic));
-        asked == Some(&number) && self.call_off(conn, topic)
+        self.is_wanted(conn, topic, number) && self.call_off(conn, topic)
     }
 
     #[cfg(test)]

@@ -231,6 +231,13 @@ impl Log {
         &mut self.runs
     }
 
+    /// Those with messages at this position or behind it: a connection that is caught up again and again in one turn
+    /// does not go through all of them each time.
+    pub(crate) fn runs_from(&mut self, from: u32) -> &mut [Run] {
+        let taken = self.runs.partition_point(|run| run.first + run.messages() <= from);
+        &mut self.runs[taken..]
+    }
+
     /// Encodes a message behind its neighbours.
     pub(crate) fn publish(
         &mut self,
@@ -371,6 +378,16 @@ mod tests {
         let mut topics = Vec::new();
         log.clear(|t| topics.push(t));
         assert_eq!((topics, log.position()), (vec![1, 2, 1], 0));
+    }
+
+    #[test]
+    fn what_was_taken_is_not_looked_at_again() {
+        let mut log = Log::default();
+        for (topic, text) in [(1, "a"), (1, "b"), (2, "c"), (1, "d")] {
+            log.publish(topic, text.into(), None, ORIGIN);
+        }
+        let left: Vec<usize> = (0..=4).map(|from| log.runs_from(from).len()).collect();
+        assert_eq!(left, [3, 3, 2, 1, 0]);
     }
 
     #[test]

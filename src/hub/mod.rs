@@ -251,12 +251,16 @@ impl Hub {
 
     /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
     fn origin(&mut self, key: TopicKey, len: usize) -> Result<Origin, Refusal> {
-        self.index.hold(key);
         let now = self.now;
         let origin = self.home(key).take_place(len, now);
-        if origin.is_err() {
-            self.refused += 1;
-            self.index.release(key); // it may have been made for this
+        match origin {
+            Ok(_) => self.index.hold(key),
+            Err(_) => {
+                self.refused += 1;
+                // It may have been made for this. One that the log names already stays: a run of a topic that is gone
+                // would find none, or another in its place.
+                self.index.settle(key);
+            }
         }
         origin
     }
@@ -404,6 +408,13 @@ impl Hub {
         join.number = self.joining.ask(*conn, topic.clone());
         self.joins.push(join);
         Ok(())
+    }
+
+    /// The joins of this turn that are still wanted: one that was called off again costs its topic's home nothing.
+    pub(crate) fn take_joins(&mut self) -> Vec<Join> {
+        let Self { joins, joining, .. } = self;
+        joins.retain(|join| joining.is_wanted(join.conn, &join.topic, join.number));
+        core::mem::take(joins)
     }
 
     /// Whether a join is still wanted when its answer comes.

@@ -115,13 +115,17 @@ impl TopicSettings {
     }
 
     pub(crate) const fn age(&self) -> Millis {
-        self.history_age.as_millis() as Millis
+        let age = self.history_age.as_millis();
+        if age < FOREVER as u128 { age as Millis } else { FOREVER }
     }
 
     pub(crate) const fn keeps(&self) -> bool {
         self.history > 0
     }
 }
+
+/// The longest age: added to any time it is still one.
+const FOREVER: Millis = Millis::MAX >> 1;
 
 /// The settings of all prefixes of a server.
 #[derive(Clone, Debug)]

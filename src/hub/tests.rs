@@ -141,3 +141,132 @@ fn joins_that_wait_count_for_their_own_connection() {
     hub.remove(b);
     assert!(hub.joins.is_empty() && hub.joining.is_empty());
 }
+
+#[test]
+fn a_refused_publication_leaves_the_topic_to_those_before_it() {
+    for settings in [TopicSettings::new().rate(1, 1), TopicSettings::new().max_message_size(1)] {
+        let mut hub = hub(settings);
+        hub.subscribe(0, "kept/*", None, 9).unwrap();
+        hub.publish(Publish::new("kept/a", "1"));
+        hub.publish(Publish::new("kept/a", "22"));
+        assert_eq!(hub.refused, 1);
+        hub.publish(Publish::new("other", "3")); // nobody listens
+        hub.subscribe(0, "other", None, 9).unwrap();
+        let topics: Vec<_> = hub.log.runs().iter().map(|run| hub.index.name(run.topic).clone()).collect();
+        assert_eq!(topics.iter().map(|t| &**t).collect::<Vec<_>>(), ["kept/a"]);
+        hub.end_turn();
+        assert!(hub.index.find("kept/a").is_none(), "and is gone with the turn");
+    }
+}
+
+#[test]
+fn forever_is_an_age() {
+    let mut hub = hub(TopicSettings::new().history(3).history_age(Duration::MAX));
+    hub.now = 5;
+    turn(&mut hub, "kept/a", 1);
+    assert_eq!(kept(&mut hub, "kept/a").len(), 1);
+    hub.now = 50;
+    hub.age();
+    hub.age();
+    assert_eq!(kept(&mut hub, "kept/a").len(), 1);
+}
+
+#[test]
+fn a_join_that_is_called_off_in_its_turn_is_not_asked_for() {
+    let mut hub = hub(TopicSettings::new().history(1));
+    let conn = ConnId::new(0, 0, 1);
+    for _ in 0..3 {
+        let join = Join { conn, topic: "kept/a".into(), start: Start::Latest, tags: None, number: 0 };
+        hub.join(join, 9).unwrap();
+        assert!(hub.unsubscribe(conn, "kept/a"));
+    }
+    let join = Join { conn, topic: "kept/a".into(), start: Start::Now, tags: None, number: 0 };
+    hub.join(join, 9).unwrap();
+    let starts: Vec<_> = hub.take_joins().iter().map(|join| join.start).collect();
+    assert_eq!(starts, [Start::Now]);
+    assert!(hub.take_joins().is_empty());
+}
+
+mod accounts {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NAMES: [&str; 6] = ["kept/a", "kept/b", "kept/c/d", "free", "kept/*", "kept/c/*"];
+
+    fn check(hub: &Hub, at: &str) {
+        let mut sum = 0;
+        let mut from = 0;
+        while let Some(key) = hub.index.next_from(from) {
+            from = key as usize + 1;
+            sum += hub.index.peek_home(key).map_or(0, |h| h.cost());
+        }
+        assert_eq!(hub.kept, sum, "{at}");
+    }
+
+    fn end(hub: &mut Hub) {
+        hub.keep();
+        hub.outgoing(|_, _| (), |_, _| ());
+        for i in 0..hub.log.runs().len() {
+            let key = hub.log.runs()[i].topic;
+            let name = hub.index.name(key).clone();
+            let _ = hub.index.patterns_of(&name);
+        }
+        hub.end_turn();
+        for join in hub.take_joins() {
+            let joined = hub.joined(join, 0);
+            let wanted = hub.is_joining(&joined);
+            let slot = joined.conn.slot() as u32;
+            if !(wanted && hub.subscribe_joined(slot, &joined.topic, joined.tags.clone(), 9) == Ok(true)) {
+                hub.not_joined(&joined.topic);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+        #[test]
+        fn whatever_happens_the_sum_is_right(
+            steps in prop::collection::vec((0u8..13, 0usize..6, 0usize..3, 0u64..400), 0..120),
+            most in 0usize..60_000,
+            rated in any::<bool>(),
+            workers in 1usize..3,
+        ) {
+            let mut of = TopicSettings::new().history(3).history_bytes(300).history_age(Duration::from_millis(900));
+            if rated { of = of.rate(3, 2).max_message_size(250); }
+            let table = SettingsTable::new(vec![("kept/".to_owned(), of)], most);
+            let mut hub = Hub::new(0, workers, table, 1);
+            for (what, name, slot, n) in steps {
+                let topic = NAMES[name];
+                let conn = ConnId::new(0, slot, 1);
+                let tags = if n % 2 == 0 { Tags::new(["x"]) } else { None };
+                let text = "x".repeat(n as usize);
+                match what {
+                    0 | 1 => hub.publish(Publish::new(topic, &*text)),
+                    2 => {
+                        let p = Publish::new(topic, &*text).id("a").tags(&["x"]).ttl(Duration::from_millis(n));
+                        if hub.is_home(topic) && topic::check_published(topic).is_ok() { hub.publish(p); }
+                    }
+                    3 => { let _ = hub.subscribe(slot as u32, topic, tags, 4); }
+                    4 | 5 => { let _ = hub.join(Join { conn, topic: topic.into(), start: Start::Last(n as usize), tags, number: 0 }, 4); }
+                    6 => { hub.unsubscribe(conn, topic); }
+                    7 => hub.remove(conn),
+                    8 => hub.now += n,
+                    9 => hub.age(),
+                    10 => if hub.is_home(topic) { hub.changed(1, vec![(topic.into(), if n % 2 == 0 { 1 } else { -1 })]) },
+                    11 => { let _ = hub.history(topic, Start::Last(2), 2); }
+                    _ => end(&mut hub),
+                }
+                check(&hub, topic);
+            }
+            end(&mut hub);
+            for slot in 0..3 { hub.remove(ConnId::new(0, slot, 1)); }
+            for topic in NAMES { for _ in 0..130 { if hub.index.find(topic).is_some() || hub.patterns.contains_key(topic) { hub.changed(1, vec![(topic.into(), -1)]); } } }
+            hub.now += 10_000;
+            for _ in 0..4 { hub.age(); }
+            check(&hub, "end");
+            prop_assert_eq!(hub.kept, 0);
+            prop_assert_eq!(hub.index.filters_len(), 0);
+            if workers == 1 { prop_assert_eq!(hub.index.len(), 0); }
+        }
+    }
+}

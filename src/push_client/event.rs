@@ -159,11 +159,16 @@ pub enum Event {
 }
 
 impl Event {
-    /// Bytes that it counts for while it waits to be taken.
+    /// Bytes that it counts for while it waits to be taken: all that a server can make long.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
             + match self {
                 Self::Message(message) => message.topic.len() + message.data.as_bytes().len(),
+                Self::Open(hello) => hello.session.len(),
+                Self::Subscribed(how) => how.topic.len() + how.position.as_ref().map_or(0, |p| p.epoch.len()),
+                Self::Refused { topic, fault } => topic.len() + fault.weight(),
+                Self::Error(Error::Server(fault)) => fault.weight(),
+                Self::Error(Error::Unreadable { why }) => why.len(),
                 _ => 0,
             }
     }

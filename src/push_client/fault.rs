@@ -73,6 +73,11 @@ impl Code {
 }
 
 impl Fault {
+    /// Bytes of what the server said.
+    pub(super) fn weight(&self) -> usize {
+        self.message.len() + if let Code::Other(code) = &self.code { code.len() } else { 0 }
+    }
+
     pub(super) fn new(code: &str, message: String, retry: Option<u64>) -> Self {
         Self { code: Code::new(code), message, retry: retry.map(Duration::from_millis) }
     }

@@ -348,3 +348,21 @@ fn a_pattern_hears_what_no_subscription_by_name_does() {
     played.hear(r#"{"type":"subscribed","id":3,"topic":"a/*","recovered":false,"replayed":0}"#);
     assert!(played.how().lost);
 }
+
+#[test]
+fn all_that_a_server_makes_long_counts_while_it_waits() {
+    let mut played = Played::open();
+    played.with(|session, cx| session.subscribe(Subscription::new("a"), cx)).unwrap();
+    played.session.events.clear();
+    let long = "x".repeat(1000);
+    for text in [
+        format!(r#"{{"type":"error","code":"x","message":"{long}"}}"#),
+        format!(r#"{{"type":"error","code":"{long}","message":""}}"#),
+        format!(r#"{{"type":"lagged","messages":"{long}"}}"#),
+        format!(r#"{{"type":"error","id":2,"code":"x","message":"{long}"}}"#),
+    ] {
+        played.hear(&text);
+        let weight: usize = played.session.events.drain(..).map(|event| event.weight()).sum();
+        assert!(weight >= 1000, "{weight} for {text:.40}");
+    }
+}

@@ -4,6 +4,7 @@ use super::event::{Data, Hello};
 use super::fault::Fault;
 use super::publication::Publication;
 use super::{Position, Published};
+use crate::hub::check_topic;
 use core::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -172,11 +173,13 @@ struct Members {
 
 #[derive(Deserialize)]
 struct Topic {
+    #[serde(deserialize_with = "topic")]
     topic: String,
 }
 
 #[derive(Deserialize)]
 struct Deliveries<'a> {
+    #[serde(deserialize_with = "topic")]
     topic: String,
     #[serde(borrow)]
     messages: Vec<Content<'a>>,
@@ -201,6 +204,13 @@ impl Content<'_> {
 /// `null` is a payload like any other.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A name that a topic can have here. Each of the messages of one frame has a copy, and its patterns are looked for.
+fn topic<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let topic = String::deserialize(deserializer)?;
+    check_topic(&topic).map_err(serde::de::Error::custom)?;
+    Ok(topic)
 }
 
 pub(super) fn parse(text: &str) -> Result<Incoming, serde_json::Error> {
@@ -353,6 +363,16 @@ mod tests {
         }
         let fault = Fault::new("brand_new", "x".into(), None);
         assert_eq!(fault.code, Code::Other("brand_new".into()));
+    }
+
+    #[test]
+    fn a_topic_is_no_longer_than_one_can_be() {
+        for len in [255, 256] {
+            let topic = "a/".repeat(len / 2) + &"a"[..len % 2];
+            let one = format!(r#"{{"type":"message","topic":"{topic}","offset":1,"data":0}}"#);
+            let more = format!(r#"{{"type":"messages","topic":"{topic}","messages":[]}}"#);
+            assert_eq!((parse(&one).is_ok(), parse(&more).is_ok()), (len == 255, len == 255));
+        }
     }
 
     #[test]

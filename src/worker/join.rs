@@ -10,7 +10,7 @@ use crate::hub::{Hub, Joined, Position, envelope, home_of};
 impl Worker {
     /// Asks for the joins of this turn. The log is empty.
     pub(super) fn join(&mut self) {
-        for join in core::mem::take(&mut self.turn.hub.joins) {
+        for join in self.turn.hub.take_joins() {
             let (me, workers) = (self.turn.worker, self.shared.workers.len());
             let home = home_of(&join.topic, workers);
             if home == me {
