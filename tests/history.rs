@@ -8,7 +8,7 @@ use campanile::{
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::{Client, DEADLINE, TestServer, builder, limits, millis, start, until};
+use support::{Client, DEADLINE, TEXT, TestServer, builder, frame, limits, millis, start, until};
 
 /// Does what messages say, one command each: `from TOPIC EPOCH OFFSET`, `latest TOPIC`, `now TOPIC`, `sub TOPIC`,
 /// `unsub TOPIC`, `pub TOPIC TEXT`. Says how subscriptions begin.
@@ -518,5 +518,33 @@ fn a_pattern_has_no_place_to_begin_from() {
         for listener in &mut listeners {
             assert_eq!(listener.read_text(), topic);
         }
+    }
+}
+
+#[test]
+fn a_crowd_that_asks_for_long_histories_is_answered_in_as_many_turns() {
+    const LONG: usize = 20_000;
+    for workers in [1, 2] {
+        let server = serve(workers, kept(LONG));
+        let topics: Vec<String> = (0..8).map(|n| format!("kept/{n}")).collect();
+        for topic in &topics {
+            for _ in 0..LONG / 1000 {
+                server.handle.publish_all((0..1000).map(|_| Publish::new(topic, "x"))).unwrap();
+            }
+            assert_eq!(say(&server, topic, "x").position.offset, LONG as u64 + 1);
+        }
+        let mut client = server.open("/");
+        let before = server.handle.stats().turns;
+        let asked: Vec<u8> =
+            topics.iter().flat_map(|t| frame(true, TEXT, format!("last {t} {LONG}").as_bytes())).collect();
+        client.send(asked);
+        for _ in &topics {
+            assert_eq!(begun(&mut client).2, LONG);
+            for _ in 0..LONG {
+                assert_eq!(client.read_text(), "x");
+            }
+        }
+        let turns = server.handle.stats().turns - before;
+        assert!(turns >= 8, "{turns} turns, and each held everybody up for that many histories");
     }
 }

@@ -54,6 +54,11 @@ fn what_one_turn_brings_comes_as_one_message_to_who_takes_that() {
         all.say(&json!({"type": "publish", "topic": "public/t", "text": "not to me", "echo": false}));
         let pong = all.ask(&json!({"type": "ping"}));
         assert_eq!(pong["type"], "pong", "{pong}");
+        for n in [4, 5] {
+            assert_eq!(one_by_one.next()["offset"], n);
+        }
+        one_by_one.0.read_binary();
+        one_by_one.expect(&text("public/t", 7, "not to me")); // its turn is over
         batch(&[Message::text("8"), Message::text("9")]);
         let next = all.next();
         assert_eq!((&next["type"], &next["messages"][1]["text"]), (&json!("messages"), &json!("9")));

@@ -6,7 +6,7 @@ mod support;
 
 use campanile::push::Push;
 use campanile::{Message, Publish, Route, SlowConsumer, TopicSettings};
-use pages::{Page, Value, json};
+use pages::{OFFER, Page, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use support::{TEXT, TestServer, builder, frame, limits, start, until};
@@ -192,10 +192,22 @@ fn what_the_page_shows_is_what_is_said_and_taken() {
         }
     }
     note(&mut shapes, &lagged());
+    note(&mut shapes, &batch(&server));
 
     let mut shown = Shapes::new();
     said.iter().for_each(|message| note(&mut shown, message));
     assert_eq!(shapes, shown);
+}
+
+/// Several messages as one.
+fn batch(server: &TestServer) -> Value {
+    let mut client = server.dial();
+    assert_eq!(client.ask("/push?batch=true", OFFER).status, 101);
+    let mut page = Page(client);
+    assert_eq!(page.next()["type"], "hello");
+    page.subscribe("public/batch");
+    server.handle.publish_all([1, 2].map(|_| Publish::new("public/batch", "x"))).unwrap();
+    page.next()
 }
 
 fn lagged() -> Value {

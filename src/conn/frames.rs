@@ -11,7 +11,7 @@ pub(crate) struct Frames(Arc<Encoded>);
 
 #[derive(Debug)]
 struct Encoded {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Not to be compressed, whatever the receiver has agreed on.
     verbatim: bool,
     /// Messages that each frame is: one, but where an envelope holds several.
@@ -21,6 +21,24 @@ struct Encoded {
     twins: OnceLock<Box<[OnceLock<Option<Twin>>]>>,
     /// By envelope, likewise.
     wrapped: OnceLock<Box<[OnceLock<Twin>]>>,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Own(Vec<u8>),
+    /// Others have them too, without what is made of them here.
+    Shared(Arc<Vec<u8>>),
+}
+
+impl Deref for Bytes {
+    type Target = Vec<u8>;
+    #[inline]
+    fn deref(&self) -> &Vec<u8> {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 /// The same messages as other bytes.
@@ -43,7 +61,25 @@ impl Frames {
 
     /// The same for frames that are so many messages each.
     pub(crate) fn holding(bytes: Vec<u8>, verbatim: bool, each: u32) -> Self {
+        Self::encoded(Bytes::Own(bytes), verbatim, each)
+    }
+
+    fn encoded(bytes: Bytes, verbatim: bool, each: u32) -> Self {
         Self(Arc::new(Encoded { bytes, verbatim, each, twins: OnceLock::new(), wrapped: OnceLock::new() }))
+    }
+
+    /// The same bytes, to be kept for long: without the twins and envelopes that will be made of these, which can be many
+    /// times as much. Where others have these frames already, they are shared as a whole.
+    pub(crate) fn bare(&mut self) -> Self {
+        if let Some(Encoded { bytes, .. }) = Arc::get_mut(&mut self.0)
+            && let Bytes::Own(own) = bytes
+        {
+            *bytes = Bytes::Shared(Arc::new(core::mem::take(own)));
+        }
+        match &self.0.bytes {
+            Bytes::Own(_) => self.clone(),
+            Bytes::Shared(bytes) => Self::encoded(Bytes::Shared(bytes.clone()), self.0.verbatim, self.0.each),
+        }
     }
 
     pub(crate) fn of(message: Message<'_>) -> Self {
@@ -78,7 +114,10 @@ impl Frames {
 
     /// The buffer, where nobody else has a share of it.
     pub(crate) fn get_mut(&mut self) -> Option<&mut Vec<u8>> {
-        Arc::get_mut(&mut self.0).map(|e| &mut e.bytes)
+        match &mut Arc::get_mut(&mut self.0)?.bytes {
+            Bytes::Own(bytes) => Some(bytes),
+            Bytes::Shared(_) => None,
+        }
     }
 
     /// The frames as a receiver of this form takes them; `None`: as they are.

@@ -69,6 +69,7 @@ impl Weigh for Command {
             Self::Publish(all) => all.iter().map(|p| p.frames.len()).sum(),
             Self::PublishOne(publication) => publication.frames.len(),
             Self::Deliver(delivery) => delivery.frames.len(),
+            Self::Joined(joined) => size_of_val(&*joined.replay),
             _ => 0,
         }
     }

@@ -24,8 +24,8 @@ pub(crate) struct Home {
     /// Subscribers on other workers, by worker.
     interest: Vec<(u16, u32)>,
     ids: Option<Box<Ids>>,
-    /// It stays although it keeps nothing, so that whoever was the only one to listen finds it again: at least until
-    /// this, which moves on while it is in use.
+    /// It stays although it keeps no message: at least until this. So whoever was the only one to listen finds it again,
+    /// and what is remembered of its publishers is not forgotten with its last listener.
     lingers: Option<Millis>,
     /// Up to when publications have used up what its rate allows.
     paid: Duration,
@@ -36,8 +36,26 @@ const TOPIC_COST: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Ids {
-    offsets: HashMap<Arc<str>, u64>,
+    offsets: HashMap<Arc<str>, (u64, Millis)>,
     order: VecDeque<(Arc<str>, Millis)>,
+    /// Bytes of memory, about.
+    cost: usize,
+}
+
+/// What an id costs beside its bytes: its place in the two tables.
+const ID_COST: usize = 96;
+
+impl Ids {
+    /// Forgets those that are too old, and the oldest where there are too many.
+    fn expire(&mut self, now: Millis, most: usize) {
+        while let Some((oldest, _)) =
+            self.order.front().filter(|(_, born)| born + ID_AGE <= now || self.order.len() > most)
+        {
+            self.cost -= oldest.len() + ID_COST;
+            self.offsets.remove(oldest);
+            self.order.pop_front();
+        }
+    }
 }
 
 impl Home {
@@ -54,39 +72,48 @@ impl Home {
     /// From here on it stays for as long as its messages would, if it is one that keeps any.
     pub(crate) fn linger(&mut self, now: Millis) {
         if self.settings.keeps() {
-            self.lingers = Some(now + self.settings.age());
+            self.linger_until(now.saturating_add(self.settings.age()));
         }
+    }
+
+    /// It stays at least until then.
+    fn linger_until(&mut self, until: Millis) {
+        self.lingers = Some(self.lingers.unwrap_or(0).max(until));
     }
 
     /// Looks at it once in a while: `in_use` is whether anybody listens here.
     pub(crate) fn age(&mut self, now: Millis, in_use: bool) {
         self.expire(now);
-        if let Some(until) = self.lingers {
-            if in_use || !self.interest.is_empty() || !self.history.is_empty() {
-                self.linger(now);
-            } else if until <= now {
-                self.lingers = None;
-            }
+        if self.lingers.is_some() && (in_use || !self.interest.is_empty() || !self.history.is_empty()) {
+            self.linger(now);
         }
+        self.lingers = self.lingers.filter(|until| *until > now);
     }
 
     /// Gives up what is too old. Says how many bytes less it holds.
     pub(crate) fn expire(&mut self, now: Millis) -> usize {
         let before = self.cost();
         self.history.expire(now);
+        if let Some(ids) = &mut self.ids {
+            ids.expire(now, MAX_IDS);
+            if ids.order.is_empty() {
+                self.ids = None;
+            }
+        }
         before - self.cost()
     }
 
     /// Gives up all that it keeps, and its staying.
     pub(crate) fn give_up(&mut self) {
         self.history.clear();
-        self.lingers = None;
+        (self.lingers, self.ids) = (None, None);
     }
 
     /// Bytes of memory, about, that it holds beyond what a topic with listeners does.
     pub(crate) fn cost(&self) -> usize {
         let stays = !self.history.is_empty() || self.lingers.is_some();
-        if stays { self.history.cost() + TOPIC_COST } else { 0 }
+        let ids = self.ids.as_ref().map_or(0, |ids| ids.cost);
+        if stays { self.history.cost() + ids + TOPIC_COST } else { 0 }
     }
 
     /// What a subscription with this filter that begins at `start` is given; `None` where that is not there.
@@ -149,25 +176,27 @@ impl Home {
     }
 
     /// The offset that a publication with this id was given before.
-    pub(crate) fn repeated(&mut self, id: &str, now: Millis) -> Option<u64> {
-        let ids = self.ids.as_mut()?;
-        while let Some((oldest, _)) = ids.order.front().filter(|(_, born)| born + ID_AGE <= now) {
-            ids.offsets.remove(oldest);
-            ids.order.pop_front();
-        }
-        ids.offsets.get(id).copied()
+    pub(crate) fn repeated(&self, id: &str, now: Millis) -> Option<u64> {
+        let (offset, born) = self.ids.as_ref()?.offsets.get(id)?;
+        (born + ID_AGE > now).then_some(*offset)
     }
 
-    pub(crate) fn remember(&mut self, id: &str, offset: u64, now: Millis) {
+    /// Remembers an id, and where it may `stay` stays as long.
+    pub(crate) fn remember(&mut self, id: &str, offset: u64, now: Millis, stay: bool) {
         let ids = self.ids.get_or_insert_default();
-        if ids.order.len() >= MAX_IDS
-            && let Some((oldest, _)) = ids.order.pop_front()
-        {
-            ids.offsets.remove(&oldest);
-        }
+        ids.expire(now, MAX_IDS - 1);
         let id: Arc<str> = id.into();
-        ids.offsets.insert(id.clone(), offset);
+        ids.cost += id.len() + ID_COST;
+        ids.offsets.insert(id.clone(), (offset, now));
         ids.order.push_back((id, now));
+        if stay {
+            self.linger_until(now + ID_AGE);
+        }
+    }
+
+    /// Stays until its rate has nothing more to remember.
+    pub(crate) fn remember_rate(&mut self) {
+        self.linger_until(self.paid.as_millis() as Millis + 1);
     }
 }
 
@@ -195,11 +224,11 @@ mod tests {
     #[test]
     fn ids_are_remembered_for_a_while_and_up_to_a_number() {
         let mut home = home();
-        home.remember("a", 1, 0);
+        home.remember("a", 1, 0, false);
         assert_eq!(home.repeated("a", ID_AGE - 1), Some(1));
         assert_eq!(home.repeated("a", ID_AGE), None);
         for n in 0..=MAX_IDS as u64 {
-            home.remember(&n.to_string(), n, 1);
+            home.remember(&n.to_string(), n, 1, false);
         }
         assert_eq!(home.repeated("0", 2), None);
         assert_eq!(home.repeated("1", 2), Some(1));

@@ -76,6 +76,8 @@ pub(crate) struct Joined {
     pub(crate) number: u32,
     pub(crate) subscribed: Subscribed,
     pub(crate) replay: Vec<Entry>,
+    /// Messages that had to be looked at for it.
+    pub(crate) looked_at: usize,
 }
 
 /// How a subscription began ([`Handler::subscribed`](crate::Handler::subscribed)).

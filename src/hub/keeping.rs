@@ -25,7 +25,7 @@ impl Hub {
             // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
             let all = run.bytes().len();
             let (frames, base) =
-                if start > all / 2 { (run.copy_from(start), start) } else { (run.share(), 0) };
+                if start > all / 2 { (run.copy_from(start), start) } else { (run.bare(), 0) };
             for (offset, mark) in (first..).zip(run.marks()).skip(skip) {
                 let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
                 let (range, until, gone) = (start - base..mark.end - base, *now + ttl, *now + age);
@@ -58,7 +58,7 @@ impl Hub {
             self.walk = key as usize + 1;
             let now = self.now;
             let in_use = !self.index.subscribers(key).is_empty();
-            if let Some(home) = self.index.home(key).filter(|home| home.cost() > 0) {
+            if let Some(home) = self.index.home(key) {
                 let before = home.cost();
                 home.age(now, in_use);
                 self.kept -= before - home.cost();

@@ -123,6 +123,15 @@ impl Run {
         }
     }
 
+    /// The bytes to be kept for long.
+    pub(crate) fn bare(&mut self) -> Frames {
+        self.share();
+        match &mut self.bytes {
+            Bytes::Shared(frames) => frames.bare(),
+            Bytes::Own(bytes) => Frames::with(bytes.clone(), self.verbatim), // it is shared now
+        }
+    }
+
     /// The messages from this byte on, in a buffer of their own.
     pub(crate) fn copy_from(&self, at: usize) -> Frames {
         Frames::with(self.bytes()[at..].to_vec(), self.verbatim)

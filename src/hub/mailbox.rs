@@ -116,6 +116,11 @@ impl<C: Weigh> Mailbox<C> {
         self.push(command, weight)
     }
 
+    /// Whether as many bytes wait as may.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.shared.bytes.load(Ordering::Relaxed) >= self.shared.capacity.bytes
+    }
+
     /// The same without the bound: for commands that are few by their nature (shutting down, answers of handlers).
     pub(crate) fn send_always(&self, command: C) -> Result<(), Refused<C>> {
         let weight = command.weight();

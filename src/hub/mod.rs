@@ -208,7 +208,8 @@ impl Hub {
                     let mark = Mark { end: 0, except, ttl, json, tags };
                     self.log.publish_frames(key, frames, message_key, mark, origin);
                     if let Some(id) = &id {
-                        self.home(key).remember(id, origin.position.offset, now);
+                        let offset = origin.position.offset;
+                        self.with_home(key, |home, room| home.remember(id, offset, now, room));
                     }
                     origin.position.offset
                 }
@@ -249,10 +250,28 @@ impl Hub {
         })
     }
 
+    /// Has a home change what it holds and keeps the account of that; it hears whether there is room for topics that stay.
+    fn with_home(&mut self, key: TopicKey, change: impl FnOnce(&mut Home, bool)) {
+        let room = self.kept < self.kept_most / LINGER_PART;
+        let home = self.home(key);
+        let before = home.cost();
+        change(home, room);
+        let after = home.cost();
+        self.kept = self.kept - before + after;
+    }
+
     /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
     fn origin(&mut self, key: TopicKey, len: usize) -> Result<Origin, Refusal> {
         let now = self.now;
-        let origin = self.home(key).take_place(len, now);
+        let home = self.home(key);
+        let (origin, is_limited) = (home.take_place(len, now), home.settings.rate.is_some());
+        if is_limited {
+            self.with_home(key, |home, room| {
+                if room {
+                    home.remember_rate();
+                }
+            });
+        }
         match origin {
             Ok(_) => self.index.hold(key),
             Err(_) => {
@@ -417,6 +436,11 @@ impl Hub {
         core::mem::take(joins)
     }
 
+    /// Whether a join of this worker's is still wanted.
+    pub(crate) fn is_wanted(&self, join: &Join) -> bool {
+        self.joining.is_wanted(join.conn, &join.topic, join.number)
+    }
+
     /// Whether a join is still wanted when its answer comes.
     pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
         self.joining.answered(joined.conn, &joined.topic, joined.number)
@@ -441,7 +465,10 @@ impl Hub {
         let recovered = found.is_some() && matches!(start, Start::After(_));
         let replay: Vec<Entry> = found.unwrap_or_default().into_iter().cloned().collect();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };
-        Joined { conn, topic, tags, number, subscribed, replay }
+        // A filter looks at all, and so does whoever wants the latest of each key.
+        let all = tags.is_some() || start == Start::Latest;
+        let looked_at = if all { self.home(key).history.len() } else { replay.len() };
+        Joined { conn, topic, tags, number, subscribed, replay, looked_at }
     }
 
     /// A join whose connection has gone meanwhile.

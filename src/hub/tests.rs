@@ -155,7 +155,34 @@ fn a_refused_publication_leaves_the_topic_to_those_before_it() {
         let topics: Vec<_> = hub.log.runs().iter().map(|run| hub.index.name(run.topic).clone()).collect();
         assert_eq!(topics.iter().map(|t| &**t).collect::<Vec<_>>(), ["kept/a"]);
         hub.end_turn();
-        assert!(hub.index.find("kept/a").is_none(), "and is gone with the turn");
+        // What its rate has taken is remembered for as long as it matters.
+        let refused = |hub: &mut Hub| {
+            let before = hub.refused;
+            hub.publish(Publish::new("kept/a", "2"));
+            hub.end_turn();
+            hub.refused > before
+        };
+        assert_eq!(refused(&mut hub), hub.index.find("kept/a").is_some());
+        hub.now += 2000;
+        hub.age();
+        hub.age();
+        assert!(hub.index.find("kept/a").is_none(), "and it is gone");
+        assert!(!refused(&mut hub));
+    }
+}
+
+#[test]
+fn an_id_is_remembered_although_nobody_listens_by_name() {
+    let mut hub = hub(TopicSettings::new());
+    hub.subscribe(0, "kept/*", None, 9).unwrap();
+    for now in [0, 1000, 299_000] {
+        hub.now = now;
+        hub.age();
+        hub.age();
+        hub.publish(Publish::new("kept/a", "x").id("once"));
+        let messages: u32 = hub.log.runs().iter().map(Run::messages).sum();
+        assert_eq!(messages, u32::from(now == 0), "at {now}");
+        hub.end_turn();
     }
 }
 
@@ -261,7 +288,7 @@ mod accounts {
             end(&mut hub);
             for slot in 0..3 { hub.remove(ConnId::new(0, slot, 1)); }
             for topic in NAMES { for _ in 0..130 { if hub.index.find(topic).is_some() || hub.patterns.contains_key(topic) { hub.changed(1, vec![(topic.into(), -1)]); } } }
-            hub.now += 10_000;
+            hub.now += 600_000; // ids are remembered for 5 minutes
             for _ in 0..4 { hub.age(); }
             check(&hub, "end");
             prop_assert_eq!(hub.kept, 0);

@@ -73,7 +73,7 @@ impl Push {
     }
 
     /// The beginnings of the topics, and of the patterns, that clients may subscribe to: `news/` allows `news/today`
-    /// and `news/*`. They count on this route instead of what the settings of the topics say, which is the default, and
+    /// and `news/*`; without a star. They count on this route instead of what the settings of the topics say, which is the default, and
     /// replace what was given before.
     #[must_use]
     pub fn subscribe<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {

@@ -355,8 +355,8 @@ impl Builder {
         }
         let mut prefixes: Vec<&str> = self.topics.iter().map(|(prefix, _)| &**prefix).collect();
         prefixes.sort_unstable();
-        if let Some([prefix, _]) = prefixes.array_windows().find(|[a, b]| a == b) {
-            return Err(BuildError::TopicPrefixTwice { prefix: (*prefix).to_owned() });
+        if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(BuildError::TopicPrefixTwice { prefix: twice[0].to_owned() });
         }
         let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
         for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {

@@ -61,10 +61,9 @@ impl Worker {
             }),
             Command::Changed(worker, changes) => self.turn.hub.changed(worker, changes),
             Command::Join(from, join) => {
-                // What was published before is to be in the replay, and with its other subscribers there before it.
-                self.settle();
-                let joined = self.turn.hub.joined(join, from);
-                let _ = self.turn.handle.command_worker(from, Command::Joined(Box::new(joined)), true); // it has ended
+                // What was published before is to be in the replay, and with its other subscribers there before it: it is
+                // answered at the end of this turn, or of a later one.
+                self.asked.push_back((from, join));
             }
             Command::Joined(joined) => {
                 self.settle();

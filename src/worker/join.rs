@@ -3,21 +3,43 @@
 use super::Worker;
 use super::drive::call;
 use super::slots::Slot;
-use crate::conn::Phase;
+use crate::conn::{Phase, Terms};
 use crate::handler::{Command, ErasedEvent as Event};
 use crate::hub::{Hub, Joined, Position, envelope, home_of};
 
+/// Messages looked at in one turn for connections that come back: some 4 ms. What is over waits for the next turn, so
+/// that a crowd that asks for long histories holds up nobody; one join is one piece.
+const REPLAYED: usize = 16_384;
+
 impl Worker {
-    /// Asks for the joins of this turn. The log is empty.
+    /// Asks for the joins of this turn, and answers those that were asked here. The log is empty.
     pub(super) fn join(&mut self) {
+        let (me, workers) = (self.turn.worker, self.shared.workers.len());
         for join in self.turn.hub.take_joins() {
-            let (me, workers) = (self.turn.worker, self.shared.workers.len());
             let home = home_of(&join.topic, workers);
             if home == me {
-                let joined = self.turn.hub.joined(join, me);
-                self.joined(joined);
+                self.asked.push_back((me, join));
             } else {
                 let _ = self.turn.handle.command_worker(home, Command::Join(me, join), true); // it has ended
+            }
+        }
+        while self.replayed < REPLAYED
+            && let Some((from, join)) = self.asked.pop_front()
+        {
+            if from == me && !self.turn.hub.is_wanted(&join) {
+                continue;
+            }
+            // What is replayed to another worker's connections waits there, and is bounded like all that does.
+            if from != me && self.shared.workers[from].mailbox.is_heavy() {
+                self.asked.push_front((from, join));
+                break;
+            }
+            let joined = self.turn.hub.joined(join, from);
+            self.replayed += 1 + joined.looked_at;
+            if from == me {
+                self.joined(joined);
+            } else {
+                let _ = self.turn.handle.command_worker(from, Command::Joined(Box::new(joined)), true); // it has ended
             }
         }
     }
@@ -38,6 +60,10 @@ impl Worker {
         let Self { slots, turn, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
+        let terms = Terms {
+            slow_consumer: turn.hub.settings.of(&topic).slow_consumer.unwrap_or(route.terms.slow_consumer),
+            ..route.terms
+        };
         call(slot, turn, route, Event::Subscribed(&topic, &subscribed));
         // What the callback sent is first; what is kept goes behind it, as if it came now.
         slot.conn.flush(&mut turn.writer, &mut slot.stream);
@@ -62,7 +88,7 @@ impl Worker {
                     (frames, range)
                 }
             };
-            let _ = conn.push(writer, stream, &frames, range, entry.key, &route.terms);
+            let _ = conn.push(writer, stream, &frames, range, entry.key, &terms);
             replayed += 1;
         }
         turn.count().deliveries.add(replayed);

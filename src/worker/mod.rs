@@ -28,6 +28,7 @@ use crate::conn::{Forms, Packer, Phase, Writer};
 use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::Hub;
+use crate::hub::Join;
 use crate::hub::mailbox::{Inbox, Wake};
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
@@ -37,6 +38,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slots::Slots;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -124,6 +126,10 @@ pub(crate) struct Worker {
     inflated: u64,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
+    /// Joins to be answered here, and which worker's connection each is of.
+    asked: VecDeque<(usize, Join)>,
+    /// Messages looked at for them in this turn.
+    replayed: usize,
     /// How many of them this turn has removed.
     buried: usize,
     began: Instant,
@@ -271,6 +277,8 @@ impl Worker {
             inflated: 0,
             dirty: Vec::new(),
             doomed: Vec::new(),
+            asked: VecDeque::new(),
+            replayed: 0,
             buried: 0,
             began: Instant::now(),
             turned: Duration::ZERO,
@@ -335,6 +343,7 @@ impl Worker {
             || !self.again.is_empty()
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
+            || !self.asked.is_empty()
             || self.accepting.is_due()
         {
             return Some(Duration::ZERO);
@@ -348,6 +357,7 @@ impl Worker {
     fn begin_turn(&mut self) {
         self.inflated = self.turn.writer.packer.inflated();
         self.buried = 0;
+        self.replayed = 0;
         self.turned = self.began.elapsed();
         self.turn.hub.now = self.turned.as_millis() as u64;
         self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
