@@ -1,6 +1,9 @@
 // campanile.js in a real browser, as the binary serves it, and the page of topics.
 
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { after, before, describe, test as nodeTest } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
@@ -47,9 +50,9 @@ async function withPage(path, body, on = server) {
 }
 
 /** Over HTTP, for bytes. */
-async function post(message) {
+async function post(message, on = server) {
   const headers = { "Content-Type": "application/json" };
-  const { status, body } = await get(server.http("/api/publish"), { method: "POST", headers, body: JSON.stringify(message) });
+  const { status, body } = await get(on.http("/api/publish"), { method: "POST", headers, body: JSON.stringify(message) });
   assert.equal(status, 200, body);
 }
 
@@ -138,6 +141,44 @@ describe("the module in a page", () => {
       }, own);
     } finally {
       own.kill();
+    }
+  });
+});
+
+describe("a page that is busy", () => {
+  test("is told how many messages were given up meanwhile", async () => {
+    const own = await Server.start({ args: ["--topics", "public/busy/:slow-consumer=drop-oldest"] });
+    // A synchronous request holds the page's thread until it is answered.
+    let letGo;
+    const held = new Promise((resolve) => {
+      letGo = createServer((_, answer) => resolve(answer.setHeader("Access-Control-Allow-Origin", "*"))).listen(0, "127.0.0.1");
+    });
+    await once(letGo, "listening");
+    try {
+      await withPage("/healthz", async (page) => {
+        await begin(page, "public/busy/1");
+        const busy = page.evaluate((port) => {
+          globalThis.lost = 0;
+          push.addEventListener("lagged", ({ messages }) => (lost += messages));
+          const request = new XMLHttpRequest();
+          request.open("GET", `http://127.0.0.1:${port}/`, false);
+          request.send();
+        }, letGo.address().port);
+        const answer = await held;
+        const text = randomBytes(45_000).toString("base64"); // does not get shorter
+        const sent = 400; // 24 MB: more than the browser's and the kernel's buffers and the backlog of 1 MiB
+        for (let i = 0; i < sent; i++) await post({ topic: "public/busy/1", text: `${i} ${text}` }, own);
+        answer.end();
+        await busy;
+        await until(page, (sent) => got.length + lost === sent, sent);
+        assert.ok((await page.evaluate(() => lost)) > 0);
+        const order = await page.evaluate(() => got.map((message) => parseInt(message)));
+        assert.deepEqual(order, order.toSorted?.((a, b) => a - b) ?? [...order].sort((a, b) => a - b));
+        assert.equal(order.at(-1), sent - 1, "the newest comes");
+      }, own);
+    } finally {
+      letGo.close();
+      await own.stop();
     }
   });
 });
