@@ -166,3 +166,22 @@ impl Deref for Frames {
         &self.0.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_shares_the_bytes_and_nothing_that_is_made_of_them() {
+        let twin = || Twin { frames: Frames::new(vec![0x81, 0]), ends: [2].into() };
+        let mut sent = Frames::of("kept".into());
+        let kept = sent.bare();
+        assert!(sent.wrapped(0, 1, twin).is_some());
+        assert_eq!((kept.as_ptr(), &*kept), (sent.as_ptr(), &*sent), "one buffer");
+        assert!(kept.0.wrapped.get().is_none() && sent.0.wrapped.get().is_some());
+        // Where others have them already there is one whole, and it is not copied.
+        let mut shared = Frames::of("shared".into());
+        let _other = shared.clone();
+        assert!(shared.bare().is(&shared));
+    }
+}
