@@ -8,9 +8,13 @@
 //! CPU time is the scheduler's own account of the threads that take part. Memory is what the allocator was asked for
 //! and has not been given back.
 
+#[path = "support/cpu.rs"]
+mod cpu;
+
 use allocation_counter::measure;
 use campanile::internal::Machine;
 use campanile::{Accept, Conn, Handle, HandleError, Handler, Message, Publish, Refuse, Request, Server};
+use cpu::cpu;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::thread;
@@ -31,17 +35,6 @@ const SUBSCRIBERS: usize = 10;
 
 /// Repeated so often, the best counts: others use the same machine.
 const RUNS: usize = 5;
-
-/// CPU time of this process's threads with names that begin so.
-fn cpu(name: &str) -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let ns = tasks.filter_map(|task| {
-        let comm = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        if comm.starts_with(name) { stat.split(' ').next()?.parse::<u64>().ok() } else { None }
-    });
-    Duration::from_nanos(ns.sum())
-}
 
 /// Not one behind the other in memory, and the same in each run.
 fn shuffled(n: usize) -> Vec<usize> {

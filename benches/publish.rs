@@ -10,9 +10,13 @@
 //! the subscriber's read, by a timestamp in the payload. To nobody: into a topic without subscribers. All threads
 //! are in this process and share its CPUs; each kind's CPU time is the scheduler's own account of its threads.
 
+#[path = "support/cpu.rs"]
+mod cpu;
+
 use campanile::{
     Accept, Conn, Handle, HandleError, Handler, Limits, Message, Refuse, Request, Route, Server,
 };
+use cpu::cpu;
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -170,17 +174,6 @@ fn echo_load(mut streams: Vec<TcpStream>, rate: u32, end: &AtomicBool) -> io::Re
 }
 
 // ---- measuring ----
-
-/// CPU time of this process's threads with names that begin so.
-fn cpu(name: &str) -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let ns = tasks.filter_map(|task| {
-        let comm = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        if comm.starts_with(name) { stat.split(' ').next()?.parse::<u64>().ok() } else { None }
-    });
-    Duration::from_nanos(ns.sum())
-}
 
 /// CPU time that publisher and workers have used since.
 struct Cost {

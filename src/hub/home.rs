@@ -116,15 +116,22 @@ impl Home {
         if stays { self.history.cost() + ids + TOPIC_COST } else { 0 }
     }
 
-    /// What a subscription with this filter that begins at `start` is given; `None` where that is not there.
-    pub(crate) fn look(&self, start: Start, tags: Option<&Tags>, now: Millis) -> Option<Vec<&Entry>> {
+    /// What a subscription with this filter that begins at `start` is given, the first `most` of it; `None` where that
+    /// is not there.
+    pub(crate) fn look(
+        &self,
+        start: Start,
+        tags: Option<&Tags>,
+        now: Millis,
+        most: usize,
+    ) -> Option<Vec<&Entry>> {
         let wanted = |e: &&Entry| e.until > now && tags.is_none_or(|tags| tags.want(e.tags.as_ref()));
         match start {
             Start::Now => None,
             Start::Last(n) => Some(self.history.last(n, wanted)),
             Start::Latest => Some(self.history.latest(wanted)),
             Start::After(at) if at.epoch == self.epoch => {
-                Some(self.history.since(at.offset, self.next)?.filter(wanted).collect())
+                Some(self.history.since(at.offset, self.next)?.filter(wanted).take(most).collect())
             }
             Start::After(_) => None,
         }

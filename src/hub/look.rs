@@ -103,7 +103,7 @@ impl Hub {
             Start::Last(n) => Start::Last(n.min(limit)),
             start => start,
         };
-        let entries = home.look(start, None, now);
+        let entries = home.look(start, None, now, limit.saturating_add(1));
         let recovered = matches!(start, Start::After(_)) && entries.is_some();
         let entries = entries.unwrap_or_default();
         let more = entries.len() > limit;

@@ -461,7 +461,7 @@ impl Hub {
         self.kept -= freed;
         let home = self.home(key);
         let position = home.position();
-        let found = home.look(start, tags.as_ref(), now);
+        let found = home.look(start, tags.as_ref(), now, usize::MAX);
         let recovered = found.is_some() && matches!(start, Start::After(_));
         let replay: Vec<Entry> = found.unwrap_or_default().into_iter().cloned().collect();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };

@@ -8,6 +8,7 @@ const FILES: &[(&str, &[u8])] = &[
     ("index.html", include_bytes!("page/index.html")),
     ("chat.js", include_bytes!("page/chat.js")),
     ("dom.js", include_bytes!("page/dom.js")),
+    ("image.js", include_bytes!("page/image.js")),
     ("style.css", include_bytes!("page/style.css")),
     ("live.html", include_bytes!("page/live.html")),
     ("live.css", include_bytes!("page/live.css")),

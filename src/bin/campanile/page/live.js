@@ -2,6 +2,7 @@
 
 import { connect } from "./campanile.js";
 import { $, element, setText } from "./dom.js";
+import { imageType } from "./image.js";
 
 const LINES = 200; // older ones leave the page
 const ROWS = 12; // keys that the table shows
@@ -197,17 +198,6 @@ curl("room-curl", { topic: ROOM, key: "42", data: { name: "curl", text: "Ding!" 
 
 let url = null;
 let [seen, mark] = [0, performance.now()];
-
-// The type comes from the bytes, never from the sender: nothing but these four reaches the <img>.
-function imageType(bytes) {
-  const starts = (...magic) => magic.every((byte, i) => bytes[i] === byte);
-  const ascii = (from, to) => String.fromCharCode(...bytes.subarray(from, to));
-  if (starts(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)) return "image/png";
-  if (starts(0xff, 0xd8, 0xff)) return "image/jpeg";
-  if (ascii(0, 6) === "GIF87a" || ascii(0, 6) === "GIF89a") return "image/gif";
-  if (ascii(0, 4) === "RIFF" && ascii(8, 12) === "WEBP") return "image/webp";
-  return null;
-}
 
 push.subscribe(IMAGE, (bytes, { offset }) => {
   const type = bytes instanceof Uint8Array && imageType(bytes);
