@@ -5,8 +5,8 @@ use crate::Publish;
 use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
-use crate::hub::Hub;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
+use crate::hub::{Epochs, Hub, Owners};
 use crate::protocol::{Message, Rules};
 use crate::worker::deadlines::{Clock, Due, check};
 use crate::worker::drive::decode;
@@ -14,6 +14,7 @@ use crate::worker::fanout::deliver;
 use crate::worker::slots::{Marks, Slot, Slots};
 use crate::worker::wheel::{Links, Wheel};
 use crossbeam_utils::CachePadded;
+use std::hash::RandomState;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -67,11 +68,12 @@ impl Machine {
             routes: vec![route].into(),
             counters: counters.clone(),
             topics: Default::default(),
+            owners: Owners::new(RandomState::new(), 1),
             local: true,
         });
         let turn = Turn {
             writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),
-            hub: Hub::new(0, 1, Default::default(), 1),
+            hub: Hub::new(0, shared.owners.clone(), Default::default(), Epochs::new([1, 1])),
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: 0,

@@ -6,7 +6,7 @@ use campanile::{
     Accept, Conn, Handler, Message, Position, Publish, Published, Refuse, Request, SlowConsumer, Start,
     Subscribed, TopicSettings,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use support::{Client, DEADLINE, TEXT, TestServer, builder, frame, limits, millis, start, until};
 
@@ -547,4 +547,27 @@ fn a_crowd_that_asks_for_long_histories_is_answered_in_as_many_turns() {
         let turns = server.handle.stats().turns - before;
         assert!(turns >= 8, "{turns} turns, and each held everybody up for that many histories");
     }
+}
+
+#[test]
+fn an_epoch_does_not_return_after_a_restart() {
+    let lives = |from: usize, to: usize| {
+        let server = serve(1, kept(1));
+        let (tx, rx) = crossbeam_channel::unbounded();
+        for n in from..to {
+            let tx = tx.clone();
+            let topic = format!("kept/{n}");
+            server.handle.publish_then(Publish::new(&topic, "x"), move |outcome| {
+                tx.send(outcome.unwrap().unwrap().position.epoch).unwrap();
+            });
+        }
+        drop(tx);
+        (from..to).map(|_| rx.recv_timeout(DEADLINE).unwrap()).collect::<BTreeSet<u64>>()
+    };
+    // Many lives in a short time, and a restart: epochs that were counted from the clock on would be ahead of it.
+    let before = lives(0, 20_000);
+    let after = lives(0, 100);
+    assert_eq!((before.len(), after.len()), (20_000, 100), "each life has its own");
+    assert!(before.is_disjoint(&after));
+    assert!(before.iter().chain(&after).all(|epoch| (1..1 << 53).contains(epoch)));
 }

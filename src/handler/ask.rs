@@ -5,7 +5,6 @@ use super::{Command, ConnInfo, Handle, HandleError};
 use crate::conn::{ConnId, MAX_SLOTS};
 use crate::hub::{
     HistoryPage, Outcome, Publication, Publish, Published, Reply, Start, TopicList, Unanswered, check_topic,
-    home_of,
 };
 use core::fmt;
 use core::str::FromStr;
@@ -48,7 +47,7 @@ impl Handle {
     ) {
         publication.answer =
             Some(reply(move |outcome| then(outcome.and_then(|o: Outcome| o.map_err(HandleError::from)))));
-        let home = home_of(&publication.topic, self.shared.workers.len());
+        let home = self.shared.owners.of(&publication.topic);
         self.ask(home, Command::PublishOne(publication));
     }
 
@@ -75,7 +74,7 @@ impl Handle {
         if let Err(e) = check_topic(topic) {
             return then(Err(HandleError::Topic(e)));
         }
-        let home = home_of(topic, self.shared.workers.len());
+        let home = self.shared.owners.of(topic);
         self.ask(home, Command::History(topic.into(), start, limit, reply(then)));
     }
 

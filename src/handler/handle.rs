@@ -5,7 +5,7 @@ use crate::Message;
 use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
 use crate::hub::mailbox::{Mailbox, Refused};
-use crate::hub::{Publication, Publish, Published, Refusal, Reply, SettingsTable, home_of, topic};
+use crate::hub::{Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) routes: Arc<[Route]>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
     pub(crate) topics: SettingsTable,
+    pub(crate) owners: Owners,
     /// Whether it listens on loopback addresses and Unix sockets alone.
     #[cfg_attr(not(feature = "api"), allow(dead_code))]
     pub(crate) local: bool,
@@ -259,7 +260,7 @@ impl Handle {
         let workers = self.shared.workers.len();
         let mut by_home: Vec<Vec<Publication>> = (0..workers).map(|_| Vec::new()).collect();
         for publish in messages {
-            by_home[home_of(publish.topic, workers)].push(self.publication(publish)?);
+            by_home[self.shared.owners.of(publish.topic)].push(self.publication(publish)?);
         }
         let waiting = by_home.into_iter().enumerate().filter(|(_, publications)| !publications.is_empty());
         let sent = waiting.map(|(home, all)| self.command_worker(home, Command::Publish(all), false));
@@ -295,7 +296,7 @@ impl Handle {
     }
 
     fn send_publication(&self, topic: &str, publication: Publication) -> Result<(), HandleError> {
-        let home = home_of(topic, self.shared.workers.len());
+        let home = self.shared.owners.of(topic);
         self.command_worker(home, Command::PublishOne(publication), false)
     }
 

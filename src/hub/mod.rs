@@ -15,6 +15,7 @@
 //! live. So nothing is missing and nothing comes twice.
 
 pub(crate) mod envelope;
+mod epochs;
 mod history;
 mod home;
 mod index;
@@ -23,6 +24,7 @@ mod keeping;
 mod log;
 mod look;
 pub(crate) mod mailbox;
+mod owners;
 mod publication;
 pub(crate) mod rate;
 mod reply;
@@ -33,6 +35,7 @@ mod tests;
 pub(crate) mod topic;
 
 pub use envelope::{Delivered, Envelope};
+pub(crate) use epochs::Epochs;
 pub(crate) use history::{Entry, Millis};
 pub(crate) use home::Home;
 pub use index::SubscribeError;
@@ -42,6 +45,7 @@ pub(crate) use joining::{Join, Joined};
 pub use joining::{Start, Subscribe, Subscribed};
 pub(crate) use log::{Log, Mark, Origin, Reader, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
+pub(crate) use owners::Owners;
 pub(crate) use publication::{Delivery, Outcome, Publication, Refusal, Told};
 pub use publication::{Publish, Published};
 pub(crate) use reply::{Reply, Unanswered};
@@ -55,7 +59,6 @@ pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
 use crate::conn::ConnId;
 use core::fmt;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// A place in a topic's messages: behind the one with this offset. Offsets count from 1 in each life of a topic, which
@@ -94,16 +97,6 @@ pub(crate) enum Added {
     First,
 }
 
-/// The worker that orders this topic's messages.
-pub(crate) fn home_of(topic: &str, workers: usize) -> usize {
-    if workers == 1 {
-        return 0;
-    }
-    let mut hasher = DefaultHasher::new();
-    topic.hash(&mut hasher);
-    (hasher.finish() % workers as u64) as usize
-}
-
 /// Topics that keep nothing yet stay for those who come back as long as all that is kept is below this part of what may
 /// be: names cost whoever invents them nothing, and are not to push out messages.
 const LINGER_PART: usize = 4;
@@ -126,8 +119,8 @@ pub(crate) struct Hub {
     /// Joins of this turn, to be asked for at its end.
     pub(crate) joins: Vec<Join>,
     worker: usize,
-    /// For the next topic's life.
-    epoch: u64,
+    owners: Owners,
+    epochs: Epochs,
     /// Bytes that topics with their home here keep, and may; a walk over all looks for what is too old.
     kept: usize,
     kept_most: usize,
@@ -138,9 +131,10 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// `epoch` is to be another one for each start of the server.
-    pub(crate) fn new(worker: usize, workers: usize, settings: SettingsTable, epoch: u64) -> Self {
-        let kept_most = settings.kept_most / workers.max(1);
+    /// `owners` is the same for all workers, `epochs` another one for each and for each start of the server.
+    pub(crate) fn new(worker: usize, owners: Owners, settings: SettingsTable, epochs: Epochs) -> Self {
+        let workers = owners.workers();
+        let kept_most = settings.kept_most / workers;
         Self {
             index: Index::default(),
             log: Log::default(),
@@ -152,7 +146,8 @@ impl Hub {
             joining: Joining::default(),
             joins: Vec::new(),
             worker,
-            epoch: epoch.wrapping_add(worker as u64),
+            owners,
+            epochs,
             kept: 0,
             kept_most,
             gave_up: 0,
@@ -166,7 +161,7 @@ impl Hub {
     }
 
     pub(crate) fn is_home(&self, topic: &str) -> bool {
-        self.is_alone() || home_of(topic, self.away.len()) == self.worker
+        self.is_alone() || self.owners.of(topic) == self.worker
     }
 
     // ---- publishing ----
@@ -177,7 +172,7 @@ impl Hub {
         let topic = publish.topic;
         if !self.is_home(topic) {
             if topic::check_published(topic).is_ok() {
-                let home = home_of(topic, self.away.len());
+                let home = self.owners.of(topic);
                 self.away[home].push(Publication::new(publish));
             }
             return;
@@ -237,11 +232,9 @@ impl Hub {
     }
 
     fn home(&mut self, key: TopicKey) -> &mut Home {
-        let Self { index, settings, epoch, now, kept, kept_most, .. } = self;
+        let Self { index, settings, epochs, now, kept, kept_most, .. } = self;
         index.home_or_insert(key, |name| {
-            // Workers are at most 256: their epochs never meet.
-            *epoch = epoch.wrapping_add(256);
-            let mut home = Home::new(*epoch, settings.of(name).clone());
+            let mut home = Home::new(epochs.next(), settings.of(name).clone());
             if *kept < *kept_most / LINGER_PART {
                 home.linger(*now);
                 *kept += home.cost();
@@ -359,12 +352,11 @@ impl Hub {
 
     /// A connection has ended.
     pub(crate) fn remove(&mut self, conn: ConnId) {
-        let Self { index, changes, worker, joining, joins, .. } = self;
+        let Self { index, changes, worker, owners, joining, joins, .. } = self;
         let alone = changes.len() == 1;
-        let workers = changes.len();
         index.remove(conn.slot() as u32, |name| {
             if !alone {
-                note(changes, *worker, workers, name, -1);
+                note(changes, *worker, owners, name, -1);
             }
         });
         if joining.remove(conn) {
@@ -374,8 +366,7 @@ impl Hub {
 
     fn change(&mut self, name: &Arc<str>, change: i32) {
         if !self.is_alone() {
-            let workers = self.changes.len();
-            note(&mut self.changes, self.worker, workers, name, change);
+            note(&mut self.changes, self.worker, &self.owners, name, change);
         }
     }
 
@@ -543,14 +534,14 @@ impl Hub {
 }
 
 /// Notes that a topic's subscribers have changed, for its home, or for all workers where it is a pattern.
-fn note(changes: &mut [Vec<(Arc<str>, i32)>], me: usize, workers: usize, name: &Arc<str>, change: i32) {
+fn note(changes: &mut [Vec<(Arc<str>, i32)>], me: usize, owners: &Owners, name: &Arc<str>, change: i32) {
     if topic::is_pattern(name) {
         for (_, changed) in changes.iter_mut().enumerate().filter(|(worker, _)| *worker != me) {
             changed.push((name.clone(), change));
         }
         return;
     }
-    let home = home_of(name, workers);
+    let home = owners.of(name);
     if home != me {
         changes[home].push((name.clone(), change));
     }

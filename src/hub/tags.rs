@@ -11,7 +11,9 @@ pub(crate) const MAX_TAGS: usize = 16;
 pub(crate) const MAX_TAG: usize = 64;
 
 /// The tags of a message, or those that a subscriber asks for, as hashes of 64 bits: that two words meet by chance is
-/// less likely than a broken memory, and comparing them costs a few instructions for each message.
+/// less likely than a broken memory, and comparing them costs a few instructions for each message. They are compared and
+/// never put into a table, so the hash needs no secret key: two words with one hash bring a subscriber nothing that it
+/// could not ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tags(Arc<[u64]>);
 

@@ -2,9 +2,15 @@
 
 use super::*;
 use core::time::Duration;
+use std::hash::RandomState;
+
+/// The only worker of a server.
+fn alone(table: SettingsTable) -> Hub {
+    Hub::new(0, Owners::new(RandomState::new(), 1), table, Epochs::new([1, 1]))
+}
 
 fn hub(settings: TopicSettings) -> Hub {
-    Hub::new(0, 1, SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX), 1)
+    alone(SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX))
 }
 
 /// One turn that publishes so many messages of 100 bytes to a topic.
@@ -108,7 +114,7 @@ fn who_was_the_only_one_to_listen_finds_the_topic_again_for_as_long_as_it_would_
 fn names_that_keep_nothing_push_out_no_message() {
     let settings = TopicSettings::new().history(10);
     let table = SettingsTable::new(vec![("kept/".to_owned(), settings)], 64 << 10);
-    let mut hub = Hub::new(0, 1, table, 1);
+    let mut hub = alone(table);
     turn(&mut hub, "kept/a", 5);
     for n in 0..1000 {
         let topic: Arc<str> = format!("kept/{n}").into();
@@ -261,7 +267,7 @@ mod accounts {
             let mut of = TopicSettings::new().history(3).history_bytes(300).history_age(Duration::from_millis(900));
             if rated { of = of.rate(3, 2).max_message_size(250); }
             let table = SettingsTable::new(vec![("kept/".to_owned(), of)], most);
-            let mut hub = Hub::new(0, workers, table, 1);
+            let mut hub = Hub::new(0, Owners::new(RandomState::new(), workers), table, Epochs::new([1, 1]));
             for (what, name, slot, n) in steps {
                 let topic = NAMES[name];
                 let conn = ConnId::new(0, slot, 1);

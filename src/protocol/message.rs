@@ -47,6 +47,8 @@ pub struct Message<'a> {
 pub struct Key(core::num::NonZeroU64);
 
 impl Key {
+    /// The hash needs no secret key: two names with one hash let a publisher replace what it could replace by the name
+    /// itself, and tables of keys hash this number again with a key of their own.
     fn new(name: &str) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
         name.hash(&mut hasher);

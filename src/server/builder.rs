@@ -6,7 +6,7 @@ use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::{Capacity, mailbox};
 use crate::hub::topic::check_published;
-use crate::hub::{KEPT_MOST, SettingsTable, TopicSettings};
+use crate::hub::{KEPT_MOST, Owners, SettingsTable, TopicSettings};
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
@@ -15,6 +15,7 @@ use crate::worker::{Parts, Settings, Watched, Worker, prepare};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::RandomState;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
@@ -388,6 +389,7 @@ impl Builder {
             routes: self.routes.into(),
             counters,
             topics: SettingsTable::new(self.topics, self.max_history),
+            owners: Owners::new(RandomState::new(), workers),
             local,
         });
         let settings = Arc::new(Settings {

@@ -5,7 +5,7 @@ use super::drive::call;
 use super::slots::Slot;
 use crate::conn::{Phase, Terms};
 use crate::handler::{Command, ErasedEvent as Event};
-use crate::hub::{Hub, Joined, Position, envelope, home_of};
+use crate::hub::{Hub, Joined, Position, envelope};
 
 /// Messages looked at in one turn for connections that come back: some 4 ms. What is over waits for the next turn, so
 /// that a crowd that asks for long histories holds up nobody; one join is one piece.
@@ -14,9 +14,9 @@ const REPLAYED: usize = 16_384;
 impl Worker {
     /// Asks for the joins of this turn, and answers those that were asked here. The log is empty.
     pub(super) fn join(&mut self) {
-        let (me, workers) = (self.turn.worker, self.shared.workers.len());
+        let me = self.turn.worker;
         for join in self.turn.hub.take_joins() {
-            let home = home_of(&join.topic, workers);
+            let home = self.shared.owners.of(&join.topic);
             if home == me {
                 self.asked.push_back((me, join));
             } else {

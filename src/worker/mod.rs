@@ -27,9 +27,8 @@ pub(crate) mod wheel;
 use crate::conn::{Forms, Packer, Phase, Writer};
 use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
-use crate::hub::Hub;
-use crate::hub::Join;
 use crate::hub::mailbox::{Inbox, Wake};
+use crate::hub::{Epochs, Hub, Join};
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
 use http::{HttpLimits, Resource};
@@ -39,6 +38,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slots::Slots;
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -204,12 +204,11 @@ impl Wake for PollWaker {
     }
 }
 
-/// Another number for each start of the server, so that positions in topics of an earlier one are known as such.
-/// Microseconds, since browsers read JSON's numbers as doubles, which are exact below 2^53 only: with nanoseconds the
-/// epochs of all workers but the first would come back rounded, and nobody would ever recover.
-fn epoch() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_micros() as u64 & !0xFF
+/// A random seed, from the key that the operating system gives to std's hash tables. No clock: epochs that were counted
+/// on from the time of the start could run ahead of it and return after a restart.
+fn seed() -> [u64; 2] {
+    let key = RandomState::new();
+    [key.hash_one(0), key.hash_one(1)]
 }
 
 impl std::fmt::Debug for Worker {
@@ -250,7 +249,7 @@ impl Worker {
         let forms = Forms::of(shared.routes.iter().map(|r| &r.deflate));
         let turn = Turn {
             writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
-            hub: Hub::new(number, shared.workers.len(), shared.topics.clone(), epoch()),
+            hub: Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed())),
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
@@ -493,15 +492,5 @@ impl Worker {
             self.buried = 0;
             self.sweep();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn an_epoch_and_its_workers_and_lives_are_exact_in_a_double() {
-        let base = super::epoch();
-        assert_eq!(base & 0xFF, 0, "room for the workers");
-        assert!(base < 1 << 52, "and for 2^44 lives of topics behind it: {base}");
     }
 }
