@@ -18,6 +18,7 @@ mod frames;
 mod id;
 mod limits;
 mod outbox;
+mod pauses;
 #[cfg(feature = "push")]
 mod reply;
 mod sending;
@@ -32,6 +33,7 @@ pub(crate) use id::MAX_SLOTS;
 pub(crate) use limits::Terms;
 pub use limits::{Limits, SlowConsumer};
 pub(crate) use outbox::{Outbox, Pushed};
+pub(crate) use pauses::{PauseReason, Pauses};
 pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
 pub(crate) use writer::{Sink, Writer};
 
@@ -151,10 +153,11 @@ pub(crate) struct Connection {
     /// It takes what one turn brings of a topic as one message, where the route's envelope can hold that.
     pub(crate) batched: bool,
     pub(crate) phase: Phase,
-    pub(crate) paused: bool,
-    /// It was paused until just now: what was received before is to be looked at, and the socket to be read although
-    /// the kernel reports nothing new.
-    pub(crate) resumed: bool,
+    /// Why it is not read from; empty: it is.
+    pub(crate) pauses: Pauses,
+    /// Reasons that were cleared since it was last read from. Once no reason is left, what was received before is decoded
+    /// first, then the socket is read although the kernel reports nothing new.
+    pub(crate) resumed: Pauses,
     /// The kernel took less than it was given: no write until it says that it can take more.
     pub(crate) blocked: bool,
     /// A backlog has been reported to nobody yet: `drain` is due when it has gone.
@@ -179,8 +182,8 @@ impl Connection {
             shaped: false,
             batched: false,
             phase: Phase::Http,
-            paused: false,
-            resumed: false,
+            pauses: Pauses::default(),
+            resumed: Pauses::default(),
             blocked: false,
             backlogged: false,
             broken: None,
@@ -197,15 +200,30 @@ impl Connection {
         }
     }
 
-    pub(crate) fn resume(&mut self) {
-        self.resumed |= core::mem::take(&mut self.paused);
+    /// Whether nothing is read from it, for whatever reason.
+    #[inline]
+    pub(crate) fn is_paused(&self) -> bool {
+        !self.pauses.is_empty()
+    }
+
+    /// Stops reading from it, not even what was received together with the current message, until every reason is
+    /// cleared.
+    pub(crate) fn pause(&mut self, reason: PauseReason) {
+        self.pauses.insert(reason);
+    }
+
+    /// Clears a reason. If it was the last, the worker's `after` continues reading.
+    pub(crate) fn resume(&mut self, reason: PauseReason) {
+        if self.pauses.remove(reason) {
+            self.resumed.insert(reason);
+        }
     }
 
     /// Whether something was received that is to be decoded before anything else is read. Where nothing is compressed
     /// that is never so: what waits there waits for [`Connection::resume`].
     #[inline]
     pub(crate) fn has_unread(&self) -> bool {
-        !self.form.is_plain() && !self.paused && self.cold.as_ref().is_some_and(|c| !c.unread.is_empty())
+        !self.form.is_plain() && !self.is_paused() && self.cold.as_ref().is_some_and(|c| !c.unread.is_empty())
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {

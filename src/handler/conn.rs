@@ -4,7 +4,8 @@ use super::route::Wrapper;
 use super::{Command, Handle, Route};
 use crate::Message;
 use crate::conn::{
-    Cause, ConnId, Connection, Frames, Limits, Phase, ReadyState, Refused, Sent, Sink, Twin, Writer,
+    Cause, ConnId, Connection, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent, Sink, Twin,
+    Writer,
 };
 use crate::http::{Params, Peer};
 use crate::hub::topic::is_pattern;
@@ -262,19 +263,19 @@ impl<'a, S> Conn<'a, S> {
     /// until [`Conn::resume`]. TCP then makes the peer wait. Pings aren't answered meanwhile, and pongs aren't seen:
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
-        self.context.conn.paused = true;
+        self.context.conn.pause(PauseReason::Application);
         // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
         self.context.conn.backlogged |= self.context.turn.writer.gathered() > 0;
     }
 
     /// Reads again.
     pub fn resume(&mut self) {
-        self.context.conn.resume();
+        self.context.conn.resume(PauseReason::Application);
     }
 
-    /// Whether reading is paused.
+    /// Whether the application has paused reading.
     pub fn is_paused(&self) -> bool {
-        self.context.conn.paused
+        self.context.conn.pauses.contains(PauseReason::Application)
     }
 
     /// Sends a ping (RFC 6455 section 5.5.2); a payload of more than 125 bytes is cut. The server pings by itself

@@ -2,7 +2,7 @@
 
 use super::slots::Slot;
 use super::{Stopping, Worker};
-use crate::conn::{Cause, ConnId, Connection, Phase, ReadyState};
+use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::hub::{Added, Publication, Reply};
 use crate::protocol::{CloseCode, Opcode};
@@ -48,8 +48,8 @@ impl Worker {
             Command::Pause(id, pause) => self.on_open(id, |w, at| {
                 let Some(slot) = w.slots.get(at) else { return };
                 match pause {
-                    true => slot.conn.paused = true,
-                    false => slot.conn.resume(),
+                    true => slot.conn.pause(PauseReason::Application),
+                    false => slot.conn.resume(PauseReason::Application),
                 }
             }),
             Command::Subscribe(id, topic) => self.on_open(id, |w, at| w.subscribe(at, &topic)),

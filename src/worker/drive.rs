@@ -4,7 +4,7 @@ use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
 use super::{SHARE, Worker};
-use crate::conn::{Cause, Phase, Sink};
+use crate::conn::{Cause, PauseReason, Phase, Sink};
 use crate::deflate::Agreed;
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
 use crate::http::Params;
@@ -32,9 +32,11 @@ impl Worker {
         }
         let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
-            Phase::Open | Phase::CloseSent if !slot.conn.paused => self.read_open(at),
+            Phase::Open | Phase::CloseSent if !slot.conn.is_paused() => self.read_open(at),
             // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.
-            Phase::Http if slot.conn.paused || is_answering(slot) => slot.conn.paused = true,
+            Phase::Http if slot.conn.is_paused() || is_answering(slot) => {
+                slot.conn.pause(PauseReason::Request);
+            }
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
             // A client that has gone needs no decision.
@@ -44,7 +46,7 @@ impl Worker {
         }
         // A short read has taken everything that was there, but not the end behind it.
         if let Some(slot) = self.slots.get(at).filter(|s| s.marks.ended)
-            && !slot.conn.paused
+            && !slot.conn.is_paused()
             && !matches!(slot.conn.phase, Phase::Dead | Phase::Deciding)
         {
             self.again(at);
@@ -102,7 +104,7 @@ impl Worker {
         let rest = &mut recv[..n - direct];
         if going {
             decode(slot, turn, route, rules, rest, *now);
-        } else if slot.conn.paused && !rest.is_empty() {
+        } else if slot.conn.is_paused() && !rest.is_empty() {
             slot.conn.cold().unread.extend_from_slice(rest);
         }
         if n == room || slot.conn.has_unread() {
@@ -114,7 +116,7 @@ impl Worker {
     pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
         let Self { slots, turn, rules, shared, now, .. } = self;
         let Some(slot) = slots.get(at) else { return };
-        if slot.conn.paused && slot.conn.phase == Phase::Open {
+        if slot.conn.is_paused() && slot.conn.phase == Phase::Open {
             // Already in `open`.
             return slot.conn.cold().unread.extend_from_slice(input);
         }
@@ -271,7 +273,7 @@ fn decode_all<S: Sink>(
             }
         };
         if !going {
-            if slot.conn.paused && !input.is_empty() {
+            if slot.conn.is_paused() && !input.is_empty() {
                 slot.conn.cold().unread.extend_from_slice(input);
             }
             return;
@@ -296,7 +298,7 @@ fn breach<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, error: ProtocolError) {
 /// Whether the next message is to be looked at.
 #[inline]
 fn goes_on<S>(slot: &Slot<S>) -> bool {
-    matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.paused
+    matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.is_paused()
 }
 
 #[inline]

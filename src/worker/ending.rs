@@ -4,7 +4,7 @@ use super::Worker;
 use super::deadlines::{Due, check, ticks};
 use super::drive::call;
 use super::slots::Slot;
-use crate::conn::{Cause, Limits, Phase};
+use crate::conn::{Cause, Limits, Pauses, Phase};
 use crate::handler::ErasedEvent as Event;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
@@ -131,7 +131,7 @@ impl Worker {
                 let due = self.now + timeout;
                 let Some(slot) = self.slots.get(at) else { return };
                 slot.clock.deadline = due;
-                let was_paused = core::mem::take(&mut slot.conn.paused);
+                let was_paused = !core::mem::take(&mut slot.conn.pauses).is_empty();
                 self.wheel.arm(&mut self.slots, at as u32, due);
                 // The peer's close frame is waited for; what comes before it is not delivered any more.
                 if was_paused && phase == Phase::CloseSent {
@@ -149,8 +149,11 @@ impl Worker {
     /// Reading was paused and goes on: first with what was received before.
     fn resume(&mut self, at: usize) {
         let now = self.now;
-        let Some(slot) = self.slots.get(at).filter(|s| s.conn.resumed && !s.conn.paused) else { return };
-        slot.conn.resumed = false;
+        let Some(slot) = self.slots.get(at).filter(|s| !s.conn.resumed.is_empty() && !s.conn.is_paused())
+        else {
+            return;
+        };
+        slot.conn.resumed = Pauses::default();
         // The silence was ours.
         (slot.clock.received, slot.clock.message, slot.clock.pinged) = (now, now, 0);
         slot.clock.began = if slot.clock.began == 0 { 0 } else { now };
@@ -162,7 +165,7 @@ impl Worker {
     pub(super) fn watch(&mut self, at: usize) {
         let limits = self.limits_of(at);
         let Some(slot) = self.slots.get(at) else { return };
-        let Due::At(next) = check(&slot.clock, &limits, slot.conn.paused, self.now) else { return };
+        let Due::At(next) = check(&slot.clock, &limits, slot.conn.is_paused(), self.now) else { return };
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
@@ -231,12 +234,12 @@ impl Worker {
         let now = self.now;
         let Some(slot) = self.slots.get(at) else { return };
         let next = match slot.conn.phase {
-            Phase::Open => match check(&slot.clock, &limits, slot.conn.paused, now) {
+            Phase::Open => match check(&slot.clock, &limits, slot.conn.is_paused(), now) {
                 Due::At(next) => next,
                 Due::Ping => {
                     slot.clock.pinged = now + 1; // what came within this tick came before the ping
                     slot.conn.control(&mut self.turn.writer, Opcode::Ping, b"");
-                    match check(&slot.clock, &limits, slot.conn.paused, now) {
+                    match check(&slot.clock, &limits, slot.conn.is_paused(), now) {
                         Due::At(next) => next,
                         Due::Ping | Due::End(..) => now + 1,
                     }

@@ -4,7 +4,7 @@ use super::Worker;
 use super::deadlines::ticks;
 use super::exchange::{Asked, Exchange, Undecided, Upgrade, Waiting};
 use super::slots::Slot;
-use crate::conn::{Phase, asks_for_websocket, check_upgrade, write_accept};
+use crate::conn::{PauseReason, Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::deflate::negotiate;
 use crate::endpoint::Endpoint;
 use crate::handler::{AnyState, Command, Decision, ErasedAccept, Handle};
@@ -148,7 +148,7 @@ impl Worker {
                 break; // what comes meanwhile is noticed when it comes
             }
             if is_answering(slot) || answered == REQUESTS {
-                slot.conn.paused = true;
+                slot.conn.pause(PauseReason::Request);
                 break;
             }
         }
@@ -499,7 +499,7 @@ impl Worker {
                     slot.exchange = None;
                     return self.after(at);
                 }
-                if !core::mem::take(&mut slot.conn.paused) {
+                if !slot.conn.pauses.remove(PauseReason::Request) {
                     return;
                 }
                 let mut buf = slot.exchange.as_mut().map(|e| core::mem::take(&mut e.buf)).unwrap_or_default();
@@ -545,7 +545,7 @@ impl Worker {
 fn pumps_on(slot: &mut Slot) -> bool {
     slot.conn.phase == Phase::Http
         && slot.is_written_out()
-        && (slot.conn.paused || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last))
+        && (slot.conn.is_paused() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last))
 }
 
 /// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
