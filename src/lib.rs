@@ -49,6 +49,7 @@
 //! | publishing over HTTP | `api::Api` |
 //! | browsers: topics over JSON | `push::Push` |
 //! | the same for programs | `push_client::PushClient` |
+//! | a log that holds up no worker | [`log::Writer`] |
 //!
 //! Below lie the layers, each of which knows only those before it: [`protocol`] (RFC 6455 as pure functions and values)
 //! and [`http`] (HTTP/1.1 heads, routes and responses) are public, for programs that answer handshakes themselves and
@@ -132,6 +133,7 @@ pub mod http;
 mod hub;
 #[cfg(any(feature = "api", feature = "push"))]
 mod json;
+pub mod log;
 mod metrics;
 mod net;
 pub mod protocol;

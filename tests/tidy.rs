@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("http", &[]),
-    ("metrics", &[]),
+    ("log", &[]),
+    ("metrics", &["log"]),
     ("json", &[]),
     ("deflate", &["protocol", "http"]),
     ("conn", &["protocol", "http", "deflate"]),
@@ -20,14 +21,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub", &["conn", "protocol"]),
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
     ("push", &["conn", "handler", "http", "hub", "json", "protocol"]),
-    ("endpoint", &["http"]),
+    ("endpoint", &["http", "log"]),
     (
         "worker",
-        &["conn", "deflate", "endpoint", "handler", "http", "hub", "metrics", "net", "protocol", "tls"],
+        &[
+            "conn", "deflate", "endpoint", "handler", "http", "hub", "log", "metrics", "net", "protocol",
+            "tls",
+        ],
     ),
-    ("client", &["conn", "deflate", "http", "hub", "net", "protocol", "tls"]),
-    ("push_client", &["client", "conn", "hub", "protocol", "push"]),
-    ("server", &["endpoint", "handler", "http", "hub", "net", "tls", "worker"]),
+    ("client", &["conn", "deflate", "http", "hub", "log", "net", "protocol", "tls"]),
+    ("push_client", &["client", "conn", "hub", "log", "protocol", "push"]),
+    ("server", &["endpoint", "handler", "http", "hub", "log", "net", "tls", "worker"]),
     ("api", &["conn", "handler", "http", "hub", "json", "protocol", "server"]),
 ];
 
@@ -200,6 +204,18 @@ fn purity(path: &str, text: &str) -> Vec<String> {
     complaints
 }
 
+/// The library logs through `crate::log` alone, whose macros make whoever logs choose: a line that a peer can cause is
+/// limited, and a subscriber that panics ends no worker.
+fn logging(path: &str, text: &str) -> Vec<String> {
+    if path.starts_with("src/log/") || path.starts_with("src/bin/") {
+        return Vec::new();
+    }
+    let text = code(text);
+    let found = ["tracing::", "eprintln!", "println!", "eprint!", "print!"].into_iter();
+    let found = found.filter(|name| text.contains(&format!(" {name}")) || text.starts_with(name));
+    found.map(|name| format!("{path}: writes with {name}; use crate::log")).collect()
+}
+
 fn has_unsafe(text: &str) -> bool {
     mentions(&code(text), "unsafe").next().is_some()
 }
@@ -299,6 +315,11 @@ fn pure_folders_name_no_socket_file_thread_or_clock() {
 }
 
 #[test]
+fn the_library_logs_through_its_own_macros() {
+    none(rust("src").iter().flat_map(|(path, text)| logging(path, text)).collect());
+}
+
+#[test]
 fn unsafe_code_is_where_its_page_says() {
     let all = ["src", "benches", "examples", "loadtest", "tests"].into_iter().flat_map(rust);
     let speaks_of_it = |path: &str| path == "tests/tidy.rs";
@@ -389,6 +410,8 @@ fn an_impure_name_is_seen() {
 
 #[test]
 fn the_other_rules_can_fail_too() {
+    let seen = |path: &str| logging(path, "use tracing::warn;\nfn f() {\n    eprintln!(\"x\");\n}").len();
+    assert_eq!((seen("src/hub/a.rs"), seen("src/log/mod.rs")), (2, 0));
     assert!(has_unsafe("let x = unsafe { y };") && has_unsafe("unsafe fn f() {}"));
     assert!(!has_unsafe("#![allow(unsafe_code)] // unsafe, they say"));
     assert!(header("a", "use std::fmt;").is_some() && header("a", "//! Hm.").is_some());

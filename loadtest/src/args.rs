@@ -56,7 +56,8 @@ Examples:
   # handshakes per second, and a report for a script
   campanile-loadtest connect ws://127.0.0.1:9001/echo --conns 50 --json -
 
-Exit status: 0 all went well, 1 there were errors (they are listed in the report), 2 this command can't be run.";
+Exit status: 0 all went well, 1 there were errors (they are listed in the report), 2 this command can't be run
+or its report not be written.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -23,13 +23,13 @@ pub(crate) fn run(url: &str, agent: &str) -> Result<bool, String> {
             let _ = client.send(&data); // refused where the case has closed the connection
         };
         if let Err(e) = converse(&format!("{server}/runCase?case={case}&agent={agent}"), echo) {
-            eprintln!("case {case}: {e}");
+            crate::output::note(&format!("case {case}: {e}"));
             all = false;
         }
     }
     converse(&format!("{server}/updateReports?agent={agent}"), |_, _| ())
         .map_err(|e| format!("{url}: the report was not written: {e}"))?;
-    println!("{cases} cases");
+    crate::output::write(&format!("{cases} cases\n"))?;
     Ok(all)
 }
 

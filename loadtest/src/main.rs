@@ -14,6 +14,7 @@ mod autobahn;
 mod bare;
 mod control;
 mod limits;
+mod output;
 mod pace;
 mod payload;
 mod plan;
@@ -34,7 +35,6 @@ use plan::Plan;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::fmt::Display;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -42,18 +42,21 @@ use std::sync::atomic::AtomicBool;
 /// There were errors during the run.
 const FAILED: u8 = 1;
 
-/// What was asked for can't be done.
+/// What was asked for can't be done, or its report not written.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match Args::parse().task().and_then(perform) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
-        Err(message) => {
-            eprintln!("campanile-loadtest: {message}");
-            ExitCode::from(USAGE)
-        }
-    }
+    output::begin();
+    let done = match Args::try_parse() {
+        Ok(args) => args.task().and_then(perform).map(|clean| if clean { 0 } else { FAILED }),
+        Err(e) => output::usage(&e).map(|asked| if asked { 0 } else { USAGE }),
+    };
+    let code = done.unwrap_or_else(|message| {
+        output::note(&format!("campanile-loadtest: {message}"));
+        USAGE
+    });
+    output::end();
+    ExitCode::from(code)
 }
 
 /// True if all went well.
@@ -85,14 +88,10 @@ fn interruption() -> Result<Arc<AtomicBool>, String> {
 }
 
 fn write(plan: &Plan, report: &(impl Serialize + Display)) -> Result<(), String> {
-    let mut stdout = std::io::stdout().lock();
     let json = || serde_json::to_string_pretty(report).map_err(|e| e.to_string());
     let to_stdout = plan.json.as_deref() == Some("-");
     if let Some(file) = plan.json.as_ref().filter(|_| !to_stdout) {
         std::fs::write(file, json()? + "\n").map_err(|e| format!("--json {file}: {e}"))?;
     }
-    let text = if to_stdout { json()? + "\n" } else { report.to_string() };
-    // A reader that has gone away is none of our errors.
-    let _ = stdout.write_all(text.as_bytes());
-    Ok(())
+    output::write(&if to_stdout { json()? + "\n" } else { report.to_string() })
 }

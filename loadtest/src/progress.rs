@@ -67,7 +67,7 @@ impl Line {
             bar.tick();
         } else {
             self.said = now;
-            eprintln!("{text}");
+            crate::output::note(&text);
         }
     }
 

@@ -376,6 +376,55 @@ fn what_can_not_be_run_has_its_own_exit_status() {
     assert_eq!(end_of(spawn("--help")).status.code(), Some(0));
 }
 
+/// What fails at every write, with "No space left on device".
+fn full() -> Stdio {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+/// A pipe that its reader has closed.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+fn to(stdout: Stdio, stderr: Stdio, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_campanile-loadtest"));
+    end_of(command.args(line.split_whitespace()).stdout(stdout).stderr(stderr).spawn().unwrap())
+}
+
+#[test]
+fn a_report_that_can_not_be_written_is_an_error_unless_its_reader_has_gone() {
+    let address = server(echo);
+    let run = format!("echo ws://{address}/ -c 1 {SHORT}");
+    for line in [format!("{run} --json -"), run.clone(), "--help".into(), "--version".into()] {
+        let output = to(full(), Stdio::piped(), &line);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {text}");
+        assert!(
+            text.contains("campanile-loadtest: can't write to standard output: No space left"),
+            "{line}: {text}"
+        );
+        let output = to(closed_pipe(), Stdio::piped(), &line);
+        assert_eq!(output.status.code(), Some(0), "{line}");
+    }
+    let file = to(Stdio::piped(), Stdio::piped(), &format!("{run} --json /dev/full"));
+    assert_eq!(file.status.code(), Some(2));
+}
+
+#[test]
+fn a_standard_error_that_can_not_be_written_changes_no_exit_status() {
+    let address = server(echo);
+    for stderr in [full, closed_pipe] {
+        let run = to(Stdio::piped(), stderr(), &format!("echo ws://{address}/ -c 1 {SHORT} --json -"));
+        assert_eq!(run.status.code(), Some(0));
+        let wrong = to(Stdio::piped(), stderr(), "echo ws://127.0.0.1:1/ --size 5..1");
+        assert_eq!(wrong.status.code(), Some(2));
+        let refused = to(Stdio::piped(), stderr(), "echo ws://no-such-host.invalid/ -c 1");
+        assert_eq!(refused.status.code(), Some(2));
+    }
+}
+
 #[test]
 fn what_a_server_pushes_is_counted_for_each_listener() {
     // Says nothing until it is told what to push; the first listener gets twice as much as the others.

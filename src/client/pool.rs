@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
-use tracing::error;
 
 /// A number of threads that clients share. Without one, all clients of a program share a single thread, except those
 /// with a callback, which get one each.
@@ -46,7 +45,7 @@ struct PollWaker(Waker);
 impl Wake for PollWaker {
     fn wake(&self) {
         if let Err(e) = self.0.wake() {
-            error!("can't wake a client's thread: {e}");
+            crate::log::limited!(error, std::time::Instant::now(), "can't wake a client's thread: {e}");
         }
     }
 }

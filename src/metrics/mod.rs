@@ -49,6 +49,7 @@ macro_rules! counters {
             pub(crate) fn sum(workers: &[CachePadded<Counters>]) -> Self {
                 let mut sum = Self::default();
                 for worker in workers { $(sum.$name = sum.$name.wrapping_add(worker.$name.get());)* }
+                sum.log_lines_lost = crate::log::lost(); // the process's, not the workers'
                 sum
             }
         }
@@ -115,6 +116,9 @@ counters! {
     panics,
     /// Publications and commands lost because another worker's mailbox was full.
     mailbox_full,
+    /// Lines of the log that were lost, in the whole process: a [`Writer`](crate::log::Writer) could not take or write
+    /// them, or the subscriber panicked.
+    log_lines_lost,
     /// Times a worker woke up and looked.
     turns,
 }

@@ -11,6 +11,7 @@ use super::session::{Context, FAR, Session, Settled};
 use super::{Handle, PushClient, wire};
 use crate::client::{self, Client, Data, InvalidClose, NoEvent, Reconnect};
 use crate::conn::ReadyState;
+use crate::log;
 use crate::protocol::CloseCode;
 use crate::push::SUBPROTOCOL;
 use core::fmt;
@@ -20,7 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Instant;
-use tracing::error;
 
 pub(super) struct Shared {
     pub(super) client: Client,
@@ -146,7 +146,7 @@ impl Shared {
         }
         for (done, result) in settled {
             if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
-                error!("what was to be called with a publication's answer panicked");
+                log::limited!(error, Instant::now(), "a callback for the answer to a publication panicked");
             }
         }
         result
@@ -307,7 +307,7 @@ impl Driver {
                 break;
             }
         }
-        error!("a callback of a client of topics panicked");
+        log::limited!(error, Instant::now(), "a callback of a client of topics panicked");
         self.callback = None;
         let _ = self.shared.close(CloseCode::INTERNAL, ""); // the code fits
     }

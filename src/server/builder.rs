@@ -7,6 +7,7 @@ use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::mailbox::{Capacity, mailbox};
 use crate::hub::topic::check_published;
 use crate::hub::{KEPT_MOST, Owners, SettingsTable, TopicSettings};
+use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
@@ -20,7 +21,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tracing::debug;
 
 /// Puts a server together: where it listens, what it serves, what it may cost.
 pub struct Builder {
@@ -346,8 +346,8 @@ impl Builder {
         }
         .min(256);
         match raise_open_files() {
-            Ok(files) => debug!("up to {files} open files"),
-            Err(e) => debug!("can't raise the limit on open files: {e}"),
+            Ok(files) => log::line!(debug, "up to {files} open files"),
+            Err(e) => log::line!(debug, "can't raise the limit on open files: {e}"),
         }
         if let Some((prefix, _)) =
             self.topics.iter().find(|(p, _)| !p.is_empty() && check_published(p).is_err())

@@ -7,11 +7,11 @@ use super::wheel::Links;
 use crate::conn::{ConnId, Connection, MAX_SLOTS, Sink};
 use crate::handler::{Adopt, Command};
 use crate::http::Peer;
+use crate::log;
 use crate::net::Stream;
 use mio::Token;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tracing::{debug, warn};
 
 /// Connections accepted from one listener in one turn: the others of the loop wait for no more than these.
 const ACCEPTS: usize = 64;
@@ -40,7 +40,6 @@ pub(super) struct Accepting {
     due: Vec<usize>,
     /// Listeners that rest after an error, until then.
     rest: Option<(Instant, Vec<usize>)>,
-    warned: Option<Instant>,
 }
 
 impl Accepting {
@@ -69,13 +68,11 @@ impl Worker {
                 Ok(None) => return,
                 Err(e) => {
                     self.turn.count().accept_errors.add(1);
-                    let now = Instant::now();
-                    if self.accepting.warned.is_none_or(|t| now - t >= Duration::from_secs(1)) {
-                        self.accepting.warned = Some(now);
-                        warn!(
-                            "can't accept: {e}; trying again every {REST:?} (is the limit on open files too low?)"
-                        );
-                    }
+                    log::limited!(
+                        warn,
+                        Instant::now(),
+                        "can't accept: {e}; trying again every {REST:?} (is the limit on open files too low?)"
+                    );
                     return self.rest(listener);
                 }
             }
@@ -140,11 +137,11 @@ impl Worker {
         let id = ConnId::new(self.turn.worker, next, self.generation);
         if let Err(e) = stream.register(self.poll.registry(), slots::token(id)) {
             self.turn.count().accept_errors.add(1);
-            warn!("can't watch the connection from {peer}: {e}");
+            log::limited!(warn, Instant::now(), "can't watch the connection from {peer}: {e}");
             give_back(self);
             return;
         }
-        debug!("{id} from {peer}");
+        log::line!(debug, "{id} from {peer}");
         let clock = Clock {
             received: self.now,
             message: self.now,

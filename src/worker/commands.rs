@@ -5,10 +5,10 @@ use super::{Stopping, Worker};
 use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::hub::{Added, Publication, Reply};
+use crate::log;
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tracing::info;
 
 impl Worker {
     pub(super) fn command(&mut self, command: Command) {
@@ -155,7 +155,7 @@ impl Worker {
             // Whoever asked may hear at once that it is done, and publish.
             Ok(Added::First) => self.turn.tell_changes(),
             Ok(_) => {}
-            Err(e) => info!("subscription to {topic:?} refused: {e}"),
+            Err(e) => log::limited!(info, Instant::now(), "subscription to {topic:?} refused: {e}"),
         }
     }
 
@@ -184,7 +184,12 @@ impl Worker {
 
     fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
         let left = deadline.saturating_duration_since(Instant::now());
-        info!("worker {} ends: {} connections have {left:.1?}", self.turn.worker, self.slots.len());
+        log::line!(
+            info,
+            "worker {} ends: {} connections have {left:.1?}",
+            self.turn.worker,
+            self.slots.len()
+        );
         self.listeners.clear();
         let earlier = self.stopping.as_ref().is_none_or(|s| deadline < s.deadline);
         if earlier {

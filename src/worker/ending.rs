@@ -6,11 +6,11 @@ use super::drive::call;
 use super::slots::Slot;
 use crate::conn::{Cause, Limits, Pauses, Phase};
 use crate::handler::ErasedEvent as Event;
+use crate::log;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use tracing::debug;
 
 /// Connections removed in one turn; so many of their subscriptions count as one more. Where each was a topic's last, with
 /// the topic, these 32,768 take some 20 ms, and others wait no longer for a crowd that was cut.
@@ -309,7 +309,7 @@ impl Worker {
         let id = slot.conn.id;
         if slot.state.is_some() {
             let end = slot.conn.closed();
-            debug!("{} ended: {end}", slot.conn.id);
+            log::line!(debug, "{} ended: {end}", slot.conn.id);
             let count = turn.count();
             count.open.sub(1);
             count.dropped.add(u64::from(end.unsent));

@@ -5,10 +5,11 @@ use super::slots::{Slot, Slots};
 use crate::conn::{Frames, Phase, Sink};
 use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
 use crate::hub::{Hub, Reader, Run, TopicKey};
+use crate::log;
 use crate::protocol::Key;
 use foldhash::fast::RandomState;
 use std::collections::HashSet;
-use tracing::warn;
+use std::time::Instant;
 
 impl Worker {
     /// Delivers until nothing is left to deliver: a connection that ends here may publish its leaving.
@@ -51,7 +52,7 @@ impl Worker {
         let send = |worker: usize, command: Command| {
             if let Err(e) = handle.command_worker(worker, command, false) {
                 lost.set(lost.get() + 1);
-                warn!("worker {worker} gets nothing from worker {me}: {e}");
+                log::limited!(warn, Instant::now(), "worker {worker} gets nothing from worker {me}: {e}");
             }
         };
         turn.hub.outgoing(

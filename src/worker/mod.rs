@@ -29,6 +29,7 @@ use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::mailbox::{Inbox, Wake};
 use crate::hub::{Epochs, Hub, Join};
+use crate::log;
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
 use http::{HttpLimits, Resource};
@@ -44,7 +45,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tracing::{error, warn};
 use wheel::{TICK_MS, Tick, Wheel};
 
 /// The waker's token; below it count down those of listeners, and then those of the program's own descriptors.
@@ -199,7 +199,7 @@ impl Wake for PollWaker {
         if OWN.get() == self.poll {
             CALLED.set(true);
         } else if let Err(e) = self.waker.wake() {
-            error!("can't wake a worker: {e}");
+            log::limited!(error, Instant::now(), "can't wake a worker: {e}");
         }
     }
 }
@@ -303,7 +303,7 @@ impl Worker {
         if let Some(cpu) = self.pin
             && let Err(e) = pin_to_cpu(cpu)
         {
-            warn!("worker {} stays unpinned: core {cpu}: {e}", self.turn.worker);
+            log::line!(warn, "worker {} stays unpinned: core {cpu}: {e}", self.turn.worker);
         }
         mark_worker(true);
         OWN.set(self.poll.as_raw_fd());
@@ -313,7 +313,7 @@ impl Worker {
                 && e.kind() != io::ErrorKind::Interrupted
             {
                 // Only a bug of ours gets here (a bad descriptor); without the poll there is no going on.
-                error!("worker {}: poll: {e}", self.turn.worker);
+                log::line!(error, "worker {}: poll: {e}", self.turn.worker);
                 break;
             }
             self.begin_turn();

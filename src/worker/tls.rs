@@ -6,11 +6,11 @@ use super::http::HTTP_SHARE;
 use super::wheel::Tick;
 use super::{SHARE, Worker};
 use crate::conn::{Cause, Phase};
+use crate::log;
 use crate::net::{Opened, Received, Stream};
 use crate::tls::{Flights, MAX_KEPT};
 use std::io;
 use std::time::Duration;
-use tracing::debug;
 
 /// The least that a receive buffer has where there is TLS: what is kept, and a read behind it.
 pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
@@ -68,7 +68,7 @@ impl Worker {
                     stream.secure(session);
                 }
                 Err(e) => {
-                    debug!("a TLS session can't begin: {e}");
+                    log::line!(debug, "a TLS session can't begin: {e}");
                     self.turn.count().tls_failed.add(1);
                     return None;
                 }
@@ -136,7 +136,7 @@ impl Worker {
         let Some(session) = slot.stream.session().filter(|s| s.has_failed()) else {
             return self.gone(at, error.kind());
         };
-        debug!("{}: TLS failed: {error}", slot.conn.id);
+        log::line!(debug, "{}: TLS failed: {error}", slot.conn.id);
         self.turn.count().protocol_errors.add(u64::from(session.is_established()));
         slot.exchange = None;
         slot.conn.fail_below(&mut self.turn.writer, Cause::Transport(io::ErrorKind::InvalidData));

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODE", value_enum, default_value_t = Compression::Shared)]
     pub(crate) deflate: Compression,
 
-    /// How much to tell, on standard error
+    /// How much to tell, on standard error. Lines that are not read in time are dropped and counted (log_lines_lost)
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Level::Info)]
     pub(crate) log: Level,
 }
@@ -123,7 +123,8 @@ Examples:
   CAMPANILE_API_KEY=… campanile --listen [::]:80 --api-listen 127.0.0.1:9002
                                                  the API on a port of its own
 
-Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start, 2 for a wrong option.";
+Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start or
+can't write what was asked for, 2 for a wrong option.";
 
 fn addr(text: &str) -> Result<ListenAddr, InvalidAddr> {
     text.parse()

@@ -5,6 +5,7 @@ mod api;
 mod args;
 mod chat;
 mod echo;
+mod output;
 mod page;
 mod push;
 #[cfg(feature = "self-signed")]
@@ -15,10 +16,11 @@ mod topics;
 
 use crate::topics::Topics;
 use args::Args;
+use campanile::log::Writer;
 use campanile::{ListenAddr, Request, Response, Server};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,12 +33,27 @@ use tracing_subscriber::filter::LevelFilter;
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let Ok(mut log) = Writer::stderr() else {
+        return ExitCode::FAILURE; // and nowhere to say why
+    };
+    log.report_panics();
+    let code = run(&mut log);
+    log.flush_within(output::FLUSH);
+    code
+}
+
+fn run(log: &mut Writer) -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => return output::usage(log, &e),
+    };
+    let writer = log.clone();
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::from(args.log))
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        .log_internal_errors(false) // it would print them, and panic where that fails
         .init();
     let built = build(&args).and_then(|server| {
         let apart = api::apart(&args.api, server.handle())?;
@@ -44,17 +61,11 @@ fn main() -> ExitCode {
     });
     let (server, apart) = match built {
         Ok(built) => built,
-        Err(e) => {
-            eprintln!("campanile: {e}");
-            return ExitCode::FAILURE;
-        }
+        Err(e) => return output::fail(log, &e),
     };
     match serve(server, apart) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("campanile: {e}");
-            ExitCode::FAILURE
-        }
+        Err(e) => output::fail(log, &e),
     }
 }
 
@@ -105,7 +116,7 @@ fn signals() -> std::io::Result<UnixStream> {
 }
 
 fn serve(server: Server, apart: Option<Server>) -> std::io::Result<()> {
-    if let Err(e) = announce(&server, apart.as_ref()) {
+    if let Err(e) = output::announce(addresses(&server, apart.as_ref())) {
         // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
         warn!("can't say where it listens: {e}");
     }
@@ -121,32 +132,35 @@ fn serve(server: Server, apart: Option<Server>) -> std::io::Result<()> {
 }
 
 /// Says where it listens, in a first line that programs can read, and what to do with it.
-fn announce(server: &Server, apart: Option<&Server>) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn addresses(server: &Server, apart: Option<&Server>) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
     for addr in server.local_addrs() {
         let s = if server.tls_addrs().any(|secure| secure == addr) { "s" } else { "" };
         match addr {
             ListenAddr::Tcp(addr) => {
-                writeln!(out, "campanile listening on http{s}://{addr}/")?;
+                line(format!("campanile listening on http{s}://{addr}/"));
                 // Nobody can open 0.0.0.0.
                 let host = match addr.ip().is_unspecified() {
                     true => format!("localhost:{}", addr.port()),
                     false => addr.to_string(),
                 };
                 let elsewhere = if addr.ip().is_unspecified() { ", or by this machine's name" } else { "" };
-                writeln!(
-                    out,
+                line(format!(
                     "  open http{s}://{host}/ in two tabs to chat{elsewhere}; from code: new WebSocket(\"ws{s}://{host}/chat\")"
-                )?;
+                ));
             }
-            other => writeln!(out, "campanile listening on {other}")?,
+            other => line(format!("campanile listening on {other}")),
         }
     }
     for addr in apart.iter().flat_map(|apart| apart.local_addrs()) {
         match addr {
-            ListenAddr::Tcp(addr) => writeln!(out, "campanile's API on http://{addr}/api/")?,
-            other => writeln!(out, "campanile's API on {other}")?,
+            ListenAddr::Tcp(addr) => line(format!("campanile's API on http://{addr}/api/")),
+            other => line(format!("campanile's API on {other}")),
         }
     }
-    out.flush()
+    text
 }

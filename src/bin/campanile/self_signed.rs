@@ -4,8 +4,10 @@
 use campanile::ListenAddr;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use std::error::Error;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tracing::info;
@@ -31,9 +33,17 @@ fn told(path: &Path, e: &dyn Error) -> String {
 }
 
 fn folder() -> Option<PathBuf> {
-    let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    // systemd's StateDirectory= is this service's own.
-    var("STATE_DIRECTORY")
+    folder_of(|name| std::env::var_os(name))
+}
+
+fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let var = |name| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    // systemd's StateDirectory= is this service's own; where it has several, they stand in a list with colons between.
+    let first = |list: OsString| {
+        list.as_bytes().split(|b| *b == b':').next().map(|path| OsStr::from_bytes(path).into())
+    };
+    let state = variable("STATE_DIRECTORY").and_then(first).filter(|p: &PathBuf| p.is_absolute());
+    state
         .or_else(|| Some(var("XDG_STATE_HOME")?.join("campanile")))
         .or_else(|| Some(var("HOME")?.join(".local/state/campanile")))
 }
@@ -74,4 +84,28 @@ fn make(folder: &Path, path: &Path, names: Vec<String>) -> Result<(), Box<dyn Er
         }
     })?;
     Ok(fs::remove_file(&new)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_state_directory_of_a_list_is_used() {
+        let folder = |state: &'static str| {
+            folder_of(move |name| match name {
+                "STATE_DIRECTORY" => Some(state.into()),
+                "HOME" => Some("/h".into()),
+                _ => None,
+            })
+        };
+        for (state, expected) in [
+            ("/var/lib/a:/var/lib/b", "/var/lib/a"),
+            ("/var/lib/a", "/var/lib/a"),
+            ("relative:/var/lib/b", "/h/.local/state/campanile"),
+            ("", "/h/.local/state/campanile"),
+        ] {
+            assert_eq!(folder(state).as_deref(), Some(Path::new(expected)), "{state:?}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ use super::settings::{Callback, Settings};
 use super::{Client, Error, Event, Link, Url};
 use crate::conn::ReadyState;
 use crate::hub::mailbox::{Inbox, Mailbox, Weigh};
+use crate::log;
 use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
 use mio::{Events, Poll, Token};
@@ -34,7 +35,6 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracing::error;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
@@ -176,7 +176,7 @@ impl Driver {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
-                    error!("a client's event loop failed: {e}");
+                    log::line!(error, "a client's event loop failed: {e}");
                     self.give_up(e.kind());
                     return;
                 }
@@ -421,7 +421,7 @@ impl Driver {
                 self.flush(key);
             }
             if catch_unwind(AssertUnwindSafe(|| callback(&client, event))).is_err() {
-                error!("a client's callback panicked");
+                log::limited!(error, self.now, "a client's callback panicked");
                 self.panicked(key);
                 return;
             }

@@ -94,7 +94,7 @@ fn refusal(error: io::Error) -> HttpError {
         }
         // Too many open files, for one. The operator should know.
         _ => {
-            tracing::warn!(%error, "a static file can't be opened");
+            crate::log::limited!(warn, std::time::Instant::now(), %error, "a static file can't be opened");
             HttpError::Internal
         }
     }

@@ -117,7 +117,7 @@ fn answer(request: &Request<'_>, found: Found, cache_control: Option<&str>) -> R
             response.header("Content-Type", found.content_type).header("Accept-Ranges", "bytes").body(body)
         }
         Err(error) => {
-            tracing::warn!(%error, "a static file can't be read");
+            crate::log::limited!(warn, std::time::Instant::now(), %error, "a static file can't be read");
             HttpError::Internal.response()
         }
     }
