@@ -5,11 +5,13 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls_support;
 
-use campanile::{Cause, HttpLimits, Route, Server};
+use campanile::{Cause, HttpLimits, Route, Server, on_message};
 use std::io::{ErrorKind, Read, Write};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{
-    Client, Events, TEXT, TestServer, builder, echo, frame, limits, millis, recorder, upgrade_request,
+    Client, DEADLINE, Events, TEXT, TestServer, builder, echo, frame, limits, millis, recorder,
+    upgrade_request,
 };
 use tls_support::{Authority, open, shake, start_tls};
 
@@ -358,4 +360,55 @@ fn random_bytes_at_any_place_end_their_connection_and_nothing_else() {
     let mut client = shake(target.server.addr, &target.ca.client(), "localhost").unwrap();
     client.send(upgrade_request("/", ""));
     assert_eq!(client.answer().status, 101);
+}
+
+/// One recorded hello on very many sockets at once: each is some 0.1 ms of computing, and none of it goes before a message
+/// on an established connection.
+#[test]
+fn a_crowd_of_handshakes_waits_for_established_connections() {
+    const CROWD: usize = 300;
+    let ca = Authority::new();
+    let crowd: Arc<Mutex<Vec<std::net::TcpStream>>> = Arc::default();
+    let (entered, has_entered) = crossbeam_channel::bounded(1);
+    let (release, released) = crossbeam_channel::bounded::<()>(1);
+    let sockets = crowd.clone();
+    let handler = on_message(move |conn, message| match message.as_bytes() {
+        b"wait" => {
+            entered.send(()).unwrap();
+            released.recv_timeout(DEADLINE).unwrap();
+        }
+        _ => {
+            // On the worker's thread: it answers no handshake meanwhile.
+            let answered = |s: &&std::net::TcpStream| matches!(s.peek(&mut [0]), Ok(1));
+            let answered = sockets.lock().unwrap().iter().filter(answered).count();
+            assert!(conn.send(answered.to_string().as_str()).is_ok());
+        }
+    });
+    let server = start_tls(Server::builder().workers(1).route("/", handler), &ca.tls());
+    let (mut first, mut second) = (open(server.addr, &ca.client()), open(server.addr, &ca.client()));
+    let mut hello = Vec::new();
+    tls_support::connection(&ca.client(), "localhost").write_tls(&mut hello).unwrap();
+    for _ in 0..CROWD {
+        let socket = std::net::TcpStream::from(Client::dial(server.addr).socket);
+        socket.set_nonblocking(true).unwrap();
+        crowd.lock().unwrap().push(socket);
+    }
+    server.until("all are accepted", |s| s.sockets == CROWD as u64 + 2);
+    first.text("wait");
+    has_entered.recv_timeout(DEADLINE).unwrap();
+    for socket in &*crowd.lock().unwrap() {
+        (&*socket).write_all(&hello).unwrap();
+    }
+    second.text("how many were answered before this?");
+    release.send(()).unwrap();
+    let answered: usize = second.read_text().parse().unwrap();
+    assert!(answered < CROWD / 10, "{answered} of {CROWD} handshakes went before a message");
+    // All of them have their turn.
+    let sockets = std::mem::take(&mut *crowd.lock().unwrap());
+    for socket in sockets {
+        socket.set_nonblocking(false).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        (&socket).read_exact(&mut [0]).unwrap();
+    }
+    assert!(server.handle.stats().tls_deferred > 0);
 }

@@ -77,6 +77,8 @@ counters! {
     tls_failed,
     /// Times that a listener rested because as many handshakes were under way as may.
     tls_rests,
+    /// Iterations that left TLS handshakes for the next one because they had worked on others for long enough.
+    tls_deferred,
     /// Requests of plain HTTP answered, refused upgrades included.
     requests,
     /// Bytes of unfinished messages and backlogs that are held now.

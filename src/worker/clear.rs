@@ -17,6 +17,16 @@ impl Worker {
         Some(deadline)
     }
 
+    pub(super) fn defers(&mut self, _: usize) -> bool {
+        false
+    }
+
+    pub(super) fn has_handshakes(&self) -> bool {
+        false
+    }
+
+    pub(super) fn shake(&mut self) {}
+
     pub(super) fn read_sealed(&mut self, _: usize) {}
 
     pub(super) fn note_handshake(&mut self, _: usize) {}

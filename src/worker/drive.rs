@@ -37,6 +37,11 @@ impl Worker {
             Phase::Http if slot.conn.is_paused() || is_answering(slot) => {
                 slot.conn.pause(PauseReason::Request);
             }
+            // After the sockets that are established, and only for so long.
+            Phase::Http if slot.stream.is_secure() => match self.defers(at) {
+                true => return,
+                false => self.read_http(at),
+            },
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
             // A client that has gone needs no decision.
@@ -44,6 +49,11 @@ impl Worker {
             // Paused, or a decision is awaited: it is read when that is over.
             Phase::Open | Phase::CloseSent | Phase::Deciding | Phase::Dead => return,
         }
+        self.after_read(at);
+    }
+
+    /// What follows from a read, whatever came of it.
+    pub(super) fn after_read(&mut self, at: usize) {
         // A short read has taken everything that was there, but not the end behind it.
         if let Some(slot) = self.slots.get(at).filter(|s| s.marks.ended)
             && !slot.conn.is_paused()

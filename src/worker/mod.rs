@@ -5,7 +5,7 @@
 //!
 //! 1. wait, until a socket, the mailbox or a timer has something;
 //! 2. events: accept, read (which calls handlers and writes their answers), write;
-//! 3. again: connections that had more than one turn's share, or were resumed;
+//! 3. again: connections that had more than one turn's share, or were resumed; and TLS handshakes, for a bounded time;
 //! 4. mailbox: what other threads ask;
 //! 5. timers;
 //! 6. fan-out: what the turn published, to everybody it is for; and the connections that have ended are swept out.
@@ -19,6 +19,8 @@ pub(crate) mod exchange;
 pub(crate) mod fanout;
 pub(crate) mod http;
 mod join;
+#[cfg_attr(not(feature = "tls"), allow(dead_code))] // its only user yet
+mod paced;
 pub(crate) mod slots;
 #[cfg_attr(not(feature = "tls"), path = "clear.rs")]
 pub(crate) mod tls;
@@ -122,6 +124,9 @@ pub(crate) struct Worker {
     listeners: Vec<Listener>,
     accepting: accept::Accepting,
     again: Vec<u32>,
+    /// Handshakes whose client has sent something, in order of arrival.
+    #[cfg(feature = "tls")]
+    shaking: paced::Paced<crate::conn::ConnId>,
     /// What the packer had inflated when the turn began.
     inflated: u64,
     dirty: Vec<u32>,
@@ -273,6 +278,8 @@ impl Worker {
             listeners,
             accepting: accept::Accepting::default(),
             again: Vec::new(),
+            #[cfg(feature = "tls")]
+            shaking: tls::shaking(),
             inflated: 0,
             dirty: Vec::new(),
             doomed: Vec::new(),
@@ -322,6 +329,7 @@ impl Worker {
                 self.event(event);
             }
             self.read_again();
+            self.shake();
             self.mailbox();
             self.timers();
             self.age();
@@ -340,6 +348,7 @@ impl Worker {
         if self.woken
             || CALLED.get()
             || !self.again.is_empty()
+            || self.has_handshakes()
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
             || !self.asked.is_empty()

@@ -3,14 +3,15 @@
 
 use super::deadlines::ticks;
 use super::http::HTTP_SHARE;
+use super::paced::{Budget, Paced};
 use super::wheel::Tick;
 use super::{SHARE, Worker};
-use crate::conn::{Cause, Phase};
+use crate::conn::{Cause, ConnId, Phase};
 use crate::log;
 use crate::net::{Opened, Received, Stream};
 use crate::tls::{Flights, MAX_KEPT};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The least that a receive buffer has where there is TLS: what is kept, and a read behind it.
 pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
@@ -18,6 +19,15 @@ pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
 /// A handshake that has said nothing for so long gives its place to one that waits for it. While fewer are under way than
 /// may be, it has the whole time of a first request.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an iteration works on handshakes. What is left waits for the next one, which serves established connections
+/// first: a whole handshake takes 0.1 ms, with an RSA key of 4,096 bits several times as much, and 4,096 may be under way.
+const SHAKE: Duration = Duration::from_millis(2);
+
+/// A worker's queue of handshakes to go on with.
+pub(super) const fn shaking() -> Paced<ConnId> {
+    Paced::new(Budget::of_time(SHAKE))
+}
 
 /// The handshakes under way on all workers, and how many there may be.
 #[derive(Debug)]
@@ -51,6 +61,10 @@ impl Worker {
         if slot.stream.session().is_none_or(|s| s.is_established()) {
             return Some(deadline);
         }
+        // Its client has sent something, and waits for us.
+        if slot.marks.again {
+            return Some(deadline.min(self.now + ticks(PATIENCE / 4)));
+        }
         let next = slot.clock.received + ticks(PATIENCE);
         let Handshakes { flights, most } = &self.settings.handshakes;
         if next <= self.now && flights.under_way() >= *most {
@@ -75,6 +89,49 @@ impl Worker {
             }
         }
         Some(stream)
+    }
+
+    /// Puts a socket off until [`Self::shake`]; `false` if its handshake is finished.
+    pub(super) fn defers(&mut self, at: usize) -> bool {
+        let Some(slot) = self.slots.get(at) else { return false };
+        if slot.stream.session().is_none_or(|s| s.is_established()) {
+            return false;
+        }
+        if !slot.marks.again {
+            slot.marks.again = true;
+            self.shaking.push(slot.conn.id);
+        }
+        true
+    }
+
+    pub(super) fn has_handshakes(&self) -> bool {
+        !self.shaking.is_empty()
+    }
+
+    /// Goes on with handshakes whose clients have sent something, in order of arrival, for as long as an iteration may.
+    pub(super) fn shake(&mut self) {
+        if self.shaking.is_empty() {
+            return;
+        }
+        self.shaking.renew();
+        let mut before = Instant::now();
+        while let Some(id) = self.shaking.take() {
+            let Some(slot) = self.slots.find(id) else { continue };
+            slot.marks.again = false;
+            let (at, phase) = (id.slot(), slot.conn.phase);
+            match phase {
+                Phase::Http => {
+                    self.read_http(at);
+                    self.after_read(at);
+                }
+                _ => self.read(at),
+            }
+            let now = Instant::now();
+            self.shaking.spend_time(now - before);
+            before = now;
+        }
+        self.turn.count().tls_deferred.add(u64::from(!self.shaking.is_empty()));
+        self.shaking.tidy();
     }
 
     /// The socket of a secure connection can be read.
