@@ -19,7 +19,10 @@ export interface MessageInfo {
 
 /** How a subscription began on this connection. */
 export interface Subscribed {
-  topic: string;
+  /** Absent for a pattern. */
+  topic?: string;
+  /** Absent for a topic. */
+  pattern?: string;
   /** Absent for a pattern. */
   epoch?: string;
   /** Absent for a pattern. */
@@ -54,10 +57,20 @@ export interface SubscribeOptions {
   onError?(error: PushError): void;
 }
 
+/** A pattern has no history to begin with. */
+export type PatternOptions = Pick<SubscribeOptions, "tags" | "onSubscribed" | "onLost" | "onError">;
+
 export interface Subscription {
   readonly topic: string;
-  /** Where to go on from later, as `since`; null before it began, and for a pattern. */
+  /** Where to go on from later, as `since`; null before it began. */
   readonly position: Position | null;
+  unsubscribe(): void;
+}
+
+export interface PatternSubscription {
+  readonly pattern: string;
+  /** A pattern stands for many topics and has no position. */
+  readonly position: null;
   unsubscribe(): void;
 }
 
@@ -131,7 +144,7 @@ export interface ConnectOptions {
   reconnect?(code: number, reason: string): boolean | undefined;
 }
 
-/** What a request ended with: a code of the server, or `timeout`, `closed`, `queue`, `already`, `too_big`. */
+/** What a request ended with: a code of the server, or `timeout`, `closed`, `queue`, `already`, `too_big`, `topic`, `pattern`. */
 export class PushError extends Error {
   constructor(code: string, message: string, retry?: number);
   readonly name: "PushError";
@@ -184,14 +197,23 @@ export interface Push extends EventTarget {
   /** What the server said first on this connection; empty where there is none. */
   readonly hello: Partial<Hello>;
   /**
-   * Listens to a topic, or to all below `prefix/*`, until `unsubscribe`; over all connections to come. A JSON message
-   * comes parsed, a text as string, bytes as Uint8Array. Throws a PushError `already` for a topic that is listened to.
+   * Subscribes to a topic until `unsubscribe`; over all connections to come. A JSON message comes parsed, a text as
+   * string, bytes as Uint8Array. Throws a PushError: `topic` for a pattern, `already` where there is a subscription.
    */
   subscribe<T = any>(
     topic: string,
     callback: (message: T, info: MessageInfo) => void,
     options?: SubscribeOptions,
   ): Subscription;
+  /**
+   * Subscribes to every topic below a prefix, `ticks/*`; otherwise as `subscribe`. Throws a PushError: `pattern` for what
+   * does not end with that, `already` where there is a subscription.
+   */
+  subscribePattern<T = any>(
+    pattern: string,
+    callback: (message: T, info: MessageInfo) => void,
+    options?: PatternOptions,
+  ): PatternSubscription;
   /** Publishes a string as text, everything else as JSON. Rejects with a PushError. */
   publish(topic: string, data: unknown, options?: PublishOptions): Promise<Published>;
   /** Ends the connection there is and makes another at once, also after `close()`. */

@@ -48,6 +48,12 @@ function encode(request) {
   return JSON.stringify(request).replace(/\\(ud[89a-f]..|.)/g, (all, escape) => (escape[1] ? "\\ufffd" : all));
 }
 
+// No topic is named like this, so one map can hold topics and patterns.
+const isPattern = (name) => String(name).endsWith("/*");
+
+// As a request names it.
+const named = (name) => (isPattern(name) ? { pattern: name } : { topic: name });
+
 function address(url) {
   const full = new URL(url, globalThis.location?.href);
   full.protocol = full.protocol.replace("http", "ws");
@@ -101,21 +107,32 @@ class Push extends EventTarget {
     return this.#hello;
   }
 
+  /** A name made from what others sent never is a pattern: `user/*` is refused. */
   subscribe(topic, callback, options = {}) {
-    if (this.#subs.has(topic)) throw new PushError("already", `there is a subscription to ${topic}`);
-    const sub = new Subscription(topic, callback, options);
-    this.#subs.set(topic, sub);
+    if (isPattern(topic)) throw new PushError("topic", `topic: ${topic} is a pattern; use subscribePattern`);
+    return this.#add(new Subscription(topic, callback, options), { topic });
+  }
+
+  subscribePattern(pattern, callback, options = {}) {
+    if (!isPattern(pattern)) throw new PushError("pattern", `pattern: ${pattern}, expected one such as ticks/*`);
+    return this.#add(new Subscription(pattern, callback, options), { pattern });
+  }
+
+  #add(sub, named) {
+    const { topic: name } = sub;
+    if (this.#subs.has(name)) throw new PushError("already", `there is a subscription to ${name}`);
+    this.#subs.set(name, sub);
     if (this.#state === OPEN) this.#subscribe(sub);
     return {
-      topic,
+      ...named,
       /** Where to go on from; null before it began, and for a pattern. */
       get position() {
         return sub.place && { ...sub.place };
       },
       unsubscribe: () => {
-        if (this.#subs.get(topic) !== sub) return;
-        this.#subs.delete(topic);
-        this.#unsubscribe(topic);
+        if (this.#subs.get(name) !== sub) return;
+        this.#subs.delete(name);
+        this.#unsubscribe(name);
       },
     };
   }
@@ -289,14 +306,14 @@ class Push extends EventTarget {
   }
 
   #isLeaving(topic) {
-    return [...this.#asked.values()].some((one) => one.type === "unsubscribe" && one.topic === topic);
+    return [...this.#asked.values()].some((one) => one.type === "unsubscribe" && (one.topic ?? one.pattern) === topic);
   }
 
   #subscribe(sub) {
     const { topic, place, tags, latest, last } = sub;
     sub.live = false;
     if (this.#isLeaving(topic)) return; // it follows when that is answered
-    const request = { type: "subscribe", id: ++this.#id, topic, tags };
+    const request = { type: "subscribe", id: ++this.#id, ...named(topic), tags };
     if (place && sub.resume) request.since = { ...place };
     else Object.assign(request, { latest, last });
     const wanted = () => this.#subs.get(topic) === sub;
@@ -325,7 +342,7 @@ class Push extends EventTarget {
       const sub = this.#subs.get(topic);
       if (sub) this.#subscribe(sub);
     };
-    this.#ask({ type: "unsubscribe", id: ++this.#id, topic }, then, then);
+    this.#ask({ type: "unsubscribe", id: ++this.#id, ...named(topic) }, then, then);
   }
 
   // ---- what comes in ----
@@ -430,7 +447,7 @@ class Subscription {
     // Undefined is not sent; a wrong value is, and the server says what is wrong with it.
     Object.assign(this, { topic, callback, options, latest: latest || undefined, last, tags, resume });
     this.place = since && { ...since };
-    this.prefix = topic.endsWith("/*") ? topic.slice(0, -1) : null;
+    this.prefix = isPattern(topic) ? topic.slice(0, -1) : null;
     this.#begun = !!since;
   }
 

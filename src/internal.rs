@@ -6,7 +6,7 @@ use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
-use crate::hub::{Epochs, Hub, Owners};
+use crate::hub::{Epochs, Hub, Name, Owners};
 use crate::protocol::{Message, Rules};
 use crate::worker::deadlines::{Clock, Due, check};
 use crate::worker::drive::decode;
@@ -111,7 +111,8 @@ impl Machine {
 
     /// Makes a connection listen.
     pub fn subscribe(&mut self, at: usize, topic: &str) {
-        self.turn.hub.subscribe(at as u32, topic, None, usize::MAX).expect("a good name");
+        let topic = Name::topic(topic).expect("a good name");
+        self.turn.hub.subscribe(at as u32, &topic, None, usize::MAX).expect("a good name");
     }
 
     /// What one read brought: decoded, handled, and what the handler sent written out.

@@ -85,7 +85,7 @@
 //! # Errors
 //!
 //! Each boundary has its own: [`BuildError`] before the server runs, [`HandleError`] from other threads, [`Refused`] (with
-//! the message in it) for a send, [`SubscribeError`], [`InvalidTopic`], [`InvalidOrigin`], [`InvalidAddr`]. What a peer does
+//! the message in it) for a send, [`SubscribeError`], [`InvalidTopic`], [`InvalidPattern`], [`InvalidOrigin`], [`InvalidAddr`]. What a peer does
 //! wrong is no error of the program's: it is answered on the wire, with a status ([`http::HttpError`]) before the
 //! upgrade and a close code ([`protocol::ProtocolError::close_code`]) after it, and reported as a [`Cause`].
 //!
@@ -156,8 +156,9 @@ pub use handler::{
 };
 pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{
-    Delivered, Envelope, HistoryMessage, HistoryPage, InvalidTopic, MAX_TOPIC, Position, Publish, Published,
-    Start, Subscribe, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings, check_topic,
+    Delivered, Envelope, HistoryMessage, HistoryPage, InvalidPattern, InvalidTopic, MAX_TOPIC, Position,
+    Publish, Published, Start, Subscribe, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings,
+    check_pattern, check_topic,
 };
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};

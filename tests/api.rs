@@ -198,7 +198,7 @@ fn a_batch_is_checked_before_anything_is_published() {
     let mut client = server.dial();
     let good = json!({"topic": "a", "text": "x"});
     for (bad, words) in [
-        (json!({"topic": "a/*", "text": "x"}), "messages[1]: \"a/*\" can't be a topic"),
+        (json!({"topic": "a/*", "text": "x"}), "messages[1]: topic: \"a/*\" is a pattern"),
         (json!({"topic": "a"}), "messages[1]: the message is missing"),
         (json!({"topic": 1, "text": "x"}), "\"messages[1].topic\" is to be a string, not 1"),
     ] {
@@ -252,6 +252,11 @@ fn what_is_wrong_is_named_with_its_value() {
         ("subscribe", r#"{"connection":"0.0.1"}"#, "invalid", "\"topic\" is missing"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"a","code":1000}"#, "invalid", "\"code\" is no field"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"\u0000"}"#, "topic", "control"),
+        ("subscribe", r#"{"connection":"0.0.1","topic":"\u0085"}"#, "topic", "U+0085"),
+        ("subscribe", r#"{"connection":"0.0.1","topic":"users/*"}"#, "topic", "is a pattern"),
+        ("unsubscribe", r#"{"connection":"0.0.1","topic":"users/*"}"#, "topic", "is a pattern"),
+        ("subscribe", r#"{"connection":"0.0.1","pattern":"users"}"#, "pattern", "ticks/*"),
+        ("subscribe", r#"{"connection":"0.0.1","topic":"a","pattern":"a/*"}"#, "invalid", "exclude"),
         ("disconnect", r#"{"connection":"0.0.1","code":999}"#, "invalid", "not 999"),
         ("disconnect", r#"{"connection":"0.0.1","topic":"a"}"#, "invalid", "\"topic\" is no field"),
     ] {
@@ -299,6 +304,14 @@ fn a_connection_is_subscribed_unsubscribed_and_closed_by_its_id() {
         assert_eq!(post(&mut client, "/api/publish", &say).1["receivers"], 1);
         assert_eq!(listening.read_text(), "hello");
         assert_eq!(post(&mut client, "/api/unsubscribe", &room), (200, json!({"subscribed": false})));
+        listening.expect_nothing_until_pong();
+        let rooms = json!({"connection": id, "pattern": "rooms/*"});
+        assert_eq!(post(&mut client, "/api/subscribe", &rooms), (200, json!({"subscribed": true})));
+        let say = json!({"topic": "rooms/7", "text": "hello, all"});
+        assert_eq!(post(&mut client, "/api/publish", &say).1["receivers"], 1);
+        assert_eq!(listening.read_text(), "hello, all");
+        assert_eq!(post(&mut client, "/api/unsubscribe", &rooms), (200, json!({"subscribed": false})));
+        post(&mut client, "/api/publish", &say);
         listening.expect_nothing_until_pong();
         let bye = json!({"connection": id, "code": 4001, "reason": "logged out"});
         assert_eq!(post(&mut client, "/api/disconnect", &bye), (200, json!({"disconnected": true})));

@@ -46,7 +46,7 @@ impl Handler for Listens {
     fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
         let words: Vec<&str> = message.as_text().unwrap().split(' ').collect();
         match words[..] {
-            ["all"] => drop(conn.subscribe("kept/*").unwrap()),
+            ["all"] => drop(conn.subscribe_pattern("kept/*").unwrap()),
             ["from", topic, epoch, offset] => {
                 let at = Position::new(epoch.parse().unwrap(), offset.parse().unwrap());
                 conn.subscribe_from(topic, Start::After(at)).unwrap();

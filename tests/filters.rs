@@ -23,7 +23,8 @@ fn publish(server: &TestServer, topic: &str, text: &str, tags: &[&str]) {
 }
 
 fn subscribe(page: &mut Page, topic: &str, more: Value) -> Value {
-    let mut request = json!({"type": "subscribe", "id": 1, "topic": topic});
+    let member = if topic.ends_with("/*") { "pattern" } else { "topic" };
+    let mut request = json!({"type": "subscribe", "id": 1, member: topic});
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let answer = page.ask(&request);
     assert_eq!(answer["type"], "subscribed", "{answer}");
@@ -140,8 +141,8 @@ impl Handler for Own {
     }
 
     fn open(&self, conn: &mut Conn<'_, ()>) {
-        conn.subscribe_with(Subscribe::new("own/*").tags(&["x"])).unwrap();
-        let refused = conn.subscribe_with(Subscribe::new("own/*").from(Start::Latest));
+        conn.subscribe_with(Subscribe::pattern("own/*").tags(&["x"])).unwrap();
+        let refused = conn.subscribe_with(Subscribe::pattern("own/*").from(Start::Latest));
         assert!(refused.is_err());
     }
 

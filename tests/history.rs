@@ -30,6 +30,11 @@ impl Handler for Scripted {
             "latest" => conn.subscribe_from(words[1], Start::Latest),
             "now" => conn.subscribe_from(words[1], Start::Now),
             "sub" => conn.subscribe(words[1]).map(|_| ()),
+            "sub-pattern" => conn.subscribe_pattern(words[1]).map(|_| ()),
+            "unsub-pattern" => {
+                conn.unsubscribe_pattern(words[1]);
+                Ok(())
+            }
             "unsub" => {
                 conn.unsubscribe(words[1]);
                 Ok(())
@@ -266,11 +271,11 @@ fn patterns_hear_all_topics_below_them_once() {
     for workers in [1, 2] {
         let server = serve(workers, kept(10));
         let mut all = server.open("/");
-        for topic in ["sub ticks/*", "sub ticks/eur/*", "sub ticks/eur/usd"] {
+        for topic in ["sub-pattern ticks/*", "sub-pattern ticks/eur/*", "sub ticks/eur/usd"] {
             all.text(topic);
         }
         let mut some = server.open("/");
-        some.text("sub ticks/eur/*");
+        some.text("sub-pattern ticks/eur/*");
         for client in [&mut all, &mut some] {
             client.expect_nothing_until_pong();
         }
@@ -288,7 +293,7 @@ fn patterns_hear_all_topics_below_them_once() {
             client.expect_nothing_until_pong();
         }
         assert!(server.handle.publish("ticks/*", "no").is_err());
-        some.text("unsub ticks/eur/*");
+        some.text("unsub-pattern ticks/eur/*");
         some.expect_nothing_until_pong();
         server.handle.publish("ticks/eur/gbp", "for one").unwrap();
         assert_eq!(all.read_text(), "for one");
@@ -500,7 +505,7 @@ fn a_pattern_has_no_place_to_begin_from() {
     let server = serve(3, kept(10));
     let mut listeners: Vec<Client> = (0..6).map(|_| server.open("/")).collect();
     for listener in &mut listeners {
-        listener.text("sub ticks/*");
+        listener.text("sub-pattern ticks/*");
         listener.expect_nothing_until_pong();
     }
     for _ in 0..12 {
@@ -510,7 +515,7 @@ fn a_pattern_has_no_place_to_begin_from() {
             let refused = other.read_text();
             assert!(refused.starts_with("refused: ") && refused.contains("pattern"), "{refused}");
         }
-        other.text("unsub ticks/*");
+        other.text("unsub-pattern ticks/*");
         other.expect_nothing_until_pong();
     }
     for topic in ["ticks/a", "ticks/b", "ticks/c", "ticks/d", "ticks/e"] {

@@ -369,7 +369,7 @@ fn topics_are_listed_by_prefix_from_all_workers() {
         for (i, id) in ids.iter().enumerate() {
             server.handle.subscribe(*id, "room/all").unwrap();
             server.handle.subscribe(*id, &format!("room/{i}")).unwrap();
-            server.handle.subscribe(*id, "room/*").unwrap();
+            server.handle.subscribe_pattern(*id, "room/*").unwrap();
         }
         server.settle();
         server.handle.publish_with(Publish::new("kept/a", "x")).unwrap();

@@ -323,9 +323,9 @@ fn a_pattern_hears_every_topic_below_it_by_its_own_name() {
     for workers in [1, 2] {
         let server = serve(workers);
         let mut page = Page::open(&server);
-        let answer = page.ask(&json!({"type": "subscribe", "id": 4, "topic": "kept/*"}));
+        let answer = page.ask(&json!({"type": "subscribe", "id": 4, "pattern": "kept/*"}));
         let expected =
-            json!({"type": "subscribed", "id": 4, "topic": "kept/*", "recovered": false, "replayed": 0});
+            json!({"type": "subscribed", "id": 4, "pattern": "kept/*", "recovered": false, "replayed": 0});
         assert_eq!(answer, expected);
         server.settle();
         publish(&server, "kept/a", "1");
@@ -338,9 +338,9 @@ fn a_pattern_hears_every_topic_below_it_by_its_own_name() {
         publish(&server, "kept/a", "3");
         page.expect(&text("kept/a", 2, "3"));
         page.0.expect_nothing_until_pong();
-        page.refused(&json!({"type": "subscribe", "id": 5, "topic": "kept/*"}), "already");
-        let answer = page.ask(&json!({"type": "unsubscribe", "id": 6, "topic": "kept/*"}));
-        assert_eq!(answer["type"], "unsubscribed");
+        page.refused(&json!({"type": "subscribe", "id": 5, "pattern": "kept/*"}), "already");
+        let answer = page.ask(&json!({"type": "unsubscribe", "id": 6, "pattern": "kept/*"}));
+        assert_eq!(answer, json!({"type": "unsubscribed", "id": 6, "pattern": "kept/*"}));
     }
 }
 

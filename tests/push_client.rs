@@ -142,7 +142,7 @@ fn what_is_published_is_heard_and_answered() {
     assert_eq!(message.position(), published.position);
 
     // With everything that can be said of it.
-    let other = listening(&server, "public/*");
+    let other = listening(&server, Subscription::pattern("public/*"));
     let full = Publication::text("public/a", "ding")
         .key("k")
         .dedup("once")
@@ -279,7 +279,7 @@ fn a_restarted_server_has_forgotten_and_the_application_is_told() {
     let mut server = serve();
     let addr = server.addr;
     let push = listening(&server, "kept/t");
-    push.subscribe("kept/*").unwrap();
+    push.subscribe(Subscription::pattern("kept/*")).unwrap();
     assert!(!expect_subscribed(&push).lost);
     server.handle.publish_with(Publish::new("kept/t", "one")).unwrap();
     assert_eq!(expect_message(&push).offset, 1);
@@ -436,7 +436,10 @@ fn refusals_say_why() {
     push.subscribe("kept/t").unwrap();
     expect_subscribed(&push);
     assert!(matches!(push.subscribe("kept/t"), Err(SubscribeError::Already { .. })));
-    assert!(matches!(push.subscribe("a\nb"), Err(SubscribeError::Topic(_))));
+    for no_topic in ["a\nb", "a\u{85}b", "kept/*"] {
+        assert!(matches!(push.subscribe(no_topic), Err(SubscribeError::Topic(_))), "{no_topic:?}");
+    }
+    assert!(matches!(push.subscribe(Subscription::pattern("kept/t")), Err(SubscribeError::Pattern(_))));
     push.subscribe("kept/u").unwrap();
     assert!(matches!(next(&push), Event::Refused { fault, .. } if fault.code == Code::Subscriptions));
     match say(&push, "kept/t", "x").wait() {

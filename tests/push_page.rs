@@ -97,9 +97,15 @@ fn every_error_code_of_the_page_comes_up() {
         (json!({"type": "subscribe", "id": 1, "topic": ""}), "topic"),
         (json!({"type": "subscribe", "id": 1, "topic": long}), "topic"),
         (json!({"type": "subscribe", "id": 1, "topic": "public/\n"}), "topic"),
+        (json!({"type": "subscribe", "id": 1, "topic": "public/\u{85}"}), "topic"),
         (json!({"type": "publish", "id": 1, "topic": "public/*", "data": 1}), "topic"),
         (json!({"type": "subscribe", "id": 1, "topic": "secret"}), "forbidden"),
-        (json!({"type": "subscribe", "id": 1, "topic": "secret/*"}), "forbidden"),
+        (json!({"type": "subscribe", "id": 1, "topic": "public/*"}), "topic"),
+        (json!({"type": "unsubscribe", "id": 1, "topic": "public/*"}), "topic"),
+        (json!({"type": "subscribe", "id": 1, "pattern": "public"}), "pattern"),
+        (json!({"type": "subscribe", "id": 1, "pattern": "public/\u{85}/*"}), "pattern"),
+        (json!({"type": "subscribe", "id": 1, "topic": "public/a", "pattern": "public/*"}), "invalid"),
+        (json!({"type": "subscribe", "id": 1, "pattern": "secret/*"}), "forbidden"),
         (json!({"type": "publish", "id": 1, "topic": "topic x", "data": 1}), "forbidden"),
         (json!({"type": "subscribe", "id": 1, "topic": "public/a"}), "already"),
         (json!({"type": "unsubscribe", "id": 1, "topic": "public/b"}), "not_subscribed"),
@@ -108,8 +114,10 @@ fn every_error_code_of_the_page_comes_up() {
         errors.push(page.refused(&request, code));
     }
     page.subscribe("public/b");
-    for full in ["public/c", "public/*"] {
-        errors.push(page.refused(&json!({"type": "subscribe", "id": 1, "topic": full}), "subscriptions"));
+    for full in [json!({"topic": "public/c"}), json!({"pattern": "public/*"})] {
+        let mut request = json!({"type": "subscribe", "id": 1});
+        request.as_object_mut().unwrap().extend(full.as_object().unwrap().clone());
+        errors.push(page.refused(&request, "subscriptions"));
     }
     errors.push(cancelled(&server));
     errors.push(busy());

@@ -23,7 +23,10 @@ fn clients_do_what_the_settings_of_a_topic_let_them() {
             .route("/push", Push::new()),
     );
     let mut page = Page::open(&server);
-    let subscribe = |topic: &str| json!({"type": "subscribe", "id": 1, "topic": topic});
+    let subscribe = |name: &str| {
+        let member = if name.ends_with('*') { "pattern" } else { "topic" };
+        json!({"type": "subscribe", "id": 1, member: name})
+    };
     for topic in ["news/today", "news/today/*", "chat/1", "chat/*"] {
         assert_eq!(page.ask(&subscribe(topic))["type"], "subscribed", "{topic}");
     }

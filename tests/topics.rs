@@ -2,7 +2,10 @@
 
 mod support;
 
-use campanile::{Conn, ConnId, Message, Route, SubscribeError};
+use campanile::{
+    Conn, ConnId, HandleError, InvalidTopic, Message, Publish, Route, Start, Subscribe, SubscribeError,
+    check_topic,
+};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 use support::{Client, Event, Recorder, TEXT, TestServer, builder, frame, limits, recorder, serve, start};
@@ -276,11 +279,101 @@ fn a_message_published_just_before_closing_arrives() {
     }
 }
 
+/// Each client subscribes to a topic of its own, named by what the client calls itself, as a program does that makes the
+/// name from a path or a token.
+#[test]
+fn a_name_that_a_client_chose_never_subscribes_to_a_pattern() {
+    let ids = ["alice", "*", "/*", "a/*", "alice/*", "**", "*/*", "\u{85}"];
+    for workers in [1, 2] {
+        let (handler, _events) = recorder();
+        let handler = handler.on_message(|conn, message| {
+            let id = message.as_text().unwrap();
+            let topic = format!("user/{id}");
+            let result = conn.subscribe(&topic);
+            assert_eq!(result.is_ok(), check_topic(&topic).is_ok());
+            for start in [Start::Now, Start::Latest, Start::Last(9)] {
+                if result.is_err() {
+                    assert!(matches!(conn.subscribe_from(&topic, start), Err(SubscribeError::Topic(_))));
+                    let with = Subscribe::new(&topic).from(start).tags(&["x"]);
+                    assert!(matches!(conn.subscribe_with(with), Err(SubscribeError::Topic(_))));
+                }
+            }
+            let refused = conn.handle().subscribe(conn.id(), &topic).is_err();
+            assert_eq!(refused, result.is_err());
+            assert!(conn.patterns().next().is_none() && !conn.unsubscribe("user/*"));
+            conn.send(if result.is_ok() { "subscribed" } else { "refused" }).unwrap();
+        });
+        let server = start(builder().workers(workers).route("/", handler));
+        let mut clients: Vec<(&str, Client)> = ids.iter().map(|id| (*id, server.open("/"))).collect();
+        for (id, client) in &mut clients {
+            client.text(id);
+            let expected = if ["*", "/*", "a/*", "alice/*", "*/*", "\u{85}"].contains(id) {
+                "refused"
+            } else {
+                "subscribed"
+            };
+            assert_eq!(client.read_text(), expected, "{id}");
+        }
+        for secret in ["user/alice", "user/alice/inbox", "user/a/b", "user//x"] {
+            server.handle.publish_with(Publish::new(secret, secret)).unwrap();
+        }
+        server.settle();
+        for (id, client) in &mut clients {
+            if *id == "alice" {
+                assert_eq!(client.read_text(), "user/alice");
+            }
+            client.expect_nothing_until_pong();
+        }
+        assert_eq!(server.handle.stats().panics, 0);
+    }
+}
+
+#[test]
+fn a_pattern_is_subscribed_to_and_left_by_calls_of_its_own() {
+    let (handler, events) = recorder();
+    let handler = handler.on_message(|conn, _| {
+        for no_pattern in ["ticks", "*", "ticks*", "", "a\u{85}/*", &format!("{}/*", "x".repeat(254))] {
+            assert!(
+                matches!(conn.subscribe_pattern(no_pattern), Err(SubscribeError::Pattern(_))),
+                "{no_pattern}"
+            );
+        }
+        assert_eq!(conn.subscribe_pattern("ticks/*"), Ok(true));
+        assert_eq!(conn.subscribe_pattern("ticks/*"), Ok(false));
+        assert!(conn.is_subscribed_pattern("ticks/*") && !conn.is_subscribed("ticks/*"));
+        assert_eq!((conn.topics().count(), conn.patterns().collect::<Vec<_>>()), (0, vec!["ticks/*"]));
+        assert!(!conn.unsubscribe("ticks/*") && conn.unsubscribe_pattern("ticks/*"));
+        assert!(!conn.unsubscribe_pattern("ticks/*"));
+        let from = Subscribe::pattern("ticks/*").from(Start::Last(1));
+        assert_eq!(conn.subscribe_with(from), Err(SubscribeError::PatternStart));
+        conn.send("done").unwrap();
+    });
+    let server = serve(Route::new(handler));
+    let mut client = server.open("/");
+    let id = events.opened();
+    client.text("go");
+    assert_eq!(client.read_text(), "done");
+    for wrong in [server.handle.subscribe(id, "ticks/*"), server.handle.unsubscribe(id, "ticks/*")] {
+        assert!(matches!(wrong, Err(HandleError::Topic(InvalidTopic::Pattern { .. }))), "{wrong:?}");
+    }
+    assert!(matches!(server.handle.subscribe_pattern(id, "ticks"), Err(HandleError::Pattern(_))));
+    assert!(matches!(server.handle.subscribers("ticks/*"), Err(HandleError::Topic(_))));
+    server.handle.subscribe_pattern(id, "ticks/*").unwrap();
+    let info = server.handle.connection(id).unwrap().unwrap();
+    assert_eq!((info.topics.len(), info.patterns), (0, vec!["ticks/*".to_owned()]));
+    server.handle.publish("ticks/eur", "1").unwrap();
+    assert_eq!(client.read_text(), "1");
+    server.handle.unsubscribe_pattern(id, "ticks/*").unwrap();
+    server.settle();
+    server.handle.publish("ticks/eur", "2").unwrap();
+    client.expect_nothing_until_pong();
+}
+
 #[test]
 fn names_and_numbers_of_topics_have_their_bounds() {
     let (handler, _events) = recorder();
     let handler = handler.on_message(|conn, _| {
-        for bad in ["", "a\nb", &"x".repeat(256)] {
+        for bad in ["", "a\nb", "a\u{85}b", "a/*", &"x".repeat(256)] {
             assert!(matches!(conn.subscribe(bad), Err(SubscribeError::Topic(_))));
             conn.publish(bad, "reaches nobody");
         }

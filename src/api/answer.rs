@@ -77,6 +77,7 @@ impl From<HandleError> for Refusal {
             HandleError::Ended => (503, "ended"),
             HandleError::Timeout => (503, "busy"),
             HandleError::Topic(_) => (400, "topic"),
+            HandleError::Pattern(_) => (400, "pattern"),
             HandleError::TooBig { .. } => (413, "too_big"),
             HandleError::TooFast { retry } => {
                 let seconds = in_millis(*retry).div_ceil(1000);

@@ -4,9 +4,9 @@ use super::answer::{self, Refusal};
 use super::input::{About, body, gone};
 use super::{Call, PATIENCE};
 use crate::conn::{ConnId, ReadyState};
-use crate::handler::{ConnInfo, Handle, HandleError};
+use crate::handler::{ConnInfo, Handle};
 use crate::http::Response;
-use crate::hub::check_topic;
+use crate::hub::Target;
 
 /// Has the worker of a connection answer, if it is open.
 fn on_open(
@@ -34,19 +34,21 @@ fn connection(call: &Call<'_>, about: &About<'_>) -> Result<ConnId, Refusal> {
     if id.worker() < call.handle.shared.workers.len() { Ok(id) } else { Err(gone(id)) }
 }
 
-fn topic_of<'a>(about: &'a About<'_>) -> Result<&'a str, Refusal> {
-    let topic = about.topic()?;
-    check_topic(topic).map_err(HandleError::Topic)?;
-    Ok(topic)
-}
-
 pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, Refusal> {
     let about: About<'_> = body(call.request)?;
-    let (id, topic) = (connection(call, &about)?, topic_of(&about)?.to_owned());
-    call.handle.subscribe(id, &topic)?;
+    let (id, target) = (connection(call, &about)?, about.target()?);
+    let (name, is_pattern) = match target {
+        Target::Topic(topic) => (topic.to_owned(), false),
+        Target::Pattern(pattern) => (pattern.to_owned(), true),
+    };
+    match target {
+        Target::Topic(topic) => call.handle.subscribe(id, topic)?,
+        Target::Pattern(pattern) => call.handle.subscribe_pattern(id, pattern)?,
+    }
     // The answer to this question comes after it has been done.
     Ok(on_open(call.handle.clone(), id, move |_, info| {
-        if info.topics.contains(&topic) {
+        let names = if is_pattern { &info.patterns } else { &info.topics };
+        if names.contains(&name) {
             return Ok(r#"{"subscribed":true}"#);
         }
         let many = "the connection has as many subscriptions as it may";
@@ -56,8 +58,11 @@ pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, Refusal> {
 
 pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, Refusal> {
     let about: About<'_> = body(call.request)?;
-    let (id, topic) = (connection(call, &about)?, topic_of(&about)?);
-    call.handle.unsubscribe(id, topic)?;
+    let id = connection(call, &about)?;
+    match about.target()? {
+        Target::Topic(topic) => call.handle.unsubscribe(id, topic)?,
+        Target::Pattern(pattern) => call.handle.unsubscribe_pattern(id, pattern)?,
+    }
     Ok(on_open(call.handle.clone(), id, |_, _| Ok(r#"{"subscribed":false}"#)))
 }
 

@@ -4,7 +4,7 @@ use super::answer::Refusal;
 use crate::conn::ConnId;
 use crate::handler::InvalidConnId;
 use crate::http::Request;
-use crate::hub::{MAX_TAG, MAX_TAGS};
+use crate::hub::{MAX_TAG, MAX_TAGS, Target};
 use crate::json::{self, MAX_NESTING};
 use crate::protocol::{CloseCode, Message};
 use base64::Engine;
@@ -95,6 +95,8 @@ pub(super) struct About<'a> {
     connection: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "there")]
     topic: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "there")]
+    pattern: Option<Text<'a>>,
     #[serde(default, deserialize_with = "there")]
     code: Option<Whole>,
     #[serde(borrow, default, deserialize_with = "there")]
@@ -256,18 +258,25 @@ impl About<'_> {
         })
     }
 
-    /// The topic, where the operation is about one.
-    pub(super) fn topic(&self) -> Result<&str, Refusal> {
+    /// The topic or the pattern, where the operation is about one.
+    pub(super) fn target(&self) -> Result<Target<'_>, Refusal> {
         if self.code.is_some() || self.reason.is_some() {
             return Err(superfluous(if self.code.is_some() { "code" } else { "reason" }));
         }
-        self.topic.as_deref().ok_or_else(|| missing("topic"))
+        match (self.topic.as_deref(), self.pattern.as_deref()) {
+            (Some(topic), None) => Ok(Target::Topic(topic)),
+            (None, Some(pattern)) => Ok(Target::Pattern(pattern)),
+            (None, None) => Err(missing("topic")),
+            (Some(_), Some(_)) => {
+                Err(Refusal::invalid("\"topic\" and \"pattern\" exclude each other: send one"))
+            }
+        }
     }
 
     /// The reason, where the operation closes the connection.
     pub(super) fn reason(&self) -> Result<&str, Refusal> {
-        if self.topic.is_some() {
-            return Err(superfluous("topic"));
+        if self.topic.is_some() || self.pattern.is_some() {
+            return Err(superfluous(if self.topic.is_some() { "topic" } else { "pattern" }));
         }
         let reason = self.reason.as_deref().unwrap_or_default();
         if reason.len() > 123 {
@@ -323,6 +332,7 @@ impl<'a> Readable<'a> for About<'a> {
     const FIELDS: Fields = &[
         ("connection", Kind::Text),
         ("topic", Kind::Text),
+        ("pattern", Kind::Text),
         ("code", Kind::Whole(u16::MAX as u64)),
         ("reason", Kind::Text),
     ];

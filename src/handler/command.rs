@@ -4,7 +4,9 @@ use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
 use crate::hub::mailbox::Weigh;
-use crate::hub::{Delivery, HistoryPage, Join, Joined, Publication, Reply, Start, TopicList, Unanswered};
+use crate::hub::{
+    Delivery, HistoryPage, Join, Joined, Name, Publication, Reply, Start, TopicList, Unanswered,
+};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
 use crossbeam_channel::Sender;
@@ -27,8 +29,8 @@ pub(crate) enum Command {
     Close(ConnId, CloseCode, Box<str>),
     Terminate(ConnId),
     Pause(ConnId, bool),
-    Subscribe(ConnId, Box<str>),
-    Unsubscribe(ConnId, Box<str>),
+    Subscribe(ConnId, Name<'static>),
+    Unsubscribe(ConnId, Name<'static>),
     /// Messages whose topics have their home here.
     Publish(Vec<Publication>),
     /// The same for one, from outside.

@@ -10,7 +10,7 @@ use crate::conn::{
 use crate::http::{Params, Peer};
 use crate::hub::topic::is_pattern;
 use crate::hub::{
-    Added, Hub, Join, Publish, Reader, Run, Start, Subscribe, SubscribeError, Tags, check_topic,
+    Added, Hub, Join, Name, Publish, Reader, Run, Start, Subscribe, SubscribeError, Tags, Target,
 };
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, Opcode};
@@ -332,15 +332,27 @@ impl<'a, S> Conn<'a, S> {
         &self.context.route.terms.limits
     }
 
-    /// Listens to a topic: what is published to it from now on is sent to this connection. Says whether that is new.
+    /// Subscribes to a topic: what is published to it from now on is sent to this connection. Says whether that is new.
+    ///
+    /// The name may be made from what a client sent: `user/*` is refused, so a user who is called `*` can't receive
+    /// everybody's messages. [`Conn::subscribe_pattern`] takes patterns.
     ///
     /// # Errors
-    /// The name can't be a topic's, the connection has too many subscriptions, or it is closing.
+    /// The name can't be a topic's or is a pattern, the connection has too many subscriptions, or it is closing.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
-        self.begin(topic, None)
+        self.begin(&Name::topic(topic).map_err(SubscribeError::Topic)?, None)
     }
 
-    fn begin(&mut self, topic: &str, tags: Option<Tags>) -> Result<bool, SubscribeError> {
+    /// Subscribes to every topic below a prefix, at any depth: `ticks/*`. Says whether that is new. A message that several
+    /// subscriptions match is sent once. Never make a pattern from what a client sent: it decides how much is sent.
+    ///
+    /// # Errors
+    /// The text is not a pattern, the connection has too many subscriptions, or it is closing.
+    pub fn subscribe_pattern(&mut self, pattern: &str) -> Result<bool, SubscribeError> {
+        self.begin(&Name::pattern(pattern).map_err(SubscribeError::Pattern)?, None)
+    }
+
+    fn begin(&mut self, to: &Name<'_>, tags: Option<Tags>) -> Result<bool, SubscribeError> {
         let Context { conn, turn, .. } = &self.context;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
@@ -352,7 +364,7 @@ impl<'a, S> Conn<'a, S> {
         }
         let Context { conn, turn, route, .. } = &mut self.context;
         let limit = route.terms.limits.max_subscriptions;
-        let added = turn.hub.subscribe(conn.id.slot() as u32, topic, tags, limit)?;
+        let added = turn.hub.subscribe(conn.id.slot() as u32, to, tags, limit)?;
         if added == Added::First {
             turn.tell_changes();
         }
@@ -369,11 +381,8 @@ impl<'a, S> Conn<'a, S> {
     /// the topic's home has answered, nothing of the topic comes.
     ///
     /// # Errors
-    /// As [`Conn::subscribe`], it is a pattern, which has no history, or this connection listens to the topic already.
+    /// As [`Conn::subscribe`], or this connection listens to the topic already.
     pub fn subscribe_from(&mut self, topic: &str, start: Start) -> Result<(), SubscribeError> {
-        if is_pattern(topic) {
-            return Err(SubscribeError::Pattern);
-        }
         self.subscribe_with(Subscribe::new(topic).from(start))
     }
 
@@ -383,37 +392,68 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// As [`Conn::subscribe_from`]; a pattern with another start than [`Start::Now`].
     pub fn subscribe_with(&mut self, subscribe: Subscribe<'_>) -> Result<(), SubscribeError> {
-        let Subscribe { topic, start, tags } = subscribe;
+        let Subscribe { target, start, tags } = subscribe;
         let tags = Tags::new(tags.iter().copied());
-        if is_pattern(topic) && start == Start::Now {
-            return if self.begin(topic, tags)? { Ok(()) } else { Err(SubscribeError::Already) };
-        }
+        let topic = match target {
+            Target::Topic(topic) => topic,
+            Target::Pattern(_) if start != Start::Now => return Err(SubscribeError::PatternStart),
+            Target::Pattern(pattern) => {
+                let new = self.begin(&Name::pattern(pattern).map_err(SubscribeError::Pattern)?, tags)?;
+                return if new { Ok(()) } else { Err(SubscribeError::Already) };
+            }
+        };
         let Context { conn, turn, route, .. } = &mut self.context;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
-        check_topic(topic).map_err(SubscribeError::Topic)?;
         let limit = route.terms.limits.max_subscriptions;
         turn.hub.join(Join { conn: conn.id, topic: topic.into(), start, tags, number: 0 }, limit)
     }
 
-    /// Listens no more. Says whether it did. What was published before is still sent.
+    /// Ends the subscription to a topic. Says whether there was one. What was published before is still sent.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
+        Name::topic(topic).is_ok_and(|topic| self.end(&topic))
+    }
+
+    /// Ends the subscription to a pattern. Says whether there was one.
+    pub fn unsubscribe_pattern(&mut self, pattern: &str) -> bool {
+        Name::pattern(pattern).is_ok_and(|pattern| self.end(&pattern))
+    }
+
+    fn end(&mut self, from: &Name<'_>) -> bool {
         if !self.context.turn.hub.log.is_empty() {
             self.context.catch_up();
         }
         let id = self.context.conn.id;
-        self.context.turn.hub.unsubscribe(id, topic)
+        self.context.turn.hub.unsubscribe(id, from)
     }
 
-    /// Whether this connection listens to a topic.
+    /// Whether this connection subscribed to a topic by its name.
     pub fn is_subscribed(&self, topic: &str) -> bool {
-        self.context.turn.hub.index.is_subscribed(self.context.conn.id.slot() as u32, topic)
+        !is_pattern(topic) && self.has(topic)
     }
 
-    /// The topics that this connection listens to, in no order.
+    /// Whether this connection subscribed to a pattern.
+    pub fn is_subscribed_pattern(&self, pattern: &str) -> bool {
+        is_pattern(pattern) && self.has(pattern)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.context.turn.hub.index.is_subscribed(self.context.conn.id.slot() as u32, name)
+    }
+
+    /// The topics that this connection subscribed to by their names, in no order.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
-        self.context.turn.hub.index.topics_of(self.context.conn.id.slot() as u32)
+        self.names().filter(|name| !is_pattern(name))
+    }
+
+    /// The patterns that this connection subscribed to, in no order.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.names().filter(|name| is_pattern(name))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.context.turn.hub.index.names_of(self.context.conn.id.slot() as u32)
     }
 
     /// Publishes to everybody else who listens to the topic, on all workers. The publisher need not listen itself.

@@ -5,7 +5,7 @@ use crate::Message;
 use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
 use crate::hub::mailbox::{Mailbox, Refused};
-use crate::hub::{Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, topic};
+use crate::hub::{Name, Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, check_topic};
 use crate::metrics::{Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
@@ -54,8 +54,10 @@ pub enum HandleError {
     Full,
     /// The server has ended.
     Ended,
-    /// The topic's name is none.
+    /// The name can't be a topic's; it may be a pattern.
     Topic(crate::InvalidTopic),
+    /// The text is not a pattern; it may be a topic's name.
+    Pattern(crate::InvalidPattern),
     /// The message is longer than its topic allows.
     TooBig {
         /// Its length.
@@ -89,6 +91,7 @@ impl fmt::Display for HandleError {
             Self::Full => f.write_str("the worker's mailbox is full: publish slower, or raise its limit"),
             Self::Ended => f.write_str("the server has ended"),
             Self::Topic(e) => e.fmt(f),
+            Self::Pattern(e) => e.fmt(f),
             Self::TooBig { len, limit } => {
                 write!(f, "message of {len} bytes refused: its topic takes up to {limit}")
             }
@@ -106,7 +109,15 @@ impl fmt::Display for HandleError {
     }
 }
 
-impl std::error::Error for HandleError {}
+impl std::error::Error for HandleError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Topic(e) => Some(e),
+            Self::Pattern(e) => Some(e),
+            _ => None,
+        }
+    }
+}
 
 impl From<Refusal> for HandleError {
     fn from(refusal: Refusal) -> Self {
@@ -140,8 +151,10 @@ pub struct ConnInfo {
     pub route: String,
     /// The parameters of its route, by name.
     pub params: Vec<(String, String)>,
-    /// The topics that it listens to.
+    /// The topics that it subscribed to by their names, in no order.
     pub topics: Vec<String>,
+    /// The patterns that it subscribed to, in no order.
+    pub patterns: Vec<String>,
 }
 
 thread_local! {
@@ -285,7 +298,7 @@ impl Handle {
 
     /// Checks what can be checked on this side.
     pub(crate) fn check_publication(&self, topic: &str, len: usize) -> Result<(), HandleError> {
-        topic::check_published(topic).map_err(HandleError::Topic)?;
+        check_topic(topic).map_err(HandleError::Topic)?;
         let limit = self.shared.topics.of(topic).max_message_size;
         if len > limit { Err(HandleError::TooBig { len, limit }) } else { Ok(()) }
     }
@@ -368,22 +381,40 @@ impl Handle {
         self.command(id, Command::Pause(id, false), false)
     }
 
-    /// Makes a connection listen to a topic. Nothing happens where the connection has gone or has too many
-    /// subscriptions.
+    /// Subscribes a connection to a topic. Nothing happens where the connection has gone or has too many subscriptions.
     ///
     /// # Errors
-    /// As [`Handle::publish`].
+    /// As [`Handle::publish`]; a pattern is refused with [`InvalidTopic::Pattern`](crate::InvalidTopic::Pattern).
     pub fn subscribe(&self, id: ConnId, topic: &str) -> Result<(), HandleError> {
-        topic::check(topic).map_err(HandleError::Topic)?;
-        self.command(id, Command::Subscribe(id, topic.into()), false)
+        let to = Name::topic(topic).map_err(HandleError::Topic)?.into_owned();
+        self.command(id, Command::Subscribe(id, to), false)
     }
 
-    /// Makes a connection listen no more.
+    /// Subscribes a connection to every topic below a prefix: `ticks/*`. Otherwise as [`Handle::subscribe`].
     ///
     /// # Errors
-    /// As [`Handle::send`].
+    /// As [`Handle::send`], and the text is not a pattern.
+    pub fn subscribe_pattern(&self, id: ConnId, pattern: &str) -> Result<(), HandleError> {
+        let to = Name::pattern(pattern).map_err(HandleError::Pattern)?.into_owned();
+        self.command(id, Command::Subscribe(id, to), false)
+    }
+
+    /// Ends a connection's subscription to a topic.
+    ///
+    /// # Errors
+    /// As [`Handle::subscribe`].
     pub fn unsubscribe(&self, id: ConnId, topic: &str) -> Result<(), HandleError> {
-        self.command(id, Command::Unsubscribe(id, topic.into()), false)
+        let from = Name::topic(topic).map_err(HandleError::Topic)?.into_owned();
+        self.command(id, Command::Unsubscribe(id, from), false)
+    }
+
+    /// Ends a connection's subscription to a pattern.
+    ///
+    /// # Errors
+    /// As [`Handle::subscribe_pattern`].
+    pub fn unsubscribe_pattern(&self, id: ConnId, pattern: &str) -> Result<(), HandleError> {
+        let from = Name::pattern(pattern).map_err(HandleError::Pattern)?.into_owned();
+        self.command(id, Command::Unsubscribe(id, from), false)
     }
 
     /// What the server has counted: open connections, messages, failures.
@@ -396,12 +427,13 @@ impl Handle {
         self.stats().open as usize
     }
 
-    /// How many connections listen to a topic. Asks every worker.
+    /// How many connections subscribed to a topic by its name. Asks every worker.
     ///
     /// # Errors
-    /// A worker did not answer within 5 s, or the server has ended. In a handler it is [`HandleError::InHandler`].
+    /// The name can't be a topic's, a worker did not answer within 5 s, or the server has ended. In a handler it is [`HandleError::InHandler`].
     pub fn subscribers(&self, topic: &str) -> Result<usize, HandleError> {
         may_wait()?;
+        check_topic(topic).map_err(HandleError::Topic)?;
         let (tx, rx) = crossbeam_channel::unbounded();
         self.every_worker(|| Command::CountSubscribers(topic.into(), tx.clone()), false)?;
         drop(tx);

@@ -31,27 +31,42 @@ pub enum Start {
     After(Position),
 }
 
-/// A subscription with what is to be known of it. A topic alone makes one.
+/// A subscription to a topic or a pattern with its options, for
+/// [`Conn::subscribe_with`](crate::Conn::subscribe_with).
 ///
 /// ```
 /// use campanile::{Start, Subscribe};
 ///
 /// let subscribe = Subscribe::new("ticks").from(Start::Latest).tags(&["eur", "usd"]);
+/// let below = Subscribe::pattern("ticks/*").tags(&["eur"]);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Subscribe<'a> {
-    pub(crate) topic: &'a str,
+    pub(crate) target: Target<'a>,
     pub(crate) start: Start,
     pub(crate) tags: &'a [&'a str],
 }
 
+/// What a subscription is to, as it was named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    Topic(&'a str),
+    Pattern(&'a str),
+}
+
 impl<'a> Subscribe<'a> {
-    /// To what is published to a topic from now on, or to the topics of a pattern.
+    /// Subscribes to what is published to a topic from now on. A pattern is refused where the subscription is made, with
+    /// [`InvalidTopic::Pattern`](super::InvalidTopic::Pattern).
     pub const fn new(topic: &'a str) -> Self {
-        Self { topic, start: Start::Now, tags: &[] }
+        Self { target: Target::Topic(topic), start: Start::Now, tags: &[] }
     }
 
-    /// From this place on. A pattern has none but [`Start::Now`].
+    /// Subscribes to what is published from now on to every topic below a prefix: `ticks/*`.
+    pub const fn pattern(pattern: &'a str) -> Self {
+        Self { target: Target::Pattern(pattern), start: Start::Now, tags: &[] }
+    }
+
+    /// Begins at this place. A pattern takes [`Start::Now`] alone.
     #[must_use]
     pub const fn from(mut self, start: Start) -> Self {
         self.start = start;

@@ -41,7 +41,7 @@ pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 use joining::Joining;
-pub(crate) use joining::{Join, Joined};
+pub(crate) use joining::{Join, Joined, Target};
 pub use joining::{Start, Subscribe, Subscribed};
 pub(crate) use log::{Log, Mark, Origin, Reader, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
@@ -54,7 +54,8 @@ pub(crate) use settings::{KEPT_MOST, SettingsTable};
 pub(crate) use tags::Tags;
 #[cfg(any(feature = "push", feature = "api"))]
 pub(crate) use tags::{MAX_TAG, MAX_TAGS};
-pub use topic::{InvalidTopic, MAX_TOPIC, check as check_topic};
+pub(crate) use topic::Name;
+pub use topic::{InvalidPattern, InvalidTopic, MAX_TOPIC, check as check_topic, check_pattern};
 
 use crate::conn::ConnId;
 use core::fmt;
@@ -171,7 +172,7 @@ impl Hub {
     pub(crate) fn publish(&mut self, publish: Publish<'_>) {
         let topic = publish.topic;
         if !self.is_home(topic) {
-            if topic::check_published(topic).is_ok() {
+            if topic::check(topic).is_ok() {
                 let home = self.owners.of(topic);
                 self.away[home].push(Publication::new(publish));
             }
@@ -227,7 +228,7 @@ impl Hub {
             !self.index.patterns_of(name).is_empty()
                 || !self.patterns.is_empty() && topic::patterns_of(name).any(elsewhere)
         };
-        let wanted = topic::check_published(name).is_ok() && (self.settings.of(name).keeps() || heard());
+        let wanted = topic::check(name).is_ok() && (self.settings.of(name).keeps() || heard());
         wanted.then(|| self.index.find_or_add(name))
     }
 
@@ -313,17 +314,17 @@ impl Hub {
     pub(crate) fn subscribe(
         &mut self,
         slot: u32,
-        topic: &str,
+        to: &Name<'_>,
         tags: Option<Tags>,
         limit: usize,
     ) -> Result<Added, SubscribeError> {
-        if !self.index.subscribe(slot, topic, tags, limit)? {
+        if !self.index.subscribe(slot, to.as_str(), tags, limit)? {
             return Ok(Added::Already);
         }
-        let name = self.name_of(topic);
+        let name = self.name_of(to.as_str());
         self.change(&name, 1);
-        let first = self.index.find(topic).is_some_and(|key| self.index.subscribers(key).len() == 1);
-        let elsewhere = topic::is_pattern(topic) || !self.is_home(topic);
+        let first = self.index.find(&name).is_some_and(|key| self.index.subscribers(key).len() == 1);
+        let elsewhere = to.is_pattern() || !self.is_home(&name);
         Ok(if first && elsewhere && !self.is_alone() { Added::First } else { Added::New })
     }
 
@@ -338,7 +339,8 @@ impl Hub {
     }
 
     /// Says whether there was a subscription.
-    pub(crate) fn unsubscribe(&mut self, conn: ConnId, topic: &str) -> bool {
+    pub(crate) fn unsubscribe(&mut self, conn: ConnId, from: &Name<'_>) -> bool {
+        let topic = from.as_str();
         let name = self.name_of(topic);
         if self.joining.call_off(conn, &name) {
             return true;
@@ -402,17 +404,15 @@ impl Hub {
     /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
     ///
     /// # Errors
-    /// The topic is a pattern, or the connection listens to it already, or to as many as it may.
+    /// The topic's name is invalid, or the connection listens to it already, or to as many as it may.
     pub(crate) fn join(&mut self, mut join: Join, limit: usize) -> Result<(), SubscribeError> {
-        if topic::is_pattern(&join.topic) {
-            return Err(SubscribeError::Pattern);
-        }
+        topic::check(&join.topic).map_err(SubscribeError::Topic)?;
         let slot = join.conn.slot() as u32;
         let Join { conn, topic, .. } = &join;
         if self.index.is_subscribed(slot, topic) || self.joining.contains(*conn, topic) {
             return Err(SubscribeError::Already);
         }
-        if self.index.topics_of(slot).count() + self.joining.count(*conn) >= limit {
+        if self.index.subscriptions(slot) + self.joining.count(*conn) >= limit {
             return Err(SubscribeError::TooMany { limit });
         }
         join.number = self.joining.ask(*conn, topic.clone());

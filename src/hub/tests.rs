@@ -70,7 +70,7 @@ fn visit(hub: &mut Hub, start: Start) -> (Position, usize) {
     let join = Join { conn, topic: "kept/a".into(), start, tags: None, number: 0 };
     let Joined { topic, subscribed, replay, .. } = hub.joined(join, 0);
     hub.subscribe_joined(0, &topic, None, 9).unwrap();
-    assert!(hub.unsubscribe(conn, &topic));
+    assert!(hub.unsubscribe(conn, &Name::topic(&topic).unwrap()));
     assert_eq!(subscribed.replayed, replay.len());
     (subscribed.position, replay.len())
 }
@@ -142,7 +142,8 @@ fn joins_that_wait_count_for_their_own_connection() {
     }
     hub.remove(a);
     assert!(hub.joins.iter().all(|join| join.conn == b) && hub.joins.len() == 3);
-    assert!(!hub.unsubscribe(a, "t0") && hub.unsubscribe(b, "t0") && !hub.unsubscribe(b, "t0"));
+    let t0 = Name::topic("t0").unwrap();
+    assert!(!hub.unsubscribe(a, &t0) && hub.unsubscribe(b, &t0) && !hub.unsubscribe(b, &t0));
     assert_eq!(ask(&mut hub, b, 3), Ok(()));
     hub.remove(b);
     assert!(hub.joins.is_empty() && hub.joining.is_empty());
@@ -152,12 +153,12 @@ fn joins_that_wait_count_for_their_own_connection() {
 fn a_refused_publication_leaves_the_topic_to_those_before_it() {
     for settings in [TopicSettings::new().rate(1, 1), TopicSettings::new().max_message_size(1)] {
         let mut hub = hub(settings);
-        hub.subscribe(0, "kept/*", None, 9).unwrap();
+        hub.subscribe(0, &Name::pattern("kept/*").unwrap(), None, 9).unwrap();
         hub.publish(Publish::new("kept/a", "1"));
         hub.publish(Publish::new("kept/a", "22"));
         assert_eq!(hub.refused, 1);
         hub.publish(Publish::new("other", "3")); // nobody listens
-        hub.subscribe(0, "other", None, 9).unwrap();
+        hub.subscribe(0, &Name::topic("other").unwrap(), None, 9).unwrap();
         let topics: Vec<_> = hub.log.runs().iter().map(|run| hub.index.name(run.topic).clone()).collect();
         assert_eq!(topics.iter().map(|t| &**t).collect::<Vec<_>>(), ["kept/a"]);
         hub.end_turn();
@@ -180,7 +181,7 @@ fn a_refused_publication_leaves_the_topic_to_those_before_it() {
 #[test]
 fn an_id_is_remembered_although_nobody_listens_by_name() {
     let mut hub = hub(TopicSettings::new());
-    hub.subscribe(0, "kept/*", None, 9).unwrap();
+    hub.subscribe(0, &Name::pattern("kept/*").unwrap(), None, 9).unwrap();
     for now in [0, 1000, 299_000] {
         hub.now = now;
         hub.age();
@@ -211,7 +212,7 @@ fn a_join_that_is_called_off_in_its_turn_is_not_asked_for() {
     for _ in 0..3 {
         let join = Join { conn, topic: "kept/a".into(), start: Start::Latest, tags: None, number: 0 };
         hub.join(join, 9).unwrap();
-        assert!(hub.unsubscribe(conn, "kept/a"));
+        assert!(hub.unsubscribe(conn, &Name::topic("kept/a").unwrap()));
     }
     let join = Join { conn, topic: "kept/a".into(), start: Start::Now, tags: None, number: 0 };
     hub.join(join, 9).unwrap();
@@ -225,6 +226,10 @@ mod accounts {
     use proptest::prelude::*;
 
     const NAMES: [&str; 6] = ["kept/a", "kept/b", "kept/c/d", "free", "kept/*", "kept/c/*"];
+
+    fn named(name: &str) -> Name<'_> {
+        Name::pattern(name).unwrap_or_else(|_| Name::topic(name).unwrap())
+    }
 
     fn check(hub: &Hub, at: &str) {
         let mut sum = 0;
@@ -277,11 +282,11 @@ mod accounts {
                     0 | 1 => hub.publish(Publish::new(topic, &*text)),
                     2 => {
                         let p = Publish::new(topic, &*text).id("a").tags(&["x"]).ttl(Duration::from_millis(n));
-                        if hub.is_home(topic) && topic::check_published(topic).is_ok() { hub.publish(p); }
+                        if hub.is_home(topic) && topic::check(topic).is_ok() { hub.publish(p); }
                     }
-                    3 => { let _ = hub.subscribe(slot as u32, topic, tags, 4); }
+                    3 => { let _ = hub.subscribe(slot as u32, &named(topic), tags, 4); }
                     4 | 5 => { let _ = hub.join(Join { conn, topic: topic.into(), start: Start::Last(n as usize), tags, number: 0 }, 4); }
-                    6 => { hub.unsubscribe(conn, topic); }
+                    6 => { hub.unsubscribe(conn, &named(topic)); }
                     7 => hub.remove(conn),
                     8 => hub.now += n,
                     9 => hub.age(),
@@ -300,6 +305,110 @@ mod accounts {
             prop_assert_eq!(hub.kept, 0);
             prop_assert_eq!(hub.index.filters_len(), 0);
             if workers == 1 { prop_assert_eq!(hub.index.len(), 0); }
+        }
+    }
+}
+
+/// Names that others choose beside names and patterns that the program chose.
+mod names {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// What a client may call itself, most of it with a star.
+    fn id() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ab]{1,2}",
+            "[ab]/\\*",
+            "[ab*/]{0,4}/\\*",
+            Just("*".to_owned()),
+            Just("/*".to_owned()),
+            "[*/\u{85}é]{0,3}",
+        ]
+    }
+
+    /// The slots that receive what is published to a topic, by what the index says of each of its subscriptions.
+    fn receivers(hub: &Hub, topic: &str) -> BTreeSet<u32> {
+        let exactly = hub.index.find(topic);
+        let keys = exactly.into_iter().chain(hub.index.patterns_of(topic));
+        keys.flat_map(|key| hub.index.subscribers(key)).map(|subscriber| subscriber.slot).collect()
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A name that a client chose, below a prefix or alone.
+        Subscribe(u32, String),
+        Unsubscribe(u32, String),
+        /// A pattern that the program chose.
+        Pattern(u32, &'static str),
+        LeavePattern(u32, &'static str),
+        Remove(u32),
+    }
+
+    const PATTERNS: [&str; 3] = ["user/*", "user/a/*", "/*"];
+
+    fn step() -> impl Strategy<Value = Step> {
+        let slot = || 0u32..4;
+        let name = || prop_oneof![3 => id().prop_map(|id| format!("user/{id}")), 1 => id()];
+        let pattern = || prop::sample::select(PATTERNS.to_vec());
+        prop_oneof![
+            6 => (slot(), name()).prop_map(|(slot, name)| Step::Subscribe(slot, name)),
+            2 => (slot(), name()).prop_map(|(slot, name)| Step::Unsubscribe(slot, name)),
+            2 => (slot(), pattern()).prop_map(|(slot, pattern)| Step::Pattern(slot, pattern)),
+            1 => (slot(), pattern()).prop_map(|(slot, pattern)| Step::LeavePattern(slot, pattern)),
+            1 => slot().prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn who_subscribes_by_name_receives_that_topic_and_no_other(
+            steps in prop::collection::vec(step(), 0..40),
+            published in prop::collection::vec(id().prop_map(|id| format!("user/{id}")), 1..8),
+        ) {
+            let mut hub = alone(SettingsTable::default());
+            let mut topics: BTreeSet<(u32, String)> = BTreeSet::new();
+            let mut patterns: BTreeSet<(u32, &str)> = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Subscribe(slot, name) => if let Ok(topic) = Name::topic(&name) {
+                        let new = hub.subscribe(slot, &topic, None, 99) != Ok(Added::Already);
+                        prop_assert_eq!(new, topics.insert((slot, name)));
+                    },
+                    Step::Unsubscribe(slot, name) => if let Ok(topic) = Name::topic(&name) {
+                        let was = hub.unsubscribe(ConnId::new(0, slot as usize, 1), &topic);
+                        prop_assert_eq!(was, topics.remove(&(slot, name)));
+                    },
+                    Step::Pattern(slot, pattern) => {
+                        let name = Name::pattern(pattern).unwrap();
+                        let new = hub.subscribe(slot, &name, None, 99) != Ok(Added::Already);
+                        prop_assert_eq!(new, patterns.insert((slot, pattern)));
+                    }
+                    Step::LeavePattern(slot, pattern) => {
+                        let was = hub.unsubscribe(ConnId::new(0, slot as usize, 1), &Name::pattern(pattern).unwrap());
+                        prop_assert_eq!(was, patterns.remove(&(slot, pattern)));
+                    }
+                    Step::Remove(slot) => {
+                        hub.remove(ConnId::new(0, slot as usize, 1));
+                        topics.retain(|(at, _)| *at != slot);
+                        patterns.retain(|(at, _)| *at != slot);
+                    }
+                }
+            }
+            let own = topics.iter().map(|(_, name)| name.clone());
+            for topic in published.into_iter().chain(own.collect::<BTreeSet<_>>()) {
+                if topic::check(&topic).is_err() {
+                    hub.publish(Publish::new(&topic, "x"));
+                    prop_assert!(hub.log.is_empty(), "{topic:?} was published to");
+                    continue;
+                }
+                let by_name = topics.iter().filter(|(_, name)| *name == topic).map(|(slot, _)| *slot);
+                let below = |pattern: &str| topic.starts_with(pattern.trim_end_matches('*'));
+                let by_pattern = patterns.iter().filter(|(_, pattern)| below(pattern)).map(|(slot, _)| *slot);
+                let expected: BTreeSet<u32> = by_name.chain(by_pattern).collect();
+                prop_assert_eq!(receivers(&hub, &topic), expected, "{}", topic);
+            }
         }
     }
 }

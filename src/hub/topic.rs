@@ -1,84 +1,250 @@
-//! Names of topics.
+//! Names of topics, and patterns of names. The two are disjoint: a pattern ends with `/*`, the name of a topic never
+//! does. So a name that somebody else chose, such as `user/{id}` with an id of `*`, can't subscribe to other topics.
 
 use core::fmt;
+use std::borrow::Cow;
 
-/// The longest name, in bytes.
+/// The longest name of a topic and the longest pattern, in bytes.
 pub const MAX_TOPIC: usize = 255;
 
-/// A name that no topic can have: empty, over 255 bytes, or with control characters.
+/// Characters of a refused name that its error repeats.
+const SHOWN: usize = 64;
+
+/// Why a text can't be the name of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct InvalidTopic {
-    /// The name, cut after 64 characters.
-    pub name: String,
+pub enum InvalidTopic {
+    /// It is empty.
+    Empty,
+    /// It is longer than [`MAX_TOPIC`].
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// It contains a control character ([`char::is_control`]).
+    Control {
+        /// The first 64 characters of the name.
+        name: String,
+        /// The first control character.
+        character: char,
+    },
+    /// It is a pattern, which other methods take: [`Conn::subscribe_pattern`](crate::Conn::subscribe_pattern).
+    Pattern {
+        /// The first 64 characters of the pattern.
+        name: String,
+    },
 }
 
 impl fmt::Display for InvalidTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} can't be a topic: a name has 1 to {MAX_TOPIC} bytes and no control characters, and one with /* at \
-             its end can be subscribed to but not published to",
-            self.name
-        )
+        match self {
+            Self::Empty => write!(f, "topic: empty, expected 1 to {MAX_TOPIC} bytes"),
+            Self::TooLong { len } => write!(f, "topic: {len} bytes, at most {MAX_TOPIC} are allowed"),
+            Self::Control { name, character } => {
+                let code = u32::from(*character);
+                write!(f, "topic: {name:?} contains the control character U+{code:04X}, none is allowed")
+            }
+            Self::Pattern { name } => write!(
+                f,
+                "topic: {name:?} is a pattern, expected the name of one topic; subscribe to it as a pattern, or rename \
+                 the topic"
+            ),
+        }
     }
 }
 
 impl std::error::Error for InvalidTopic {}
 
-/// Checks a name of a topic, such as one that is made from a path.
-///
-/// # Errors
-/// It is empty, too long, or has control characters in it.
-pub fn check(name: &str) -> Result<(), InvalidTopic> {
-    if name.is_empty() || name.len() > MAX_TOPIC || name.bytes().any(|b| b < 0x20 || b == 0x7F) {
-        return Err(invalid(name));
-    }
-    Ok(())
+/// Why a text can't be a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidPattern {
+    /// It does not end with `/*`.
+    NoStar {
+        /// The first 64 characters of the text.
+        pattern: String,
+    },
+    /// It is longer than [`MAX_TOPIC`].
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// It contains a control character ([`char::is_control`]).
+    Control {
+        /// The first 64 characters of the text.
+        pattern: String,
+        /// The first control character.
+        character: char,
+    },
 }
 
-/// Whether this names all topics below a prefix, as `ticks/*` does.
+impl fmt::Display for InvalidPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStar { pattern } => write!(
+                f,
+                "pattern: {pattern:?}, expected a prefix and \"/*\", such as ticks/*; subscribe to a single topic by its \
+                 name"
+            ),
+            Self::TooLong { len } => write!(f, "pattern: {len} bytes, at most {MAX_TOPIC} are allowed"),
+            Self::Control { pattern, character } => {
+                let code = u32::from(*character);
+                write!(f, "pattern: {pattern:?} contains the control character U+{code:04X}, none is allowed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidPattern {}
+
+/// A checked name of a topic, or a checked pattern. Only the two constructors make one, so what was checked as a topic is
+/// never used as a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name<'a>(Cow<'a, str>);
+
+impl<'a> Name<'a> {
+    pub(crate) fn topic(name: &'a str) -> Result<Self, InvalidTopic> {
+        check(name)?;
+        Ok(Self(Cow::Borrowed(name)))
+    }
+
+    pub(crate) fn pattern(pattern: &'a str) -> Result<Self, InvalidPattern> {
+        check_pattern(pattern)?;
+        Ok(Self(Cow::Borrowed(pattern)))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn is_pattern(&self) -> bool {
+        is_pattern(&self.0)
+    }
+
+    pub(crate) fn into_owned(self) -> Name<'static> {
+        Name(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+/// Checks the name of a topic, such as one that is made from a path.
+///
+/// ```
+/// use campanile::{InvalidTopic, check_topic};
+///
+/// assert!(check_topic("user/7").is_ok());
+/// // A user who is called "*" does not get everybody's messages.
+/// assert!(matches!(check_topic("user/*"), Err(InvalidTopic::Pattern { .. })));
+/// ```
+///
+/// # Errors
+/// It is empty, longer than [`MAX_TOPIC`], a pattern (it ends with `/*`), or contains control characters.
+pub fn check(name: &str) -> Result<(), InvalidTopic> {
+    if name.is_empty() {
+        return Err(InvalidTopic::Empty);
+    }
+    if name.len() > MAX_TOPIC {
+        return Err(InvalidTopic::TooLong { len: name.len() });
+    }
+    if let Some(character) = control(name) {
+        return Err(InvalidTopic::Control { name: shown(name), character });
+    }
+    if is_pattern(name) { Err(InvalidTopic::Pattern { name: shown(name) }) } else { Ok(()) }
+}
+
+/// Checks a pattern: a prefix followed by `/*`, which stands for every topic below it, at any depth.
+///
+/// # Errors
+/// It does not end with `/*`, is longer than [`MAX_TOPIC`], or contains control characters.
+pub fn check_pattern(pattern: &str) -> Result<(), InvalidPattern> {
+    if pattern.len() > MAX_TOPIC {
+        return Err(InvalidPattern::TooLong { len: pattern.len() });
+    }
+    if let Some(character) = control(pattern) {
+        return Err(InvalidPattern::Control { pattern: shown(pattern), character });
+    }
+    if is_pattern(pattern) { Ok(()) } else { Err(InvalidPattern::NoStar { pattern: shown(pattern) }) }
+}
+
+/// Whether this is a pattern: all topics below a prefix, as `ticks/*` is.
 pub(crate) fn is_pattern(name: &str) -> bool {
     name.ends_with("/*")
 }
 
-/// The patterns that a topic's name matches, the longest first: `a/b/*` and `a/*` for `a/b/c`.
+/// The patterns that match a topic's name, the longest first: `a/b/*` and `a/*` for `a/b/c`.
 pub(crate) fn patterns_of(name: &str) -> impl Iterator<Item = String> {
     name.rmatch_indices('/').map(move |(at, _)| format!("{}*", &name[..=at]))
 }
 
-/// Checks the name of a topic that is published to: it is no pattern.
-///
-/// # Errors
-/// As [`check`], and it is a pattern.
-pub(crate) fn check_published(name: &str) -> Result<(), InvalidTopic> {
-    check(name)?;
-    if is_pattern(name) { Err(invalid(name)) } else { Ok(()) }
+/// The first control character. Publishing checks each name, and most are ASCII.
+fn control(name: &str) -> Option<char> {
+    if name.is_ascii() && !name.bytes().any(|b| b.is_ascii_control()) {
+        return None;
+    }
+    name.chars().find(|c| c.is_control())
 }
 
-fn invalid(name: &str) -> InvalidTopic {
-    InvalidTopic { name: name.chars().take(64).collect() }
+fn shown(name: &str) -> String {
+    name.chars().take(SHOWN).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_pattern_is_a_prefix_that_ends_with_a_slash() {
         assert_eq!(patterns_of("a/b/c").collect::<Vec<_>>(), ["a/b/*", "a/*"]);
         assert_eq!(patterns_of("room").count(), 0);
-        assert!(is_pattern("ticks/*") && !is_pattern("ticks*") && !is_pattern("*"));
-        assert!(check_published("ticks/*").is_err() && check("ticks/*").is_ok());
+        for pattern in ["ticks/*", "/*", "a/*/b/*", "a/**/*"] {
+            assert_eq!(check_pattern(pattern), Ok(()), "{pattern}");
+            assert_eq!(check(pattern), Err(InvalidTopic::Pattern { name: pattern.to_owned() }));
+        }
+        for topic in ["ticks*", "*", "a/*/b", "ticks/**", "ticks/* "] {
+            assert_eq!(check(topic), Ok(()), "{topic}");
+            assert_eq!(check_pattern(topic), Err(InvalidPattern::NoStar { pattern: topic.to_owned() }));
+        }
     }
 
     #[test]
     fn names_are_short_and_printable() {
-        for good in ["room", "orders/42", "消息", &"x".repeat(255)] {
+        for good in ["room", "orders/42", "消息", "caf\u{e9}", &"x".repeat(255)] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["", "a\nb", "\0", &"x".repeat(256)] {
-            assert!(check(bad).is_err(), "{bad:?}");
+        assert_eq!(check(""), Err(InvalidTopic::Empty));
+        assert_eq!(check(&"x".repeat(256)), Err(InvalidTopic::TooLong { len: 256 }));
+        assert_eq!(
+            check_pattern(&format!("{}/*", "x".repeat(254))),
+            Err(InvalidPattern::TooLong { len: 256 })
+        );
+    }
+
+    #[test]
+    fn every_control_character_of_unicode_is_refused_in_a_name_and_in_a_pattern() {
+        let controls: Vec<char> = ('\0'..=char::MAX).filter(|c| c.is_control()).collect();
+        assert_eq!(controls.len(), 65, "C0, DEL and C1, such as U+0085");
+        for character in controls {
+            let name = format!("a{character}b");
+            assert_eq!(check(&name), Err(InvalidTopic::Control { name: name.clone(), character }));
+            let pattern = format!("{name}/*");
+            assert!(matches!(check_pattern(&pattern), Err(InvalidPattern::Control { .. })), "{pattern:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_topic_and_a_pattern(text in "[a*/\u{85}é]{0,8}(/\\*)?") {
+            prop_assert!(check(&text).is_err() || check_pattern(&text).is_err());
+            let refused_by_both = check(&text).is_err() && check_pattern(&text).is_err();
+            prop_assert_eq!(refused_by_both, text.is_empty() || text.contains('\u{85}'));
+        }
+
+        #[test]
+        fn what_follows_a_prefix_can_not_leave_it(id in ".{0,20}|\\*|[a-z]{0,3}/\\*") {
+            let name = format!("user/{id}");
+            if let Ok(name) = Name::topic(&name) {
+                prop_assert!(!name.is_pattern() && !patterns_of("user/somebody else").any(|p| p == name.as_str()));
+            }
         }
     }
 }

@@ -1,12 +1,11 @@
 //! The endpoint as a handler: requests in, answers out, and what one client is owed.
 
-use super::reply::{Fault, Id, Place, Reply};
-use super::request::{Content, Publication, Request, Subscription, id_of, parse};
+use super::reply::{Fault, Id, Member, Place, Reply};
+use super::request::{Content, Named, Publication, Request, Subscription, id_of, parse};
 use super::{Push, SUBPROTOCOL};
 use crate::handler::{Accept, Conn, Handler, Refuse};
 use crate::http::Request as Opening;
 use crate::hub::rate::Rate;
-use crate::hub::topic::{check_published, is_pattern};
 use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
 use crate::protocol::Message;
 use core::time::Duration;
@@ -62,7 +61,7 @@ impl Session {
         let (id, request) = parse(text);
         let answered = request.and_then(|request| match request {
             Request::Subscribe(wanted) => self.subscribe(conn, id, wanted),
-            Request::Unsubscribe { topic } => unsubscribe(conn, id, &topic),
+            Request::Unsubscribe(from) => unsubscribe(conn, id, &from),
             Request::Publish(publication) => self.publish(conn, id, &publication),
             Request::Ping => {
                 say(conn, &Reply::Pong { id });
@@ -73,44 +72,51 @@ impl Session {
     }
 
     fn subscribe(&self, conn: &mut Link<'_>, id: Id, wanted: Subscription) -> Result<(), Fault> {
-        let Subscription { topic, start, tags } = wanted;
-        check_topic(&topic).map_err(Fault::Topic)?;
-        if !self.push.may_subscribe(&topic, settings(conn)) {
-            let prefixes = self.push.subscribe.clone();
+        let Subscription { to, start, tags } = wanted;
+        let name = to.name();
+        let already = || Fault::Already { topic: name.to_owned() };
+        if !self.push.may_subscribe(name, settings(conn)) {
+            let (topic, prefixes) = (name.to_owned(), self.push.subscribe.clone());
             return Err(Fault::Forbidden { topic, what: "subscribe to", prefixes });
         }
         let asked = &conn.state().asked;
-        if asked.iter().any(|(t, _)| **t == *topic) {
-            return Err(Fault::Already { topic });
+        if asked.iter().any(|(t, _)| **t == *name) {
+            return Err(already());
         }
         // What has been asked for counts: it would find no room, and there would be no answer.
         let limit = conn.limits().max_subscriptions;
-        if !conn.is_subscribed(&topic) && conn.topics().count() + asked.len() >= limit {
+        let has = conn.is_subscribed(name) || conn.is_subscribed_pattern(name);
+        if !has && conn.topics().count() + conn.patterns().count() + asked.len() >= limit {
             return Err(Fault::Subscriptions { limit });
         }
         let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
-        match conn.subscribe_with(Subscribe::new(&topic).from(start).tags(&tags)) {
-            Ok(()) if is_pattern(&topic) => {
-                let reply =
-                    Reply::Subscribed { id, topic: &topic, position: None, recovered: false, replayed: 0 };
+        let subscribe = match &to {
+            Named::Topic(topic) => Subscribe::new(topic),
+            Named::Pattern(pattern) => Subscribe::pattern(pattern),
+        };
+        match conn.subscribe_with(subscribe.from(start).tags(&tags)) {
+            Ok(()) if matches!(to, Named::Pattern(_)) => {
+                let to = Member::from(to.as_target());
+                let reply = Reply::Subscribed { id, to, position: None, recovered: false, replayed: 0 };
                 say(conn, &reply);
                 Ok(())
             }
             Ok(()) => {
-                conn.state_mut().asked.push((topic.into(), id));
+                conn.state_mut().asked.push((name.into(), id));
                 Ok(())
             }
             Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
             Err(SubscribeError::Topic(e)) => Err(Fault::Topic(e)),
-            Err(e @ SubscribeError::Pattern) => Err(Fault::Invalid(e.to_string())),
+            Err(SubscribeError::Pattern(e)) => Err(Fault::Pattern(e)),
+            Err(e @ SubscribeError::PatternStart) => Err(Fault::Invalid(e.to_string())),
             Err(SubscribeError::TooMany { limit }) => Err(Fault::Subscriptions { limit }),
-            Err(SubscribeError::Already) => Err(Fault::Already { topic }),
+            Err(SubscribeError::Already) => Err(already()),
         }
     }
 
     fn publish(&self, conn: &Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
         let Publication { topic, content, key, dedup, ttl, echo, tags } = publication;
-        check_published(topic).map_err(Fault::Topic)?;
+        check_topic(topic).map_err(Fault::Topic)?;
         if !self.push.may_publish(topic, settings(conn)) {
             let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
             return Err(Fault::Forbidden { topic, what: "publish to", prefixes });
@@ -168,16 +174,21 @@ fn say(conn: &mut Link<'_>, reply: &Reply<'_>) {
     conn.reply(&reply.to_json());
 }
 
-fn unsubscribe(conn: &mut Link<'_>, id: Id, topic: &str) -> Result<(), Fault> {
+fn unsubscribe(conn: &mut Link<'_>, id: Id, from: &Named) -> Result<(), Fault> {
+    let topic = from.name();
     let asked = &mut conn.state_mut().asked;
     let waits = asked.iter().position(|(t, _)| **t == *topic).map(|at| asked.swap_remove(at).1);
-    if !conn.unsubscribe(topic) && waits.is_none() {
+    let was = match from {
+        Named::Topic(topic) => conn.unsubscribe(topic),
+        Named::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
+    };
+    if !was && waits.is_none() {
         return Err(Fault::NotSubscribed { topic: topic.to_owned() });
     }
     if let Some(waits) = waits {
         say(conn, &Reply::error(waits, &Fault::Cancelled { topic: topic.to_owned() }));
     }
-    say(conn, &Reply::Unsubscribed { id, topic });
+    say(conn, &Reply::Unsubscribed { id, from: from.as_target().into() });
     Ok(())
 }
 
@@ -251,7 +262,7 @@ impl Handler for Session {
         let position = Some(Place::from(how.position));
         let (recovered, replayed) = (how.recovered, how.replayed);
         let id = waits.unwrap_or_default();
-        say(conn, &Reply::Subscribed { id, topic, position, recovered, replayed });
+        say(conn, &Reply::Subscribed { id, to: Member::Topic(topic), position, recovered, replayed });
     }
 
     fn dropped(&self, conn: &mut Link<'_>, messages: u32) {

@@ -1,7 +1,7 @@
 //! What the endpoint says: answers, and the refusals behind each error code.
 
 use crate::handler::{HandleError, in_millis};
-use crate::hub::{InvalidTopic, Position};
+use crate::hub::{InvalidPattern, InvalidTopic, Position, Target};
 use core::fmt;
 use core::time::Duration;
 use serde::{Serialize, Serializer};
@@ -22,7 +22,8 @@ pub(super) enum Reply<'a> {
     Subscribed {
         #[serde(flatten)]
         id: Id,
-        topic: &'a str,
+        #[serde(flatten)]
+        to: Member<'a>,
         #[serde(flatten)]
         position: Option<Place>,
         recovered: bool,
@@ -31,7 +32,8 @@ pub(super) enum Reply<'a> {
     Unsubscribed {
         #[serde(flatten)]
         id: Id,
-        topic: &'a str,
+        #[serde(flatten)]
+        from: Member<'a>,
     },
     Published {
         #[serde(flatten)]
@@ -64,6 +66,23 @@ pub(super) enum Reply<'a> {
 pub(super) struct Id {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<u64>,
+}
+
+/// A topic or a pattern, each as a member of its own.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Member<'a> {
+    Topic(&'a str),
+    Pattern(&'a str),
+}
+
+impl<'a> From<Target<'a>> for Member<'a> {
+    fn from(target: Target<'a>) -> Self {
+        match target {
+            Target::Topic(name) => Self::Topic(name),
+            Target::Pattern(name) => Self::Pattern(name),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -108,6 +127,7 @@ pub(super) enum Fault {
     Type(String),
     Binary,
     Topic(InvalidTopic),
+    Pattern(InvalidPattern),
     Forbidden { topic: String, what: &'static str, prefixes: Option<Vec<String>> },
     Already { topic: String },
     NotSubscribed { topic: String },
@@ -130,6 +150,7 @@ impl Fault {
             Self::Type(_) => "type",
             Self::Binary => "binary",
             Self::Topic(_) => "topic",
+            Self::Pattern(_) => "pattern",
             Self::Forbidden { .. } => "forbidden",
             Self::Already { .. } => "already",
             Self::NotSubscribed { .. } => "not_subscribed",
@@ -157,6 +178,7 @@ impl From<HandleError> for Fault {
     fn from(error: HandleError) -> Self {
         match error {
             HandleError::Topic(topic) => Self::Topic(topic),
+            HandleError::Pattern(pattern) => Self::Pattern(pattern),
             HandleError::TooBig { .. } => Self::TooBig(error),
             HandleError::TooFast { .. } => Self::TooFast(error),
             other => Self::Busy(other),
@@ -184,6 +206,7 @@ impl fmt::Display for Fault {
             }
             Self::Binary => f.write_str("a binary message is no request: send JSON as text"),
             Self::Topic(e) => e.fmt(f),
+            Self::Pattern(e) => e.fmt(f),
             Self::Forbidden { topic, what, prefixes } => {
                 write!(f, "topic {:?} refused: clients may ", cut(topic))?;
                 match prefixes.as_deref() {
@@ -223,8 +246,18 @@ mod tests {
         let no = Id::default();
         for (reply, expected) in [
             (
-                Reply::Subscribed { id, topic: "a\"b", position: place(), recovered: true, replayed: 2 },
+                Reply::Subscribed {
+                    id,
+                    to: Member::Topic("a\"b"),
+                    position: place(),
+                    recovered: true,
+                    replayed: 2,
+                },
                 r#"{"type":"subscribed","id":2,"topic":"a\"b","epoch":"ffffffffffffffff","offset":14,"recovered":true,"replayed":2}"#,
+            ),
+            (
+                Reply::Unsubscribed { id, from: Member::Pattern("a/*") },
+                r#"{"type":"unsubscribed","id":2,"pattern":"a/*"}"#,
             ),
             (
                 Reply::Published { id: no, position: None, receivers: 0, repeated: false },

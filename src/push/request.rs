@@ -1,8 +1,7 @@
 //! What clients of the endpoint ask: from a text to a checked request, or to what is wrong with it. Pure.
 
 use super::reply::{Fault, Id, cut};
-use crate::hub::topic::is_pattern;
-use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start};
+use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start, Target, check_pattern, check_topic};
 use crate::json::{self, MAX_NESTING};
 use core::time::Duration;
 use serde::de::DeserializeOwned;
@@ -24,14 +23,36 @@ const MAX_EPOCH: usize = 64;
 #[derive(Debug)]
 pub(super) enum Request<'a> {
     Subscribe(Subscription),
-    Unsubscribe { topic: String },
+    Unsubscribe(Named),
     Publish(Publication<'a>),
     Ping,
 }
 
+/// What a subscription is to. A topic's name never becomes a pattern: the two are different members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Topic(String),
+    Pattern(String),
+}
+
+impl Named {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Topic(name) | Self::Pattern(name) => name,
+        }
+    }
+
+    pub(super) fn as_target(&self) -> Target<'_> {
+        match self {
+            Self::Topic(name) => Target::Topic(name),
+            Self::Pattern(name) => Target::Pattern(name),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Subscription {
-    pub(super) topic: String,
+    pub(super) to: Named,
     pub(super) start: Start,
     pub(super) tags: Vec<String>,
 }
@@ -64,6 +85,8 @@ struct Members<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     topic: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    pattern: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     since: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -139,7 +162,7 @@ fn request<'a>(members: &Members<'a>) -> Result<Request<'a>, Fault> {
     let kind: String = required(members.kind, "type", "a string", |_| true)?;
     Ok(match &*kind {
         "subscribe" => subscribe(members)?,
-        "unsubscribe" => Request::Unsubscribe { topic: topic(members)? },
+        "unsubscribe" => Request::Unsubscribe(named(members)?),
         "publish" => Request::Publish(publish(members)?),
         "ping" => Request::Ping,
         _ => return Err(Fault::Type(kind)),
@@ -150,12 +173,31 @@ fn topic(members: &Members<'_>) -> Result<String, Fault> {
     required(members.topic, "topic", "a string", |_| true)
 }
 
+/// A topic or a pattern. Both are checked: the hub would refuse them too, but after other checks.
+fn named(members: &Members<'_>) -> Result<Named, Fault> {
+    match (members.topic, members.pattern) {
+        (Some(_), Some(_)) => {
+            Err(Fault::Invalid("\"topic\" and \"pattern\" exclude each other: send one".to_owned()))
+        }
+        (None, Some(_)) => {
+            let pattern: String = required(members.pattern, "pattern", "a string", |_| true)?;
+            check_pattern(&pattern).map_err(Fault::Pattern)?;
+            Ok(Named::Pattern(pattern))
+        }
+        _ => {
+            let topic = topic(members)?;
+            check_topic(&topic).map_err(Fault::Topic)?;
+            Ok(Named::Topic(topic))
+        }
+    }
+}
+
 fn subscribe<'a>(members: &Members<'_>) -> Result<Request<'a>, Fault> {
-    let topic = topic(members)?;
+    let to = named(members)?;
     let latest = optional(members.latest, "latest", "true or false", |_| true)?.unwrap_or(false);
     let last = optional(members.last, "last", "an integer from 1 to 65536", |n| (1..=MAX_LAST).contains(n))?;
     let since = members.since.map(since).transpose()?;
-    if is_pattern(&topic) && (latest || last.is_some() || since.is_some()) {
+    if matches!(to, Named::Pattern(_)) && (latest || last.is_some() || since.is_some()) {
         let message = "a pattern has no history: leave out \"since\", \"last\" and \"latest\"";
         return Err(Fault::Invalid(message.to_owned()));
     }
@@ -169,7 +211,7 @@ fn subscribe<'a>(members: &Members<'_>) -> Result<Request<'a>, Fault> {
             return Err(Fault::Invalid(message.to_owned()));
         }
     };
-    Ok(Request::Subscribe(Subscription { topic, start, tags: tags(members)? }))
+    Ok(Request::Subscribe(Subscription { to, start, tags: tags(members)? }))
 }
 
 fn tags(members: &Members<'_>) -> Result<Vec<String>, Fault> {
@@ -264,7 +306,11 @@ mod tests {
         let start = |more: &str| {
             let text = format!(r#"{{"type":"subscribe","id":1,"topic":"t"{more}}}"#);
             match taken(&text) {
-                (Some(1), Request::Subscribe(Subscription { topic, start, .. })) if topic == "t" => start,
+                (Some(1), Request::Subscribe(Subscription { to: Named::Topic(topic), start, .. }))
+                    if topic == "t" =>
+                {
+                    start
+                }
                 other => panic!("{other:?}"),
             }
         };
@@ -343,7 +389,7 @@ mod tests {
             (sub(r#""since":{"epoch":"1","epoch":"1","offset":1}"#), Some(7), "invalid", "duplicate"),
             (sub(r#""latest":true,"since":{"epoch":"1","offset":1}"#), Some(7), "invalid", "exclude"),
             (
-                r#"{"type":"subscribe","topic":"a/*","latest":true}"#.to_owned(),
+                r#"{"type":"subscribe","pattern":"a/*","latest":true}"#.to_owned(),
                 None,
                 "invalid",
                 "a pattern has no history",

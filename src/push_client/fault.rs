@@ -1,7 +1,7 @@
 //! What the server refuses, and what can go wrong on the way there.
 
 use crate::client;
-use crate::hub::InvalidTopic;
+use crate::hub::{InvalidPattern, InvalidTopic};
 use core::fmt;
 use core::time::Duration;
 
@@ -31,6 +31,8 @@ pub enum Code {
     Binary,
     /// The name can't be a topic's.
     Topic,
+    /// The text is not a pattern.
+    Pattern,
     /// Clients may not subscribe to this topic, or not publish to it.
     Forbidden,
     /// The connection listens to the topic.
@@ -59,6 +61,7 @@ impl Code {
             "type" => Self::Type,
             "binary" => Self::Binary,
             "topic" => Self::Topic,
+            "pattern" => Self::Pattern,
             "forbidden" => Self::Forbidden,
             "already" => Self::Already,
             "not_subscribed" => Self::NotSubscribed,
@@ -150,17 +153,19 @@ impl std::error::Error for Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// No topic and no pattern has this name.
+    /// The name can't be a topic's; it may be a pattern.
     Topic(InvalidTopic),
-    /// There is one to this topic.
+    /// The text is not a pattern; it may be a topic's name.
+    Pattern(InvalidPattern),
+    /// There is one to this topic or pattern.
     Already {
-        /// The topic.
+        /// The topic or pattern.
         topic: String,
     },
     /// A pattern has no history to begin with.
-    Pattern {
+    PatternStart {
         /// The pattern.
-        topic: String,
+        pattern: String,
     },
     /// [`Subscription::last`](super::Subscription::last) takes 1 to 65,536 messages.
     Last {
@@ -182,8 +187,13 @@ impl fmt::Display for SubscribeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Topic(e) => e.fmt(f),
+            Self::Pattern(e) => e.fmt(f),
             Self::Already { topic } => write!(f, "there is a subscription to {topic:?}"),
-            Self::Pattern { topic } => write!(f, "{topic:?} is a pattern, and has no history to begin with"),
+            Self::PatternStart { pattern } => write!(
+                f,
+                "start: the pattern {pattern:?} has no history; leave out since, last and latest, or subscribe to single \
+                 topics"
+            ),
             Self::Last { n } => write!(f, "the last {n} messages can't be asked for: expected 1 to 65536"),
             Self::Tags => f.write_str("a subscription takes up to 16 tags of 1 to 64 bytes"),
             Self::TooMany { limit } => write!(f, "there are {limit} subscriptions, the most there may be"),
@@ -196,6 +206,7 @@ impl std::error::Error for SubscribeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Topic(e) => Some(e),
+            Self::Pattern(e) => Some(e),
             _ => None,
         }
     }

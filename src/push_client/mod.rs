@@ -57,6 +57,7 @@ pub use publication::{Publication, Subscription};
 
 use crate::client::{self, Client, InvalidClose, NoEvent};
 use crate::conn::ReadyState;
+use crate::hub::topic::is_pattern;
 use crate::protocol::CloseCode;
 use core::fmt;
 use core::time::Duration;
@@ -114,7 +115,8 @@ impl PushClient {
         Builder::new(connections)
     }
 
-    /// Listens to a topic, or to all below `prefix/*`, until [`PushClient::unsubscribe`], over all connections to come.
+    /// Subscribes to a topic until [`PushClient::unsubscribe`], over all connections to come; to a pattern with
+    /// [`Subscription::pattern`].
     /// [`Event::Subscribed`] says that it has begun, and how; [`Event::Refused`], that the server does not want it.
     ///
     /// Per topic there is no gap and nothing twice, over any number of cuts, until [`Subscribed::lost`] says otherwise.
@@ -122,7 +124,7 @@ impl PushClient {
     /// again from the history.
     ///
     /// # Errors
-    /// The name can't be a topic's, there is such a subscription, or there may be no more.
+    /// The name can't be a topic's or is a pattern, there is such a subscription, or there may be no more.
     pub fn subscribe(&self, subscription: impl Into<Subscription>) -> Result<(), SubscribeError> {
         let subscription = subscription.into();
         self.shared().with(|session, is_over, cx| match is_over {
@@ -131,9 +133,14 @@ impl PushClient {
         })
     }
 
-    /// Listens no more; what waits to be taken is still there. False: there was no such subscription.
+    /// Ends the subscription to a topic; what waits to be taken is still there. False: there was none.
     pub fn unsubscribe(&self, topic: &str) -> bool {
-        self.shared().with(|session, _, cx| session.unsubscribe(topic, cx))
+        !is_pattern(topic) && self.shared().with(|session, _, cx| session.unsubscribe(topic, cx))
+    }
+
+    /// Ends the subscription to a pattern. False: there was none.
+    pub fn unsubscribe_pattern(&self, pattern: &str) -> bool {
+        is_pattern(pattern) && self.shared().with(|session, _, cx| session.unsubscribe(pattern, cx))
     }
 
     /// Publishes, now or when there is a connection. It waits until the subscriptions that were asked for before have

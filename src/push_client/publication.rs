@@ -88,17 +88,19 @@ impl<'m> Publication<'m> {
     }
 }
 
-/// A topic to listen to, or a pattern such as `ticks/*`, and where to begin.
+/// A topic to subscribe to, or a pattern such as `ticks/*`, and where to begin. A topic's name alone makes one.
 ///
 /// ```
 /// use campanile::push_client::Subscription;
 ///
 /// let room = Subscription::new("public/room").last(20);
+/// let prices = Subscription::pattern("prices/*");
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Subscription {
-    pub(super) topic: String,
+    pub(super) name: String,
+    pub(super) is_pattern: bool,
     pub(super) start: Start,
     pub(super) since: Option<Position>,
     pub(super) resume: Option<bool>,
@@ -114,9 +116,20 @@ pub(super) enum Start {
 }
 
 impl Subscription {
-    /// From now on; and after a cut from where it was.
+    /// Subscribes to a topic from now on; and after a cut from where it was. A pattern is refused by
+    /// [`PushClient::subscribe`](super::PushClient::subscribe), so `topic` may be made from what others sent.
     pub fn new(topic: &str) -> Self {
-        Self { topic: topic.to_owned(), start: Start::Live, since: None, resume: None, tags: Vec::new() }
+        Self::of(topic, false)
+    }
+
+    /// Subscribes to every topic below a prefix, at any depth, from now on: `ticks/*`. A pattern has no history.
+    pub fn pattern(pattern: &str) -> Self {
+        Self::of(pattern, true)
+    }
+
+    fn of(name: &str, is_pattern: bool) -> Self {
+        let name = name.to_owned();
+        Self { name, is_pattern, start: Start::Live, since: None, resume: None, tags: Vec::new() }
     }
 
     /// Begins with the newest message of each key that is kept, and does so again after a cut, unless

@@ -10,8 +10,8 @@ use super::fault::{Error, Fault, PublishError, SubscribeError};
 use super::publication::{Publication, Start, Subscription};
 use super::wire::{self, Begin, Incoming};
 use super::{Limits, Position, Published};
-use crate::hub::topic::{check_published, is_pattern};
-use crate::hub::{MAX_TAG, MAX_TAGS, check_topic};
+use crate::hub::topic::is_pattern;
+use crate::hub::{MAX_TAG, MAX_TAGS, Target, check_pattern, check_topic};
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -144,11 +144,14 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Result<(), SubscribeError> {
         let resumes = subscription.resumes();
-        let Subscription { topic, start, since, tags, .. } = subscription;
-        check_topic(&topic).map_err(SubscribeError::Topic)?;
-        let is_pattern = is_pattern(&topic);
-        if is_pattern && (start != Start::Live || since.is_some()) {
-            return Err(SubscribeError::Pattern { topic });
+        let Subscription { name: topic, is_pattern, start, since, tags, .. } = subscription;
+        if is_pattern {
+            check_pattern(&topic).map_err(SubscribeError::Pattern)?;
+            if start != Start::Live || since.is_some() {
+                return Err(SubscribeError::PatternStart { pattern: topic });
+            }
+        } else {
+            check_topic(&topic).map_err(SubscribeError::Topic)?;
         }
         if let Start::Last(n) = start
             && !(1..=65_536).contains(&n)
@@ -199,7 +202,7 @@ impl Session {
         done: Done,
         cx: &mut Context<'_>,
     ) -> Result<(), PublishError> {
-        check_published(publication.topic).map_err(PublishError::Topic)?;
+        check_topic(publication.topic).map_err(PublishError::Topic)?;
         let id = self.ids + 1;
         let name = format!("{}-{id}", self.name);
         let text = wire::publish(id, publication, &name).map_err(|e| PublishError::Json(e.to_string()))?;
@@ -397,14 +400,14 @@ impl Session {
             sub: sub.number,
             since: matches!(begin, Begin::Since(_)),
         };
-        let text = wire::subscribe(self.ids + 1, topic, begin, &sub.tags);
+        let text = wire::subscribe(self.ids + 1, target(topic), begin, &sub.tags);
         self.ask(what, |_| text, cx);
     }
 
     fn leave(&mut self, topic: &str, cx: &mut Context<'_>) {
         if self.hello.is_some() && !self.is_leaving(topic) {
             let what = What::Unsubscribe { topic: topic.to_owned() };
-            self.ask(what, |id| wire::unsubscribe(id, topic), cx);
+            self.ask(what, |id| wire::unsubscribe(id, target(topic)), cx);
         }
     }
 
@@ -552,6 +555,11 @@ impl Session {
             self.events.push(Event::Message(Message { topic, offset, epoch, replayed, data }));
         }
     }
+}
+
+/// What the server is to be asked for. The name has been checked, and no topic is named as a pattern is.
+fn target(name: &str) -> Target<'_> {
+    if is_pattern(name) { Target::Pattern(name) } else { Target::Topic(name) }
 }
 
 impl Sub {

@@ -273,8 +273,14 @@ fn everything_that_waits_has_a_bound_and_an_end() {
     assert!(matches!(again, Err(SubscribeError::Already { .. })));
     let second = played.with(|session, cx| session.subscribe("u".into(), cx));
     assert_eq!(second, Err(SubscribeError::TooMany { limit: 1 }));
-    let pattern = played.with(|session, cx| session.subscribe(Subscription::new("u/*").last(1), cx));
-    assert!(matches!(pattern, Err(SubscribeError::Pattern { .. })));
+    let pattern = played.with(|session, cx| session.subscribe(Subscription::pattern("u/*").last(1), cx));
+    assert!(matches!(pattern, Err(SubscribeError::PatternStart { .. })));
+    for (wrong, expected) in
+        [(Subscription::new("u/*"), "is a pattern"), (Subscription::pattern("u"), "pattern: \"u\"")]
+    {
+        let refused = played.with(|session, cx| session.subscribe(wrong, cx)).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
     let limit = Duration::from_secs(10);
     played.pass(limit);
     played.events();
@@ -335,8 +341,9 @@ fn what_the_socket_does_not_take_is_tried_again() {
 #[test]
 fn a_pattern_hears_what_no_subscription_by_name_does() {
     let mut played = Played::open();
-    played.subscribe("a/*".into());
-    played.hear(r#"{"type":"subscribed","id":2,"topic":"a/*","recovered":false,"replayed":0}"#);
+    played.subscribe(Subscription::pattern("a/*"));
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"pattern":"a/*"}"#]);
+    played.hear(r#"{"type":"subscribed","id":2,"pattern":"a/*","recovered":false,"replayed":0}"#);
     played.events();
     played.hear(r#"{"type":"message","topic":"a/b","offset":7,"text":"x"}"#);
     played.hear(r#"{"type":"message","topic":"b/b","offset":7,"text":"x"}"#);
@@ -345,7 +352,7 @@ fn a_pattern_hears_what_no_subscription_by_name_does() {
     played.session.lost();
     played.greet();
     played.events();
-    played.hear(r#"{"type":"subscribed","id":3,"topic":"a/*","recovered":false,"replayed":0}"#);
+    played.hear(r#"{"type":"subscribed","id":3,"pattern":"a/*","recovered":false,"replayed":0}"#);
     assert!(played.how().lost);
 }
 

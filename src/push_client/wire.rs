@@ -4,7 +4,7 @@ use super::event::{Data, Hello};
 use super::fault::Fault;
 use super::publication::Publication;
 use super::{Position, Published};
-use crate::hub::check_topic;
+use crate::hub::{Target, check_topic};
 use core::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +19,10 @@ struct Request<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     id: u64,
-    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Since<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,8 +67,17 @@ fn encode(request: &Request<'_>) -> String {
     serde_json::to_string(request).unwrap_or_default()
 }
 
-pub(super) fn subscribe(id: u64, topic: &str, begin: Begin<'_>, tags: &[String]) -> String {
-    let mut request = Request { kind: "subscribe", id, topic, tags, ..Request::default() };
+/// The members that name what a subscription is to.
+const fn members<'a>(target: Target<'a>) -> (Option<&'a str>, Option<&'a str>) {
+    match target {
+        Target::Topic(topic) => (Some(topic), None),
+        Target::Pattern(pattern) => (None, Some(pattern)),
+    }
+}
+
+pub(super) fn subscribe(id: u64, to: Target<'_>, begin: Begin<'_>, tags: &[String]) -> String {
+    let (topic, pattern) = members(to);
+    let mut request = Request { kind: "subscribe", id, topic, pattern, tags, ..Request::default() };
     match begin {
         Begin::Live => {}
         Begin::Since(place) => request.since = Some(Since { epoch: &place.epoch, offset: place.offset }),
@@ -75,8 +87,9 @@ pub(super) fn subscribe(id: u64, topic: &str, begin: Begin<'_>, tags: &[String])
     encode(&request)
 }
 
-pub(super) fn unsubscribe(id: u64, topic: &str) -> String {
-    encode(&Request { kind: "unsubscribe", id, topic, ..Request::default() })
+pub(super) fn unsubscribe(id: u64, from: Target<'_>) -> String {
+    let (topic, pattern) = members(from);
+    encode(&Request { kind: "unsubscribe", id, topic, pattern, ..Request::default() })
 }
 
 /// `name` is the publication's own where it has none.
@@ -89,7 +102,7 @@ pub(super) fn publish(
     Ok(encode(&Request {
         kind: "publish",
         id,
-        topic: publication.topic,
+        topic: Some(publication.topic),
         data: json,
         text: (!publication.is_json).then_some(publication.content),
         key: publication.key,
@@ -281,17 +294,28 @@ mod tests {
         let place = Position::new("1f", 12);
         let tags = ["a".to_owned(), "b\"".to_owned()];
         for (got, expected) in [
-            (subscribe(1, "t", Begin::Live, &[]), r#"{"type":"subscribe","id":1,"topic":"t"}"#),
             (
-                subscribe(2, "t", Begin::Since(&place), &tags),
+                subscribe(1, Target::Topic("t"), Begin::Live, &[]),
+                r#"{"type":"subscribe","id":1,"topic":"t"}"#,
+            ),
+            (
+                subscribe(2, Target::Topic("t"), Begin::Since(&place), &tags),
                 r#"{"type":"subscribe","id":2,"topic":"t","since":{"epoch":"1f","offset":12},"tags":["a","b\""]}"#,
             ),
             (
-                subscribe(3, "t", Begin::Latest, &[]),
+                subscribe(3, Target::Topic("t"), Begin::Latest, &[]),
                 r#"{"type":"subscribe","id":3,"topic":"t","latest":true}"#,
             ),
-            (subscribe(4, "t", Begin::Last(5), &[]), r#"{"type":"subscribe","id":4,"topic":"t","last":5}"#),
-            (unsubscribe(5, "t"), r#"{"type":"unsubscribe","id":5,"topic":"t"}"#),
+            (
+                subscribe(4, Target::Topic("t"), Begin::Last(5), &[]),
+                r#"{"type":"subscribe","id":4,"topic":"t","last":5}"#,
+            ),
+            (unsubscribe(5, Target::Topic("t")), r#"{"type":"unsubscribe","id":5,"topic":"t"}"#),
+            (
+                subscribe(6, Target::Pattern("t/*"), Begin::Live, &[]),
+                r#"{"type":"subscribe","id":6,"pattern":"t/*"}"#,
+            ),
+            (unsubscribe(7, Target::Pattern("t/*")), r#"{"type":"unsubscribe","id":7,"pattern":"t/*"}"#),
         ] {
             assert_eq!(got, expected);
         }

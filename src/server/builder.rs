@@ -4,8 +4,8 @@ use super::Server;
 use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
+use crate::hub::check_topic;
 use crate::hub::mailbox::{Capacity, mailbox};
-use crate::hub::topic::check_published;
 use crate::hub::{KEPT_MOST, Owners, SettingsTable, TopicSettings};
 use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
@@ -349,8 +349,7 @@ impl Builder {
             Ok(files) => log::line!(debug, "up to {files} open files"),
             Err(e) => log::line!(debug, "can't raise the limit on open files: {e}"),
         }
-        if let Some((prefix, _)) =
-            self.topics.iter().find(|(p, _)| !p.is_empty() && check_published(p).is_err())
+        if let Some((prefix, _)) = self.topics.iter().find(|(p, _)| !p.is_empty() && check_topic(p).is_err())
         {
             return Err(BuildError::TopicPrefix { prefix: prefix.clone() });
         }

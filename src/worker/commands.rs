@@ -4,7 +4,8 @@ use super::slots::Slot;
 use super::{Stopping, Worker};
 use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
-use crate::hub::{Added, Publication, Reply};
+use crate::hub::topic::is_pattern;
+use crate::hub::{Added, Name, Publication, Reply};
 use crate::log;
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
@@ -52,11 +53,11 @@ impl Worker {
                     false => slot.conn.resume(PauseReason::Application),
                 }
             }),
-            Command::Subscribe(id, topic) => self.on_open(id, |w, at| w.subscribe(at, &topic)),
-            Command::Unsubscribe(id, topic) => self.on_open(id, |w, at| {
+            Command::Subscribe(id, to) => self.on_open(id, |w, at| w.subscribe(at, &to)),
+            Command::Unsubscribe(id, from) => self.on_open(id, |w, at| {
                 w.settle();
                 if let Some(slot) = w.slots.get(at) {
-                    w.turn.hub.unsubscribe(slot.conn.id, &topic);
+                    w.turn.hub.unsubscribe(slot.conn.id, &from);
                 }
             }),
             Command::Changed(worker, changes) => self.turn.hub.changed(worker, changes),
@@ -148,14 +149,14 @@ impl Worker {
         }
     }
 
-    fn subscribe(&mut self, at: usize, topic: &str) {
+    fn subscribe(&mut self, at: usize, to: &Name<'_>) {
         self.settle();
         let limit = self.limits_of(at).max_subscriptions;
-        match self.turn.hub.subscribe(at as u32, topic, None, limit) {
+        match self.turn.hub.subscribe(at as u32, to, None, limit) {
             // Whoever asked may hear at once that it is done, and publish.
             Ok(Added::First) => self.turn.tell_changes(),
             Ok(_) => {}
-            Err(e) => log::limited!(info, Instant::now(), "subscription to {topic:?} refused: {e}"),
+            Err(e) => log::limited!(info, Instant::now(), "subscription to {:?} refused: {e}", to.as_str()),
         }
     }
 
@@ -170,6 +171,8 @@ impl Worker {
         let cold = conn.cold.as_ref();
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let route = self.shared.routes.get(usize::from(conn.route));
+        let names = self.turn.hub.index.names_of(conn.id.slot() as u32).map(str::to_owned);
+        let (patterns, topics) = names.partition(|name| is_pattern(name));
         ConnInfo {
             id: conn.id,
             peer: conn.peer,
@@ -178,7 +181,8 @@ impl Worker {
             protocol: cold.and_then(|c| c.protocol.as_deref().map(str::to_owned)),
             route: route.map(|r| r.pattern.clone()).unwrap_or_default(),
             params: cold.map(|c| c.params.iter().map(owned).collect()).unwrap_or_default(),
-            topics: self.turn.hub.index.topics_of(conn.id.slot() as u32).map(str::to_owned).collect(),
+            topics,
+            patterns,
         }
     }
 

@@ -205,7 +205,7 @@ describe("topics", () => {
     const some = listen(push, "sorted/a", { tags: ["news", "sport"] });
     const one = listen(push, "tagged", { tags: ["news"] });
     for (const { next } of [all, some, one]) await next("onSubscribed");
-    const of = (name) => server.requests.filter(({ type, topic }) => type === "subscribe" && topic === name).map(({ tags }) => tags);
+    const of = (name) => server.requests.filter(({ type, topic, pattern }) => type === "subscribe" && (topic ?? pattern) === name).map(({ tags }) => tags);
     assert.deepEqual([of("sorted/*"), of("sorted/a")], [[undefined], [["news", "sport"]]]);
     await push.publish("tagged", 1, { tags: ["sport", "news"] });
     assert.deepEqual(server.requests.at(-1).tags, ["sport", "news"]);

@@ -110,23 +110,25 @@ export class FakeServer extends EventEmitter {
   }
 
   #answer(socket, request) {
-    const { type, id, topic, text, data, key, tags, dedup, echo } = request;
+    const { type, id, topic, pattern, text, data, key, tags, dedup, echo } = request;
     if (type === "subscribe") return this.#subscribe(socket, request);
     if (type === "ping") return { type: "pong", id };
     if (type === "publish") {
       const message = text === undefined ? { data } : { text };
       return { type: "published", id, ...this.publish(topic, message, { key, tags, dedup, except: echo === false && socket }) };
     }
-    return socket.topics.delete(topic)
-      ? { type: "unsubscribed", id, topic }
-      : { type: "error", id, code: "not_subscribed", message: topic };
+    return socket.topics.delete(topic ?? pattern)
+      ? { type: "unsubscribed", id, topic, pattern }
+      : { type: "error", id, code: "not_subscribed", message: topic ?? pattern };
   }
 
-  #subscribe(socket, { id, topic, since, latest, last, tags }) {
+  #subscribe(socket, { id, topic, pattern, since, latest, last, tags }) {
+    if (pattern === undefined && topic.endsWith("/*")) return { type: "error", id, code: "topic", message: topic };
+    topic ??= pattern;
     if (socket.topics.has(topic)) return { type: "error", id, code: "already", message: topic };
     if (last && (since || latest)) return { type: "error", id, code: "invalid", message: "exclude each other" };
     socket.topics.set(topic, tags);
-    if (topic.endsWith("/*")) return { type: "subscribed", id, topic, recovered: false, replayed: 0 };
+    if (pattern) return { type: "subscribed", id, pattern, recovered: false, replayed: 0 };
     const { epoch, next, kept } = this.topic(topic);
     const oldest = kept[0]?.offset ?? next;
     const recovered = since?.epoch === epoch && since.offset < next && since.offset + 1 >= oldest;

@@ -29,7 +29,8 @@ export function listen(push, topic, options = {}) {
   const inbox = new Inbox();
   const told = {};
   for (const name of ["onSubscribed", "onRecovered", "onLost", "onError"]) told[name] = (value) => inbox.push([name, value]);
-  const sub = push.subscribe(topic, (message, info) => inbox.push(["message", message, info]), { ...told, ...options });
+  const how = topic.endsWith("/*") ? "subscribePattern" : "subscribe";
+  const sub = push[how](topic, (message, info) => inbox.push(["message", message, info]), { ...told, ...options });
   const next = async (what) => {
     const [kind, ...rest] = await inbox.next(what);
     assert.equal(kind, what, JSON.stringify(rest));

@@ -36,7 +36,8 @@ async function listen(push, name, options = {}) {
   const told = {};
   for (const what of ["onRecovered", "onLost", "onError"]) told[what] = (value) => inbox.push([what, value]);
   const onMessage = (message, info) => inbox.push(["message", message, info]);
-  const sub = push.subscribe(name, onMessage, { ...told, onSubscribed: (how) => begun.push(how), ...options });
+  const how = name.endsWith("/*") ? "subscribePattern" : "subscribe";
+  const sub = push[how](name, onMessage, { ...told, onSubscribed: (how) => begun.push(how), ...options });
   const next = async (what) => {
     const [kind, ...rest] = await inbox.next(what);
     assert.equal(kind, what, JSON.stringify(rest));
@@ -175,6 +176,28 @@ describe("campanile.js and the server", () => {
     await way.stop();
   });
 
+  test("a name that somebody else chose is never a pattern", async () => {
+    const push = connect();
+    await event(push, "open");
+    for (const name of ["public/*", "/*", "public/a/*"]) {
+      assert.throws(() => push.subscribe(name, () => {}), { name: "PushError", code: "topic", message: /subscribePattern/ });
+    }
+    for (const name of ["public", "public*", "*"]) {
+      assert.throws(() => push.subscribePattern(name, () => {}), { name: "PushError", code: "pattern", message: /ticks/ });
+    }
+    const all = push.subscribePattern("public/*", () => {});
+    assert.deepEqual([all.pattern, all.topic, all.position], ["public/*", undefined, null]);
+    // A client that says it by itself is refused by the server.
+    const answers = new Inbox();
+    const socket = new WebSocket(`ws://127.0.0.1:${server.port}/push`, "campanile.v1.json");
+    socket.on("message", (text) => answers.push(JSON.parse(text)));
+    await new Promise((resolve) => socket.on("open", resolve));
+    await answers.next("hello");
+    socket.send('{"type":"subscribe","id":1,"topic":"public/*"}');
+    assert.equal((await answers.next("an error")).code, "topic");
+    socket.close();
+  });
+
   test("patterns, and topics that they match", async () => {
     const push = connect();
     const name = topic();
@@ -256,7 +279,8 @@ describe("campanile.js and the server", () => {
   test("last and tags that can't be are refused, and named", async () => {
     const push = connect();
     const refused = (name, options) => new Promise((resolve, reject) => {
-      push.subscribe(name, () => {}, { onError: resolve, onSubscribed: () => reject(new Error(JSON.stringify(options))), ...options });
+      const how = name.endsWith("/*") ? "subscribePattern" : "subscribe";
+      push[how](name, () => {}, { onError: resolve, onSubscribed: () => reject(new Error(JSON.stringify(options))), ...options });
     });
     const wrong = [
       ["last", { last: 0 }], ["last", { last: 65_537 }], ["last", { last: -1 }], ["last", { last: 1.5 }], ["last", { last: "2" }],

@@ -1,18 +1,20 @@
 // Read by tsc and run by nobody: the types of campanile.js, used as they are meant, and as they are not.
 
-import { connect, PushError, type Position, type Push, type Subscription } from "../../js/campanile.js";
+import { connect, PushError, type PatternSubscription, type Position, type Push, type Subscription } from "../../js/campanile.js";
 
 const push: Push = connect();
 connect("/push", { WebSocket, reconnectionDelay: 1, reconnectionDelayMax: 2, connectTimeout: 3, pingTimeout: 4, timeout: 5, queue: 0 });
 connect(new URL("wss://example.com/push"), { reconnect: (code, reason) => code === 4401 && reason !== "" });
 connect(async () => `/push?token=${await Promise.resolve("x")}`);
 
-const sub: Subscription = push.subscribe<{ value: number }>("ticks/*", (message, info) => {
+const sub: Subscription = push.subscribe<{ value: number }>("ticks/eur", (message, info) => {
   const sum: number = message.value + info.offset;
   const epoch: string | undefined = info.epoch;
   console.log(sum, epoch);
 }, { latest: true, onLost: (how) => console.log(how.recovered) });
 const position: Position | null = sub.position;
+const all: PatternSubscription = push.subscribePattern("ticks/*", (message) => console.log(message), { tags: ["eur"] });
+console.log(all.pattern.length, all.position === null);
 push.subscribe("room", (message) => console.log(message.text), { since: position, resume: true });
 push.subscribe("entered", () => {}, { last: 50, tags: ["news", "sport"] as const });
 sub.unsubscribe();
@@ -37,6 +39,8 @@ push.subscribe(1, () => {});
 push.subscribe("a", () => {}, { history: true });
 // @ts-expect-error it says how many
 push.subscribe("a", () => {}, { last: true });
+// @ts-expect-error a pattern has no history
+push.subscribePattern("a/*", () => {}, { latest: true });
 // @ts-expect-error tags are several
 push.subscribe("a", () => {}, { tags: "news" });
 // @ts-expect-error a place has an epoch
