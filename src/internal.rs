@@ -2,7 +2,7 @@
 //! socket, a thread or a clock. Not part of the API; it changes whenever it likes.
 
 use crate::Publish;
-use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
+use crate::conn::{ConnId, Connection, Forms, Packer, Pauses, Phase, Sink, Writer};
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
@@ -79,6 +79,8 @@ impl Machine {
             worker: 0,
             counters,
             counts: Default::default(),
+            time: 0,
+            paid: Vec::new(),
         };
         let wheel = Wheel::new();
         Self { slots: Slots::default(), turn, shared, rules, wheel, dirty: Vec::new(), now: 1 }
@@ -103,7 +105,8 @@ impl Machine {
             marks: Marks::default(),
             charged: 0,
         });
-        if let Due::At(due) = check(&clock, &self.shared.routes[0].terms.limits, false, self.now) {
+        if let Due::At(due) = check(&clock, &self.shared.routes[0].terms.limits, Pauses::default(), self.now)
+        {
             self.wheel.arm(&mut self.slots, at as u32, due);
         }
         at
@@ -152,16 +155,17 @@ impl Machine {
         while let Some(at) = self.wheel.pop(&mut self.slots, self.now) {
             fired += 1;
             let slot = self.slots.get(at as usize).expect("an open connection");
-            let due = match check(&slot.clock, &self.shared.routes[0].terms.limits, false, self.now) {
-                Due::At(due) => due,
-                Due::Ping => {
-                    slot.conn.control(&mut self.turn.writer, crate::protocol::Opcode::Ping, b"");
-                    slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
-                    slot.clock.received = self.now;
-                    self.now + 390
-                }
-                Due::End(..) => continue,
-            };
+            let due =
+                match check(&slot.clock, &self.shared.routes[0].terms.limits, slot.conn.pauses, self.now) {
+                    Due::At(due) => due,
+                    Due::Ping => {
+                        slot.conn.control(&mut self.turn.writer, crate::protocol::Opcode::Ping, b"");
+                        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+                        slot.clock.received = self.now;
+                        self.now + 390
+                    }
+                    Due::End(..) => continue,
+                };
             self.wheel.arm(&mut self.slots, at, due);
         }
         fired

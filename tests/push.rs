@@ -564,3 +564,19 @@ fn a_request_that_is_too_long_ends_the_connection() {
     page.0.text(&format!(r#"{{"type":"ping","pad":"{}"}}"#, "x".repeat(65_536)));
     page.0.expect_failed(1009);
 }
+
+#[test]
+fn requests_over_the_rate_wait_instead_of_being_refused() {
+    let server = start(builder().route("/push", Push::new().rate(100, 50)));
+    let mut page = Page::open(&server);
+    let pings = (0..100).map(|id| json!({"type": "ping", "id": id}).to_string());
+    page.0.send(pings.flat_map(|ping| frame(true, TEXT, ping.as_bytes())).collect::<Vec<u8>>());
+    for id in 0..100 {
+        page.expect(&json!({"type": "pong", "id": id}));
+    }
+    // What is no request costs no more than an honest one.
+    page.0.send((0..10_000).flat_map(|_| frame(true, TEXT, b"{}")).collect::<Vec<u8>>());
+    server.until("it is not read from", |s| s.rate_pauses > 0 && s.messages_in > 100);
+    assert_eq!(Page::open(&server).ask(&json!({"type": "ping", "id": 1}))["type"], "pong");
+    assert!(server.handle.stats().messages_in < 400, "{:?}", server.handle.stats());
+}

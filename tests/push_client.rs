@@ -460,13 +460,15 @@ fn refusals_say_why() {
 
 #[test]
 fn a_server_that_asks_to_wait_is_asked_again() {
-    let server = start(settings(route().rate(100, 5)));
+    let slow = TopicSettings::new().history(1000).rate(100, 5);
+    let server = start(settings(route()).topics("public/slow", slow));
     let push = connect(&server);
-    push.subscribe("public/t").unwrap();
-    let receipts: Vec<_> = (0..20).map(|n| say(&push, "public/t", &n.to_string())).collect();
+    push.subscribe("public/slow").unwrap();
+    let receipts: Vec<_> = (0..20).map(|n| say(&push, "public/slow", &n.to_string())).collect();
     for receipt in receipts {
         receipt.wait().unwrap();
     }
+    assert!(server.handle.stats().publications_refused > 0);
 }
 
 #[test]

@@ -34,9 +34,20 @@ fn examples() -> Vec<Value> {
     values.map(|value| value.expect("an example is JSON")).collect()
 }
 
+/// A topic that takes one message each second, and three at once.
+const SLOW: &str = "public/slow";
+
+/// Publishes to that topic until it refuses.
+fn too_fast(page: &mut Page) -> Value {
+    let publish = json!({"type": "publish", "id": 1, "topic": SLOW, "text": "x"});
+    (0..100).map(|_| page.ask(&publish)).find(|answer| answer["type"] == "error").expect("a refusal")
+}
+
 fn serve(push: Push) -> TestServer {
     let settings = TopicSettings::new().history(10).max_message_size(1000);
-    start(builder().workers(2).topics("public/", settings).route("/push", push.publish(["public/"])))
+    let slow = TopicSettings::new().history(10).rate(1, 3);
+    let builder = builder().workers(2).topics("public/", settings).topics(SLOW, slow);
+    start(builder.route("/push", push.publish(["public/"])))
 }
 
 /// Two requests in one write, of which the second overtakes the topic's home.
@@ -123,16 +134,11 @@ fn every_error_code_of_the_page_comes_up() {
     errors.push(busy());
     assert_eq!(errors.last().unwrap()["retry"], 100);
 
-    let hasty = serve(Push::new().rate(1, 3));
-    let mut page = Page::open(&hasty);
-    let ping = json!({"type": "ping", "id": 1});
-    for _ in 0..3 {
-        assert_eq!(page.ask(&ping)["type"], "pong");
-    }
-    let error = page.refused(&ping, "rate");
+    let error = too_fast(&mut page);
     let wait = error["retry"].as_u64().expect("when to try again");
     assert!((1..=1000).contains(&wait), "{error}");
-    until("it may ask again", || page.ask(&ping)["type"] == "pong");
+    let publish = json!({"type": "publish", "id": 1, "topic": SLOW, "text": "x"});
+    until("it takes messages again", || page.ask(&publish)["type"] == "published");
     errors.push(error);
 
     let mut codes = BTreeSet::new();
@@ -172,7 +178,7 @@ fn what_the_page_shows_is_what_is_said_and_taken() {
         examples().into_iter().partition(|e| REQUESTS.contains(&e["type"].as_str().unwrap_or_default()));
     assert!(asked.len() >= 8 && said.len() >= 12, "the examples are gone, or this test has lost them");
 
-    let server = serve(Push::new().rate(3, 100));
+    let server = serve(Push::new());
     let (mut page, hello) = Page::over(server.dial());
     let mut shapes = Shapes::new();
     note(&mut shapes, &hello);
@@ -192,13 +198,7 @@ fn what_the_page_shows_is_what_is_said_and_taken() {
     note(&mut shapes, &page.next());
     server.handle.publish("public/x", Message::json("1")).unwrap();
     note(&mut shapes, &page.next());
-    loop {
-        let answer = page.ask(&json!({"type": "ping", "id": 1}));
-        note(&mut shapes, &answer);
-        if answer["type"] == "error" {
-            break;
-        }
-    }
+    note(&mut shapes, &too_fast(&mut page));
     note(&mut shapes, &lagged());
     note(&mut shapes, &batch(&server));
 

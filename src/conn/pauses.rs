@@ -9,6 +9,8 @@ pub(crate) enum PauseReason {
     Application = 1,
     /// Plain HTTP: a request was received behind one that is still being answered.
     Request = 2,
+    /// It has sent more than its route's rates allow, and may not send again yet.
+    Rate = 4,
 }
 
 /// The reasons that apply now; empty: the connection is read from. One byte, so that the test on the message path stays
@@ -17,9 +19,19 @@ pub(crate) enum PauseReason {
 pub(crate) struct Pauses(u8);
 
 impl Pauses {
+    #[cfg(test)]
+    pub(crate) const fn none() -> Self {
+        Self(0)
+    }
+
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether this reason applies and no other.
+    pub(crate) fn is_only(self, reason: PauseReason) -> bool {
+        self.0 == reason as u8
     }
 
     pub(crate) fn contains(self, reason: PauseReason) -> bool {
@@ -50,6 +62,7 @@ mod tests {
         assert!(pauses.remove(PauseReason::Application) && !pauses.is_empty());
         assert!(!pauses.remove(PauseReason::Application), "it was cleared before");
         assert!(pauses.contains(PauseReason::Request) && !pauses.contains(PauseReason::Application));
+        assert!(pauses.is_only(PauseReason::Request));
         assert!(pauses.remove(PauseReason::Request) && pauses.is_empty());
     }
 }

@@ -1,13 +1,14 @@
 //! What a callback is given: the connection, borrowed for as long as the callback runs.
 
 use super::route::Wrapper;
-use super::{Command, Handle, Route};
+use super::{Command, Handle, Rates, RatesPaid, Route};
 use crate::Message;
 use crate::conn::{
     Cause, ConnId, Connection, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent, Sink, Twin,
     Writer,
 };
 use crate::http::{Params, Peer};
+use crate::hub::rate::Nanos;
 use crate::hub::topic::is_pattern;
 use crate::hub::{
     Added, Hub, Join, Name, Publish, Reader, Run, Start, Subscribe, SubscribeError, Tags, Target,
@@ -28,6 +29,10 @@ pub(crate) struct Turn {
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
     /// What is counted for every message, until [`Turn::settle_counts`].
     pub(crate) counts: Counts,
+    /// When it began, since the worker did.
+    pub(crate) time: Nanos,
+    /// What the connections of routes with rates have taken of them, by slot.
+    pub(crate) paid: Vec<RatesPaid>,
 }
 
 /// Counts of messages that are not in the counters yet: adding there costs a small message a twentieth of its way.
@@ -42,6 +47,29 @@ impl Turn {
     #[inline]
     pub(crate) fn count(&self) -> &Counters {
         &self.counters[self.worker]
+    }
+
+    /// A connection of a route with rates begins: it has taken nothing.
+    pub(crate) fn begin_rates(&mut self, id: ConnId) {
+        if self.paid.len() <= id.slot() {
+            self.paid.resize(id.slot() + 1, RatesPaid::default());
+        }
+        self.paid[id.slot()] = RatesPaid::default();
+    }
+
+    /// Charges a message that has come, and stops reading if the next one would come too early.
+    #[inline]
+    pub(crate) fn charge(&mut self, conn: &mut Connection, rates: &Rates, bytes: usize) {
+        let Some(paid) = self.paid.get_mut(conn.id.slot()) else { return };
+        if !rates.charge(paid, self.time, bytes) {
+            conn.pause(PauseReason::Rate);
+            self.count().rate_pauses.add(1);
+        }
+    }
+
+    /// From when on a connection may send again.
+    pub(crate) fn free_at(&self, id: ConnId, rates: &Rates) -> Nanos {
+        self.paid.get(id.slot()).map_or(0, |paid| rates.free_at(paid))
     }
 
     /// Tells other workers who has subscribers here now.

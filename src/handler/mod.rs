@@ -8,6 +8,7 @@ mod erased;
 mod handle;
 mod on_message;
 mod origin;
+mod rates;
 mod route;
 
 pub use accept::{Accept, Pending, Refuse};
@@ -22,6 +23,7 @@ pub use handle::{ConnInfo, Handle, HandleError};
 pub(crate) use handle::{Shared, WorkerShared, mark_worker};
 pub use on_message::{OnMessage, on_message};
 pub use origin::{InvalidOrigin, Origins};
+pub(crate) use rates::{Rates, RatesPaid};
 pub use route::Route;
 
 use crate::Message;

@@ -1,6 +1,6 @@
 //! A WebSocket route: its handler and its settings.
 
-use super::{Erased, Handler, Origins};
+use super::{Erased, Handler, Origins, Rates};
 use crate::conn::{Limits, SlowConsumer, Terms};
 use crate::deflate::Deflate;
 use crate::hub::Envelope;
@@ -26,6 +26,8 @@ use crate::protocol::{CloseCode, Role, Rules};
 pub struct Route {
     pub(crate) handler: Box<dyn Erased>,
     pub(crate) terms: Terms,
+    /// What one connection may send; none: as much as it likes.
+    pub(crate) rates: Option<Rates>,
     pub(crate) origins: Origins,
     pub(crate) deflate: Deflate,
     pub(crate) envelope: Option<Wrapper>,
@@ -48,6 +50,7 @@ impl Route {
                 limits: Limits::default(),
                 slow_consumer: SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER),
             },
+            rates: None,
             origins: Origins::default(),
             deflate: Deflate::off(),
             envelope: None,
@@ -66,6 +69,30 @@ impl Route {
     #[must_use]
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.terms.slow_consumer = policy;
+        self
+    }
+
+    /// Messages that one connection may send each second, and how many at once after a pause; pings and pongs count as
+    /// messages. Over it nothing is refused or lost: the connection is not read from until it may send again, and TCP
+    /// makes the client wait ([`Stats::rate_pauses`](crate::Stats::rate_pauses)). Default, and 0 each second: unlimited.
+    /// A burst below an eighth of a second's worth is raised to that. Price: one addition for each message; 16 bytes for
+    /// each connection of a server that has such a route.
+    #[must_use]
+    pub fn message_rate(self, per_second: u32, burst: u32) -> Self {
+        self.rates(|rates| rates.messages(per_second.into(), burst.into()))
+    }
+
+    /// Bytes of messages that one connection may send each second, and how many at once after a pause. Compressed
+    /// messages count with the bytes that they inflate to. A message larger than the burst is taken whole, and the next
+    /// one waits accordingly longer. Otherwise as [`Route::message_rate`]; both may be given.
+    #[must_use]
+    pub fn byte_rate(self, per_second: u64, burst: u64) -> Self {
+        self.rates(|rates| rates.bytes(per_second, burst))
+    }
+
+    fn rates(mut self, change: impl FnOnce(Rates) -> Rates) -> Self {
+        let rates = change(self.rates.unwrap_or(Rates::UNLIMITED));
+        self.rates = (!rates.is_unlimited()).then_some(rates);
         self
     }
 
@@ -116,6 +143,7 @@ impl std::fmt::Debug for Route {
             .field("pattern", &self.pattern)
             .field("limits", &self.terms.limits)
             .field("slow_consumer", &self.terms.slow_consumer)
+            .field("rates", &self.rates)
             .field("origins", &self.origins)
             .field("deflate", &self.deflate)
             .finish_non_exhaustive()

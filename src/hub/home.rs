@@ -1,6 +1,7 @@
 //! What the home of a topic knows of it: the next offset, what is kept, and which other workers have subscribers.
 
 use super::history::{Entry, History, Millis};
+use super::rate::Nanos;
 use super::{Origin, Position, Refusal, Start, Tags, TopicSettings};
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -11,6 +12,8 @@ const MAX_IDS: usize = 1024;
 
 /// How long they are remembered.
 const ID_AGE: Millis = 5 * 60 * 1000;
+
+const NANOS_PER_MILLI: Nanos = 1_000_000;
 
 /// A topic at its home.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Home {
     /// and what is remembered of its publishers is not forgotten with its last listener.
     lingers: Option<Millis>,
     /// Up to when publications have used up what its rate allows.
-    paid: Duration,
+    paid: Nanos,
 }
 
 /// A topic that is there because it keeps something: its name, its place in two tables, what its home knows.
@@ -60,7 +63,7 @@ impl Ids {
 
 impl Home {
     pub(crate) fn new(epoch: u64, settings: Arc<TopicSettings>) -> Self {
-        let (history, interest, paid) = (History::default(), Vec::new(), Duration::ZERO);
+        let (history, interest, paid) = (History::default(), Vec::new(), 0);
         Self { epoch, next: 1, settings, history, interest, ids: None, lingers: None, paid }
     }
 
@@ -149,8 +152,8 @@ impl Home {
             return Err(Refusal::TooBig { len, limit });
         }
         if let Some(rate) = &self.settings.rate {
-            let taken = rate.take(&mut self.paid, Duration::from_millis(now));
-            taken.map_err(|early| Refusal::TooFast { early })?;
+            let taken = rate.take(&mut self.paid, now * NANOS_PER_MILLI);
+            taken.map_err(|early| Refusal::TooFast { early: Duration::from_nanos(early) })?;
         }
         self.next += 1;
         Ok(Origin { position: self.position(), policy: self.settings.slow_consumer })
@@ -203,7 +206,7 @@ impl Home {
 
     /// Stays until its rate has nothing more to remember.
     pub(crate) fn remember_rate(&mut self) {
-        self.linger_until(self.paid.as_millis() as Millis + 1);
+        self.linger_until(self.paid / NANOS_PER_MILLI + 1);
     }
 }
 

@@ -1,39 +1,81 @@
-//! How often something may be done: so many times each second, and so many at once after a rest.
+//! Token buckets: how often something may happen, so many times each second and so many at once after a pause. Pure: the
+//! time comes in, from any one moment on, the same for all calls.
 
 use core::time::Duration;
 
-/// What is allowed. Times are since any one moment, the same for all calls.
+/// Nanoseconds since any one moment.
+pub(crate) type Nanos = u64;
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// A bucket's size and speed. What was taken from a bucket is kept apart, as the time until which it is paid for: one
+/// number each, which is behind the present while the bucket is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// What one time uses up; zero: nothing is limited.
-    interval: Duration,
-    /// How far ahead of the time one may get.
-    ahead: Duration,
+    /// What one token costs, in units of 2^-32 ns, so that neither one token a day nor four a nanosecond is rounded away.
+    /// Zero: unlimited.
+    unit: u64,
+    /// How far ahead of the present the paid time may get.
+    ahead: Nanos,
 }
 
 impl Rate {
-    /// Zero each second is no limit.
-    pub(crate) const fn new(per_second: u32, burst: u32) -> Self {
-        let interval = match Duration::from_secs(1).checked_div(per_second) {
-            Some(interval) => interval,
-            None => Duration::ZERO,
-        };
-        Self { interval, ahead: interval.saturating_mul(burst.saturating_sub(1)) }
+    pub(crate) const UNLIMITED: Self = Self { unit: 0, ahead: 0 };
+
+    /// Zero each second is unlimited.
+    pub(crate) const fn new(per_second: u64, burst: u64) -> Self {
+        if per_second == 0 {
+            return Self::UNLIMITED;
+        }
+        let rate = Self { unit: (SECOND << 32) / per_second, ahead: 0 };
+        Self { ahead: rate.cost(burst.saturating_sub(1)), ..rate }
     }
 
-    /// Takes one time. `paid` is up to when the times before have used up what is allowed.
+    /// The same with a burst that is worth at least so much time.
+    pub(crate) const fn with_burst_of(self, time: Duration) -> Self {
+        let time = time.as_nanos() as Nanos;
+        if self.unit == 0 || self.ahead >= time { self } else { Self { ahead: time, ..self } }
+    }
+
+    pub(crate) const fn is_unlimited(self) -> bool {
+        self.unit == 0
+    }
+
+    /// The time that so many tokens cost.
+    #[inline]
+    const fn cost(self, tokens: u64) -> Nanos {
+        const MOST: u128 = (Nanos::MAX / 4) as u128; // added to any time it is still one
+        let cost = (tokens as u128 * self.unit as u128) >> 32;
+        if cost < MOST { cost as Nanos } else { MOST as Nanos }
+    }
+
+    /// Takes one token.
     ///
     /// # Errors
-    /// It is too early: by how much.
-    pub(crate) fn take(&self, paid: &mut Duration, now: Duration) -> Result<(), Duration> {
+    /// There is none: how long until there is one.
+    pub(crate) fn take(self, paid: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
         let from = now.max(*paid);
-        match (from - now).checked_sub(self.ahead).filter(|early| !early.is_zero()) {
-            Some(early) => Err(early),
-            None => {
-                *paid = from + self.interval;
+        match (from - now).checked_sub(self.ahead) {
+            Some(early) if early > 0 => Err(early),
+            _ => {
+                *paid = from + self.cost(1);
                 Ok(())
             }
         }
+    }
+
+    /// Takes so many tokens for something that has happened already, although there may be fewer. Returns from when on
+    /// there is one again: at once if that is not in the future.
+    #[inline]
+    pub(crate) fn charge(self, paid: &mut Nanos, now: Nanos, tokens: u64) -> Nanos {
+        *paid = now.max(*paid).saturating_add(self.cost(tokens));
+        self.free_at(*paid)
+    }
+
+    /// From when on there is a token.
+    #[inline]
+    pub(crate) fn free_at(self, paid: Nanos) -> Nanos {
+        paid.saturating_sub(self.ahead)
     }
 }
 
@@ -41,31 +83,63 @@ impl Rate {
 mod tests {
     use super::*;
 
+    const MS: Nanos = 1_000_000;
+
     #[test]
     fn a_burst_and_then_so_many_each_second() {
         let rate = Rate::new(10, 3);
-        let at = Duration::from_millis;
-        let mut paid = Duration::ZERO;
+        let mut paid = 0;
         for _ in 0..3 {
-            assert_eq!(rate.take(&mut paid, at(7)), Ok(()));
+            assert_eq!(rate.take(&mut paid, 7 * MS), Ok(()));
         }
-        assert_eq!(rate.take(&mut paid, at(7)), Err(at(100)));
-        assert_eq!(rate.take(&mut paid, at(106)), Err(at(1)));
-        assert_eq!(rate.take(&mut paid, at(107)), Ok(()));
-        assert!(rate.take(&mut paid, at(107)).is_err());
-        // A rest is worth the burst and no more.
+        assert_eq!(rate.take(&mut paid, 7 * MS), Err(100 * MS));
+        assert_eq!(rate.take(&mut paid, 106 * MS), Err(MS));
+        assert_eq!(rate.take(&mut paid, 107 * MS), Ok(()));
+        assert!(rate.take(&mut paid, 107 * MS).is_err());
+        // A pause is worth the burst and no more.
         for _ in 0..3 {
-            assert_eq!(rate.take(&mut paid, at(60_000)), Ok(()));
+            assert_eq!(rate.take(&mut paid, 60_000 * MS), Ok(()));
         }
-        assert!(rate.take(&mut paid, at(60_000)).is_err());
+        assert!(rate.take(&mut paid, 60_000 * MS).is_err());
     }
 
     #[test]
-    fn none_each_second_is_no_limit_and_no_burst_is_one() {
-        let (now, mut paid) = (Duration::ZERO, Duration::ZERO);
+    fn zero_each_second_is_unlimited_and_a_burst_of_zero_is_one() {
+        let (now, mut paid) = (0, 0);
         let unlimited = Rate::new(0, 0);
         assert!((0..1000).all(|_| unlimited.take(&mut paid, now).is_ok()));
+        assert_eq!(unlimited.charge(&mut paid, now, u64::MAX), 0);
         let one = Rate::new(1, 0);
         assert!(one.take(&mut paid, now).is_ok() && one.take(&mut paid, now).is_err());
+    }
+
+    #[test]
+    fn what_has_happened_is_charged_in_full_and_waited_for_afterwards() {
+        let rate = Rate::new(1000, 500);
+        let (now, mut paid) = (5 * SECOND, 0);
+        assert!(rate.charge(&mut paid, now, 499) <= now, "one token is left");
+        assert_eq!(rate.charge(&mut paid, now, 1), now + MS, "none is left");
+        assert_eq!(rate.charge(&mut paid, now, 10_000), now + 10_001 * MS, "ten seconds' worth at once");
+        assert!(rate.charge(&mut paid, now + 11 * SECOND, 1) <= now + 11 * SECOND);
+    }
+
+    #[test]
+    fn no_rate_is_rounded_away_and_no_charge_overflows() {
+        for per_second in [1, 3, 1_000_000, 3_000_000_000, 40_000_000_000] {
+            let (rate, mut paid) = (Rate::new(per_second, 1), 0);
+            rate.charge(&mut paid, 0, 10 * per_second);
+            assert!(paid.abs_diff(10 * SECOND) < 100, "{per_second}: {paid}");
+        }
+        let (rate, mut paid) = (Rate::new(1, u64::MAX), Nanos::MAX - 1);
+        assert_eq!(rate.charge(&mut paid, Nanos::MAX / 2, u64::MAX), Nanos::MAX - Nanos::MAX / 4);
+    }
+
+    #[test]
+    fn a_burst_can_be_raised_to_a_time() {
+        let (tenth, mut paid) = (Duration::from_millis(100), 0);
+        let rate = Rate::new(100, 1).with_burst_of(tenth);
+        assert_eq!((0..100).filter(|_| rate.take(&mut paid, 0).is_ok()).count(), 11);
+        assert_eq!(Rate::new(100, 50).with_burst_of(tenth), Rate::new(100, 50));
+        assert!(Rate::UNLIMITED.with_burst_of(tenth).is_unlimited());
     }
 }

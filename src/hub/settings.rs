@@ -94,7 +94,7 @@ impl TopicSettings {
     /// limit.
     #[must_use]
     pub const fn rate(mut self, per_second: u32, burst: u32) -> Self {
-        self.rate = if per_second == 0 { None } else { Some(Rate::new(per_second, burst)) };
+        self.rate = if per_second == 0 { None } else { Some(Rate::new(per_second as u64, burst as u64)) };
         self
     }
 

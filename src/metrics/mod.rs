@@ -89,6 +89,8 @@ counters! {
     messages_in,
     /// Bytes of messages received.
     bytes_in,
+    /// Times that a connection was not read from for a while because it sent more than its route's rates allow.
+    rate_pauses,
     /// Messages sent by handlers and handles to one connection.
     messages_out,
     /// Messages given to connections because they subscribe to a topic.

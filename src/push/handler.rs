@@ -1,11 +1,10 @@
 //! The endpoint as a handler: requests in, answers out, and what one client is owed.
 
 use super::reply::{Fault, Id, Member, Place, Reply};
-use super::request::{Content, Named, Publication, Request, Subscription, id_of, parse};
+use super::request::{Content, Named, Publication, Request, Subscription, parse};
 use super::{Push, SUBPROTOCOL};
 use crate::handler::{Accept, Conn, Handler, Refuse};
 use crate::http::Request as Opening;
-use crate::hub::rate::Rate;
 use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
 use crate::protocol::Message;
 use core::time::Duration;
@@ -24,16 +23,11 @@ const TELL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Session {
     push: Push,
-    rate: Rate,
-    /// What the times of its clients count from.
-    begun: Instant,
 }
 
 /// What is known of one client.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Up to when its requests have used up what it may ask.
-    paid: Duration,
     /// Bytes of answers that may wait for it, at most.
     owed: usize,
     /// Messages given up that it has not been told of, and when it was told last.
@@ -49,14 +43,10 @@ type Link<'a> = Conn<'a, Client>;
 
 impl Session {
     pub(super) fn new(push: Push) -> Self {
-        let rate = Rate::new(push.rate.0, push.rate.1);
-        Self { push, rate, begun: Instant::now() }
+        Self { push }
     }
 
     fn request(&self, conn: &mut Link<'_>, message: Message<'_>) -> Result<(), (Id, Fault)> {
-        let id = || message.as_text().map(id_of).unwrap_or_default();
-        let taken = self.rate.take(&mut conn.state_mut().paid, self.begun.elapsed());
-        taken.map_err(|early| (id(), Fault::Rate { early }))?;
         let text = message.as_text().ok_or_else(|| (Id::default(), Fault::Binary))?;
         let (id, request) = parse(text);
         let answered = request.and_then(|request| match request {
@@ -161,7 +151,7 @@ impl Session {
 
 impl Client {
     fn new(batch: bool) -> Self {
-        Self { batch, paid: Duration::ZERO, owed: 0, lagged: 0, told: None, asked: Vec::new() }
+        Self { batch, owed: 0, lagged: 0, told: None, asked: Vec::new() }
     }
 }
 

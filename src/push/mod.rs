@@ -88,9 +88,10 @@ impl Push {
         self
     }
 
-    /// Requests of one client each second, of any type, and how many at once after a rest; over it they are refused
-    /// with the code `rate`. Default 50 and 200; 0 each second is no limit. A client that comes back subscribes to all
-    /// its topics at once: `burst` should be above [`Push::max_subscriptions`].
+    /// Requests of one client each second, of any type, and how many at once after a pause: the
+    /// [`Route::message_rate`] of its route, which replaces it. Over it a client is not read from until it may send
+    /// again; nothing is refused. Default 50 and 200; 0 each second is unlimited. A client that comes back subscribes to
+    /// all its topics at once: `burst` should be above [`Push::max_subscriptions`].
     #[must_use]
     pub fn rate(mut self, per_second: u32, burst: u32) -> Self {
         self.rate = (per_second, burst);
@@ -143,7 +144,9 @@ impl Push {
 impl From<Push> for Route {
     fn from(push: Push) -> Self {
         let limits = Limits { max_subscriptions: push.max_subscriptions, ..Limits::default() };
-        Self::new(Session::new(push)).limits(limits).envelope(envelope::Json)
+        let (per_second, burst) = push.rate;
+        let route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
+        route.message_rate(per_second, burst)
     }
 }
 

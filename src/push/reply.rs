@@ -3,7 +3,6 @@
 use crate::handler::{HandleError, in_millis};
 use crate::hub::{InvalidPattern, InvalidTopic, Position, Target};
 use core::fmt;
-use core::time::Duration;
 use serde::{Serialize, Serializer};
 
 /// One message of the endpoint's own. Members as in `docs/protocol.md`.
@@ -133,7 +132,6 @@ pub(super) enum Fault {
     NotSubscribed { topic: String },
     Cancelled { topic: String },
     Subscriptions { limit: usize },
-    Rate { early: Duration },
     TooBig(HandleError),
     TooFast(HandleError),
     Busy(HandleError),
@@ -156,7 +154,7 @@ impl Fault {
             Self::NotSubscribed { .. } => "not_subscribed",
             Self::Cancelled { .. } => "cancelled",
             Self::Subscriptions { .. } => "subscriptions",
-            Self::Rate { .. } | Self::TooFast(_) => "rate",
+            Self::TooFast(_) => "rate",
             Self::TooBig(_) => "too_big",
             Self::Busy(_) => "busy",
         }
@@ -165,9 +163,7 @@ impl Fault {
     /// After how many milliseconds the same request may work.
     fn retry(&self) -> Option<u64> {
         match self {
-            Self::Rate { early } | Self::TooFast(HandleError::TooFast { retry: early }) => {
-                Some(in_millis(*early))
-            }
+            Self::TooFast(HandleError::TooFast { retry }) => Some(in_millis(*retry)),
             Self::Busy(_) => Some(BUSY),
             _ => None,
         }
@@ -226,10 +222,6 @@ impl fmt::Display for Fault {
                     "the connection has {limit} subscriptions, the most it may: unsubscribe from something"
                 )
             }
-            Self::Rate { .. } => {
-                let wait = self.retry().unwrap_or_default();
-                write!(f, "more requests than one client may make: wait {wait} ms")
-            }
             Self::TooBig(e) | Self::TooFast(e) | Self::Busy(e) => e.fmt(f),
         }
     }
@@ -238,6 +230,7 @@ impl fmt::Display for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::time::Duration;
 
     #[test]
     fn what_is_not_there_is_left_out() {
@@ -265,8 +258,8 @@ mod tests {
             ),
             (Reply::Pong { id: no }, r#"{"type":"pong"}"#),
             (
-                Reply::error(id, &Fault::Rate { early: Duration::from_micros(1500) }),
-                r#"{"type":"error","id":2,"code":"rate","message":"more requests than one client may make: wait 2 ms","retry":2}"#,
+                Reply::error(id, &HandleError::TooFast { retry: Duration::from_micros(1500) }.into()),
+                r#"{"type":"error","id":2,"code":"rate","message":"more is published to the topic than it takes: wait 2 ms","retry":2}"#,
             ),
         ] {
             assert_eq!(reply.to_json(), expected);

@@ -122,11 +122,6 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// The request's id alone, of one that is not looked at any further.
-pub(super) fn id_of(text: &str) -> Id {
-    members(text).and_then(|m| id(&m)).unwrap_or_default()
-}
-
 /// The request in a text, and its id as far as that can be told.
 pub(super) fn parse(text: &str) -> (Id, Result<Request<'_>, Fault>) {
     if let Err(e) = json::check(text, MAX_NESTING + 1) {
@@ -438,7 +433,6 @@ mod tests {
         #[test]
         fn any_text_is_a_request_or_refused(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#) {
             let _ = parse(&text);
-            let _ = id_of(&text);
         }
 
         /// Whatever is put into a string comes out of it.

@@ -1,7 +1,7 @@
 //! When a connection has to be looked at, and what is wrong with it then. Pure: time comes in as ticks.
 
 use super::wheel::{TICK_MS, Tick};
-use crate::conn::{Cause, Limits};
+use crate::conn::{Cause, Limits, PauseReason, Pauses};
 use crate::protocol::CloseCode;
 use core::time::Duration;
 
@@ -18,7 +18,8 @@ pub(crate) struct Clock {
     pub(crate) pinged: Tick,
     /// A backlog began to wait, or the kernel last took some of it.
     pub(crate) stalled: Tick,
-    /// When the current phase has lasted too long; not used while open.
+    /// When the current phase has lasted too long. While open: when a peer that has ended its half is given up if the
+    /// rates still keep the server from reading the rest.
     pub(crate) deadline: Tick,
 }
 
@@ -40,8 +41,9 @@ pub(crate) enum Due {
 }
 
 /// Looks at an open connection. While it is paused nothing is read, so silence says nothing; but whoever reads nothing
-/// of what waits for it holds memory, paused or not.
-pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> Due {
+/// of what waits for it holds memory, paused or not. Pauses for the rate don't extend the time for an unfinished message:
+/// they come between two messages, so only a peer that sends pings in the middle of one can be paused there.
+pub(crate) fn check(clock: &Clock, limits: &Limits, pauses: Pauses, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
     if clock.stalled != 0 {
         let due = clock.stalled + ticks(limits.write_timeout);
@@ -50,7 +52,7 @@ pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> 
         }
         next = next.min(due);
     }
-    if paused {
+    if !pauses.is_empty() && !pauses.is_only(PauseReason::Rate) {
         return Due::At(next);
     }
     if clock.began != 0 {
@@ -59,6 +61,9 @@ pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> 
             return Due::End(CloseCode::POLICY, "message not finished in time", Cause::MessageTimeout);
         }
         next = next.min(due);
+    }
+    if !pauses.is_empty() {
+        return Due::At(next);
     }
     if limits.idle_timeout > Duration::ZERO {
         let due = clock.message + ticks(limits.idle_timeout);
@@ -89,6 +94,14 @@ pub(crate) fn check(clock: &Clock, limits: &Limits, paused: bool, now: Tick) -> 
 mod tests {
     use super::*;
 
+    const READ: Pauses = Pauses::none();
+
+    fn paused(reason: PauseReason) -> Pauses {
+        let mut pauses = READ;
+        pauses.insert(reason);
+        pauses
+    }
+
     fn seconds(s: u64) -> Tick {
         ticks(Duration::from_secs(s))
     }
@@ -97,28 +110,32 @@ mod tests {
     fn a_silent_connection_is_pinged_and_then_ended() {
         let limits = Limits::default();
         let mut clock = Clock { received: 10, message: 10, ..Default::default() };
-        assert_eq!(check(&clock, &limits, false, 11), Due::At(10 + seconds(25)));
+        assert_eq!(check(&clock, &limits, READ, 11), Due::At(10 + seconds(25)));
         let now = 10 + seconds(25);
-        assert_eq!(check(&clock, &limits, false, now), Due::Ping);
+        assert_eq!(check(&clock, &limits, READ, now), Due::Ping);
         clock.pinged = now;
-        assert_eq!(check(&clock, &limits, false, now + 1), Due::At(now + seconds(10)));
+        assert_eq!(check(&clock, &limits, READ, now + 1), Due::At(now + seconds(10)));
         assert!(matches!(
-            check(&clock, &limits, false, now + seconds(10)),
+            check(&clock, &limits, READ, now + seconds(10)),
             Due::End(CloseCode::TIMEOUT, _, Cause::PongTimeout)
         ));
-        assert!(matches!(check(&clock, &limits, true, now + seconds(10)), Due::At(_)), "paused");
+        for reason in [PauseReason::Application, PauseReason::Rate] {
+            assert!(matches!(check(&clock, &limits, paused(reason), now + seconds(10)), Due::At(_)));
+        }
         clock.received = now + 3;
-        assert_eq!(check(&clock, &limits, false, now + seconds(10)), Due::At(now + 3 + seconds(25)));
+        assert_eq!(check(&clock, &limits, READ, now + seconds(10)), Due::At(now + 3 + seconds(25)));
     }
 
     #[test]
     fn an_unfinished_message_and_an_idle_connection_have_their_ends() {
         let mut limits = Limits::default();
         let clock = Clock { received: 900, message: 100, began: 200, ..Default::default() };
-        let end = check(&clock, &limits, false, 200 + seconds(30));
+        let end = check(&clock, &limits, READ, 200 + seconds(30));
         assert!(matches!(end, Due::End(CloseCode::POLICY, _, Cause::MessageTimeout)));
+        assert_eq!(check(&clock, &limits, paused(PauseReason::Rate), 200 + seconds(30)), end);
+        assert!(matches!(check(&clock, &limits, paused(PauseReason::Application), 9999), Due::At(_)));
         limits.idle_timeout = Duration::from_secs(20);
-        let end = check(&clock, &limits, false, 100 + seconds(20));
+        let end = check(&clock, &limits, READ, 100 + seconds(20));
         assert!(matches!(end, Due::End(CloseCode::NORMAL, _, Cause::IdleTimeout)));
     }
 }

@@ -3,7 +3,7 @@
 use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
-use super::{SHARE, Worker};
+use super::{RATED_SHARE, SHARE, Worker};
 use crate::conn::{Cause, PauseReason, Phase, Sink};
 use crate::deflate::Agreed;
 use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
@@ -73,9 +73,13 @@ impl Worker {
         if slot.stream.is_secure() {
             return self.read_sealed(at);
         }
-        let share = if *crowded { SHARE.min(recv.len()) } else { recv.len() };
-        let recv = &mut recv[..share];
         let route = usize::from(slot.conn.route);
+        let share = match (&shared.routes[route].rates, *crowded) {
+            (None, false) => recv.len(),
+            (None, true) => SHARE.min(recv.len()),
+            (Some(_), _) => RATED_SHARE.min(recv.len()),
+        };
+        let recv = &mut recv[..share];
         let (route, rules) = (&shared.routes[route], &rules[route][usize::from(!slot.conn.form.is_plain())]);
         let received = match slot.conn.decoder.spare(MIN_DIRECT) {
             None => slot.stream.recv(recv).map(|r| (r, 0, recv.len())),
@@ -183,6 +187,9 @@ impl Worker {
         slot.conn.route = route;
         slot.conn.shaped = shared.routes[usize::from(route)].envelope.is_some();
         slot.conn.phase = Phase::Open;
+        if shared.routes[usize::from(route)].rates.is_some() {
+            turn.begin_rates(slot.conn.id);
+        }
         slot.state = Some(state);
         slot.exchange = None;
         (slot.clock.received, slot.clock.message) = (*now, *now);
@@ -286,7 +293,7 @@ fn decode_all<S: Sink>(
             if slot.conn.is_paused() && !input.is_empty() {
                 slot.conn.cold().unread.extend_from_slice(input);
             }
-            return;
+            break; // perhaps for its rate, in the middle of a message whose time goes on
         }
     }
     if slot.conn.decoder.is_within_message() {
@@ -316,6 +323,9 @@ fn message<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, message:
     let Slot { stream, conn, state: Some(state), .. } = slot else { return };
     turn.counts.messages_in += 1;
     turn.counts.bytes_in += message.len() as u64;
+    if let Some(rates) = &route.rates {
+        turn.charge(conn, rates, message.len());
+    }
     let context = Context { conn, turn, sink: stream, route };
     route.handler.message(context, state, message);
 }
@@ -330,6 +340,13 @@ fn compressed<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, incom
     };
     message(slot, turn, route, incoming.inflated(&unpacked));
     turn.writer.packer.give_back(unpacked);
+}
+
+/// A control frame makes as much work as a small message.
+fn charge<S>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, bytes: usize) {
+    if let Some(rates) = &route.rates {
+        turn.charge(&mut slot.conn, rates, bytes);
+    }
 }
 
 /// One message or control frame. Whether to go on with the next.
@@ -354,12 +371,14 @@ fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: It
         Item::Ping(payload) => {
             // Section 5.5.2: answered with the same payload, unless the closing handshake has begun.
             if slot.conn.phase == Phase::Open {
+                charge(slot, turn, route, payload.len());
                 slot.conn.control(&mut turn.writer, Opcode::Pong, &payload);
                 call(slot, turn, route, Event::Ping(&payload));
             }
         }
         Item::Pong(payload) => {
             if slot.conn.phase == Phase::Open {
+                charge(slot, turn, route, payload.len());
                 call(slot, turn, route, Event::Pong(&payload));
             }
         }

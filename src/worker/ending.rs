@@ -4,7 +4,7 @@ use super::Worker;
 use super::deadlines::{Due, check, ticks};
 use super::drive::call;
 use super::slots::Slot;
-use crate::conn::{Cause, Limits, Pauses, Phase};
+use crate::conn::{Cause, Limits, PauseReason, Phase};
 use crate::handler::ErasedEvent as Event;
 use crate::log;
 use crate::net::Received;
@@ -107,6 +107,9 @@ impl Worker {
                     let due = slot.clock.began + ticks(self.limits_of(at).message_timeout);
                     self.wheel.arm_earlier(&mut self.slots, at as u32, due);
                 }
+                if let Some(due) = self.rate_due(at) {
+                    self.wheel.arm_earlier(&mut self.slots, at as u32, due);
+                }
                 return self.resume(at);
             }
             Phase::Http => return self.pump(at),
@@ -153,10 +156,13 @@ impl Worker {
         else {
             return;
         };
-        slot.conn.resumed = Pauses::default();
+        let resumed = core::mem::take(&mut slot.conn.resumed);
         // The silence was ours.
         (slot.clock.received, slot.clock.message, slot.clock.pinged) = (now, now, 0);
-        slot.clock.began = if slot.clock.began == 0 { 0 } else { now };
+        // A peer that is paused for its rate again and again would have all the time it likes for one message.
+        if slot.clock.began != 0 && !resumed.is_only(PauseReason::Rate) {
+            slot.clock.began = now;
+        }
         self.watch(at);
         self.read_unread(at);
     }
@@ -165,7 +171,7 @@ impl Worker {
     pub(super) fn watch(&mut self, at: usize) {
         let limits = self.limits_of(at);
         let Some(slot) = self.slots.get(at) else { return };
-        let Due::At(next) = check(&slot.clock, &limits, slot.conn.is_paused(), self.now) else { return };
+        let Due::At(next) = check(&slot.clock, &limits, slot.conn.pauses, self.now) else { return };
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
@@ -232,14 +238,17 @@ impl Worker {
     fn timer(&mut self, at: usize) {
         let limits = self.limits_of(at);
         let now = self.now;
+        if self.rate_is_due(at) {
+            return;
+        }
         let Some(slot) = self.slots.get(at) else { return };
         let next = match slot.conn.phase {
-            Phase::Open => match check(&slot.clock, &limits, slot.conn.is_paused(), now) {
+            Phase::Open => match check(&slot.clock, &limits, slot.conn.pauses, now) {
                 Due::At(next) => next,
                 Due::Ping => {
                     slot.clock.pinged = now + 1; // what came within this tick came before the ping
                     slot.conn.control(&mut self.turn.writer, Opcode::Ping, b"");
-                    match check(&slot.clock, &limits, slot.conn.is_paused(), now) {
+                    match check(&slot.clock, &limits, slot.conn.pauses, now) {
                         Due::At(next) => next,
                         Due::Ping | Due::End(..) => now + 1,
                     }

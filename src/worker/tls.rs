@@ -5,7 +5,7 @@ use super::deadlines::ticks;
 use super::http::HTTP_SHARE;
 use super::paced::{Budget, Paced};
 use super::wheel::Tick;
-use super::{SHARE, Worker};
+use super::{RATED_SHARE, SHARE, Worker};
 use crate::conn::{Cause, ConnId, Phase};
 use crate::log;
 use crate::net::{Opened, Received, Stream};
@@ -136,10 +136,12 @@ impl Worker {
 
     /// The socket of a secure connection can be read.
     pub(super) fn read_sealed(&mut self, at: usize) {
-        let Self { slots, recv, plain, crowded, turn, .. } = self;
+        let Self { slots, recv, plain, crowded, turn, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
+        let rated = || shared.routes.get(usize::from(slot.conn.route)).is_some_and(|r| r.rates.is_some());
         let share = match slot.conn.phase {
             Phase::Http => HTTP_SHARE,
+            _ if rated() => RATED_SHARE,
             _ if *crowded => SHARE,
             _ => recv.len(),
         };

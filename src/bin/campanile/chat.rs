@@ -12,6 +12,10 @@ const ROOM: &str = "chat";
 /// The page refuses larger images before it sends them.
 const MAX_MESSAGE: usize = 1 << 20;
 
+/// What a person types, or pastes. Everybody gets it, so one client must not be able to fill the room.
+const MESSAGES: (u32, u32) = (20, 100);
+const BYTES: (u64, u64) = (1 << 20, 4 << 20);
+
 /// Characters of a name.
 const MAX_NAME: usize = 64;
 
@@ -25,7 +29,7 @@ pub(crate) fn route() -> Route {
     let mut limits = Limits::default();
     limits.max_message_size = MAX_MESSAGE;
     limits.max_backlog = 4 * MAX_MESSAGE;
-    Route::new(Chat).limits(limits)
+    Route::new(Chat).limits(limits).message_rate(MESSAGES.0, MESSAGES.1).byte_rate(BYTES.0, BYTES.1)
 }
 
 /// The name as the others see it: what stands before the first colon.

@@ -11,6 +11,7 @@ const PAUSE_AT: usize = 1 << 20;
 /// As large as the Autobahn suite asks in its section 9.
 const MAX_ECHO: usize = 16 << 20;
 
+/// Without rates: it is there to measure with, and what a client sends comes back to that client alone.
 pub(crate) fn echo() -> Route {
     let mut limits = Limits::default();
     limits.max_message_size = MAX_ECHO;
@@ -44,13 +45,19 @@ pub(crate) struct Broadcast;
 /// What goes to everybody is shorter than what goes to one.
 const MAX_BROADCAST: usize = 1 << 20;
 
+/// Each message costs a delivery for everybody connected. High enough to measure with, and far below what one client can
+/// send.
+const BROADCASTS: u32 = 10_000;
+const BROADCAST_BYTES: u64 = 64 << 20;
+
 const EVERYBODY: &str = "broadcast";
 
 pub(crate) fn broadcast() -> Route {
     let mut limits = Limits::default();
     limits.max_message_size = MAX_BROADCAST;
     limits.max_backlog = 16 * MAX_BROADCAST;
-    Route::new(Broadcast).limits(limits)
+    let route = Route::new(Broadcast).limits(limits);
+    route.message_rate(BROADCASTS, BROADCASTS).byte_rate(BROADCAST_BYTES, BROADCAST_BYTES)
 }
 
 impl Handler for Broadcast {

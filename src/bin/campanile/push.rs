@@ -13,8 +13,11 @@ const KEPT: usize = 100;
 const KEPT_BYTES: usize = 16 << 10;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
+/// Bytes of requests that one client may send each second, and at once. [`Push`] bounds their number.
+const BYTES: (u64, u64) = (1 << 20, 4 << 20);
+
 pub(crate) fn route() -> Route {
-    Route::from(Push::new())
+    Route::from(Push::new()).byte_rate(BYTES.0, BYTES.1)
 }
 
 /// What the topics of the clients keep.

@@ -1,0 +1,73 @@
+//! Connections that sent more than their route's rates allow: not read from until they may send again, and what their
+//! peers do meanwhile.
+
+use super::Worker;
+use super::deadlines::ticks;
+use super::wheel::{TICK_MS, Tick};
+use crate::conn::{PauseReason, Phase};
+use crate::hub::rate::Nanos;
+use std::io::ErrorKind;
+
+/// Nanoseconds of one tick.
+const TICK: Nanos = TICK_MS * 1_000_000;
+
+/// The first tick that does not begin before this time. Ticks count from 1.
+fn tick_from(time: Nanos) -> Tick {
+    Tick::try_from(time.div_ceil(TICK) + 1).unwrap_or(Tick::MAX)
+}
+
+impl Worker {
+    /// When an open connection is to be looked at because of its rate, if that is why it is not read from.
+    pub(super) fn rate_due(&mut self, at: usize) -> Option<Tick> {
+        let slot = self.slots.get(at).filter(|s| s.conn.pauses.contains(PauseReason::Rate))?;
+        let rates = self.shared.routes.get(usize::from(slot.conn.route))?.rates.as_ref()?;
+        let due = tick_from(self.turn.free_at(slot.conn.id, rates));
+        Some(if slot.marks.ended { due.min(slot.clock.deadline) } else { due })
+    }
+
+    /// The timer of an open connection fired. Returns whether that was all there was to do: the connection may send
+    /// again, or its peer has gone.
+    pub(super) fn rate_is_due(&mut self, at: usize) -> bool {
+        if self.rate_due(at).is_none_or(|due| due > self.now) {
+            return false;
+        }
+        let Some(slot) = self.slots.get(at) else { return true };
+        let rates = self.shared.routes.get(usize::from(slot.conn.route)).and_then(|r| r.rates.as_ref());
+        if rates.is_none_or(|rates| self.turn.free_at(slot.conn.id, rates) <= self.turn.time) {
+            slot.conn.resume(PauseReason::Rate);
+            if slot.conn.is_paused() {
+                return false; // for another reason
+            }
+            self.after(at);
+        } else {
+            self.gone(at, ErrorKind::UnexpectedEof);
+        }
+        true
+    }
+
+    /// The peer has ended its half: there is an end to be read behind the last bytes. A peer that is over its rate has
+    /// the time of a closing handshake to get these through, and is given up then: it may have sent minutes' worth.
+    pub(super) fn peer_ended(&mut self, at: usize) {
+        let due = self.now + ticks(self.limits_of(at).close_timeout);
+        let Some(slot) = self.slots.get(at).filter(|s| !s.marks.ended) else { return };
+        slot.marks.ended = true;
+        if slot.conn.phase == Phase::Open {
+            slot.clock.deadline = due;
+            if slot.conn.pauses.contains(PauseReason::Rate) {
+                self.wheel.arm_earlier(&mut self.slots, at as u32, due);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_looked_at_in_the_tick_in_which_it_may_send_again() {
+        for (millis, tick) in [(0, 1), (1, 2), (64, 2), (65, 3), (6400, 101)] {
+            assert_eq!(tick_from(millis * 1_000_000), tick, "{millis} ms");
+        }
+    }
+}
