@@ -128,6 +128,8 @@ mod conn;
 #[cfg_attr(not(feature = "deflate"), allow(dead_code))]
 pub mod deflate;
 pub mod endpoint;
+#[cfg(any(feature = "api", feature = "tls"))]
+mod file;
 mod handler;
 pub mod http;
 mod hub;
@@ -150,6 +152,8 @@ mod worker;
 pub mod internal;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
+#[cfg(any(feature = "api", feature = "tls"))]
+pub use file::{FileError, FileErrorReason};
 pub use handler::{
     Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage, Origins,
     Pending, Refuse, Route, on_message,

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("http", &[]),
+    ("file", &[]),
     ("log", &[]),
     ("metrics", &["log"]),
     ("json", &[]),
     ("deflate", &["protocol", "http"]),
     ("conn", &["protocol", "http", "deflate"]),
-    ("tls", &["http"]),
+    ("tls", &["file", "http"]),
     ("net", &["conn", "http", "tls"]),
     ("hub", &["conn", "protocol"]),
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
@@ -31,8 +32,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["conn", "deflate", "http", "hub", "log", "net", "protocol", "tls"]),
     ("push_client", &["client", "conn", "hub", "log", "protocol", "push"]),
-    ("server", &["endpoint", "handler", "http", "hub", "log", "net", "tls", "worker"]),
-    ("api", &["conn", "handler", "http", "hub", "json", "protocol", "server"]),
+    ("server", &["endpoint", "file", "handler", "http", "hub", "log", "net", "tls", "worker"]),
+    ("api", &["conn", "file", "handler", "http", "hub", "json", "protocol", "server"]),
 ];
 
 /// Folders that take bytes and time and give values.

@@ -275,7 +275,7 @@ fn certificates_are_reloaded_and_a_broken_pair_changes_nothing() {
     std::fs::write(&cert, "no certificate at all").unwrap();
     assert!(matches!(tls.reload().unwrap_err(), TlsConfigError::NoCertificate { origin } if origin == c));
     std::fs::remove_file(&cert).unwrap();
-    assert!(matches!(tls.reload().unwrap_err(), TlsConfigError::Read { path, .. } if path == cert));
+    assert!(matches!(tls.reload().unwrap_err(), TlsConfigError::File(e) if e.path == cert));
     assert_eq!(shown(), first.der(), "the old pair is still in use");
 
     write(&second);

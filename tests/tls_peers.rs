@@ -252,6 +252,37 @@ fn options_that_do_not_fit_together_are_refused_with_what_is_missing() {
     }
 }
 
+/// A FIFO without a writer was waited for at the start, and SIGTERM did not end that.
+#[test]
+fn a_file_that_is_none_ends_the_start_with_its_reason() {
+    let (ca, folder) = (Authority::new(), Folder::new());
+    let Pair { cert, key } = ca.issue(&["localhost"]);
+    let (cert, key) = (folder.write("cert.pem", &cert), folder.write("key.pem", &key));
+    let pipe = folder.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let large = folder.path("large");
+    std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
+    for (cert, key, api, told) in [
+        (&pipe, &key, None, "certificate"),
+        (&cert, &pipe, None, "private key"),
+        (&cert, &key, Some(&pipe), "API keys"),
+        (&large, &key, None, "certificate"),
+        (&cert, &key, Some(&large), "API keys"),
+    ] {
+        let mut args = vec!["--tls-listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key];
+        if let Some(file) = api {
+            args.extend(["--api-key-file", file]);
+        }
+        let (code, said) = ends(command(&folder.0, &args));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("{told} {}", folder.0.display())), "{said}");
+        assert!(
+            said.contains("a FIFO, expected a regular file") || said.contains("1073741824 bytes"),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn sighup_has_the_files_read_again() {
     let (ca, folder) = (Authority::new(), Folder::new());

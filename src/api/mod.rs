@@ -15,10 +15,12 @@ mod answer;
 mod connections;
 mod guard;
 mod input;
+mod key_file;
 mod look;
 mod publish;
 
 pub use guard::InvalidKey;
+pub use key_file::KeyFileError;
 
 use crate::handler::Handle;
 use crate::http::{Request, Response};

@@ -323,8 +323,9 @@ impl Builder {
 
     /// Calls this on the first worker's thread whenever the descriptor can be read, once however much has come; what has
     /// come is read away, up to 4 KiB each time. It is meant for the pipe that a signal handler writes to, as
-    /// [`Builder::until`] is: SIGHUP to reload certificates. While it runs, that worker's connections wait. A panic in it
-    /// is logged and counted, and the descriptor watched on.
+    /// [`Builder::until`] is: SIGHUP to reload certificates with `Tls::reload_in_background`. While it runs, that
+    /// worker's connections wait: it must not read files. A panic in it is logged and counted, and the descriptor is
+    /// watched on.
     #[must_use]
     pub fn watch(
         mut self,

@@ -1,10 +1,18 @@
 //! TLS for listeners: certificates from files, and exchanging them while the server runs.
 
+use crate::file::{self, Kind};
 use crate::http::TlsVersion;
 use crate::tls::{Acceptor, Certificate, ClientAuth, Names, Terms, TlsConfigError};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Room for a chain of ten certificates with their descriptions. Both may be in one file.
+const CERTIFICATE: Kind = Kind { name: "certificate", below: 64 << 10 };
+const KEY: Kind = Kind { name: "private key", below: 64 << 10 };
 
 /// TLS for one or more listeners: certificates by name, whether clients show theirs, the oldest version. Cheap to
 /// clone; with a clone kept, certificates are exchanged while the server runs, and no connection notices.
@@ -26,7 +34,16 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Tls {
     acceptor: Arc<Acceptor>,
+    /// What [`Tls::reload_in_background`] does: one of the states below.
+    reloading: Arc<AtomicU8>,
 }
+
+/// No thread reads the files.
+const IDLE: u8 = 0;
+/// One does.
+const READING: u8 = 1;
+/// One does, and begins again when it is done.
+const AGAIN: u8 = 2;
 
 /// Puts a [`Tls`] together.
 #[derive(Debug)]
@@ -39,6 +56,9 @@ impl Certificate {
     /// From files with PEM: the chain, the server's own certificate first, and its private key (PKCS #8, SEC1 or
     /// PKCS #1). Both may be in one file. [`Tls::reload`] reads them again.
     ///
+    /// Each must be a regular file below 64 KiB: a FIFO, such as a shell's `<(…)`, or `/dev/stdin` is refused, since it
+    /// can be read only once, and may have to be waited for.
+    ///
     /// # Errors
     /// A file can't be read, something is missing in it or of a kind that is not supported, or the two do not belong
     /// together.
@@ -46,13 +66,15 @@ impl Certificate {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, TlsConfigError> {
-        let files = Arc::new((certificate.into(), key.into()));
-        Self::from_read(&read(&files.0)?, &read(&files.1)?, files)
+        read(Arc::new((certificate.into(), key.into())))
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsConfigError> {
-    std::fs::read(path).map_err(|error| TlsConfigError::Read { path: path.to_owned(), error })
+/// Reads a pair of files.
+fn read(files: Arc<(PathBuf, PathBuf)>) -> Result<Certificate, TlsConfigError> {
+    let certificate = file::read(&files.0, CERTIFICATE).map_err(TlsConfigError::File)?;
+    let key = file::read(&files.1, KEY).map_err(TlsConfigError::File)?;
+    Certificate::from_read(&certificate, &key, files)
 }
 
 impl Tls {
@@ -73,17 +95,56 @@ impl Tls {
     /// Reads the files of all certificates again, for the handshakes that begin from now on. Connections stay, and so
     /// do the keys of tickets: clients resume as before. Certificates that did not come from files stay too.
     ///
+    /// It waits for the disk: on a worker's thread, as in [`Builder::watch`](crate::Builder::watch), call
+    /// [`Tls::reload_in_background`].
+    ///
     /// # Errors
     /// A pair can't be used. Then nothing has changed, also not for the others.
     pub fn reload(&self) -> Result<(), TlsConfigError> {
-        let mut names = Names::clone(&self.acceptor.names());
-        for certificate in names.all_mut() {
-            if let Some(files) = certificate.files.clone() {
-                *certificate = Certificate::from_read(&read(&files.0)?, &read(&files.1)?, files)?;
+        loop {
+            let before = self.acceptor.names();
+            let mut names = Names::clone(&before);
+            for certificate in names.all_mut() {
+                if let Some(files) = certificate.files.clone() {
+                    *certificate = read(files)?;
+                }
+            }
+            // What was put in their place while the files were read is newer.
+            if self.acceptor.replace_if(&before, names) {
+                return Ok(());
             }
         }
-        self.acceptor.replace(names);
-        Ok(())
+    }
+
+    /// Does the same on a thread of its own, which ends when it is done, and calls `report` there with the outcome. It
+    /// returns at once: a disk that hangs holds up no connection.
+    ///
+    /// There is at most one such thread. A call while it runs has it read the files once more, and report again; that
+    /// call's own `report` is dropped.
+    ///
+    /// # Errors
+    /// The system can't start a thread.
+    pub fn reload_in_background(
+        &self,
+        report: impl Fn(Result<(), TlsConfigError>) + Send + 'static,
+    ) -> io::Result<()> {
+        if self.reloading.swap(AGAIN, Ordering::AcqRel) != IDLE {
+            return Ok(());
+        }
+        let tls = self.clone();
+        let work = move || {
+            loop {
+                tls.reloading.store(READING, Ordering::Release);
+                // A panic of the program's must not be the end of all reloading.
+                let _ = catch_unwind(AssertUnwindSafe(|| report(tls.reload())));
+                let done = tls.reloading.compare_exchange(READING, IDLE, Ordering::AcqRel, Ordering::Acquire);
+                if done.is_ok() {
+                    return;
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("campanile-reload".into()).spawn(work);
+        started.map(drop).inspect_err(|_| self.reloading.store(IDLE, Ordering::Release))
     }
 
     /// Other certificates for the handshakes that begin from now on: the fallback, and those for names, instead of all
@@ -147,6 +208,7 @@ impl TlsBuilder {
     /// # Errors
     /// A name is none, or the library refuses.
     pub fn build(self) -> Result<Tls, TlsConfigError> {
-        Ok(Tls { acceptor: Arc::new(Acceptor::new(self.names?, &self.terms)?) })
+        let acceptor = Arc::new(Acceptor::new(self.names?, &self.terms)?);
+        Ok(Tls { acceptor, reloading: Arc::default() })
     }
 }

@@ -1,20 +1,15 @@
 //! What can be wrong with certificates, and with a peer.
 
+use crate::file::FileError;
 use core::fmt;
 use std::io;
-use std::path::PathBuf;
 
 /// Why certificates or keys can't be used. What was in use before stays in use.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TlsConfigError {
     /// A file can't be read.
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        error: io::Error,
-    },
+    File(FileError),
     /// Something is no PEM (RFC 7468), or what is in it is damaged.
     Malformed {
         /// The file, or what it is for.
@@ -61,15 +56,7 @@ pub enum TlsConfigError {
 impl fmt::Display for TlsConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read { path, error } => {
-                write!(f, "can't read {}: {error}", path.display())?;
-                match error.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        f.write_str("; the user that the server runs as must be able to read it")
-                    }
-                    _ => Ok(()),
-                }
-            }
+            Self::File(e) => e.fmt(f),
             Self::Malformed { origin, reason } => {
                 write!(
                     f,
@@ -104,7 +91,7 @@ impl fmt::Display for TlsConfigError {
 impl std::error::Error for TlsConfigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Read { error, .. } => Some(error),
+            Self::File(e) => Some(e),
             _ => None,
         }
     }

@@ -119,6 +119,16 @@ impl Acceptor {
         let mut current = self.resolver.0.write().unwrap_or_else(|e| e.into_inner());
         *current = Arc::new(names);
     }
+
+    /// The same if those in use are still these; says whether they were.
+    pub(crate) fn replace_if(&self, before: &Arc<Names>, names: Names) -> bool {
+        let mut current = self.resolver.0.write().unwrap_or_else(|e| e.into_inner());
+        let same = Arc::ptr_eq(&current, before);
+        if same {
+            *current = Arc::new(names);
+        }
+        same
+    }
 }
 
 #[derive(Debug)]

@@ -4,7 +4,6 @@ use crate::args::ApiArgs;
 use campanile::api::Api;
 use campanile::{Handle, Server};
 use std::error::Error;
-use std::fs;
 
 /// The variable with a key: unlike an argument, others on the machine can't read it.
 const VARIABLE: &str = "CAMPANILE_API_KEY";
@@ -16,15 +15,7 @@ pub(crate) fn api(args: &ApiArgs) -> Result<Api, Box<dyn Error>> {
         api = api.key(key).map_err(|e| format!("--api-key: {e}"))?;
     }
     if let Some(file) = &args.api_key_file {
-        let named = |e: &dyn std::fmt::Display| format!("--api-key-file {}: {e}", file.display());
-        let text = fs::read_to_string(file).map_err(|e| named(&e))?;
-        let keys: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if keys.is_empty() {
-            return Err(named(&"there is no key in it").into());
-        }
-        for key in keys {
-            api = api.key(key).map_err(|e| named(&e))?;
-        }
+        api = api.key_file(file).map_err(|e| format!("--api-key-file: {e}"))?;
     }
     match std::env::var(VARIABLE) {
         Ok(key) => Ok(api.key(&key).map_err(|e| format!("{VARIABLE}: {e}"))?),

@@ -73,7 +73,6 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     let deflate = args.deflate.into();
     let mut builder = Server::builder()
         .workers(args.workers.map_or(0, usize::from))
-        .until(signals().map_err(|e| format!("can't handle signals: {e}"))?, GRACE)
         .route("/chat", chat::route().deflate(deflate))
         .route("/echo", echo::echo().deflate(deflate))
         .route("/broadcast", echo::broadcast().deflate(deflate))
@@ -99,6 +98,8 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     if args.api.api_listen.is_empty() {
         builder = api::api(&args.api)?.mount(builder);
     }
+    // Until everything is read, a signal ends the process at once: no file that is slow to read can hold it up.
+    builder = builder.until(signals().map_err(|e| format!("can't handle signals: {e}"))?, GRACE);
     Ok(builder.build()?)
 }
 

@@ -18,9 +18,16 @@ pub(crate) fn listen(mut builder: Builder, args: &TlsArgs) -> Result<Builder, Bo
     }
     let (reader, writer) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGHUP, writer)?;
-    Ok(builder.watch(reader, move |_| match tls.reload() {
-        Ok(()) => info!("SIGHUP: the certificate was read again and is in use"),
-        Err(e) => error!("SIGHUP: the certificate stays as it was: {e}"),
+    Ok(builder.watch(reader, move |_| {
+        let started = tls.reload_in_background(|outcome| match outcome {
+            Ok(()) => info!("SIGHUP: the certificate was read again and is in use"),
+            Err(e) => error!("SIGHUP: the certificate stays as it was: {e}"),
+        });
+        if let Err(e) = started {
+            error!(
+                "SIGHUP: the certificate stays as it was: can't start a thread to read it: {e}; try again"
+            );
+        }
     }))
 }
 
