@@ -119,7 +119,7 @@ fn from_outside(names: &[String], each: usize, time: Duration) -> Result<(f64, f
     handle.subscribers(&names[0]).map_err(|e| e.to_string())?;
     let (publisher, worker) = (cpu("hub") - publisher, cpu("campanile-") - worker);
     handle.shutdown(Duration::from_secs(1));
-    running.join();
+    running.join().expect("no worker failed");
     Ok((n as f64 / (publisher + worker).as_secs_f64(), n as f64 / worker.as_secs_f64()))
 }
 

@@ -373,7 +373,7 @@ fn run(workers: usize, options: Options) -> Result<(), String> {
         .and_then(|()| bench.paced_under_load())
         .and_then(|()| bench.to_nobody());
     bench.handle.shutdown(Duration::from_secs(1));
-    running.join();
+    running.join().expect("no worker failed");
     let ended = bench.subscribers.into_iter().map(JoinHandle::join);
     let subscribers: Result<(), String> =
         ended.flat_map(|end| end.map_err(|_| "a panic".to_owned())).collect();

@@ -67,6 +67,7 @@ impl Machine {
             workers,
             routes: vec![route].into(),
             counters: counters.clone(),
+            began: std::time::Instant::now(),
             topics: Default::default(),
             owners: Owners::new(RandomState::new(), 1),
             local: true,
@@ -179,3 +180,8 @@ impl Machine {
 
 /// Bytes of the slab's entry, which is all of an idle connection.
 pub const SLOT: usize = size_of::<Option<Slot>>();
+
+/// Has a worker panic outside of every callback, as a fault of this crate would.
+pub fn panic_worker(handle: &crate::Handle, worker: usize) {
+    let _ = handle.command_worker(worker, Command::Panic, true); // it has ended
+}

@@ -76,7 +76,8 @@
 //! * A message is dropped only by the [`SlowConsumer`] policy of its route, whole, counted and told
 //!   ([`Handler::dropped`]); or with its connection ([`Closed::unsent`]); or, between workers, when a mailbox is full,
 //!   which [`Stats::mailbox_full`] counts.
-//! * A panic in a callback ends that connection with 1011 and nothing else.
+//! * A panic in a callback ends that connection with 1011 and nothing else. A worker that ends for another reason, which
+//!   is a fault of this crate, ends the whole server: [`Server::run`] returns a [`RunError`].
 //!
 //! Not promised: any order between a message sent to a connection and one published to a topic, or between two topics,
 //! unless there is one worker; and that anything arrives, since TCP does not tell. A client that has to miss nothing notes
@@ -84,8 +85,9 @@
 //!
 //! # Errors
 //!
-//! Each boundary has its own: [`BuildError`] before the server runs, [`HandleError`] from other threads, [`Refused`] (with
-//! the message in it) for a send, [`SubscribeError`], [`InvalidTopic`], [`InvalidPattern`], [`InvalidOrigin`], [`InvalidAddr`]. What a peer does
+//! Each boundary has its own: [`BuildError`] before the server runs, [`RunError`] where it ends by itself, [`HandleError`]
+//! from other threads, [`Refused`] (with the message in it) for a send, [`SubscribeError`], [`InvalidTopic`],
+//! [`InvalidPattern`], [`InvalidOrigin`], [`InvalidAddr`]. What a peer does
 //! wrong is no error of the program's: it is answered on the wire, with a status ([`http::HttpError`]) before the
 //! upgrade and a close code ([`protocol::ProtocolError::close_code`]) after it, and reported as a [`Cause`].
 //!
@@ -156,7 +158,7 @@ pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason
 pub use file::{FileError, FileErrorReason};
 pub use handler::{
     Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage, Origins,
-    Pending, Refuse, Route, on_message,
+    Pending, Refuse, Route, Unhealthy, on_message,
 };
 pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{
@@ -172,6 +174,7 @@ pub use server::{BuildError, Builder, Running, Server};
 pub use server::{Tls, TlsBuilder};
 #[cfg(feature = "tls")]
 pub use tls::{Certificate, ClientAuth, TlsConfigError};
+pub use worker::failure::RunError;
 pub use worker::http::HttpLimits;
 
 /// The README's examples are tests.

@@ -539,7 +539,7 @@ fn without_a_key_a_server_that_others_can_reach_has_no_api() {
         refused(get(&mut client, "/api/info"), (403, "forbidden"), "--api-key-file");
     }
     handle.shutdown(DEADLINE);
-    running.join();
+    running.join().expect("no worker failed");
 }
 
 #[test]

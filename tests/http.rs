@@ -446,7 +446,7 @@ fn ipv6_is_served_and_several_addresses_at_once() {
         assert!(all.iter().any(|c| c.peer.to_string() == client.local_addr().to_string()));
     }
     handle.shutdown(millis(1));
-    running.join();
+    running.join().expect("no worker failed");
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn plain_and_secure_listeners_stand_side_by_side_and_requests_know_which() {
         assert_eq!(get(client), format!("true Some({:?})", format!("{name} Some(\"localhost\") false")));
     }
     handle.shutdown(millis(1));
-    running.join();
+    running.join().expect("no worker failed");
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn what_is_published_reaches_plain_and_secure_slow_and_quick_in_order() {
         }
     }
     handle.shutdown(millis(1));
-    running.join();
+    running.join().expect("no worker failed");
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     CountOpen(u16, Sender<usize>),
     /// The open connections of a route.
     List(u16, Sender<Vec<ConnInfo>>),
+    /// Panic outside of every callback, as a fault of this crate would: for tests.
+    Panic,
     /// Close every connection with this code, and end when all are gone or the time has come.
     Shutdown {
         code: CloseCode,

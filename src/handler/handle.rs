@@ -6,7 +6,7 @@ use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
 use crate::hub::mailbox::{Mailbox, Refused};
 use crate::hub::{Name, Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, check_topic};
-use crate::metrics::{Counters, Stats};
+use crate::metrics::{Beat, Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
 use core::cell::Cell;
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Vec<WorkerShared>,
     pub(crate) routes: Arc<[Route]>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
+    /// When the server was built, which heartbeats count from.
+    pub(crate) began: Instant,
     pub(crate) topics: SettingsTable,
     pub(crate) owners: Owners,
     /// Whether it listens on loopback addresses and Unix sockets alone.
@@ -127,6 +129,42 @@ impl From<Refusal> for HandleError {
         }
     }
 }
+
+/// Why a server is not healthy ([`Handle::check_health`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unhealthy {
+    /// A worker has ended, and with it the server, now or in a moment.
+    Ended {
+        /// The worker.
+        worker: usize,
+    },
+    /// A worker's event loop has been in one iteration for longer than is allowed. None of its connections is served
+    /// meanwhile.
+    Stuck {
+        /// The worker.
+        worker: usize,
+        /// How long the iteration has lasted.
+        busy: Duration,
+        /// How long it may.
+        limit: Duration,
+    },
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended { worker } => write!(f, "worker {worker} has ended"),
+            Self::Stuck { worker, busy, limit } => write!(
+                f,
+                "worker {worker}: an iteration of its event loop has lasted {busy:.1?}, at most {limit:.1?} are allowed: does a \
+                 callback block?"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Unhealthy {}
 
 /// Whole milliseconds, not fewer than there are.
 pub(crate) fn in_millis(time: Duration) -> u64 {
@@ -420,6 +458,25 @@ impl Handle {
     /// What the server has counted: open connections, messages, failures.
     pub fn stats(&self) -> Stats {
         Stats::sum(&self.shared.counters)
+    }
+
+    /// Checks that every worker's event loop goes round: none has ended, and none has been in one iteration for longer
+    /// than `limit`. A worker that waits for events is healthy. Reads one number for each worker and waits for nothing, so
+    /// it can be called in a callback: for a health check. An iteration takes milliseconds; 5 s are a sensible limit.
+    ///
+    /// # Errors
+    /// The first worker that is not healthy.
+    pub fn check_health(&self, limit: Duration) -> Result<(), Unhealthy> {
+        let now = self.shared.began.elapsed();
+        for (worker, counters) in self.shared.counters.iter().enumerate() {
+            match counters.heartbeat.beat(now) {
+                Beat::Waits => {}
+                Beat::Busy(busy) if busy <= limit => {}
+                Beat::Busy(busy) => return Err(Unhealthy::Stuck { worker, busy, limit }),
+                Beat::Ended => return Err(Unhealthy::Ended { worker }),
+            }
+        }
+        Ok(())
     }
 
     /// WebSockets that are open now, on all routes.

@@ -19,7 +19,7 @@ pub(crate) use conn::{Context, Turn, push_run, shaped};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 #[cfg(any(feature = "push", feature = "api"))]
 pub(crate) use handle::in_millis;
-pub use handle::{ConnInfo, Handle, HandleError};
+pub use handle::{ConnInfo, Handle, HandleError, Unhealthy};
 pub(crate) use handle::{Shared, WorkerShared, mark_worker};
 pub use on_message::{OnMessage, on_message};
 pub use origin::{InvalidOrigin, Origins};

@@ -1,5 +1,9 @@
 //! Counters: one padded set for each worker, written by it alone, merged when somebody reads.
 
+mod heartbeat;
+
+pub(crate) use heartbeat::{Beat, Heartbeat};
+
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,9 +35,12 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// One worker's counters.
+        /// One worker's counters, and whether its event loop goes round.
         #[derive(Debug, Default)]
-        pub(crate) struct Counters { $(pub(crate) $name: Counter,)* }
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+            pub(crate) heartbeat: Heartbeat,
+        }
 
         /// What the server has counted since it started, all workers together.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

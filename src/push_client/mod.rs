@@ -35,7 +35,7 @@
 //!     }
 //! }
 //! # handle.shutdown(Duration::from_millis(1));
-//! # running.join();
+//! # running.join()?;
 //! # Ok(()) }
 //! ```
 //!

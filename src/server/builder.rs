@@ -20,7 +20,7 @@ use std::hash::RandomState;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Puts a server together: where it listens, what it serves, what it may cost.
 pub struct Builder {
@@ -388,6 +388,7 @@ impl Builder {
             workers: shared,
             routes: self.routes.into(),
             counters,
+            began: Instant::now(),
             topics: SettingsTable::new(self.topics, self.max_history),
             owners: Owners::new(RandomState::new(), workers),
             local,

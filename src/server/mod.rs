@@ -11,8 +11,10 @@ pub use tls::{Tls, TlsBuilder};
 use crate::handler::Handle;
 use crate::net::ListenAddr;
 use crate::worker::Worker;
-use std::io;
+use crate::worker::failure::{GRACE, RunError};
+use crossbeam_channel::Receiver;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// A server that is bound to its addresses and not running yet.
 #[derive(Debug)]
@@ -28,8 +30,14 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
+    /// How each of them ended.
+    ends: Receiver<Result<(), RunError>>,
     handle: Handle,
 }
+
+/// After a worker has failed, how long the others have to end: the grace of their clients, and an iteration. One that is
+/// stuck in a callback is not waited for.
+const FAILED: Duration = GRACE.saturating_add(Duration::from_secs(1));
 
 impl Server {
     /// Begins to put a server together.
@@ -60,28 +68,40 @@ impl Server {
     /// Runs on the calling thread and as many others as it takes, until [`Handle::shutdown`].
     ///
     /// # Errors
-    /// A thread can't be started.
-    pub fn run(mut self) -> io::Result<()> {
+    /// A thread can't be started. Or a worker has ended by itself: a panic outside of all callbacks, which is a fault of
+    /// this crate, or a failure of its event loop. Then the whole server ends at once, with 1011 for that worker's clients
+    /// and 1001 for the others'. A worker that is stuck in a callback is given up after 2 s, unless it is the first, which
+    /// runs on the calling thread.
+    pub fn run(mut self) -> Result<(), RunError> {
         let first = if self.workers.is_empty() { None } else { Some(self.workers.remove(0)) };
         let running = self.spawn()?;
-        if let Some(worker) = first {
-            worker.run();
-        }
-        running.join();
-        Ok(())
+        let ended = first.map_or(Ok(()), Worker::run);
+        running.join_after(ended)
     }
 
     /// Runs on threads of its own and gives the calling one back.
     ///
     /// # Errors
-    /// A thread can't be started.
-    pub fn spawn(self) -> io::Result<Running> {
-        let mut threads = Vec::with_capacity(self.workers.len());
+    /// A thread can't be started: then none runs.
+    pub fn spawn(self) -> Result<Running, RunError> {
+        let (ended, ends) = crossbeam_channel::unbounded();
+        let mut running =
+            Running { threads: Vec::with_capacity(self.workers.len()), ends, handle: self.handle };
         for worker in self.workers {
-            let name = format!("campanile-{}", worker.number());
-            threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
+            let (number, ended) = (worker.number(), ended.clone());
+            let thread = std::thread::Builder::new().name(format!("campanile-{number}"));
+            let started = thread.spawn(move || {
+                let _ = ended.send(worker.run()); // nobody may join it
+            });
+            match started {
+                Ok(thread) => running.threads.push(thread),
+                Err(error) => {
+                    running.handle.shutdown(Duration::ZERO);
+                    return Err(running.join().err().unwrap_or(RunError::Thread { worker: number, error }));
+                }
+            }
         }
-        Ok(Running { threads, handle: self.handle })
+        Ok(running)
     }
 }
 
@@ -92,9 +112,33 @@ impl Running {
     }
 
     /// Waits until the server has ended.
-    pub fn join(self) {
-        for thread in self.threads {
-            let _ = thread.join(); // a worker that panicked has already said so
+    ///
+    /// # Errors
+    /// A worker has ended by itself, and the server with it; see [`Server::run`].
+    pub fn join(self) -> Result<(), RunError> {
+        self.join_after(Ok(()))
+    }
+
+    /// The same after another worker has ended like this.
+    fn join_after(self, mut outcome: Result<(), RunError>) -> Result<(), RunError> {
+        let mut deadline = outcome.is_err().then(|| Instant::now() + FAILED);
+        for _ in &self.threads {
+            let ended = match deadline {
+                None => self.ends.recv().ok(),
+                Some(deadline) => self.ends.recv_deadline(deadline).ok(),
+            };
+            match ended {
+                Some(ended) => outcome = outcome.and(ended),
+                // Stuck. Joining it would wait for it.
+                None => return outcome,
+            }
+            if outcome.is_err() {
+                deadline = deadline.or_else(|| Some(Instant::now() + FAILED));
+            }
         }
+        for thread in self.threads {
+            let _ = thread.join(); // it has said how it ended
+        }
+        outcome
     }
 }

@@ -107,6 +107,7 @@ impl Worker {
             Command::CountOpen(route, answer) => {
                 let _ = answer.send(self.of_route(route).count());
             }
+            Command::Panic => panic!("as a test asked"),
             Command::Shutdown { code, deadline } => self.shut_down(code, deadline),
         }
     }

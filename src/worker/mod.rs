@@ -16,6 +16,7 @@ pub(crate) mod deadlines;
 pub(crate) mod drive;
 mod ending;
 pub(crate) mod exchange;
+pub(crate) mod failure;
 pub(crate) mod fanout;
 pub(crate) mod http;
 mod join;
@@ -35,6 +36,7 @@ use crate::hub::{Epochs, Hub, Join};
 use crate::log;
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
+use failure::{RunError, caught};
 use http::{HttpLimits, Resource};
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -280,6 +282,7 @@ impl Worker {
             wheel: Wheel::new(),
             inbox,
             rules: shared.routes.iter().map(|r| r.rules()).collect(),
+            began: shared.began,
             shared,
             settings,
             listeners,
@@ -293,7 +296,6 @@ impl Worker {
             asked: VecDeque::new(),
             replayed: 0,
             buried: 0,
-            began: Instant::now(),
             turned: Duration::ZERO,
             age_at: AGE,
             now: 1, // 0 means never
@@ -313,7 +315,11 @@ impl Worker {
     }
 
     /// Runs until it is told to end.
-    pub(crate) fn run(mut self) {
+    ///
+    /// # Errors
+    /// It ended by itself; the other workers have been told to end with it.
+    pub(crate) fn run(mut self) -> Result<(), RunError> {
+        let (worker, counters) = (self.number(), self.shared.counters.clone());
         if let Some(cpu) = self.pin
             && let Err(e) = pin_to_cpu(cpu)
         {
@@ -321,14 +327,35 @@ impl Worker {
         }
         mark_worker(true);
         OWN.set(self.poll.as_raw_fd());
+        let outcome = caught(worker, || {
+            self.turns()?;
+            self.end();
+            Ok(())
+        });
+        if let Err(failure) = &outcome {
+            self.fail(failure);
+        }
+        counters[worker].heartbeat.end();
+        let dropped = caught(worker, move || {
+            drop(self);
+            Ok(())
+        });
+        mark_worker(false);
+        OWN.set(-1);
+        CALLED.set(false);
+        outcome.and(dropped)
+    }
+
+    fn turns(&mut self) -> Result<(), RunError> {
         let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
         while !self.has_ended() {
-            if let Err(e) = self.poll.poll(&mut events, self.patience())
-                && e.kind() != io::ErrorKind::Interrupted
+            let patience = self.patience();
+            self.turn.count().heartbeat.wait();
+            if let Err(error) = self.poll.poll(&mut events, patience)
+                && error.kind() != io::ErrorKind::Interrupted
             {
                 // Only a bug of ours gets here (a bad descriptor); without the poll there is no going on.
-                log::line!(error, "worker {}: poll: {e}", self.turn.worker);
-                break;
+                return Err(RunError::Poll { worker: self.number(), error });
             }
             self.begin_turn();
             self.crowded = events.iter().nth(CROWD).is_some();
@@ -344,10 +371,7 @@ impl Worker {
             self.fan_out();
             self.pace();
         }
-        self.end();
-        mark_worker(false);
-        OWN.set(-1);
-        CALLED.set(false);
+        Ok(())
     }
 
     /// How long to wait for events.
@@ -378,7 +402,9 @@ impl Worker {
         self.turn.time = self.turned.as_nanos() as u64;
         self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
         self.turn.number = self.turn.number.wrapping_add(1).max(1);
-        self.turn.count().turns.add(1);
+        let count = self.turn.count();
+        count.heartbeat.begin(self.turned);
+        count.turns.add(1);
     }
 
     /// Counts what this turn compressed, and stops compressing while turns take too long.

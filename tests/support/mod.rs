@@ -8,7 +8,7 @@ mod recorder;
 #[allow(unused_imports)]
 pub(crate) use recorder::{Event, Events, Recorder, echo, recorder};
 
-use campanile::{Builder, Handle, HandleError, Limits, ListenAddr, Route, Running, Server};
+use campanile::{Builder, Handle, HandleError, Limits, ListenAddr, Route, RunError, Running, Server};
 use crossbeam_channel::unbounded;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
@@ -81,6 +81,16 @@ impl TestServer {
         until(what, || says(&self.handle.stats()));
     }
 
+    /// Waits for a server that ends by itself and gives the reason.
+    pub(crate) fn failed(mut self) -> RunError {
+        let running = self.running.take().expect("it runs");
+        let (done, joined) = unbounded();
+        std::thread::spawn(move || {
+            let _ = done.send(running.join());
+        });
+        joined.recv_timeout(DEADLINE).expect("it ends").expect_err("a worker has failed")
+    }
+
     /// For tests that end the server themselves: nobody is to be asked at the end.
     pub(crate) fn ended(mut self) {
         if let Some(running) = self.running.take() {
@@ -119,10 +129,10 @@ impl Drop for TestServer {
 fn join(running: Running) {
     let (done, joined) = unbounded();
     std::thread::spawn(move || {
-        running.join();
-        let _ = done.send(());
+        let _ = done.send(running.join());
     });
-    joined.recv_timeout(DEADLINE).expect("the server ends when it is told to");
+    let ended = joined.recv_timeout(DEADLINE).expect("the server ends when it is told to");
+    ended.expect("no worker failed");
 }
 
 /// Waits for something that other threads bring about and that can only be looked at.

@@ -123,8 +123,8 @@ Examples:
   CAMPANILE_API_KEY=… campanile --listen [::]:80 --api-listen 127.0.0.1:9002
                                                  the API on a port of its own
 
-Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start or
-can't write what was asked for, 2 for a wrong option.";
+Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start,
+ends by a fault of its own or can't write what was asked for, 2 for a wrong option.";
 
 fn addr(text: &str) -> Result<ListenAddr, InvalidAddr> {
     text.parse()

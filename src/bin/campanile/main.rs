@@ -17,7 +17,7 @@ mod topics;
 use crate::topics::Topics;
 use args::Args;
 use campanile::log::Writer;
-use campanile::{ListenAddr, Request, Response, Server};
+use campanile::{Handle, ListenAddr, Request, Response, RunError, Server};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::IsTerminal;
@@ -25,6 +25,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
@@ -78,9 +79,7 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
         .route("/broadcast", echo::broadcast().deflate(deflate))
         .route("/push", push::route().deflate(deflate))
         .max_history(args.max_history)
-        .get("/healthz", |_: &Request<'_>| {
-            Response::new(200).header("Cache-Control", "no-store").text("ok\n")
-        })
+        .on_with("GET", "/healthz", health)
         .get("/*", page::Page::new());
     if !args.topics.iter().any(|topics| topics.prefix == push::PUBLIC) {
         builder = builder.topics(push::PUBLIC, push::kept());
@@ -103,6 +102,18 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     Ok(builder.build()?)
 }
 
+/// Longer than any iteration of an event loop takes on a machine that is not overwhelmed.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// Answers health checks, by what every worker's event loop does.
+fn health(_: &Request<'_>, handle: &Handle) -> Response {
+    let response = match handle.check_health(STUCK) {
+        Ok(()) => Response::new(200).text("ok\n"),
+        Err(e) => Response::new(503).text(format!("{e}\n")),
+    };
+    response.header("Cache-Control", "no-store")
+}
+
 /// What can be read once a signal to end has come. A second one ends the process without ceremony.
 fn signals() -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
@@ -116,20 +127,33 @@ fn signals() -> std::io::Result<UnixStream> {
     Ok(reader)
 }
 
-fn serve(server: Server, apart: Option<Server>) -> std::io::Result<()> {
+fn serve(server: Server, apart: Option<Server>) -> Result<(), Box<dyn std::error::Error>> {
     if let Err(e) = output::announce(addresses(&server, apart.as_ref())) {
         // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
         warn!("can't say where it listens: {e}");
     }
-    let apart = apart.map(Server::spawn).transpose()?;
-    let ended = server.run();
-    if let Some(apart) = apart {
-        apart.handle().shutdown(GRACE);
-        apart.join();
+    let apart = apart.map(|apart| beside(apart, server.handle())).transpose()?;
+    let mut ended = server.run();
+    if let Some((handle, thread)) = apart {
+        handle.shutdown(GRACE);
+        ended = ended.and(thread.join().map_err(|_| "the API's thread panicked")?);
     }
     ended?;
     info!("ended");
     Ok(())
+}
+
+type Beside = (Handle, JoinHandle<Result<(), RunError>>);
+
+/// Runs a server beside another one, which ends when this one does: half of the program is worth nothing.
+fn beside(server: Server, other: Handle) -> std::io::Result<Beside> {
+    let handle = server.handle();
+    let thread = std::thread::Builder::new().name("campanile-api".into()).spawn(move || {
+        let ended = server.run();
+        other.shutdown(GRACE);
+        ended
+    })?;
+    Ok((handle, thread))
 }
 
 /// Says where it listens, in a first line that programs can read, and what to do with it.
@@ -164,4 +188,41 @@ fn addresses(server: &Server, apart: Option<&Server>) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn idle() -> Server {
+        Server::builder().workers(2).build().expect("without addresses it binds none")
+    }
+
+    /// Runs to the end, of which this is the result.
+    fn result_of(server: Server, apart: Option<Server>) -> String {
+        let (done, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = done.send(serve(server, apart).map_err(|e| e.to_string())); // the test may have failed
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(10)).expect("it ends");
+        ended.expect_err("a worker has failed")
+    }
+
+    #[test]
+    fn a_worker_that_fails_ends_the_program_with_an_error() {
+        for worker in 0..2 {
+            let server = idle();
+            campanile::internal::panic_worker(&server.handle(), worker);
+            let why = result_of(server, None);
+            assert_eq!(why, format!("worker {worker} panicked outside of a callback: as a test asked"));
+        }
+    }
+
+    #[test]
+    fn a_worker_of_the_api_that_fails_ends_the_program_too() {
+        let apart = idle();
+        campanile::internal::panic_worker(&apart.handle(), 0);
+        assert!(result_of(idle(), Some(apart)).starts_with("worker 0 panicked"));
+    }
 }
