@@ -50,7 +50,7 @@ fn sent(handle: &Handle, topic: &str, text: &str) -> Result<Option<Published>, H
 }
 
 #[test]
-fn a_topic_takes_so_many_messages_each_second_whoever_publishes() {
+fn a_topic_takes_so_many_messages_each_second() {
     for workers in [1, 2] {
         let settings = TopicSettings::new().history(100).rate(1, 3);
         let push = Push::new().publish([""]).rate(0, 0);
@@ -67,6 +67,10 @@ fn a_topic_takes_so_many_messages_each_second_whoever_publishes() {
         assert!(refused.to_string().contains("wait "), "{refused}");
         let mut page = Page::open(&server);
         let request = json!({"type": "publish", "id": 1, "topic": "slow/b", "text": "x"});
+        // Clients have a bucket of their own, and each its share of it: 3 and 1 at once.
+        for _ in 0..4 {
+            assert_eq!(page.ask(&request)["type"], "published");
+        }
         let error = page.refused(&request, "rate");
         let retry = error["retry"].as_u64().unwrap();
         assert!((1..=1000).contains(&retry), "{error}");
@@ -77,6 +81,61 @@ fn a_topic_takes_so_many_messages_each_second_whoever_publishes() {
         // Others are not concerned, and after a while it takes messages again.
         assert_eq!(sent(&server.handle, "fast", "x"), Ok(None));
         until("it takes messages again", || sent(&server.handle, "slow/a", "x").is_ok());
+    }
+}
+
+/// Publishes two hundred messages to a topic for each that it gets, which is the topic's name.
+struct Flood;
+
+impl Handler for Flood {
+    type State = ();
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
+        Ok(Accept::new(()))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+        for _ in 0..200 {
+            conn.publish(message.as_text().unwrap(), "flood");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_floods_a_topic_takes_nothing_from_others_and_from_the_program() {
+    for workers in [1, 2] {
+        let settings = TopicSettings::new().history(1000).rate(2, 80);
+        let push = Push::new().publish([""]).rate(0, 0);
+        let builder = builder().workers(workers).topics("room/", settings);
+        let server = start(builder.route("/push", push).route("/flood", Flood));
+        let mut flood = server.open("/flood");
+        let mut refused = 0;
+        let mut last = None;
+        for n in 0..6 {
+            let topic = format!("room/{n}");
+            let mut page = Page::open(&server);
+            let publish = json!({"type": "publish", "id": 1, "topic": topic, "text": "honest"});
+            assert_eq!(page.ask(&publish)["type"], "published");
+            for _ in 0..5 {
+                let before = refused;
+                flood.text(&topic);
+                until("the flood is refused", || {
+                    refused = server.handle.stats().publications_refused;
+                    refused >= before + 90
+                });
+                // A third of the burst is its share, whatever the other does.
+                for _ in 0..5 {
+                    let answer = page.ask(&publish);
+                    assert_eq!(answer["type"], "published", "{workers} workers, {topic}: {answer}");
+                }
+                for _ in 0..16 {
+                    last = sent(&server.handle, &topic, "the program").unwrap();
+                }
+            }
+        }
+        // The sum is bounded all the same: 80 of the program's, 80 of the clients', and two shares of 27.
+        let taken = last.expect("it is kept").position.offset;
+        assert!(taken <= 80 + 80 + 2 * 27 + 20, "{taken} of 1,106 messages were taken");
     }
 }
 

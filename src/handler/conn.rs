@@ -501,10 +501,12 @@ impl<'a, S> Conn<'a, S> {
         self.publish_with(Publish::new(topic, message));
     }
 
-    /// Publishes with an id, tags or a time to live, to all or all but one.
+    /// Publishes with an id, tags or a time to live, to all or all but one. It takes this connection's share of the
+    /// topic's rate ([`TopicSettings::rate`](crate::TopicSettings::rate)); what is published by [`Conn::handle`] does not.
     #[inline]
     pub fn publish_with(&mut self, publish: Publish<'_>) {
-        self.context.turn.hub.publish(publish);
+        let id = self.id();
+        self.context.turn.hub.publish(publish.by(id));
     }
 
     /// The way to the server and to other connections, for any thread.

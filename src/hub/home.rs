@@ -2,7 +2,9 @@
 
 use super::history::{Entry, History, Millis};
 use super::rate::Nanos;
+use super::shares::Shares;
 use super::{Origin, Position, Refusal, Start, Tags, TopicSettings};
+use crate::conn::ConnId;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,8 +32,8 @@ pub(crate) struct Home {
     /// It stays although it keeps no message: at least until this. So whoever was the only one to listen finds it again,
     /// and what is remembered of its publishers is not forgotten with its last listener.
     lingers: Option<Millis>,
-    /// Up to when publications have used up what its rate allows.
-    paid: Nanos,
+    /// What its publishers have taken of its rate; none where there is no rate, or nobody has published lately.
+    shares: Option<Box<Shares>>,
 }
 
 /// A topic that is there because it keeps something: its name, its place in two tables, what its home knows.
@@ -63,8 +65,8 @@ impl Ids {
 
 impl Home {
     pub(crate) fn new(epoch: u64, settings: Arc<TopicSettings>) -> Self {
-        let (history, interest, paid) = (History::default(), Vec::new(), 0);
-        Self { epoch, next: 1, settings, history, interest, ids: None, lingers: None, paid }
+        let (history, interest, shares) = (History::default(), Vec::new(), None);
+        Self { epoch, next: 1, settings, history, interest, ids: None, lingers: None, shares }
     }
 
     /// Whether nothing here is worth keeping the topic for.
@@ -87,6 +89,9 @@ impl Home {
     /// Looks at it once in a while: `in_use` is whether anybody listens here.
     pub(crate) fn age(&mut self, now: Millis, in_use: bool) {
         self.expire(now);
+        if let Some(shares) = &mut self.shares {
+            shares.expire(now * NANOS_PER_MILLI);
+        }
         if self.lingers.is_some() && (in_use || !self.interest.is_empty() || !self.history.is_empty()) {
             self.linger(now);
         }
@@ -145,14 +150,20 @@ impl Home {
         Position { epoch: self.epoch, offset: self.next - 1 }
     }
 
-    /// The place of the next message, which has so many bytes.
-    pub(crate) fn take_place(&mut self, len: usize, now: Millis) -> Result<Origin, Refusal> {
+    /// The place of the next message, which has so many bytes and comes from this connection, or from the program.
+    pub(crate) fn take_place(
+        &mut self,
+        len: usize,
+        publisher: Option<ConnId>,
+        now: Millis,
+    ) -> Result<Origin, Refusal> {
         let limit = self.settings.max_message_size;
         if len > limit {
             return Err(Refusal::TooBig { len, limit });
         }
-        if let Some(rate) = &self.settings.rate {
-            let taken = rate.take(&mut self.paid, now * NANOS_PER_MILLI);
+        if let Some(rate) = self.settings.rate {
+            let shares = self.shares.get_or_insert_default();
+            let taken = shares.take(rate, publisher, now * NANOS_PER_MILLI);
             taken.map_err(|early| Refusal::TooFast { early: Duration::from_nanos(early) })?;
         }
         self.next += 1;
@@ -206,7 +217,8 @@ impl Home {
 
     /// Stays until its rate has nothing more to remember.
     pub(crate) fn remember_rate(&mut self) {
-        self.linger_until(self.paid / NANOS_PER_MILLI + 1);
+        let paid = self.shares.as_ref().map_or(0, |shares| shares.paid());
+        self.linger_until(paid / NANOS_PER_MILLI + 1);
     }
 }
 

@@ -29,6 +29,7 @@ mod publication;
 pub(crate) mod rate;
 mod reply;
 mod settings;
+mod shares;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -183,15 +184,26 @@ impl Hub {
             return;
         }
         let Some(key) = self.wanted(topic) else { return };
-        if let Ok(origin) = self.origin(key, publish.message.len()) {
+        if let Ok(origin) = self.origin(key, publish.message.len(), publish.publisher) {
             self.log.publish(key, publish.message, publish.except, origin);
         }
     }
 
     /// Takes a publication that has its home here. Gives who is to be told, and what.
     pub(crate) fn publish_here(&mut self, publication: Publication) -> Option<Told> {
-        let Publication { topic, frames, len, key: message_key, except, id, ttl, json, tags, answer } =
-            publication;
+        let Publication {
+            topic,
+            frames,
+            len,
+            key: message_key,
+            except,
+            publisher,
+            id,
+            ttl,
+            json,
+            tags,
+            answer,
+        } = publication;
         let Some(key) = self.wanted(&topic) else {
             return answer.map(|answer| (answer, Ok(None)));
         };
@@ -199,7 +211,7 @@ impl Hub {
         let repeated = id.as_deref().and_then(|id| self.home(key).repeated(id, now));
         let offset = match repeated {
             Some(offset) => offset,
-            None => match self.origin(key, len) {
+            None => match self.origin(key, len, publisher) {
                 Ok(origin) => {
                     let mark = Mark { end: 0, except, ttl, json, tags };
                     self.log.publish_frames(key, frames, message_key, mark, origin);
@@ -255,10 +267,10 @@ impl Hub {
     }
 
     /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
-    fn origin(&mut self, key: TopicKey, len: usize) -> Result<Origin, Refusal> {
+    fn origin(&mut self, key: TopicKey, len: usize, publisher: Option<ConnId>) -> Result<Origin, Refusal> {
         let now = self.now;
         let home = self.home(key);
-        let (origin, is_limited) = (home.take_place(len, now), home.settings.rate.is_some());
+        let (origin, is_limited) = (home.take_place(len, publisher, now), home.settings.rate.is_some());
         if is_limited {
             self.with_home(key, |home, room| {
                 if room {

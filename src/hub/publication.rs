@@ -21,6 +21,8 @@ pub struct Publish<'a> {
     pub(crate) topic: &'a str,
     pub(crate) message: Message<'a>,
     pub(crate) except: Option<ConnId>,
+    /// The connection that publishes; none: the program.
+    pub(crate) publisher: Option<ConnId>,
     pub(crate) id: Option<&'a str>,
     pub(crate) ttl: u32,
     pub(crate) tags: &'a [&'a str],
@@ -29,13 +31,19 @@ pub struct Publish<'a> {
 impl<'a> Publish<'a> {
     /// A message to everybody who listens to the topic.
     pub fn new(topic: &'a str, message: impl Into<Message<'a>>) -> Self {
-        Self { topic, message: message.into(), except: None, id: None, ttl: 0, tags: &[] }
+        Self { topic, message: message.into(), except: None, publisher: None, id: None, ttl: 0, tags: &[] }
     }
 
     /// To all but this connection.
     #[must_use]
     pub fn except(mut self, conn: ConnId) -> Self {
         self.except = Some(conn);
+        self
+    }
+
+    /// On behalf of this connection, whose share of the topic's rate it takes.
+    pub(crate) fn by(mut self, conn: ConnId) -> Self {
+        self.publisher = Some(conn);
         self
     }
 
@@ -101,6 +109,8 @@ pub(crate) struct Publication {
     pub(crate) len: usize,
     pub(crate) key: Option<Key>,
     pub(crate) except: Option<ConnId>,
+    /// The connection that published it; none: the program.
+    pub(crate) publisher: Option<ConnId>,
     pub(crate) id: Option<Box<str>>,
     pub(crate) ttl: u32,
     pub(crate) json: bool,
@@ -114,13 +124,13 @@ pub(crate) type Told = (Reply<Outcome>, Outcome);
 
 impl Publication {
     pub(crate) fn new(publish: Publish<'_>) -> Self {
-        let Publish { topic, message, except, id, ttl, tags } = publish;
+        let Publish { topic, message, except, publisher, id, ttl, tags } = publish;
         let id = id.map(Into::into);
         let frames = Frames::of(message);
         let (key, json) = (message.key(), message.is_json());
         let tags = Tags::new(tags.iter().copied());
         let len = message.len();
-        Self { topic: topic.into(), frames, len, key, except, id, ttl, json, tags, answer: None }
+        Self { topic: topic.into(), frames, len, key, except, publisher, id, ttl, json, tags, answer: None }
     }
 
     /// The same message for another topic. What was encoded is shared.
@@ -132,6 +142,7 @@ impl Publication {
             len: self.len,
             key: self.key,
             except: self.except,
+            publisher: self.publisher,
             id: self.id.clone(),
             ttl: self.ttl,
             json: self.json,

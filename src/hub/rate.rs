@@ -49,19 +49,18 @@ impl Rate {
         if cost < MOST { cost as Nanos } else { MOST as Nanos }
     }
 
+    /// One of so many equal parts of it. Its burst is at least one token.
+    pub(crate) fn part(self, parts: u64) -> Part {
+        let interval = self.cost(parts);
+        Part { interval, ahead: (self.ahead + self.cost(1)).saturating_sub(interval) }
+    }
+
     /// Takes one token.
     ///
     /// # Errors
     /// There is none: how long until there is one.
     pub(crate) fn take(self, paid: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
-        let from = now.max(*paid);
-        match (from - now).checked_sub(self.ahead) {
-            Some(early) if early > 0 => Err(early),
-            _ => {
-                *paid = from + self.cost(1);
-                Ok(())
-            }
-        }
+        Part { interval: self.cost(1), ahead: self.ahead }.take(paid, now)
     }
 
     /// Takes so many tokens for something that has happened already, although there may be fewer. Returns from when on
@@ -76,6 +75,35 @@ impl Rate {
     #[inline]
     pub(crate) fn free_at(self, paid: Nanos) -> Nanos {
         paid.saturating_sub(self.ahead)
+    }
+}
+
+/// A bucket whose tokens cost a certain time each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    interval: Nanos,
+    ahead: Nanos,
+}
+
+impl Part {
+    /// Takes one token.
+    ///
+    /// # Errors
+    /// There is none: how long until there is one.
+    pub(crate) fn take(self, paid: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
+        let from = now.max(*paid);
+        match (from - now).checked_sub(self.ahead) {
+            Some(early) if early > 0 => Err(early),
+            _ => {
+                *paid = from.saturating_add(self.interval);
+                Ok(())
+            }
+        }
+    }
+
+    /// Up to when a bucket is paid for that is empty now: the next token comes after one interval.
+    pub(crate) fn empty(self, now: Nanos) -> Nanos {
+        now.saturating_add(self.ahead).saturating_add(self.interval)
     }
 }
 

@@ -88,10 +88,16 @@ impl TopicSettings {
         self
     }
 
-    /// Messages that the topic takes each second, from whoever publishes, and how many at once after a rest; over it
-    /// publishing is refused ([`HandleError::TooFast`](crate::HandleError::TooFast); where nobody waits for an answer,
-    /// counted in [`Stats::publications_refused`](crate::Stats::publications_refused)). Default, and 0 each second: no
-    /// limit.
+    /// Messages that the topic takes each second from all connections together, and how many at once after a pause; and
+    /// as many from the program, its handles and the API. Over it publishing is refused
+    /// ([`HandleError::TooFast`](crate::HandleError::TooFast); where nobody waits for an answer, counted in
+    /// [`Stats::publications_refused`](crate::Stats::publications_refused)). Default, and 0 each second: unlimited.
+    ///
+    /// Where there are more messages than that, `n` connections that publish have equal shares, and one more share is
+    /// kept for those who are new: each gets at least `per_second / (n + 1)`, and `burst / (n + 1)` at once or one, whatever
+    /// others do. For that the topic may take up to twice the burst at once, and one more for each connection. A
+    /// connection counts for 30 s after its last try, at most 1,024 do. Price: a look into a table for each message, and
+    /// some 50 bytes for each connection that counts.
     #[must_use]
     pub const fn rate(mut self, per_second: u32, burst: u32) -> Self {
         self.rate = if per_second == 0 { None } else { Some(Rate::new(per_second as u64, burst as u64)) };

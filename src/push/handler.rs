@@ -119,7 +119,7 @@ impl Session {
             message = message.with_key(key);
         }
         let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
-        let mut publish = Publish::new(topic, message).tags(&tags);
+        let mut publish = Publish::new(topic, message).tags(&tags).by(conn.id());
         if let Some(dedup) = dedup {
             publish = publish.id(dedup);
         }
