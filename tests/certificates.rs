@@ -185,3 +185,109 @@ fn a_report_that_panics_does_not_end_reloading() {
         calls.recv_timeout(DEADLINE).unwrap();
     }
 }
+
+#[test]
+fn a_valid_certificate_is_not_replaced_by_one_that_clients_refuse() {
+    let (ca, folder) = (Authority::new(), Folder::new());
+    let (good, better) = (ca.issue(&["localhost"]), ca.issue(&["localhost"]));
+    let expired = ca.issue_between(&["localhost"], (2000, 2020));
+    let early = ca.issue_between(&["localhost"], (2090, 2100));
+    folder.write(&good);
+    let tls = folder.tls();
+    let server = start_tls(builder().route("/", echo()), &tls);
+    for (pair, told) in
+        [(&expired, "expired on Wed, 01 Jan 2020"), (&early, "is valid from Sun, 01 Jan 2090")]
+    {
+        folder.write(pair);
+        let results = [
+            tls.reload(),
+            tls.replace(pair.certificate(), []),
+            tls.replace(good.certificate(), [("localhost", pair.certificate())]),
+        ];
+        for result in results {
+            let e = result.unwrap_err();
+            assert!(matches!(e, TlsConfigError::NotValid { .. }), "{e}");
+            assert!(e.to_string().contains(told), "{e}");
+            assert!(e.to_string().ends_with("the one in use is valid and stays"), "{e}");
+        }
+        assert_eq!(shown(&server, &ca), good.der());
+    }
+    folder.write(&better);
+    tls.reload().unwrap();
+    assert_eq!(shown(&server, &ca), better.der());
+
+    // Where nothing better is there, it is used: from the start, or in the place of another that has expired.
+    folder.write(&expired);
+    let tls = folder.tls();
+    assert!(tls.not_after() < std::time::SystemTime::now());
+    tls.reload().unwrap();
+    folder.write(&good);
+    tls.reload().unwrap();
+    assert!(tls.not_after() > std::time::SystemTime::now());
+}
+
+#[test]
+fn a_chain_has_at_most_ten_certificates() {
+    let (ca, folder) = (Authority::new(), Folder::new());
+    let pair = ca.issue(&["localhost"]);
+    let chain =
+        |others: usize| Pair { cert: pair.cert.clone() + &ca.pem().repeat(others), key: pair.key.clone() };
+    folder.write(&chain(9));
+    let tls = folder.tls();
+    let server = start_tls(builder().route("/", echo()), &tls);
+    folder.write(&chain(10));
+    let e = tls.reload().unwrap_err();
+    assert!(matches!(e, TlsConfigError::ChainTooLong { certificates: 11, .. }), "{e}");
+    assert!(e.to_string().contains("11 certificates"), "{e}");
+    // The whole file has its bound before.
+    folder.write(&chain(5000));
+    assert!(matches!(tls.reload(), Err(TlsConfigError::File(_))));
+    let pem = chain(5000);
+    let e = Certificate::from_pem(pem.cert, pem.key).unwrap_err();
+    assert!(matches!(e, TlsConfigError::ChainTooLong { certificates: 5001, .. }), "{e}");
+    assert_eq!(shown(&server, &ca), pair.der());
+}
+
+/// Made by `openssl x509 -req` without extensions.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBIzCBywIUTrpUdhsvolpog53HqO0O9cOUrwUwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyODE5MDYyNVoYDzIxMjYxMTA0MTkwNjI1
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAS2QVw6IHA8AoAMqU9VQuwZ09qIviS37CJKWtTaIT1vFzL0uGHrH7k6X2YBqbC2
++zvb7UuDfIV1XSbXavjV0ArLMAoGCCqGSM49BAMCA0cAMEQCIBBGkBoL/4X1WFl6
+wn1i+zgUKAOG6AxQC/YCN9jtPvfmAiA1kYY0cYBsZw3UiePj57BAquOibORHkAfd
+tRAelbplMA==
+-----END CERTIFICATE-----
+";
+const VERSION_1_KEY: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIAZyz9cBVINJ8g/WH4zBolkSjDCQnU2cYF4Eb2l3QY7OoAoGCCqGSM49
+AwEHoUQDQgAEtkFcOiBwPAKADKlPVULsGdPaiL4kt+wiSlrU2iE9bxcy9Lhh6x+5
+Ol9mAamwtvs72+1Lg3yFdV0m12r41dAKyw==
+-----END EC PRIVATE KEY-----
+";
+
+#[test]
+fn what_is_wrong_with_a_pair_is_told_in_words() {
+    let pair = Authority::new().issue(&["localhost"]);
+    let told = |cert: &str, key: &str| Certificate::from_pem(cert, key).unwrap_err().to_string();
+    let cut = |pem: &str| pem[..pem.len() - 40].to_owned();
+    for (told, expected) in [
+        (told(VERSION_1, VERSION_1_KEY), "is of X.509 version 1 or 2, which clients refuse"),
+        (told(&cut(&pair.cert), &pair.key), "-----END CERTIFICATE----- is missing, is it cut short?"),
+        (told(&pair.cert, &cut(&pair.key)), "-----END PRIVATE KEY----- is missing, is it cut short?"),
+        (told(&pair.cert.replacen("MI", "!!", 1), &pair.key), "what is between two markers is not base64"),
+        (
+            told(&pair.cert.replacen("MI", "AA", 1), &pair.key),
+            "certificate 1 in the certificate's PEM can't be used",
+        ),
+        (
+            told(&(pair.cert.clone() + &pair.cert.replacen("MI", "AA", 1)), &pair.key),
+            "certificate 2 in the certificate's PEM can't be used",
+        ),
+    ] {
+        assert!(told.contains(expected), "{told}");
+        assert!(!told.contains('['), "a list of numbers: {told}");
+    }
+}

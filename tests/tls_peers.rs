@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 use support::{Client, DEADLINE, TestServer, builder, millis, resident_of};
 use tls_support::{Authority, Pair, shake, start_tls};
 
@@ -233,6 +233,58 @@ fn a_certificate_of_its_own_is_made_once_and_kept_for_its_user_alone() {
     let (code, told) = ends(command(&folder.0, &["--tls-listen", "127.0.0.1:0", "--tls-self-signed"]));
     assert_eq!(code, Some(1));
     assert!(told.contains(&file.display().to_string()) && told.contains("delete it"), "{told}");
+}
+
+/// A pair in one file, valid from the first day of one year to that of another.
+fn self_signed(from: i32, to: i32) -> String {
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(to, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    format!("{}{}", params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_certificate_of_its_own_that_has_expired_is_made_anew() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    std::fs::create_dir(folder.0.join("campanile")).unwrap();
+    let file = folder.0.join("campanile/self-signed.pem");
+    let expired = self_signed(2000, 2020);
+    std::fs::write(&file, &expired).unwrap();
+    let server = Process::start(&folder.0, &["--tls-self-signed", "--log", "off"]);
+    let pem = std::fs::read_to_string(&file).unwrap();
+    assert_ne!(pem, expired);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(folder.0.join("campanile")).unwrap().count(), 1, "nothing else is left");
+    shake(server.addr, &trusting(&pem), "localhost").unwrap();
+    drop(server);
+    let days = |n: u64| Duration::from_secs(n * 24 * 3600);
+    let end = campanile::Certificate::from_files(&file, &file).unwrap().not_after();
+    let valid = end.duration_since(SystemTime::now()).unwrap();
+    assert!(valid > days(800) && valid < days(825), "{valid:?}");
+}
+
+#[test]
+fn a_certificate_that_clients_refuse_is_told_of_at_the_start_and_at_sighup() {
+    let folder = Folder::new();
+    let (expired, good) = (self_signed(2000, 2020), self_signed(2000, 2100));
+    let file = folder.write("pair.pem", &expired);
+    let mut server = Process::start(&folder.0, &["--tls-cert", &file, "--tls-key", &file]);
+    let mut told = BufReader::new(server.child.stderr.take().unwrap()).lines();
+    let mut hears = |what: &str| {
+        let line = told.find(|line| line.as_ref().is_ok_and(|l| l.contains(what)));
+        line.unwrap_or_else(|| panic!("the log does not say {what:?}")).unwrap()
+    };
+    let line = hears("expired on Wed, 01 Jan 2020 00:00:00 GMT, and clients refuse it: renew it");
+    assert!(line.contains("ERROR") && line.contains(&file), "{line}");
+    folder.write("pair.pem", &good);
+    server.signal("HUP");
+    hears("read again and is in use, valid until Fri, 01 Jan 2100");
+    folder.write("pair.pem", &expired);
+    server.signal("HUP");
+    hears("the certificate stays as it was");
+    shake(server.addr, &trusting(&good), "localhost").unwrap();
 }
 
 #[test]

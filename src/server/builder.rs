@@ -11,7 +11,7 @@ use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
-use crate::worker::tls::Handshakes;
+use crate::worker::tls::{Certificates, Handshakes};
 use crate::worker::{Parts, Settings, Watched, Worker, prepare};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
@@ -374,6 +374,9 @@ impl Builder {
             Ok(ListenAddr::Tcp(addr)) => addr.ip().to_canonical().is_loopback(),
             Ok(ListenAddr::Unix(_)) | Err(_) => true,
         });
+        #[cfg(feature = "tls")]
+        let mut certificates =
+            Certificates::new(self.listen.iter().filter_map(|(_, security)| security.clone()));
         let (mut listeners, addrs) = bind(self.listen, &self.options, workers)?;
         let counters = (0..workers).map(|_| CachePadded::default()).collect();
         let (mut polls, mut inboxes, mut shared) = (Vec::new(), Vec::new(), Vec::new());
@@ -413,6 +416,8 @@ impl Builder {
                 listeners: core::mem::take(&mut listeners[number]),
                 pin: self.pin.then_some(number),
                 watched: core::mem::take(&mut self.watched),
+                #[cfg(feature = "tls")]
+                certificates: core::mem::take(&mut certificates), // the first worker's
             })
         });
         let workers = workers.collect::<io::Result<_>>().map_err(BuildError::System)?;

@@ -2,13 +2,16 @@
 
 use crate::file::{self, Kind};
 use crate::http::TlsVersion;
+use crate::log;
 use crate::tls::{Acceptor, Certificate, ClientAuth, Names, Terms, TlsConfigError};
+use rustls::pki_types::UnixTime;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::SystemTime;
 
 /// Room for a chain of ten certificates with their descriptions. Both may be in one file.
 const CERTIFICATE: Kind = Kind { name: "certificate", below: 64 << 10 };
@@ -99,7 +102,8 @@ impl Tls {
     /// [`Tls::reload_in_background`].
     ///
     /// # Errors
-    /// A pair can't be used. Then nothing has changed, also not for the others.
+    /// A pair can't be used, or has expired while the one in use has not. Then nothing has changed, also not for the
+    /// others.
     pub fn reload(&self) -> Result<(), TlsConfigError> {
         loop {
             let before = self.acceptor.names();
@@ -109,8 +113,11 @@ impl Tls {
                     *certificate = read(files)?;
                 }
             }
+            let now = UnixTime::now();
+            before.check_successor(&names, now)?;
             // What was put in their place while the files were read is newer.
             if self.acceptor.replace_if(&before, names) {
+                self.tell_expiries(now);
                 return Ok(());
             }
         }
@@ -151,7 +158,7 @@ impl Tls {
     /// that there were.
     ///
     /// # Errors
-    /// A name is none. Then nothing has changed.
+    /// A name is invalid, or a certificate has expired while the one that it replaces has not. Then nothing has changed.
     pub fn replace<'n>(
         &self,
         fallback: Certificate,
@@ -161,8 +168,24 @@ impl Tls {
         for (name, certificate) in named {
             names.add(name, certificate)?;
         }
+        let now = UnixTime::now();
+        self.acceptor.names().check_successor(&names, now)?;
         self.acceptor.replace(names);
+        self.tell_expiries(now);
         Ok(())
+    }
+
+    /// Until when all its certificates are valid: the end of the first of them. A log line a day warns from 14 days before
+    /// it.
+    pub fn not_after(&self) -> SystemTime {
+        let names = self.acceptor.names();
+        names.all().map(Certificate::not_after).min().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn tell_expiries(&self, now: UnixTime) {
+        for expiry in self.acceptor.names().expiries(now) {
+            log::line!(warn, "{expiry}");
+        }
     }
 
     pub(crate) fn acceptor(&self) -> Arc<Acceptor> {

@@ -3,6 +3,7 @@
 use crate::file::FileError;
 use core::fmt;
 use std::io;
+use std::time::SystemTime;
 
 /// Why certificates or keys can't be used. What was in use before stays in use.
 #[derive(Debug)]
@@ -10,7 +11,7 @@ use std::io;
 pub enum TlsConfigError {
     /// A file can't be read.
     File(FileError),
-    /// Something is no PEM (RFC 7468), or what is in it is damaged.
+    /// Something is not PEM (RFC 7468).
     Malformed {
         /// The file, or what it is for.
         origin: String,
@@ -21,6 +22,40 @@ pub enum TlsConfigError {
     NoCertificate {
         /// The file, or what it is for.
         origin: String,
+    },
+    /// A certificate is damaged, or not one that clients understand.
+    BadCertificate {
+        /// The file, or what it is for.
+        origin: String,
+        /// Its place in the file, counted from 1.
+        place: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A certificate is of version 1 or 2 of X.509: clients refuse what is older than version 3.
+    OldVersion {
+        /// The file, or what it is for.
+        origin: String,
+    },
+    /// A chain is longer than 10 certificates or 64 KiB.
+    ChainTooLong {
+        /// The file, or what it is for.
+        origin: String,
+        /// How many certificates it has.
+        certificates: usize,
+        /// How many bytes they have.
+        bytes: usize,
+    },
+    /// A certificate that is not valid now would replace one that is.
+    NotValid {
+        /// The file, or what it is for.
+        origin: String,
+        /// From when it is valid.
+        not_before: SystemTime,
+        /// Until when it is valid.
+        not_after: SystemTime,
+        /// What is wrong.
+        reason: String,
     },
     /// There is no private key.
     NoKey {
@@ -67,6 +102,23 @@ impl fmt::Display for TlsConfigError {
                 f,
                 "there is no certificate in {origin}: expected PEM with -----BEGIN CERTIFICATE-----, the server's own first, then those up to the authority"
             ),
+            Self::BadCertificate { origin, place, reason } => write!(
+                f,
+                "certificate {place} in {origin} can't be used: {reason}; expected an X.509 certificate of version 3"
+            ),
+            Self::OldVersion { origin } => write!(
+                f,
+                "the certificate in {origin} is of X.509 version 1 or 2, which clients refuse: make one of version 3, \
+                 with the host's names as subject alternative names"
+            ),
+            Self::ChainTooLong { origin, certificates, bytes } => write!(
+                f,
+                "the chain in {origin} has {certificates} certificates of {bytes} bytes, at most 10 of 65536 bytes are \
+                 allowed: expected the server's own and those up to the authority"
+            ),
+            Self::NotValid { origin, reason, .. } => {
+                write!(f, "the certificate in {origin} {reason}; the one in use is valid and stays")
+            }
             Self::NoKey { origin } => write!(
                 f,
                 "there is no private key in {origin}: expected PEM with -----BEGIN PRIVATE KEY-----, without a password"

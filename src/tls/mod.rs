@@ -17,6 +17,7 @@ mod error;
 mod flights;
 mod secure_server;
 mod session;
+mod validity;
 
 #[cfg(feature = "client")]
 mod secure_client;

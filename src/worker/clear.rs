@@ -3,6 +3,7 @@
 use super::Worker;
 use super::wheel::Tick;
 use crate::net::Stream;
+use std::time::Duration;
 
 impl Worker {
     pub(super) fn is_crowded_out(&self, _: usize) -> bool {
@@ -26,6 +27,12 @@ impl Worker {
     }
 
     pub(super) fn shake(&mut self) {}
+
+    pub(super) fn tell_expiries(&mut self) {}
+
+    pub(super) fn expiry_patience(&self) -> Option<Duration> {
+        None
+    }
 
     pub(super) fn read_sealed(&mut self, _: usize) {}
 

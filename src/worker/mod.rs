@@ -134,6 +134,9 @@ pub(crate) struct Worker {
     /// Handshakes whose client has sent something, in order of arrival.
     #[cfg(feature = "tls")]
     shaking: paced::Paced<crate::conn::ConnId>,
+    /// Certificates whose end is told of by this worker.
+    #[cfg(feature = "tls")]
+    certificates: tls::Certificates,
     /// What the packer had inflated when the turn began.
     inflated: u64,
     dirty: Vec<u32>,
@@ -246,11 +249,15 @@ pub(crate) struct Parts {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pin: Option<usize>,
     pub(crate) watched: Vec<Watched>,
+    #[cfg(feature = "tls")]
+    pub(crate) certificates: tls::Certificates,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { number, poll, inbox, shared, settings, listeners, pin, watched } = parts;
+        #[cfg(feature = "tls")]
+        let certificates = parts.certificates;
+        let Parts { number, poll, inbox, shared, settings, listeners, pin, watched, .. } = parts;
         for (i, watched) in watched.iter().enumerate() {
             let token = accept::token(listeners.len() + i);
             SourceFd(&watched.fd.as_raw_fd()).register(poll.registry(), token, Interest::READABLE)?;
@@ -290,6 +297,8 @@ impl Worker {
             again: Vec::new(),
             #[cfg(feature = "tls")]
             shaking: tls::shaking(),
+            #[cfg(feature = "tls")]
+            certificates,
             inflated: 0,
             dirty: Vec::new(),
             doomed: Vec::new(),
@@ -367,6 +376,7 @@ impl Worker {
             self.mailbox();
             self.timers();
             self.age();
+            self.tell_expiries();
             self.sweep();
             self.fan_out();
             self.pace();
@@ -390,7 +400,7 @@ impl Worker {
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
         let stop = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
         let age = self.turn.hub.keeps().then_some(AGE);
-        [timer, self.accepting.patience(), stop, age].into_iter().flatten().min()
+        [timer, self.accepting.patience(), stop, age, self.expiry_patience()].into_iter().flatten().min()
     }
 
     fn begin_turn(&mut self) {

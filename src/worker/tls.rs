@@ -8,9 +8,11 @@ use super::wheel::Tick;
 use super::{RATED_SHARE, SHARE, Worker};
 use crate::conn::{Cause, ConnId, Phase};
 use crate::log;
-use crate::net::{Opened, Received, Stream};
+use crate::net::{Opened, Received, Security, Stream};
 use crate::tls::{Flights, MAX_KEPT};
+use rustls::pki_types::UnixTime;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The least that a receive buffer has where there is TLS: what is kept, and a read behind it.
@@ -42,7 +44,65 @@ impl Handshakes {
     }
 }
 
+/// How often the log is told of certificates that clients refuse, or will refuse soon.
+const TELL: Duration = Duration::from_secs(24 * 3600);
+
+/// The certificates of all listeners, for the worker that tells of their end.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates {
+    acceptors: Vec<Security>,
+    /// When it looks next, since it began.
+    due: Duration,
+}
+
+impl Certificates {
+    pub(crate) fn new(all: impl IntoIterator<Item = Security>) -> Self {
+        let mut acceptors: Vec<Security> = Vec::new();
+        for acceptor in all {
+            // Listeners may share one.
+            if !acceptors.iter().any(|known| Arc::ptr_eq(known, &acceptor)) {
+                acceptors.push(acceptor);
+            }
+        }
+        Self { acceptors, due: Duration::ZERO }
+    }
+
+    /// Whether it is time, at the start and once a day; then it is not again for a day.
+    fn is_due(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.due && !self.acceptors.is_empty();
+        if is_due {
+            self.due = now + TELL;
+        }
+        is_due
+    }
+
+    /// How long the worker may wait.
+    fn patience(&self, now: Duration) -> Option<Duration> {
+        (!self.acceptors.is_empty()).then(|| self.due.saturating_sub(now))
+    }
+}
+
 impl Worker {
+    /// Tells the log of certificates that clients refuse, or will refuse soon.
+    #[inline]
+    pub(super) fn tell_expiries(&mut self) {
+        if !self.certificates.is_due(self.turned) {
+            return;
+        }
+        let now = UnixTime::now();
+        for expiry in self.certificates.acceptors.iter().flat_map(|a| a.names().expiries(now)) {
+            match expiry.is_refused() {
+                true => log::line!(error, "{expiry}"),
+                false => log::line!(warn, "{expiry}"),
+            }
+        }
+    }
+
+    /// How long until it does that.
+    pub(super) fn expiry_patience(&self) -> Option<Duration> {
+        self.certificates.patience(self.turned)
+    }
+
     /// Whether this listener has to wait for handshakes that are under way.
     pub(super) fn is_crowded_out(&self, listener: usize) -> bool {
         let Handshakes { flights, most } = &self.settings.handshakes;
@@ -207,5 +267,29 @@ impl Worker {
         if self.slots.get(at).is_some_and(|s| s.stream.session().is_some_and(unfinished)) {
             self.turn.count().tls_failed.add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::TlsVersion;
+    use crate::tls::{Acceptor, Certificate, ClientAuth, Names, Terms};
+
+    #[test]
+    fn certificates_are_looked_at_at_the_start_and_once_a_day() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let own = Certificate::from_pem(made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
+        let terms = Terms { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
+        let acceptor = Arc::new(Acceptor::new(Names::new(own), &terms).unwrap());
+        let mut certificates = Certificates::new([acceptor.clone(), acceptor]);
+        assert_eq!(certificates.acceptors.len(), 1, "two listeners share one");
+        let hours = |n: u64| Duration::from_secs(n * 3600);
+        assert_eq!(certificates.patience(hours(0)), Some(Duration::ZERO));
+        let due: Vec<u64> = (0..100).filter(|h| certificates.is_due(hours(*h))).collect();
+        assert_eq!(due, [0, 24, 48, 72, 96]);
+        assert_eq!(certificates.patience(hours(100)), Some(hours(20)));
+        let mut none = Certificates::default();
+        assert!(!none.is_due(hours(24)) && none.patience(hours(24)).is_none());
     }
 }

@@ -42,10 +42,17 @@ impl Authority {
 
     /// For servers and clients.
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_between(names, (2000, 2100))
+    }
+
+    /// The same, valid from the first day of one year to that of another.
+    pub(crate) fn issue_between(&self, names: &[&str], (from, to): (i32, i32)) -> Pair {
         let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");
         Pair { cert: cert.pem(), key: key.serialize_pem() }

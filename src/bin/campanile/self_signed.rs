@@ -1,7 +1,7 @@
 //! A certificate that this machine makes for itself, kept for the next start, so that a browser that was told to trust it
 //! need not be told again.
 
-use campanile::ListenAddr;
+use campanile::{Certificate, ListenAddr};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -10,22 +10,41 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use tracing::info;
 
 /// Certificate and key, PEM.
 const FILE: &str = "self-signed.pem";
 
-/// The file, which is made if it is not there.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long it is valid: systems of Apple's refuse a server's certificate of more than 825 days.
+const VALID: Duration = Duration::from_secs(824 * 24 * 3600);
+
+/// Before its end it is made anew at the next start, since a server that runs on would be refused: as long before as the
+/// log warns of it.
+const RENEW: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// The file, which is made if it is not there, or its certificate has expired or will soon.
 pub(crate) fn file(addrs: &[ListenAddr]) -> Result<PathBuf, Box<dyn Error>> {
     let folder = folder().ok_or(
         "nowhere to keep the self-signed certificate: set XDG_STATE_HOME or HOME, or use --tls-cert and --tls-key",
     )?;
     let path = folder.join(FILE);
-    if !path.try_exists().map_err(|e| told(&path, &e))? {
-        make(&folder, &path, names(addrs)).map_err(|e| told(&path, &*e))?;
-        info!("made a self-signed certificate: {}", path.display());
+    let exists = path.try_exists().map_err(|e| told(&path, &e))?;
+    let now = SystemTime::now();
+    if !exists || ends_soon(&path, now) {
+        make(&folder, &path, names(addrs), now).map_err(|e| told(&path, &*e))?;
+        let why = if exists { ", in the place of one that has expired or will soon" } else { "" };
+        info!("made a self-signed certificate{why}: {}", path.display());
     }
     Ok(path)
+}
+
+/// Whether the certificate in the file has expired or will soon. One that can't be read is left to whoever reads it next:
+/// it is not replaced, as it may be somebody's.
+fn ends_soon(path: &Path, now: SystemTime) -> bool {
+    Certificate::from_files(path, path).is_ok_and(|c| c.not_after() < now + RENEW)
 }
 
 fn told(path: &Path, e: &dyn Error) -> String {
@@ -67,23 +86,30 @@ fn names(addrs: &[ListenAddr]) -> Vec<String> {
     names
 }
 
-fn make(folder: &Path, path: &Path, names: Vec<String>) -> Result<(), Box<dyn Error>> {
+fn make(folder: &Path, path: &Path, names: Vec<String>, now: SystemTime) -> Result<(), Box<dyn Error>> {
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH)?;
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "campanile, self-signed");
+    // A day early, for clients whose clocks are slow.
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_1970.saturating_sub(DAY);
+    params.not_after = params.not_before + VALID;
     let key = KeyPair::generate()?;
     let pem = format!("{}{}", params.self_signed(&key)?.pem(), key.serialize_pem());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     // Under its name only when it is whole; and nobody else's business.
-    let new = path.with_extension(format!("{}.new", std::process::id()));
+    // In a container every start may have the same process id, and a crash may have left a file.
+    let new = path.with_extension(format!("{}-{}.new", std::process::id(), since_1970.as_nanos()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
         match fs::hard_link(&new, path) {
-            // Another server was quicker: its certificate is the one.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-            other => other,
+            // Another server was quicker: its certificate is the one, unless that has expired.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && ends_soon(path, now) => fs::rename(&new, path),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => fs::remove_file(&new),
+            Err(e) => Err(e),
+            Ok(()) => fs::remove_file(&new),
         }
     })?;
-    Ok(fs::remove_file(&new)?)
+    Ok(())
 }
 
 #[cfg(test)]

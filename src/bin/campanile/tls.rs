@@ -19,8 +19,12 @@ pub(crate) fn listen(mut builder: Builder, args: &TlsArgs) -> Result<Builder, Bo
     let (reader, writer) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGHUP, writer)?;
     Ok(builder.watch(reader, move |_| {
-        let started = tls.reload_in_background(|outcome| match outcome {
-            Ok(()) => info!("SIGHUP: the certificate was read again and is in use"),
+        let used = tls.clone();
+        let started = tls.reload_in_background(move |outcome| match outcome {
+            Ok(()) => {
+                let until = httpdate::fmt_http_date(used.not_after());
+                info!("SIGHUP: the certificate was read again and is in use, valid until {until}");
+            }
             Err(e) => error!("SIGHUP: the certificate stays as it was: {e}"),
         });
         if let Err(e) = started {
