@@ -157,8 +157,8 @@ pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason
 #[cfg(any(feature = "api", feature = "tls"))]
 pub use file::{FileError, FileErrorReason};
 pub use handler::{
-    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage, Origins,
-    Pending, Refuse, Route, Unhealthy, on_message,
+    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage,
+    OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
 };
 pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{

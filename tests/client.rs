@@ -11,7 +11,7 @@ use campanile::client::{
 };
 #[cfg(feature = "deflate")]
 use campanile::protocol::ProtocolError;
-use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
+use campanile::{Accept, CloseCode, Origins, ReadyState, Refuse, RefusedReason, Route};
 use clients::*;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -178,7 +178,8 @@ fn subprotocols_headers_and_origin_reach_the_server() {
         assert_eq!(request.protocols().collect::<Vec<_>>(), ["a", "b"]);
         Ok(Accept::new(String::new()).protocol("b"))
     });
-    let server = serve(handler);
+    let origins = Origins::list(["http://bell.example"]).unwrap();
+    let server = serve(Route::new(handler).origins(origins));
     let client = Client::builder(&url(&server))
         .subprotocol("a")
         .subprotocol("b")

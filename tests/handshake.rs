@@ -87,7 +87,7 @@ fn a_subprotocol_that_was_not_offered_is_left_out() {
 }
 
 #[test]
-fn a_handler_refuses_with_any_status_headers_and_body_and_the_connection_lives_on() {
+fn a_handler_refuses_with_any_status_headers_and_body() {
     let (handler, events) = recorder();
     let handler = handler.on_upgrade(|request| match request.query_value("say").as_deref() {
         Some("teapot") => {
@@ -98,18 +98,18 @@ fn a_handler_refuses_with_any_status_headers_and_body_and_the_connection_lives_o
         _ => Ok(Accept::new(String::new())),
     });
     let server = serve(handler);
-    let mut client = server.dial();
-    let answer = client.ask("/?say=teapot", "");
+    let ask = |path: &str| server.dial().ask(path, "");
+    let answer = ask("/?say=teapot");
     assert_eq!((answer.status, answer.text()), (418, "{\"tea\":true}"));
     assert_eq!(answer.header("x-why"), Some("short and stout"));
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("sec-websocket-accept"), None);
-    let answer = client.ask("/?say=login", "");
+    let answer = ask("/?say=login");
     assert_eq!((answer.status, answer.text()), (401, "who are you?\n"));
     assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-    let answer = client.ask("/?say=bare", "");
+    let answer = ask("/?say=bare");
     assert_eq!((answer.status, answer.text()), (503, ""));
-    client.upgrade("/");
+    let mut client = server.open("/");
     client.expect_nothing_until_pong();
     events.opened();
     server.settle();
@@ -346,7 +346,8 @@ fn the_handler_sees_the_whole_request() {
             let peer = conn.state().clone();
             conn.send(&peer).unwrap();
         });
-    let server = start(builder().route("/rooms/:room/*", handler).route("/rooms/:room", echo()));
+    let route = Route::new(handler).origins(Origins::list(["https://bell.example"]).unwrap());
+    let server = start(builder().route("/rooms/:room/*", route).route("/rooms/:room", echo()));
     let mut client = server.dial();
     let mut request = upgrade_request("/rooms/a%20b/x/y?token=a+b%21&flag&token=2", "").into_bytes();
     request.truncate(request.len() - 2);
@@ -505,17 +506,83 @@ fn an_allow_list_of_origins_is_kept_to_the_letter() {
     assert_eq!(with_origin(&server, "bell.example", two, false), 400);
 }
 
+/// The tests connect over 127.0.0.1, where any page that this machine's user looks at can connect too.
 #[test]
-fn by_default_cookies_are_only_for_pages_of_the_same_host() {
+fn on_loopback_pages_of_other_hosts_and_names_are_refused_by_default() {
     let server = serve(echo());
-    let here = "Origin: https://bell.example\r\n";
-    let there = "Origin: https://evil.example\r\n";
-    assert_eq!(with_origin(&server, "bell.example", here, true), 101);
-    assert_eq!(with_origin(&server, "BELL.example:9001", "Origin: http://bell.example:9001\r\n", true), 101);
-    assert_eq!(with_origin(&server, "bell.example", there, true), 403);
-    assert_eq!(with_origin(&server, "bell.example", "Origin: null\r\n", true), 403);
-    assert_eq!(with_origin(&server, "bell.example", there, false), 101);
-    assert_eq!(with_origin(&server, "bell.example", "", true), 101);
+    let evil = "Origin: https://evil.example\r\n";
+    for cookie in [false, true] {
+        let status = |host: &str, origin: &str| with_origin(&server, host, origin, cookie);
+        for name in ["localhost:9001", "LOCALHOST:9001", "127.0.0.1:9001", "[::1]:9001"] {
+            assert_eq!(status(name, &format!("Origin: http://{name}\r\n")), 101, "{name}");
+            assert_eq!(status(name, evil), 403, "{name}");
+            assert_eq!(status(name, "Origin: http://localhost:3000\r\n"), 403, "{name}");
+            assert_eq!(status(name, "Origin: null\r\n"), 403, "{name}");
+            assert_eq!(status(name, ""), 101, "no page");
+        }
+        // A name of the attacker's that was made to mean 127.0.0.1.
+        assert_eq!(status("evil.example", evil), 403);
+        assert_eq!(status("evil.example:9001", "Origin: http://evil.example:9001\r\n"), 403);
+        assert_eq!(status("bell.example", ""), 101, "no page, as behind a proxy");
+    }
+    let stats = server.handle.stats();
+    assert_eq!((stats.origins_refused, stats.upgraded), (28, 18));
+}
+
+#[test]
+fn a_page_on_another_port_of_this_machine_is_allowed_by_one_line() {
+    let dev = Origins::default().also(["http://localhost:3000"]).unwrap();
+    let server = serve(Route::new(echo()).origins(dev));
+    let status =
+        |origin: &str| with_origin(&server, "localhost:9001", &format!("Origin: {origin}\r\n"), true);
+    assert_eq!(status("http://localhost:3000"), 101);
+    assert_eq!(status("http://localhost:9001"), 101);
+    assert_eq!(status("http://localhost:3001"), 403);
+    assert_eq!(status("http://evil.example"), 403);
+}
+
+#[test]
+fn a_refused_origin_is_told_what_to_do_and_the_connection_ends() {
+    let server = serve(echo());
+    let mut client: Client = server.dial();
+    let request = upgrade_request("/", "Origin: http://localhost:3000\r\n");
+    client.send(request.replace("Host: bell.example", "Host: localhost:9001"));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (403, Some("close")));
+    let text = String::from_utf8(answer.body).unwrap();
+    for words in ["http://localhost:3000", "localhost:9001", "Origins::also", "--origin"] {
+        assert!(text.contains(words), "{text}");
+    }
+    client.expect_eof();
+}
+
+/// Behind a proxy that passes an upgrade on as plain HTTP, what follows would be another client's request.
+#[test]
+fn a_refused_upgrade_ends_its_connection() {
+    let (handler, _events) = recorder();
+    let handler = handler.on_upgrade(|request| match request.query() {
+        Some("later") => Err(Refuse::from(Response::later(millis(5000), |responder| {
+            responder.respond(Response::new(401).text("no\n"));
+        }))),
+        Some("panic") => panic!("in a handler"),
+        _ => Err(Refuse::new(401).text("no\n")),
+    });
+    let server = serve(Route::new(handler));
+    for (path, status) in [("/", 401), ("/?later", 401), ("/?panic", 500)] {
+        let mut client: Client = server.dial();
+        let request = upgrade_request(path, "");
+        client.send(format!("{request}{request}"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{path}");
+        client.expect_eof();
+    }
+    // A request for something else goes on as ever.
+    let mut client: Client = server.dial();
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (426, Some("upgrade")));
+    }
 }
 
 #[test]
@@ -524,6 +591,7 @@ fn origins_may_be_all_or_only_this_host() {
     let server = serve(Route::new(echo()).origins(Origins::any()));
     assert_eq!(with_origin(&server, "bell.example", there, true), 101);
     let server = serve(Route::new(echo()).origins(Origins::same_host()));
-    assert_eq!(with_origin(&server, "bell.example", there, false), 403);
-    assert_eq!(with_origin(&server, "bell.example", "Origin: https://bell.example\r\n", false), 101);
+    assert_eq!(with_origin(&server, "localhost", there, false), 403);
+    assert_eq!(with_origin(&server, "localhost", "Origin: http://localhost\r\n", false), 101);
+    assert_eq!(with_origin(&server, "bell.example", "Origin: https://bell.example\r\n", false), 403);
 }

@@ -22,7 +22,9 @@ pub(crate) use handle::in_millis;
 pub use handle::{ConnInfo, Handle, HandleError, Unhealthy};
 pub(crate) use handle::{Shared, WorkerShared, mark_worker};
 pub use on_message::{OnMessage, on_message};
-pub use origin::{InvalidOrigin, Origins};
+#[cfg(feature = "api")]
+pub(crate) use origin::is_from_this_host;
+pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
 pub(crate) use rates::{Rates, RatesPaid};
 pub use route::Route;
 

@@ -3,22 +3,50 @@
 //! A browser lets any page open a WebSocket to any server and sends that server's cookies along. The `Origin` header
 //! says which page it was; programs that are no browsers leave it out or write what they like, so this protects
 //! users of browsers and is no authentication.
+//!
+//! A server on a loopback address is reached by the pages that this machine's user looks at, whatever site they come
+//! from, and by nobody else. So there the default takes pages of the same host only, and that host under a name of this
+//! machine: a name of the attacker's own can be made to mean 127.0.0.1 (DNS rebinding), and is then of the same host.
 
-use crate::http::{HttpError, Request};
+use crate::http::{Peer, Request, Response, is_this_machine};
 use core::fmt;
 
-/// An allow-list of origins.
+/// Which web pages may connect to a [`Route`](super::Route). Requests without an `Origin` header come from no page and are
+/// taken by all of these.
+///
+/// The default, [`Origins::default`], depends on where the request comes from:
+///
+/// | from | taken |
+/// | --- | --- |
+/// | a loopback address: this machine | pages of the same host and port, where the `Host` is `localhost`, in 127.0.0.0/8 or `[::1]` |
+/// | elsewhere, or over a Unix socket | pages of the same host and port; others only without cookies |
+///
+/// Behind a proxy on the same machine every request comes from a loopback address, and the `Host` is the site's: name
+/// the site with [`Origins::list`] or [`Origins::also`]. For development with the page on one port and the server on
+/// another it is one line:
+///
+/// ```
+/// # use campanile::{Origins, Route, on_message};
+/// # fn example(route: Route) -> Result<Route, campanile::InvalidOrigin> {
+/// Ok(route.origins(Origins::default().also(["http://localhost:3000"])?))
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
-pub struct Origins(Rule);
+pub struct Origins {
+    rule: Rule,
+    /// Taken in any case.
+    also: Vec<Pattern>,
+}
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Rule {
     Any,
-    /// With cookies only from pages of this host; without, from everywhere.
+    /// On loopback as `SameHost`; elsewhere pages of other hosts too, if they send no cookies.
     #[default]
-    CookiesFromHere,
-    Here,
-    List(Vec<Pattern>),
+    Default,
+    SameHost,
+    /// None beside those named.
+    Listed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +56,62 @@ struct Pattern {
     wildcard: bool,
     host: String,
     port: Option<u16>,
+}
+
+/// Why a page may not connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OriginRefused {
+    /// The page's origin, at most 128 characters of it.
+    pub origin: String,
+    /// The host that it asked, at most 128 characters.
+    pub host: String,
+    /// The rule that it breaks.
+    pub reason: OriginReason,
+}
+
+/// The rule that a refused origin breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OriginReason {
+    /// It is not in the list.
+    NotListed,
+    /// Its host or port is not that of the request; over TLS also where it did not come over TLS itself.
+    OtherHost,
+    /// The same, and it sends cookies.
+    OtherHostWithCookies,
+    /// It asked a loopback address by a `Host` that does not name this machine.
+    HostElsewhere,
+}
+
+/// Characters of an origin and a host that a refusal repeats.
+const SHOWN: usize = 128;
+
+impl fmt::Display for OriginRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, host, reason } = self;
+        write!(f, "origin: pages of {origin} may not connect to {host}: ")?;
+        f.write_str(match reason {
+            OriginReason::NotListed => "expected an origin that the route lists",
+            OriginReason::OtherHost => "expected a page of the same host and port, over TLS one that came over TLS",
+            OriginReason::OtherHostWithCookies => "expected a page of the same host and port, or one without cookies",
+            OriginReason::HostElsewhere => {
+                "expected a Host that names this machine (localhost, 127.0.0.0/8 or [::1]), since others can be made to \
+                 mean it"
+            }
+        })?;
+        write!(f, "; to allow it, use Origins::also([{origin:?}]), or campanile --origin {origin}")
+    }
+}
+
+impl std::error::Error for OriginRefused {}
+
+impl OriginRefused {
+    /// 403 with the reason as text. What it repeats of the request is printable ASCII, and no browser shows the answer to
+    /// a handshake.
+    pub fn response(&self) -> Response {
+        Response::new(403).header("X-Content-Type-Options", "nosniff").text(format!("{self}\n"))
+    }
 }
 
 /// A pattern that is no origin.
@@ -71,12 +155,12 @@ fn default_port(scheme: &str) -> Option<u16> {
 impl Origins {
     /// Every page. For public data without cookies.
     pub const fn any() -> Self {
-        Self(Rule::Any)
+        Self { rule: Rule::Any, also: Vec::new() }
     }
 
-    /// Only pages of the host that the request itself is for.
+    /// Only pages of the host that the request itself is for; on a loopback address that host must name this machine.
     pub const fn same_host() -> Self {
-        Self(Rule::Here)
+        Self { rule: Rule::SameHost, also: Vec::new() }
     }
 
     /// Only these: `https://example.com` exactly, or `https://*.example.com` for every subdomain, at any depth, and
@@ -85,40 +169,87 @@ impl Origins {
     /// # Errors
     /// One of them is no origin.
     pub fn list<T: AsRef<str>>(origins: impl IntoIterator<Item = T>) -> Result<Self, InvalidOrigin> {
-        let pattern = |text: &str| {
-            let invalid = || InvalidOrigin { pattern: text.to_owned() };
-            let (scheme, host, port) = parse(text).ok_or_else(invalid)?;
-            let (wildcard, host) = match host.strip_prefix("*.") {
-                Some(parent) => (true, parent.to_owned()),
-                None => (false, host),
-            };
-            if host.is_empty() || host.contains('*') {
-                return Err(invalid());
-            }
-            Ok(Pattern { scheme, wildcard, host, port })
-        };
-        Ok(Self(Rule::List(origins.into_iter().map(|o| pattern(o.as_ref())).collect::<Result<_, _>>()?)))
+        Self { rule: Rule::Listed, also: Vec::new() }.also(origins)
     }
 
-    /// Whether the page that this request comes from may connect. A request without `Origin` comes from no page.
+    /// Takes these beside what it takes already; written as for [`Origins::list`].
     ///
     /// # Errors
-    /// It may not: 403.
-    pub(crate) fn check(&self, request: &Request<'_>) -> Result<(), HttpError> {
+    /// One of them is no origin.
+    pub fn also<T: AsRef<str>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Result<Self, InvalidOrigin> {
+        for origin in origins {
+            self.also.push(Pattern::parse(origin.as_ref())?);
+        }
+        Ok(self)
+    }
+
+    /// Whether the page that this request comes from may connect. A route does this before its handler's `upgrade`; it is
+    /// for programs that answer the handshake themselves ([`Handle::adopt_open`](super::Handle::adopt_open)).
+    ///
+    /// # Errors
+    /// It may not; [`OriginRefused::response`] is the answer.
+    pub fn check(&self, request: &Request<'_>) -> Result<(), OriginRefused> {
         let Some(origin) = request.origin() else { return Ok(()) };
-        let allowed = match &self.0 {
-            Rule::Any => true,
-            Rule::CookiesFromHere => request.header("cookie").is_none() || is_from_here(origin, request),
-            Rule::Here => is_from_here(origin, request),
-            Rule::List(patterns) => {
-                parse(origin).is_some_and(|origin| patterns.iter().any(|p| p.matches(&origin)))
+        match self.refuses(origin, request) {
+            None => Ok(()),
+            Some(reason) => {
+                let shown = |text: &str| text.chars().take(SHOWN).collect();
+                let host = shown(request.host().unwrap_or_default());
+                Err(OriginRefused { origin: shown(origin), host, reason })
             }
-        };
-        if allowed { Ok(()) } else { Err(HttpError::Forbidden) }
+        }
+    }
+
+    fn refuses(&self, origin: &str, request: &Request<'_>) -> Option<OriginReason> {
+        if self.rule == Rule::Any {
+            return None;
+        }
+        if !self.also.is_empty()
+            && parse(origin).is_some_and(|origin| self.also.iter().any(|p| p.matches(&origin)))
+        {
+            return None;
+        }
+        let on_loopback = is_on_loopback(request);
+        match self.rule {
+            Rule::Any => None,
+            Rule::Listed => Some(OriginReason::NotListed),
+            Rule::Default if !on_loopback => {
+                let refused = request.header("cookie").is_some() && !is_from_this_host(origin, request);
+                refused.then_some(OriginReason::OtherHostWithCookies)
+            }
+            Rule::Default | Rule::SameHost if !is_from_this_host(origin, request) => {
+                Some(OriginReason::OtherHost)
+            }
+            Rule::Default | Rule::SameHost => {
+                let elsewhere = on_loopback && !request.host().is_some_and(is_this_machine);
+                elsewhere.then_some(OriginReason::HostElsewhere)
+            }
+        }
     }
 }
 
+/// Whether a request was made to a loopback address: the kernel gives it a loopback address as its source then.
+fn is_on_loopback(request: &Request<'_>) -> bool {
+    matches!(request.peer(), Peer::Ip(addr) if addr.ip().to_canonical().is_loopback())
+}
+
 impl Pattern {
+    fn parse(text: &str) -> Result<Self, InvalidOrigin> {
+        let invalid = || InvalidOrigin { pattern: text.to_owned() };
+        let (scheme, host, port) = parse(text).ok_or_else(invalid)?;
+        let (wildcard, host) = match host.strip_prefix("*.") {
+            Some(parent) => (true, parent.to_owned()),
+            None => (false, host),
+        };
+        if host.is_empty() || host.contains('*') {
+            return Err(invalid());
+        }
+        Ok(Self { scheme, wildcard, host, port })
+    }
+
     fn matches(&self, (scheme, host, port): &(String, String, Option<u16>)) -> bool {
         let host = if self.wildcard {
             host.strip_suffix(&self.host).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.'))
@@ -131,7 +262,7 @@ impl Pattern {
 
 /// Whether the page comes from the host that is asked; over TLS, that it came over TLS too: anybody on the way could
 /// have written one that did not.
-fn is_from_here(origin: &str, request: &Request<'_>) -> bool {
+pub(crate) fn is_from_this_host(origin: &str, request: &Request<'_>) -> bool {
     let scheme = origin.split_once("://").map_or("", |(scheme, _)| scheme);
     is_of_host(origin, request.host()) && (!request.is_secure() || scheme.eq_ignore_ascii_case("https"))
 }
@@ -148,10 +279,71 @@ mod tests {
     use crate::http::{HeaderSlots, Params, Peer, RequestHead, TlsInfo, TlsVersion};
 
     fn allows(origins: &Origins, headers: &str) -> bool {
-        let text = format!("GET / HTTP/1.1\r\nHost: example.com:9001\r\n{headers}\r\n");
+        checked(origins, &Peer::Unix, "example.com:9001", headers).is_ok()
+    }
+
+    fn checked(origins: &Origins, peer: &Peer, host: &str, headers: &str) -> Result<(), OriginRefused> {
+        let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
         let mut slots = HeaderSlots::new();
-        let Ok(head) = RequestHead::parse(text.as_bytes(), &mut slots, 64) else { return false };
-        origins.check(&Request::new(&head, &Params::default(), &Peer::Unix, b"")).is_ok()
+        let head = RequestHead::parse(text.as_bytes(), &mut slots, 64).expect("a request");
+        origins.check(&Request::new(&head, &Params::default(), peer, b""))
+    }
+
+    #[test]
+    fn on_loopback_only_pages_of_this_machine_by_its_own_names_may_connect() {
+        let loopback = ["127.0.0.1:5000", "[::1]:5000", "127.8.8.8:1", "[::ffff:127.0.0.1]:5000"];
+        let names = ["localhost:9001", "127.0.0.1:9001", "[::1]:9001", "LOCALHOST:9001", "127.3.2.1:9001"];
+        let reason = |origins: &Origins, peer: &str, host: &str, origin: &str| {
+            let peer = Peer::Ip(peer.parse().unwrap());
+            checked(origins, &peer, host, &format!("Origin: {origin}\r\n")).err().map(|e| e.reason)
+        };
+        for (peer, name) in loopback.iter().flat_map(|p| names.map(|n| (p, n))) {
+            for origins in [Origins::default(), Origins::same_host()] {
+                assert_eq!(reason(&origins, peer, name, &format!("http://{name}")), None, "{peer} {name}");
+                for other in ["https://evil.example", "http://localhost:3000", "http://localhost", "null"] {
+                    let refused = reason(&origins, peer, name, other);
+                    assert_eq!(refused, Some(OriginReason::OtherHost), "{peer} {name} {other}");
+                }
+                for rebound in ["evil.example:9001", "127.0.0.1.evil.example", "localhost.evil.example:9001"]
+                {
+                    let refused = reason(&origins, peer, rebound, &format!("http://{rebound}"));
+                    assert_eq!(refused, Some(OriginReason::HostElsewhere), "{peer} {rebound}");
+                }
+                // The two-port set-up.
+                let dev = origins.also(["http://localhost:3000"]).unwrap();
+                assert_eq!(reason(&dev, peer, name, "http://localhost:3000"), None);
+                assert_eq!(reason(&dev, peer, name, &format!("http://{name}")), None);
+                assert_eq!(reason(&dev, peer, name, "http://localhost:3001"), Some(OriginReason::OtherHost));
+            }
+            let site = Origins::list(["https://example.com"]).unwrap();
+            assert_eq!(reason(&site, peer, "example.com", "https://example.com"), None, "behind a proxy");
+            assert_eq!(reason(&site, peer, name, &format!("http://{name}")), Some(OriginReason::NotListed));
+            assert_eq!(reason(&Origins::any(), peer, "evil.example", "https://evil.example"), None);
+        }
+        assert_eq!(reason(&Origins::default(), "10.0.0.1:5000", "example.com", "https://evil.example"), None);
+        let no_page =
+            checked(&Origins::default(), &Peer::Ip("127.0.0.1:1".parse().unwrap()), "example.com", "");
+        assert_eq!(no_page, Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_names_the_origin_the_host_and_the_remedy() {
+        let peer = Peer::Ip("127.0.0.1:5000".parse().unwrap());
+        let refused =
+            checked(&Origins::default(), &peer, "localhost:9001", "Origin: http://localhost:3000\r\n");
+        let refused = refused.unwrap_err();
+        assert_eq!((&*refused.origin, &*refused.host), ("http://localhost:3000", "localhost:9001"));
+        let text = refused.to_string();
+        for words in
+            ["localhost:9001", "Origins::also([\"http://localhost:3000\"])", "--origin http://localhost:3000"]
+        {
+            assert!(text.contains(words), "{text}");
+        }
+        assert_eq!(refused.response().status(), 403);
+        let long = format!("Origin: https://{}.example\r\n", "x".repeat(5000));
+        assert!(
+            checked(&Origins::default(), &peer, "localhost", &long).unwrap_err().to_string().len() < 1000
+        );
     }
 
     #[test]

@@ -86,6 +86,8 @@ counters! {
     tls_rests,
     /// Iterations that left TLS handshakes for the next one because they had worked on others for long enough.
     tls_deferred,
+    /// Upgrades refused because of the page's origin ([`Origins`](crate::Origins)); the log says which and why.
+    origins_refused,
     /// Requests of plain HTTP answered, refused upgrades included.
     requests,
     /// Bytes of unfinished messages and backlogs that are held now.

@@ -11,11 +11,12 @@ use crate::handler::{AnyState, Command, Decision, ErasedAccept, Handle};
 use crate::http::{
     Body, HeadScanner, HeaderSlots, HttpError, Later, Params, Request, RequestHead, Responder, Response,
 };
+use crate::log;
 use crate::net::Received;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The bounds of plain HTTP, before any route is known.
 #[derive(Clone, Copy, Debug)]
@@ -240,17 +241,19 @@ impl Worker {
         let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
         let mut request = Request::new(head, &params, &peer, b"");
         request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
-        let checked = check_upgrade(head).and_then(|upgrade| {
-            handler.origins.check(&request)?;
-            Ok(upgrade)
-        });
-        let accept = match checked {
+        let accept = match check_upgrade(head) {
             Ok(checked) => checked.accept,
             Err(e) => {
-                self.respond(at, e.response(), head);
+                self.refuse_upgrade(at, e.response(), head);
                 return Outcome::Answered(taken);
             }
         };
+        if let Err(refused) = handler.origins.check(&request) {
+            self.turn.count().origins_refused.add(1);
+            log::limited!(info, Instant::now(), "{}: {peer}: {refused}", handler.pattern);
+            self.refuse_upgrade(at, refused.response(), head);
+            return Outcome::Answered(taken);
+        }
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handler.upgrade(&request)));
         let agreed = negotiate(head.header_values("sec-websocket-extensions"), &handler.deflate);
         let upgrade = Upgrade { accept, route, params, agreed };
@@ -278,12 +281,12 @@ impl Worker {
                 Outcome::Deciding(taken)
             }
             Ok(Err(refuse)) => {
-                self.respond(at, refuse.0, head);
+                self.refuse_upgrade(at, refuse.0, head);
                 Outcome::Answered(taken)
             }
             Err(_) => {
                 self.turn.count().panics.add(1);
-                self.respond(at, HttpError::Internal.response(), head);
+                self.refuse_upgrade(at, HttpError::Internal.response(), head);
                 Outcome::Answered(taken)
             }
         }
@@ -395,8 +398,19 @@ impl Worker {
         self.turn.count().requests.add(1);
     }
 
-    fn respond(&mut self, at: usize, mut response: Response, head: &RequestHead<'_>) {
-        let asked = Asked::by(head);
+    /// Answers a request for a WebSocket that gets none. What the client sends next may already be frames, or, where a
+    /// proxy passed on a request it took for plain HTTP, somebody else's request: the connection ends with this answer.
+    fn refuse_upgrade(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
+        let mut asked = Asked::by(head);
+        asked.keep_alive &= !asks_for_websocket(head);
+        self.respond_to(at, response, asked);
+    }
+
+    fn respond(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
+        self.respond_to(at, response, Asked::by(head));
+    }
+
+    fn respond_to(&mut self, at: usize, mut response: Response, asked: Asked) {
         match response.take_later() {
             Some(later) => self.respond_later(at, *later, asked),
             None => self.send_response(at, response, asked),

@@ -58,11 +58,16 @@ class Echo(WithServer, unittest.TestCase):
 
 
 class Handshake(WithServer, unittest.TestCase):
-    def test_origin_is_sent_and_accepted(self):
-        with opened(self.server, origin=Origin("https://example.com")) as ws:
-            self.assertEqual(ws.request.headers["Origin"], "https://example.com")
-            ws.send("from elsewhere")
-            self.assertEqual(ws.recv(timeout=DEADLINE), "from elsewhere")
+    def test_a_page_of_the_same_host_is_accepted_and_no_other(self):
+        here = f"http://127.0.0.1:{self.server.port}"
+        with opened(self.server, origin=Origin(here)) as ws:
+            self.assertEqual(ws.request.headers["Origin"], here)
+            ws.send("from here")
+            self.assertEqual(ws.recv(timeout=DEADLINE), "from here")
+        with self.assertRaises(InvalidStatus) as caught:
+            opened(self.server, origin=Origin("https://example.com"))
+        self.assertEqual(caught.exception.response.status_code, 403)
+        self.assertIn(b"https://example.com", caught.exception.response.body)
 
     def test_an_offered_subprotocol_is_not_chosen(self):
         with opened(self.server, subprotocols=["chat"]) as ws:
