@@ -185,3 +185,9 @@ pub const SLOT: usize = size_of::<Option<Slot>>();
 pub fn panic_worker(handle: &crate::Handle, worker: usize) {
     let _ = handle.command_worker(worker, Command::Panic, true); // it has ended
 }
+
+/// Has the thread of a client panic outside of every callback, as a fault of this crate would.
+#[cfg(feature = "client")]
+pub fn panic_client(client: &crate::client::Client) {
+    client.panic_thread();
+}

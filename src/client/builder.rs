@@ -1,6 +1,6 @@
 //! A client's settings, and its start.
 
-use super::driver::{Command, NewClient};
+use super::driver::NewClient;
 use super::limits::Limits;
 use super::opening::Extras;
 use super::prepare::{Attempt, Hook, check_scheme};
@@ -241,7 +241,7 @@ impl Builder {
             hook: self.hook,
             callback: callback.map(|callback| (callback, client.clone())),
         };
-        client.thread().command(Command::Add(Box::new(new)));
+        client.thread().add(Box::new(new))?;
         Ok(client)
     }
 }

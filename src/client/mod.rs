@@ -144,6 +144,11 @@ impl Client {
         &self.0.thread
     }
 
+    /// For tests of what becomes of it.
+    pub(crate) fn panic_thread(&self) {
+        self.thread().command(driver::Command::Panic);
+    }
+
     /// Takes a message to be sent, masked and copied, and returns; the client's thread writes it.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Threads for clients: each drives any number of connections.
 
 use super::compression::Packer;
-use super::driver::{Command, Driver, WAKER};
+use super::driver::{Command, Driver, NewClient, WAKER};
 use super::{Error, Link};
 use crate::hub::mailbox::{Capacity, Mailbox, Wake, mailbox};
 use mio::{Poll, Waker};
@@ -68,6 +68,15 @@ impl Thread {
 
     pub(super) fn command(&self, command: Command) {
         let _ = self.mailbox.send_always(command); // a thread that ended has no connections
+    }
+
+    /// Gives it a client.
+    ///
+    /// # Errors
+    /// The thread has ended, since its event loop failed.
+    pub(super) fn add(&self, client: Box<NewClient>) -> Result<(), Error> {
+        let added = self.mailbox.send_always(Command::Add(client));
+        added.map_err(|_| Error::System(std::io::ErrorKind::BrokenPipe))
     }
 
     /// Has the thread look at a connection.

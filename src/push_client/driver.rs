@@ -102,7 +102,10 @@ impl PushClient {
         let push = Self(Arc::new(Handle(shared.clone())));
         let callback = callback.map(|callback| (callback, push.clone()));
         let driver = Driver { shared: shared.clone(), callback };
-        let thread = std::thread::Builder::new().name("campanile-push".into()).spawn(move || driver.run());
+        let thread = std::thread::Builder::new().name("campanile-push".into()).spawn(move || {
+            let shared = driver.shared.clone();
+            shared.guard(|| driver.run());
+        });
         let thread = thread.map_err(|e| client::Error::System(e.kind()))?;
         let _ = shared.thread.set(thread.thread().id()); // the thread itself may have been first
         Ok(push)
@@ -118,6 +121,22 @@ impl Shared {
     /// Whether this is called by the client's own thread.
     pub(super) fn is_current(&self) -> bool {
         self.thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// Runs the thread. A panic in it is a fault of this crate: the client is over, and whoever waits is told.
+    fn guard(&self, run: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(run)).is_ok() {
+            return;
+        }
+        log::line!(error, "the thread of a client of topics panicked outside of a callback: the client ends");
+        let _ = self.client.close(CloseCode::INTERNAL, ""); // the code fits
+        let mut state = self.lock();
+        (state.is_leaving, state.ended) = (true, true);
+        let error = Event::Error(Error::Client(client::Error::System(std::io::ErrorKind::Other)));
+        state.weight += error.weight();
+        state.events.push_back(error);
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Does something with the session, which is told whether it is over, and sees to what follows from it.
@@ -310,5 +329,30 @@ impl Driver {
         log::limited!(error, Instant::now(), "a callback of a client of topics panicked");
         self.callback = None;
         let _ = self.shared.close(CloseCode::INTERNAL, ""); // the code fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_panic_of_the_thread_is_told_and_ends_the_client() {
+        let client = PushClient::builder(Client::builder("ws://127.0.0.1:1/push")).connect().unwrap();
+        let shared = &client.0.0;
+        shared.guard(|| panic!("on purpose"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut told = false;
+        loop {
+            match shared.next(Some(deadline)) {
+                Ok(Event::Error(Error::Client(client::Error::System(_)))) => told = true,
+                Ok(_) => {}
+                Err(end) => {
+                    assert!(told && matches!(end, NoEvent::Ended), "{end:?}");
+                    return;
+                }
+            }
+        }
     }
 }

@@ -56,6 +56,8 @@ pub(in crate::client) enum Command {
     /// A handle did something.
     Touch(Arc<Link>),
     Prepared(Box<Prepared>),
+    /// Panic outside of every callback, as a fault of this crate would: for tests.
+    Panic,
     /// Nobody else can send commands any more.
     Quit,
 }
@@ -143,6 +145,25 @@ pub(in crate::client) struct Driver {
     quits: bool,
 }
 
+/// Tells a client that its connection has ended with its thread's state.
+fn give_up_on(mut slot: Slot) {
+    let link = slot.link.clone();
+    let mut inner = link.lock();
+    (inner.key, inner.socket) = (None, None);
+    let unsent = inner.outbox.end_connection(false);
+    inner.push(Event::Error(Error::System(io::ErrorKind::Other)));
+    let (code, reason) = (CloseCode::ABNORMAL, String::new());
+    inner.push(Event::Close(Close { code, reason, was_clean: false, unsent, will_reconnect: false }));
+    inner.end();
+    drop(inner);
+    link.notify();
+    let Some((callback, client)) = &mut slot.callback else { return };
+    loop {
+        let Some((event, _)) = link.lock().pop() else { return };
+        callback(client, event);
+    }
+}
+
 impl Driver {
     pub(in crate::client) fn new(poll: Poll, inbox: Inbox<Command>, mailbox: Mailbox<Command>) -> Self {
         Self {
@@ -164,6 +185,26 @@ impl Driver {
 
     /// Runs until nobody is left who could ask for anything.
     pub(in crate::client) fn run(mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.turns())).is_err() {
+            log::line!(error, "a thread of clients panicked outside of a callback: its connections end");
+            self.start_over();
+        }
+    }
+
+    /// After a panic that is a fault of this crate nothing that the thread has can be relied on: every client is told that
+    /// it is over, and the thread goes on with those to come.
+    fn start_over(&mut self) {
+        self.timers.clear();
+        self.again.clear();
+        self.pool = BufferPool::new(SPARE_BUFFERS);
+        self.packer = Packer::default();
+        for (_, slot) in std::mem::take(&mut self.slots) {
+            // What has failed may fail again, for one client and not for all behind it.
+            let _ = catch_unwind(AssertUnwindSafe(|| give_up_on(slot)));
+        }
+    }
+
+    fn turns(&mut self) {
         let mut events = Events::with_capacity(EVENTS);
         let mut more = false;
         while !(self.quits && self.slots.is_empty()) {
@@ -239,6 +280,7 @@ impl Driver {
                 Some(Command::Add(new)) => self.add(*new),
                 Some(Command::Touch(link)) => self.touched(&link),
                 Some(Command::Prepared(prepared)) => self.prepared(*prepared),
+                Some(Command::Panic) => panic!("as a test asked"),
                 Some(Command::Quit) => self.quits = true,
                 None => return false,
             }
