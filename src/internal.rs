@@ -61,7 +61,7 @@ impl Machine {
         let route = route.into();
         let [rules, _] = route.rules();
         let (tx, _) = mailbox::<Command>(Capacity { commands: 1, bytes: 1 }, Box::new(Nobody));
-        let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default() }];
+        let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default(), links: Box::default() }];
         let counters: Arc<[_]> = vec![CachePadded::default()].into();
         let shared = Arc::new(Shared {
             workers,
@@ -70,6 +70,9 @@ impl Machine {
             began: std::time::Instant::now(),
             topics: Default::default(),
             owners: Owners::new(RandomState::new(), 1),
+            congestion: Arc::default(),
+            stopping: Default::default(),
+            mailbox: Capacity { commands: 1, bytes: 1 },
             local: true,
         });
         let turn = Turn {
@@ -79,6 +82,7 @@ impl Machine {
             handle: Handle { shared: shared.clone() },
             worker: 0,
             counters,
+            held: Vec::new(),
             counts: Default::default(),
             time: 0,
             paid: Vec::new(),

@@ -2,10 +2,10 @@
 
 mod support;
 
-use campanile::{Builder, Cause, CloseCode, ConnId, HandleError, Message, ReadyState, Server};
+use campanile::{Builder, Cause, CloseCode, ConnId, HandleError, Message, Publish, ReadyState, Server};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use std::time::{Duration, Instant};
-use support::{Client, DEADLINE, Event, TestServer, builder, echo, millis, recorder, serve, start};
+use support::{Client, DEADLINE, Event, Events, TestServer, builder, echo, millis, recorder, serve, start};
 
 #[test]
 fn a_message_reaches_the_connection_it_is_for_in_order() {
@@ -313,6 +313,105 @@ fn shutting_down_does_not_wait_longer_than_it_should_for_silent_clients() {
     }
     let ends = events.so_far().into_iter().filter(|e| matches!(e, Event::Close(..))).count();
     assert_eq!(ends, 6, "each hears its end");
+}
+
+/// Subscribers of "town", of which each worker has at least one.
+fn subscribers(server: &TestServer, events: &Events, workers: usize) -> Vec<Client> {
+    let clients: Vec<_> = (0..2 * workers)
+        .map(|_| {
+            let client = server.open("/");
+            server.handle.subscribe(events.opened(), "town").unwrap();
+            client
+        })
+        .collect();
+    server.settle();
+    server.settle(); // the topic's owner knows of all
+    clients
+}
+
+#[test]
+fn messages_published_before_a_shutdown_are_delivered_on_every_worker() {
+    for workers in [1, 2, 4] {
+        for _ in 0..5 {
+            let (handler, events) = recorder();
+            let mut server = start(builder().workers(workers).route("/", handler));
+            let mut clients = subscribers(&server, &events, workers);
+            for n in 0..100 {
+                server.handle.publish("town", &*n.to_string()).unwrap();
+            }
+            server.handle.shutdown(DEADLINE);
+            assert_eq!(server.handle.publish("town", "late"), Err(HandleError::Ended));
+            for client in &mut clients {
+                for n in 0..100 {
+                    assert_eq!(client.read_text(), n.to_string(), "{workers} workers");
+                }
+                assert_eq!(client.read_close().0, 1001);
+                client.close(1001, "");
+            }
+            server.shutdown(DEADLINE);
+        }
+    }
+}
+
+#[test]
+fn publications_acknowledged_during_a_shutdown_are_delivered_before_the_close_frame() {
+    for workers in [1, 2, 4] {
+        let (handler, events) = recorder();
+        let mut server = start(builder().workers(workers).route("/", handler));
+        let mut clients = subscribers(&server, &events, workers);
+        let (begun, begin) = unbounded();
+        let publishers: Vec<_> = (0..3)
+            .map(|n| {
+                let (handle, begun) = (server.handle.clone(), begun.clone());
+                std::thread::spawn(move || {
+                    let mut acknowledged = Vec::new();
+                    for i in 0.. {
+                        let text = format!("{n}:{i}");
+                        match handle.publish_with(Publish::new("town", &*text)) {
+                            Ok(published) => {
+                                assert!(published.is_some(), "there are subscribers");
+                                acknowledged.push(text);
+                            }
+                            Err(HandleError::Full) => std::thread::yield_now(),
+                            Err(HandleError::Ended) => return acknowledged,
+                            Err(e) => panic!("{e}"),
+                        }
+                        if i == 20 {
+                            begun.send(()).unwrap();
+                        }
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        for _ in &publishers {
+            begin.recv_timeout(DEADLINE).unwrap();
+        }
+        let readers: Vec<_> = clients
+            .drain(..)
+            .map(|mut client| {
+                std::thread::spawn(move || {
+                    let mut received = std::collections::HashSet::new();
+                    loop {
+                        let frame = client.read_frame();
+                        if frame.opcode == 8 {
+                            client.close(1001, "");
+                            return received;
+                        }
+                        received.insert(String::from_utf8(frame.payload).unwrap());
+                    }
+                })
+            })
+            .collect();
+        server.handle.shutdown(DEADLINE);
+        let acknowledged: Vec<_> = publishers.into_iter().flat_map(|p| p.join().unwrap()).collect();
+        for reader in readers {
+            let received = reader.join().unwrap();
+            let lost: Vec<_> = acknowledged.iter().filter(|text| !received.contains(*text)).collect();
+            assert!(lost.is_empty(), "{workers} workers lost {lost:?} of {}", acknowledged.len());
+        }
+        server.shutdown(DEADLINE);
+    }
 }
 
 #[test]

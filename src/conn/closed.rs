@@ -25,6 +25,8 @@ pub enum Cause {
     MessageTimeout,
     /// Its backlog was at its limit and its policy is to close.
     SlowConsumer,
+    /// Messages for it were lost on their way from another worker, and its policy is to close.
+    Congestion,
     /// The kernel took nothing of its backlog within [`Limits::write_timeout`](crate::Limits::write_timeout).
     WriteTimeout,
     /// All connections together held more than [`Builder::max_memory`](crate::Builder::max_memory), and this one
@@ -50,6 +52,7 @@ impl Cause {
             Self::IdleTimeout => "idle_timeout",
             Self::MessageTimeout => "message_timeout",
             Self::SlowConsumer => "slow_consumer",
+            Self::Congestion => "congestion",
             Self::WriteTimeout => "write_timeout",
             Self::OverBudget => "over_budget",
             Self::Panic => "panic",

@@ -2,7 +2,7 @@
 //! ones if it remembers any. Compressors and decompressors belong to the worker: the [`Packer`].
 
 use super::SlowConsumer;
-use super::frames::{Frames, Twin};
+use super::frames::Frames;
 use crate::deflate::{Agreed, Deflate, Deflater, History, Inflater, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use crate::protocol::header::{self, Parsed, Role};
 use crate::protocol::{Incoming, Message, ProtocolError};
@@ -150,9 +150,14 @@ impl Packer {
     }
 
     /// The frames in this form; `None` where none of them gets shorter.
-    pub(super) fn pack_frames(&mut self, form: Form, frames: &Frames) -> Option<Twin> {
+    pub(super) fn pack_frames(&mut self, form: Form, frames: &Frames) -> Option<Frames> {
         let mut bytes = Vec::with_capacity(frames.len() / 2 + 64);
         let (mut ends, mut at, mut any) = (Vec::new(), 0, false);
+        // Frames that say where their messages end have an end for each of these, and not for each frame.
+        let mut given = frames.ends().iter().peekable();
+        while given.next_if(|end| **end == 0).is_some() {
+            ends.push(0);
+        }
         while at < frames.len() {
             let frame = &frames[at..at + header::own_frame_len(&frames[at..])];
             at += frame.len();
@@ -164,9 +169,14 @@ impl Packer {
                 }
                 None => bytes.extend_from_slice(frame),
             }
-            ends.push(bytes.len());
+            if frames.ends().is_empty() {
+                ends.push(bytes.len());
+            }
+            while given.next_if(|end| **end <= at).is_some() {
+                ends.push(bytes.len());
+            }
         }
-        any.then(|| Twin { frames: Frames::holding(bytes, true, frames.each()), ends: ends.into() })
+        any.then(|| Frames::ending(bytes, true, frames.each(), ends.into()))
     }
 
     /// Compresses into the packer's buffer; with a `history`, whatever comes of it, since that has then gone on.

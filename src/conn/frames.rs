@@ -1,4 +1,7 @@
-//! Encoded frames, shared by everybody they are for, each with a compressed twin for every form that was asked of it.
+//! Encoded frames, shared by all their receivers, with the compressed variants that were made of them.
+//!
+//! A variant depends on the frames' bytes alone, so frames may be shared between topics. What depends on a topic or a
+//! position, an envelope, is kept by the batch ([`Envelopes`](crate::hub::Envelopes)).
 
 use super::{Form, Packer};
 use crate::protocol::{Message, header};
@@ -16,11 +19,11 @@ struct Encoded {
     verbatim: bool,
     /// Messages that each frame is: one, but where an envelope holds several.
     each: u32,
-    /// By form. Whoever first needs one makes it, on whichever worker; another that comes meanwhile waits, which is
-    /// shorter than making it again.
-    twins: OnceLock<Box<[OnceLock<Option<Twin>>]>>,
-    /// By envelope, likewise.
-    wrapped: OnceLock<Box<[OnceLock<Twin>]>>,
+    /// Where each message ends; empty where each frame is one message.
+    ends: Box<[usize]>,
+    /// Compressed variants by form. The first worker that needs one makes it; another one waits for it, which takes
+    /// less time than making it again.
+    variants: OnceLock<Box<[OnceLock<Option<Frames>>]>>,
 }
 
 #[derive(Debug)]
@@ -41,14 +44,6 @@ impl Deref for Bytes {
     }
 }
 
-/// The same messages as other bytes.
-#[derive(Debug)]
-pub(crate) struct Twin {
-    pub(crate) frames: Frames,
-    /// Where each message ends.
-    pub(crate) ends: Box<[usize]>,
-}
-
 impl Frames {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self::with(bytes, false)
@@ -61,15 +56,25 @@ impl Frames {
 
     /// The same for frames that are so many messages each.
     pub(crate) fn holding(bytes: Vec<u8>, verbatim: bool, each: u32) -> Self {
-        Self::encoded(Bytes::Own(bytes), verbatim, each)
+        Self::encoded(Bytes::Own(bytes), verbatim, each, Box::default())
     }
 
-    fn encoded(bytes: Bytes, verbatim: bool, each: u32) -> Self {
-        Self(Arc::new(Encoded { bytes, verbatim, each, twins: OnceLock::new(), wrapped: OnceLock::new() }))
+    /// Frames whose messages end at `ends`: a message may have no frame, or several may share one.
+    pub(crate) fn ending(bytes: Vec<u8>, verbatim: bool, each: u32, ends: Box<[usize]>) -> Self {
+        Self::encoded(Bytes::Own(bytes), verbatim, each, ends)
     }
 
-    /// The same bytes, to be kept for long: without the twins and envelopes that will be made of these, which can be many
-    /// times as much. Where others have these frames already, they are shared as a whole.
+    fn encoded(bytes: Bytes, verbatim: bool, each: u32, ends: Box<[usize]>) -> Self {
+        Self(Arc::new(Encoded { bytes, verbatim, each, ends, variants: OnceLock::new() }))
+    }
+
+    /// Where each message ends; empty where each frame is one message.
+    pub(crate) fn ends(&self) -> &[usize] {
+        &self.0.ends
+    }
+
+    /// The same bytes for a history: without the variants that will be made of these, which can be many times as large.
+    /// Frames that others share already are shared as a whole.
     pub(crate) fn bare(&mut self) -> Self {
         if let Some(Encoded { bytes, .. }) = Arc::get_mut(&mut self.0)
             && let Bytes::Own(own) = bytes
@@ -78,7 +83,9 @@ impl Frames {
         }
         match &self.0.bytes {
             Bytes::Own(_) => self.clone(),
-            Bytes::Shared(bytes) => Self::encoded(Bytes::Shared(bytes.clone()), self.0.verbatim, self.0.each),
+            Bytes::Shared(bytes) => {
+                Self::encoded(Bytes::Shared(bytes.clone()), self.0.verbatim, self.0.each, self.0.ends.clone())
+            }
         }
     }
 
@@ -120,31 +127,25 @@ impl Frames {
         }
     }
 
-    /// The frames as a receiver of this form takes them; `None`: as they are.
-    pub(crate) fn twin(&self, form: Form, packer: &mut Packer) -> Option<&Twin> {
+    /// The compressed variant for a receiver of this form; `None`: the frames are sent as they are.
+    pub(crate) fn variant(&self, form: Form, packer: &mut Packer) -> Option<&Self> {
         if form.is_plain() || self.0.verbatim || !packer.compresses(form, self.len()) {
             return None;
         }
-        let made = self.0.twins.get().and_then(|twins| twins.get(form.index())?.get());
+        let made = self.0.variants.get().and_then(|variants| variants.get(form.index())?.get());
         match made {
-            Some(twin) => twin.as_ref(),
+            Some(variant) => variant.as_ref(),
             // What exists is sent although the loop has fallen behind; nothing new is made.
             None if packer.is_behind() => {
                 packer.counts.skipped += 1;
                 None
             }
             None => {
-                let twins =
-                    self.0.twins.get_or_init(|| (0..packer.forms()).map(|_| OnceLock::new()).collect());
-                twins.get(form.index())?.get_or_init(|| packer.pack_frames(form, self)).as_ref()
+                let variants =
+                    self.0.variants.get_or_init(|| (0..packer.forms()).map(|_| OnceLock::new()).collect());
+                variants.get(form.index())?.get_or_init(|| packer.pack_frames(form, self)).as_ref()
             }
         }
-    }
-
-    /// The frames in an envelope, one of so many.
-    pub(crate) fn wrapped(&self, at: usize, of: usize, wrap: impl FnOnce() -> Twin) -> Option<&Twin> {
-        let all = self.0.wrapped.get_or_init(|| (0..of).map(|_| OnceLock::new()).collect());
-        Some(all.get(at)?.get_or_init(wrap))
     }
 
     /// Bytes of memory that the buffer has.
@@ -172,14 +173,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_shares_the_bytes_and_nothing_that_is_made_of_them() {
-        let twin = || Twin { frames: Frames::new(vec![0x81, 0]), ends: [2].into() };
+    fn bare_frames_share_the_bytes() {
         let mut sent = Frames::of("kept".into());
         let kept = sent.bare();
-        assert!(sent.wrapped(0, 1, twin).is_some());
         assert_eq!((kept.as_ptr(), &*kept), (sent.as_ptr(), &*sent), "one buffer");
-        assert!(kept.0.wrapped.get().is_none() && sent.0.wrapped.get().is_some());
-        // Where others have them already there is one whole, and it is not copied.
+        assert!(!kept.is(&sent), "without the variants");
+        // Frames that others share already are shared as a whole and not copied.
         let mut shared = Frames::of("shared".into());
         let _other = shared.clone();
         assert!(shared.bare().is(&shared));

@@ -27,7 +27,7 @@ mod writer;
 
 pub use closed::{Cause, Closed};
 pub(crate) use compression::{Compression, Form, Forms, Packer};
-pub(crate) use frames::{Frames, Twin};
+pub(crate) use frames::Frames;
 pub use id::ConnId;
 pub(crate) use id::MAX_SLOTS;
 pub(crate) use limits::Terms;

@@ -11,6 +11,8 @@ pub(crate) enum PauseReason {
     Request = 2,
     /// It has sent more than its route's rates allow, and may not send again yet.
     Rate = 4,
+    /// It published to a topic of which too much waits for other workers: the hub continues it.
+    Congestion = 8,
 }
 
 /// The reasons that apply now; empty: the connection is read from. One byte, so that the test on the message path stays

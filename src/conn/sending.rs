@@ -184,6 +184,23 @@ impl Connection {
         pushed
     }
 
+    /// Messages for this connection were lost before they got here. The policy decides as for messages that find no
+    /// room: the connection is closed, or the application is told how many are missing.
+    pub(crate) fn miss(&mut self, writer: &mut Writer, sink: &mut dyn Sink, messages: u32, terms: &Terms) {
+        match terms.slow_consumer {
+            SlowConsumer::Close(code) => {
+                self.fail(
+                    writer,
+                    sink,
+                    code,
+                    "messages were lost: the server is overloaded",
+                    Cause::Congestion,
+                );
+            }
+            _ => self.dropped = self.dropped.saturating_add(messages),
+        }
+    }
+
     /// Queues a control frame: at once where nothing waits, otherwise before the messages that wait.
     pub(crate) fn control(&mut self, writer: &mut Writer, opcode: Opcode, payload: &[u8]) {
         match &mut self.outbox {

@@ -5,7 +5,7 @@ use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
 use crate::hub::mailbox::Weigh;
 use crate::hub::{
-    Delivery, HistoryPage, Join, Joined, Name, Publication, Reply, Start, TopicList, Unanswered,
+    Delivery, HistoryPage, Join, Joined, Missed, Name, Publication, Reply, Start, Step, TopicList, Unanswered,
 };
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
@@ -31,12 +31,18 @@ pub(crate) enum Command {
     Pause(ConnId, bool),
     Subscribe(ConnId, Name<'static>),
     Unsubscribe(ConnId, Name<'static>),
-    /// Messages whose topics have their home here.
+    /// Messages to topics that this worker owns, from outside.
     Publish(Vec<Publication>),
+    /// Messages to topics that this worker owns, from another worker.
+    PassOn(u16, Vec<Publication>),
     /// The same for one, from outside.
     PublishOne(Publication),
-    /// A run from its home.
-    Deliver(Delivery),
+    /// A run from its owner, by the owner's number.
+    Deliver(u16, Delivery),
+    /// Messages of a topic were lost on their way from its owner.
+    Missed(u16, Missed),
+    /// Publishers that wait for a congested topic may go on.
+    Released,
     /// Subscribers of another worker have come or gone, by topic.
     Changed(usize, Vec<(Arc<str>, i32)>),
     /// A connection of another worker wants to listen to a topic that has its home here.
@@ -59,6 +65,8 @@ pub(crate) enum Command {
     List(u16, Sender<Vec<ConnInfo>>),
     /// Panic outside of every callback, as a fault of this crate would: for tests.
     Panic,
+    /// A worker has nothing more to come before this step of the shutdown, by its number.
+    Settled(u16, Settling),
     /// Close every connection with this code, and end when all are gone or the time has come.
     Shutdown {
         code: CloseCode,
@@ -70,16 +78,44 @@ impl Weigh for Command {
     fn weight(&self) -> usize {
         match self {
             Self::Send(_, frames, _) | Self::Broadcast(_, frames, _) => frames.len(),
-            Self::Publish(all) => all.iter().map(|p| p.frames.len()).sum(),
+            Self::Publish(all) | Self::PassOn(_, all) => all.iter().map(|p| p.frames.len()).sum(),
             Self::PublishOne(publication) => publication.frames.len(),
-            Self::Deliver(delivery) => delivery.frames.len(),
+            Self::Deliver(_, delivery) => delivery.frames.len(),
             Self::Joined(joined) => size_of_val(&*joined.replay),
             _ => 0,
         }
     }
 }
 
+/// What the workers finish one after the other before a shutdown closes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Settling {
+    /// What was published has reached the owners of its topics.
+    Published,
+    /// What the owners had for other workers has reached them.
+    Delivered,
+}
+
 impl Command {
+    /// A step of a topic from its owner.
+    pub(crate) fn of_step(owner: usize, step: Step) -> Self {
+        match step {
+            Step::Deliver(delivery) => Self::Deliver(owner as u16, delivery),
+            Step::Missed(missed) => Self::Missed(owner as u16, missed),
+            Step::Joined(joined) => Self::Joined(joined),
+        }
+    }
+
+    /// The worker whose link it came by, whose room it has taken.
+    pub(crate) fn link(&self) -> Option<usize> {
+        match self {
+            Self::PassOn(from, _) | Self::Deliver(from, _) | Self::Missed(from, _) => {
+                Some(usize::from(*from))
+            }
+            _ => None,
+        }
+    }
+
     /// Tells whoever waits for its answer that there will be none.
     pub(crate) fn fail(self, why: Unanswered) {
         match self {

@@ -4,8 +4,7 @@ use super::route::Wrapper;
 use super::{Command, Handle, Rates, RatesPaid, Route};
 use crate::Message;
 use crate::conn::{
-    Cause, ConnId, Connection, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent, Sink, Twin,
-    Writer,
+    Cause, ConnId, Connection, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent, Sink, Writer,
 };
 use crate::http::{Params, Peer};
 use crate::hub::rate::Nanos;
@@ -27,6 +26,8 @@ pub(crate) struct Turn {
     pub(crate) handle: Handle,
     pub(crate) worker: usize,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
+    /// Connections that are not read from until what they publish finds room.
+    pub(crate) held: Vec<ConnId>,
     /// What is counted for every message, until [`Turn::settle_counts`].
     pub(crate) counts: Counts,
     /// When it began, since the worker did.
@@ -70,6 +71,16 @@ impl Turn {
     /// From when on a connection may send again.
     pub(crate) fn free_at(&self, id: ConnId, rates: &Rates) -> Nanos {
         self.paid.get(id.slot()).map_or(0, |paid| rates.free_at(paid))
+    }
+
+    /// Stops reading from a connection until what it publishes finds room again.
+    #[cold]
+    pub(crate) fn hold(&mut self, conn: &mut Connection) {
+        if !conn.pauses.contains(PauseReason::Congestion) {
+            conn.pause(PauseReason::Congestion);
+            self.held.push(conn.id);
+            self.count().publishers_held.add(1);
+        }
     }
 
     /// Tells other workers who has subscribers here now.
@@ -137,11 +148,11 @@ impl Context<'_> {
 }
 
 /// A run in its route's envelope, if it has one: of several messages in one where these are to be `batched`.
-fn wrapped<'f>(route: &Route, plain: &'f Frames, run: &Run, topic: &str, batched: bool) -> Option<&'f Twin> {
+fn wrapped<'r>(route: &Route, run: &'r Run, topic: &str, batched: bool) -> Option<&'r Frames> {
     let Wrapper { at, of, envelope } = route.envelope.as_ref()?;
     match batched && run.messages() > 1 {
-        false => plain.wrapped(2 * at, 2 * of, || run.wrap(topic, &**envelope)),
-        true => plain.wrapped(2 * at + 1, 2 * of, || run.wrap_all(topic, &**envelope)),
+        false => run.wrapped(2 * at, 2 * of, || run.wrap(topic, &**envelope)),
+        true => run.wrapped(2 * at + 1, 2 * of, || run.wrap_all(topic, &**envelope)),
     }
 }
 
@@ -154,12 +165,15 @@ pub(crate) fn shaped(
     topic: &str,
 ) -> Option<Frames> {
     let plain = run.share();
-    let wrapped = wrapped(route, &plain, run, topic, conn.batched);
-    let twin = wrapped.map_or(&plain, |w| &w.frames).twin(conn.form, &mut writer.packer);
-    if twin.is_some() {
+    if route.envelope.is_some() {
+        run.envelopes();
+    }
+    let wrapped = wrapped(route, run, topic, conn.batched);
+    let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
+    if variant.is_some() {
         conn.interrupt();
     }
-    twin.or(wrapped).map(|t| t.frames.clone())
+    variant.or(wrapped).cloned()
 }
 
 /// Queues what of a run is for this connection, in the form that it takes.
@@ -176,20 +190,23 @@ pub(crate) fn push_run(
     if !whole && run.part(reader, None).next().is_none() {
         return;
     }
-    let terms = &run.terms(&route.terms);
-    let plain = run.share();
-    let wrapped = wrapped(route, &plain, run, topic, whole && conn.batched);
-    let frames = wrapped.map_or(&plain, |w| &w.frames);
-    let twin = frames.twin(conn.form, &mut writer.packer);
-    let frames = twin.map_or(frames, |t| &t.frames);
-    if twin.is_some() {
+    let (terms, plain) = (&run.terms(&route.terms), run.share());
+    if route.envelope.is_some() {
+        run.envelopes();
+    }
+    let run = &*run;
+    let wrapped = wrapped(route, run, topic, whole && conn.batched);
+    let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
+    if variant.is_some() {
         conn.interrupt();
     }
+    let other = variant.or(wrapped);
+    let frames = other.unwrap_or(&plain);
     // What becomes of it is the policy's business, and counted there.
     if whole {
         let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
     } else {
-        for range in run.part(reader, twin.or(wrapped)) {
+        for range in run.part(reader, other) {
             let _ = conn.push(writer, sink, frames, range, run.key, terms);
         }
     }
@@ -507,6 +524,17 @@ impl<'a, S> Conn<'a, S> {
     pub fn publish_with(&mut self, publish: Publish<'_>) {
         let id = self.id();
         self.context.turn.hub.publish(publish.by(id));
+        self.wait_for_room(publish.topic);
+    }
+
+    /// Is not read from for now if too much of the topic waits for other workers: whoever floods a topic is slowed down,
+    /// before others suffer.
+    #[inline]
+    pub(crate) fn wait_for_room(&mut self, topic: &str) {
+        let Context { conn, turn, .. } = &mut self.context;
+        if turn.hub.is_congested(topic) {
+            turn.hold(conn);
+        }
     }
 
     /// The way to the server and to other connections, for any thread.

@@ -4,8 +4,11 @@ use super::{Adopt, Command, Decision, Route};
 use crate::Message;
 use crate::conn::{ConnId, Frames, ReadyState};
 use crate::http::Peer;
-use crate::hub::mailbox::{Mailbox, Refused};
-use crate::hub::{Name, Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, check_topic};
+use crate::hub::link::Link;
+use crate::hub::mailbox::{Capacity, Mailbox, Refused};
+use crate::hub::{
+    Congestion, Name, Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, check_topic,
+};
 use crate::metrics::{Beat, Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::CloseCode;
@@ -16,7 +19,7 @@ use crossbeam_channel::RecvTimeoutError;
 use crossbeam_utils::CachePadded;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What every thread of a server knows.
@@ -28,6 +31,12 @@ pub(crate) struct Shared {
     pub(crate) began: Instant,
     pub(crate) topics: SettingsTable,
     pub(crate) owners: Owners,
+    /// Topics that take no more publications for now.
+    pub(crate) congestion: Arc<Congestion>,
+    /// What may wait for one worker.
+    pub(crate) mailbox: Capacity,
+    /// It is being shut down: nothing more is published.
+    pub(crate) stopping: AtomicBool,
     /// Whether it listens on loopback addresses and Unix sockets alone.
     #[cfg_attr(not(feature = "api"), allow(dead_code))]
     pub(crate) local: bool,
@@ -37,6 +46,8 @@ pub(crate) struct WorkerShared {
     pub(crate) mailbox: Mailbox<Command>,
     /// Sockets placed there: counted by whoever places one, so that a burst does not all go to one worker.
     pub(crate) load: CachePadded<AtomicUsize>,
+    /// What the other workers have put into the mailbox and is not taken yet, by worker.
+    pub(crate) links: Box<[CachePadded<Link>]>,
 }
 
 /// Publishes, sends, closes and asks, from any thread. Cheap to clone. What it says is put into a worker's mailbox
@@ -337,6 +348,12 @@ impl Handle {
     /// Checks what can be checked on this side.
     pub(crate) fn check_publication(&self, topic: &str, len: usize) -> Result<(), HandleError> {
         check_topic(topic).map_err(HandleError::Topic)?;
+        if self.shared.stopping.load(Ordering::Relaxed) {
+            return Err(HandleError::Ended);
+        }
+        if self.shared.congestion.is_full(topic) {
+            return Err(HandleError::Full);
+        }
         let limit = self.shared.topics.of(topic).max_message_size;
         if len > limit { Err(HandleError::TooBig { len, limit }) } else { Ok(()) }
     }
@@ -549,6 +566,7 @@ impl Handle {
     pub fn shutdown(&self, deadline: Duration) {
         let deadline = Instant::now() + deadline;
         let code = CloseCode::GOING_AWAY;
+        self.shared.stopping.store(true, Ordering::Relaxed);
         for worker in 0..self.shared.workers.len() {
             let _ = self.command_worker(worker, Command::Shutdown { code, deadline }, true); // ended already
         }

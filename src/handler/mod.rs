@@ -13,7 +13,7 @@ mod route;
 
 pub use accept::{Accept, Pending, Refuse};
 pub use ask::InvalidConnId;
-pub(crate) use command::{Adopt, Command, Decision};
+pub(crate) use command::{Adopt, Command, Decision, Settling};
 pub use conn::Conn;
 pub(crate) use conn::{Context, Turn, push_run, shaped};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};

@@ -2,10 +2,11 @@
 //! which topic they are from and which place they have in it.
 
 use super::Position;
-use crate::conn::{Frames, Twin};
+use crate::conn::Frames;
 use crate::protocol::header::{self, Parsed, Role};
 use crate::protocol::{Kind, Message, Opcode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 /// A message on its way from a topic to a connection.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,19 @@ pub trait Envelope: Send + Sync + 'static {
     }
 }
 
+/// What the envelopes of the routes made of one batch. It names the batch's topic and positions, so it belongs to that
+/// batch and to no frames, which topics may share.
+#[derive(Debug, Default)]
+pub(crate) struct Envelopes(OnceLock<Box<[OnceLock<Frames>]>>);
+
+impl Envelopes {
+    /// The frames in one of `of` envelopes. The first worker that needs them makes them.
+    pub(crate) fn get(&self, at: usize, of: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
+        let all = self.0.get_or_init(|| (0..of).map(|_| OnceLock::new()).collect());
+        Some(all.get(at)?.get_or_init(wrap))
+    }
+}
+
 /// Wraps frames of neighbouring messages, the first of which has this place.
 pub(crate) fn wrap<'a>(
     envelope: &dyn Envelope,
@@ -61,7 +75,7 @@ pub(crate) fn wrap<'a>(
     first: Position,
     frames: impl Iterator<Item = (&'a [u8], bool)>,
     verbatim: bool,
-) -> Twin {
+) -> Frames {
     let (mut bytes, mut ends, mut payload) = (Vec::new(), Vec::new(), Vec::new());
     for ((frame, json), offset) in frames.zip(first.offset..) {
         if let Some(message) = message_of(frame, json) {
@@ -74,7 +88,7 @@ pub(crate) fn wrap<'a>(
         }
         ends.push(bytes.len());
     }
-    Twin { frames: Frames::with(bytes, verbatim), ends: ends.into() }
+    Frames::ending(bytes, verbatim, 1, ends.into())
 }
 
 /// The same as one frame. `None`: the envelope holds them one by one only.
@@ -84,7 +98,7 @@ pub(crate) fn wrap_all<'a>(
     first: Position,
     frames: impl Iterator<Item = (&'a [u8], bool)>,
     verbatim: bool,
-) -> Option<Twin> {
+) -> Option<Frames> {
     let items: Vec<Delivered<'_>> = frames
         .zip(first.offset..)
         .filter_map(|((frame, json), offset)| {
@@ -96,8 +110,7 @@ pub(crate) fn wrap_all<'a>(
     let kind = catch_unwind(AssertUnwindSafe(|| envelope.wrap_all(&items, &mut payload))).ok()??;
     let mut bytes = Vec::with_capacity(payload.len() + header::MAX_HEAD);
     header::write_frame(&mut bytes, kind.into(), &payload);
-    let ends = [bytes.len()].into();
-    Some(Twin { frames: Frames::holding(bytes, verbatim, items.len() as u32), ends })
+    Some(Frames::holding(bytes, verbatim, items.len() as u32))
 }
 
 /// The message in a frame of this program's own.

@@ -10,12 +10,13 @@
 //! A connection that is written to directly in between first takes what the log has for it ([`Log::part`] from its
 //! own position), and at the end of the turn only the rest.
 
-use super::envelope::{self, Envelope};
+use super::envelope::{self, Envelope, Envelopes};
 use super::index::TopicKey;
 use super::{Position, Tags};
-use crate::conn::{ConnId, Frames, SlowConsumer, Terms, Twin};
+use crate::conn::{ConnId, Frames, SlowConsumer, Terms};
 use crate::protocol::{Key, Message, header};
 use core::ops::Range;
+use std::sync::Arc;
 
 /// Where a message's frame ends in its run, and whom it is not for.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    fn is_for(&self, reader: Reader<'_>) -> bool {
+    pub(super) fn is_for(&self, reader: Reader<'_>) -> bool {
         self.except != Some(reader.conn) && reader.filter.is_none_or(|tags| tags.want(self.tags.as_ref()))
     }
 }
@@ -80,6 +81,8 @@ pub(crate) struct Run {
     pub(crate) selective: bool,
     /// Whether it began on this worker, which then passes it on to the others.
     pub(crate) begins_here: bool,
+    /// What the routes' envelopes made of it, shared with the other workers that have it.
+    envelopes: Option<Arc<Envelopes>>,
 }
 
 impl Run {
@@ -94,8 +97,20 @@ impl Run {
         verbatim: bool,
     ) -> Self {
         let Origin { position, policy } = origin;
-        let (selective, begins_here) = (false, true);
-        Self { topic, key, first, position, policy, bytes, marks, verbatim, selective, begins_here }
+        let (selective, begins_here, envelopes) = (false, true, None);
+        Self {
+            topic,
+            key,
+            first,
+            position,
+            policy,
+            bytes,
+            marks,
+            verbatim,
+            selective,
+            begins_here,
+            envelopes,
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -150,13 +165,23 @@ impl Run {
         self.marks.len() as u32
     }
 
+    /// What the envelopes made of it, to be shared with other workers.
+    pub(crate) fn envelopes(&mut self) -> &Arc<Envelopes> {
+        self.envelopes.get_or_insert_default()
+    }
+
+    /// The run in one of `of` envelopes, once [`Run::envelopes`] has been called.
+    pub(crate) fn wrapped(&self, at: usize, of: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
+        self.envelopes.as_ref()?.get(at, of, wrap)
+    }
+
     /// The run as a connection in this envelope takes it.
-    pub(crate) fn wrap(&self, topic: &str, envelope: &dyn Envelope) -> Twin {
+    pub(crate) fn wrap(&self, topic: &str, envelope: &dyn Envelope) -> Frames {
         envelope::wrap(envelope, topic, self.position, self.frames(), self.verbatim)
     }
 
     /// The run as a connection in this envelope takes it that takes several messages as one.
-    pub(crate) fn wrap_all(&self, topic: &str, envelope: &dyn Envelope) -> Twin {
+    pub(crate) fn wrap_all(&self, topic: &str, envelope: &dyn Envelope) -> Frames {
         envelope::wrap_all(envelope, topic, self.position, self.frames(), self.verbatim)
             .unwrap_or_else(|| self.wrap(topic, envelope))
     }
@@ -171,16 +196,16 @@ impl Run {
         })
     }
 
-    /// The messages that are for a reader, as ranges of the run or of its twin; neighbours as one range.
+    /// The messages that are for a reader, as ranges of the run or of `other` frames made of it; neighbours as one range.
     pub(crate) fn part<'a>(
         &'a self,
         reader: Reader<'a>,
-        twin: Option<&'a Twin>,
+        other: Option<&'a Frames>,
     ) -> impl Iterator<Item = Range<usize>> + 'a {
         let skip = reader.from.saturating_sub(self.first) as usize;
         let mut at = skip.min(self.marks.len());
-        let end_of = move |message: usize| match twin {
-            Some(twin) => twin.ends[message],
+        let end_of = move |message: usize| match other {
+            Some(other) => other.ends()[message],
             None => self.marks[message].end,
         };
         core::iter::from_fn(move || {
@@ -215,6 +240,11 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
+    }
+
+    /// Runs so far.
+    pub(crate) fn len(&self) -> usize {
+        self.runs.len()
     }
 
     /// Messages so far: the position of the next.
@@ -275,7 +305,7 @@ impl Log {
     ) {
         if frames.len() >= MIN_SHARED {
             let end = frames.len();
-            self.adopt(topic, frames, vec![Mark { end, ..mark }], key, true, origin);
+            self.adopt(topic, frames, vec![Mark { end, ..mark }], key, None, origin);
             return;
         }
         let run = self.run(topic, key, frames.is_verbatim(), frames.len(), origin);
@@ -287,14 +317,14 @@ impl Log {
         self.len += 1;
     }
 
-    /// Takes a run as another worker has joined it.
+    /// Takes a run as another worker has joined it; `envelopes`: as it has wrapped it. Without them it begins here.
     pub(crate) fn adopt(
         &mut self,
         topic: TopicKey,
         frames: Frames,
         marks: Vec<Mark>,
         key: Option<Key>,
-        begins_here: bool,
+        envelopes: Option<Arc<Envelopes>>,
         origin: Origin,
     ) {
         let verbatim = frames.is_verbatim();
@@ -302,7 +332,7 @@ impl Log {
         let selective = marks.iter().any(|m| m.except.is_some());
         self.len += marks.len() as u32;
         let mut run = Run::new(topic, key, first, origin, Bytes::Shared(frames), marks, verbatim);
-        (run.selective, run.begins_here) = (selective, begins_here);
+        (run.selective, run.begins_here, run.envelopes) = (selective, envelopes.is_none(), envelopes);
         self.runs.push(run);
     }
 

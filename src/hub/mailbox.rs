@@ -129,6 +129,13 @@ impl<C: Weigh> Mailbox<C> {
         self.push(command, weight)
     }
 
+    /// Makes the worker go through an iteration although there is no command.
+    pub(crate) fn nudge(&self) {
+        if self.shared.flag.arm() {
+            self.shared.wake.wake();
+        }
+    }
+
     fn push(&self, command: C, weight: usize) -> Result<(), Refused<C>> {
         if let Err(e) = self.channel.send(command) {
             self.shared.leave(weight);

@@ -14,13 +14,19 @@
 //! A join is answered in the stream of the runs: what comes before the answer is in the replay, what comes behind it is
 //! live. So nothing is missing and nothing comes twice.
 
+mod away;
+mod backlog;
+mod congestion;
 pub(crate) mod envelope;
 mod epochs;
+#[cfg(test)]
+mod flow_tests;
 mod history;
 mod home;
 mod index;
 mod joining;
 mod keeping;
+pub(crate) mod link;
 mod log;
 mod look;
 pub(crate) mod mailbox;
@@ -35,6 +41,12 @@ mod tags;
 mod tests;
 pub(crate) mod topic;
 
+use away::Away;
+pub(crate) use away::Outgoing;
+use backlog::Backlog;
+pub(crate) use backlog::{Missed, Step};
+pub(crate) use congestion::Congestion;
+pub(crate) use envelope::Envelopes;
 pub use envelope::{Delivered, Envelope};
 pub(crate) use epochs::Epochs;
 pub(crate) use history::{Entry, Millis};
@@ -111,8 +123,25 @@ pub(crate) struct Hub {
     pub(crate) settings: SettingsTable,
     /// Milliseconds since the worker began, as of this turn.
     pub(crate) now: Millis,
-    /// For each worker, what this turn published that has its home there.
-    away: Vec<Vec<Publication>>,
+    /// For each worker, what was published here to topics that it owns and waits for room in its mailbox.
+    away: Vec<Away>,
+    /// For each worker, what its subscribers get and waits for room in its mailbox.
+    backlogs: Vec<Backlog>,
+    /// Bytes that may wait for one worker.
+    most_waiting: usize,
+    congestion: Arc<Congestion>,
+    /// A topic owned here is no longer congested: publishers that wait for it may go on, on all workers.
+    pub(crate) released: bool,
+    /// Publishers of this worker that wait may go on.
+    may_go_on: bool,
+    /// So much waits for an owner that publishers of this worker wait.
+    awaits_room: bool,
+    /// Estimated bytes that what came by the mailbox takes to deliver here, in all.
+    work: u64,
+    /// The part of it of the largest run's first message in this iteration, and what `work` was when it began.
+    largest: u64,
+    /// Messages lost on their way to other workers, and publications that found no room, since last asked.
+    pub(crate) lost: u64,
     /// For each worker, how the subscribers here of topics with their home there have changed.
     changes: Vec<Vec<(Arc<str>, i32)>>,
     /// Patterns that connections of other workers listen to, by worker.
@@ -142,7 +171,16 @@ impl Hub {
             log: Log::default(),
             settings,
             now: 0,
-            away: (0..workers).map(|_| Vec::new()).collect(),
+            away: (0..workers).map(|_| Away::default()).collect(),
+            backlogs: (0..workers).map(|_| Backlog::default()).collect(),
+            most_waiting: usize::MAX,
+            congestion: Arc::default(),
+            released: false,
+            may_go_on: false,
+            awaits_room: false,
+            work: 0,
+            largest: 0,
+            lost: 0,
             changes: (0..workers).map(|_| Vec::new()).collect(),
             patterns: HashMap::new(),
             joining: Joining::default(),
@@ -174,8 +212,7 @@ impl Hub {
         let topic = publish.topic;
         if !self.is_home(topic) {
             if topic::check(topic).is_ok() {
-                let home = self.owners.of(topic);
-                self.away[home].push(Publication::new(publish));
+                self.pass_on(Publication::new(publish));
             }
             return;
         }
@@ -214,7 +251,9 @@ impl Hub {
             None => match self.origin(key, len, publisher) {
                 Ok(origin) => {
                     let mark = Mark { end: 0, except, ttl, json, tags };
+                    let runs = self.log.len();
                     self.log.publish_frames(key, frames, message_key, mark, origin);
+                    self.count_work(key, len, self.log.len() > runs);
                     if let Some(id) = &id {
                         let offset = origin.position.offset;
                         self.with_home(key, |home, room| home.remember(id, offset, now, room));
@@ -308,7 +347,7 @@ impl Hub {
 
     /// Takes a run from its home.
     pub(crate) fn deliver(&mut self, delivery: &Delivery) {
-        let Delivery { topic, frames, marks, key: message_key, position } = delivery;
+        let Delivery { topic, frames, marks, key: message_key, position, envelopes } = delivery;
         let key = match self.index.find(topic) {
             Some(key) => key,
             None if self.index.patterns_of(topic).is_empty() => return,
@@ -316,7 +355,9 @@ impl Hub {
         };
         self.index.hold(key);
         let origin = Origin { position: *position, policy: self.settings.of(topic).slow_consumer };
-        self.log.adopt(key, frames.clone(), marks.to_vec(), *message_key, false, origin);
+        let envelopes = Some(envelopes.clone());
+        self.log.adopt(key, frames.clone(), marks.to_vec(), *message_key, envelopes, origin);
+        self.count_work(key, frames.len(), true);
     }
 
     // ---- subscribing ----
@@ -497,46 +538,6 @@ impl Hub {
     }
 
     // ---- the end of a turn ----
-
-    /// What this turn has for the other workers: publications for their homes, and the runs that began here for those
-    /// who listen.
-    pub(crate) fn outgoing(
-        &mut self,
-        mut publications: impl FnMut(usize, Vec<Publication>),
-        mut deliveries: impl FnMut(usize, Delivery),
-    ) {
-        if self.is_alone() {
-            return;
-        }
-        for (home, waiting) in self.away.iter_mut().enumerate() {
-            if !waiting.is_empty() {
-                publications(home, core::mem::take(waiting));
-            }
-        }
-        let Self { index, log, patterns, .. } = self;
-        for run in log.runs_mut() {
-            if !core::mem::take(&mut run.begins_here) {
-                continue;
-            }
-            let topic = index.name(run.topic).clone();
-            let mut workers: Vec<usize> =
-                index.home(run.topic).into_iter().flat_map(|h| h.interested()).collect();
-            if !patterns.is_empty() {
-                let more = topic::patterns_of(&topic).filter_map(|p| patterns.get(&*p)).flatten();
-                workers.extend(more.map(|(worker, _)| *worker));
-                workers.sort_unstable();
-                workers.dedup();
-            }
-            if workers.is_empty() {
-                continue;
-            }
-            let (frames, marks, key, position) = (run.share(), run.marks().into(), run.key, run.position);
-            let delivery = Delivery { topic, frames, marks, key, position };
-            for worker in workers {
-                deliveries(worker, delivery.clone());
-            }
-        }
-    }
 
     /// The turn is over.
     pub(crate) fn end_turn(&mut self) {

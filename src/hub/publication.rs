@@ -2,7 +2,7 @@
 //! other workers.
 
 use super::tags::Tags;
-use super::{Mark, Position, Reply};
+use super::{Envelopes, Mark, Position, Reply};
 use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message};
 use core::time::Duration;
@@ -155,6 +155,8 @@ impl Publication {
 /// A run on its way from its home to the other workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
+    /// Shared by all workers, as the frames are.
+    pub(crate) envelopes: Arc<Envelopes>,
     pub(crate) topic: Arc<str>,
     pub(crate) frames: Frames,
     pub(crate) marks: Arc<[Mark]>,

@@ -243,7 +243,7 @@ mod accounts {
 
     fn end(hub: &mut Hub) {
         hub.keep();
-        hub.outgoing(|_, _| (), |_, _| ());
+        hub.send_away(|_, _| Ok(()));
         for i in 0..hub.log.runs().len() {
             let key = hub.log.runs()[i].topic;
             let name = hub.index.name(key).clone();

@@ -115,6 +115,9 @@ counters! {
     histories_given_up,
     /// Messages refused because they are longer than their topic allows, or come faster than it takes.
     publications_refused,
+    /// Times that a connection was not read from for a while, because too much of what it publishes waited for other
+    /// workers.
+    publishers_held,
     /// Messages given up because a consumer was slow.
     dropped,
     /// Connections closed because a consumer was slow.
@@ -127,8 +130,9 @@ counters! {
     timeouts,
     /// Panics in handlers.
     panics,
-    /// Publications and commands lost because another worker's mailbox was full.
-    mailbox_full,
+    /// Messages lost on their way to the subscribers of another worker, because too much waited for that worker. The
+    /// subscribers were told.
+    missed,
     /// Lines of the log that were lost, in the whole process: a [`Writer`](crate::log::Writer) could not take or write
     /// them, or the subscriber panicked.
     log_lines_lost,

@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    fn publish(&self, conn: &Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
+    fn publish(&self, conn: &mut Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
         let Publication { topic, content, key, dedup, ttl, echo, tags } = publication;
         check_topic(topic).map_err(Fault::Topic)?;
         if !self.push.may_publish(topic, settings(conn)) {
@@ -145,6 +145,7 @@ impl Session {
             };
             handle.reply(to, &reply.to_json());
         });
+        conn.wait_for_room(topic);
         Ok(())
     }
 }

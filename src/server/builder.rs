@@ -19,6 +19,7 @@ use std::fmt;
 use std::hash::RandomState;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -385,7 +386,8 @@ impl Builder {
             let (tx, rx) = mailbox::<Command>(self.mailbox, wake);
             polls.push(poll);
             inboxes.push(rx);
-            shared.push(WorkerShared { mailbox: tx, load: CachePadded::default() });
+            let links = (0..workers).map(|_| CachePadded::default()).collect();
+            shared.push(WorkerShared { mailbox: tx, load: CachePadded::default(), links });
         }
         let shared = Arc::new(Shared {
             workers: shared,
@@ -394,6 +396,9 @@ impl Builder {
             began: Instant::now(),
             topics: SettingsTable::new(self.topics, self.max_history),
             owners: Owners::new(RandomState::new(), workers),
+            congestion: Arc::default(),
+            stopping: AtomicBool::new(false),
+            mailbox: self.mailbox,
             local,
         });
         let settings = Arc::new(Settings {

@@ -1,11 +1,11 @@
 //! What other threads ask for, done one by one in the order in which they asked.
 
+use super::Worker;
 use super::slots::Slot;
-use super::{Stopping, Worker};
 use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::hub::topic::is_pattern;
-use crate::hub::{Added, Name, Publication, Reply};
+use crate::hub::{Added, Name, Publication, Reply, Unanswered};
 use crate::log;
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
@@ -70,11 +70,17 @@ impl Worker {
                 self.settle();
                 self.joined(*joined);
             }
-            Command::Publish(publications) => {
+            Command::Publish(publications) | Command::PassOn(_, publications) => {
                 publications.into_iter().for_each(|p| self.publish(p));
             }
             Command::PublishOne(publication) => self.publish(publication),
-            Command::Deliver(delivery) => self.turn.hub.deliver(&delivery),
+            Command::Deliver(_, delivery) => self.turn.hub.deliver(&delivery),
+            Command::Missed(_, missed) => {
+                self.settle(); // what was published before comes before
+                self.missed(&missed);
+            }
+            Command::Released => self.turn.hub.go_on(),
+            Command::Settled(from, step) => self.settled(usize::from(from), step),
             Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
                     if self.slots.get(at).is_some_and(|s| s.conn.route == route) {
@@ -113,6 +119,14 @@ impl Worker {
     }
 
     fn publish(&mut self, publication: Publication) {
+        if self.has_settled() {
+            // It came after the shutdown had begun: connections are closing already, so nobody would get it.
+            self.turn.count().publications_refused.add(1);
+            if let Some(answer) = publication.answer {
+                answer.fail(Unanswered::Ended);
+            }
+            return;
+        }
         if let Some((answer, outcome)) = self.turn.hub.publish_here(publication) {
             self.reply(answer, outcome);
         }
@@ -143,7 +157,7 @@ impl Worker {
         }
     }
 
-    fn close(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
+    pub(super) fn close(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
         self.settle();
         if let Some(slot) = self.slots.get(at) {
             slot.conn.close(&mut self.turn.writer, &mut slot.stream, code, reason, cause);
@@ -184,31 +198,6 @@ impl Worker {
             params: cold.map(|c| c.params.iter().map(owned).collect()).unwrap_or_default(),
             topics,
             patterns,
-        }
-    }
-
-    fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        log::line!(
-            info,
-            "worker {} ends: {} connections have {left:.1?}",
-            self.turn.worker,
-            self.slots.len()
-        );
-        self.listeners.clear();
-        let earlier = self.stopping.as_ref().is_none_or(|s| deadline < s.deadline);
-        if earlier {
-            self.stopping = Some(Stopping { deadline });
-        }
-        for at in self.slots.keys() {
-            match self.slots.get(at).map(|s| s.conn.phase) {
-                Some(Phase::Open) => {
-                    self.close(at, code, "the server shuts down", Cause::Shutdown);
-                    self.after(at);
-                }
-                Some(Phase::Http | Phase::Deciding) => self.http_shutdown(at),
-                _ => {}
-            }
         }
     }
 }

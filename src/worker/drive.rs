@@ -31,6 +31,10 @@ impl Worker {
             return self.again(at);
         }
         let Some(slot) = self.slots.get(at) else { return };
+        if slot.conn.phase == Phase::Open && self.stopping.is_some() && self.waits_to_close(at) {
+            return;
+        }
+        let Some(slot) = self.slots.get(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.is_paused() => self.read_open(at),
             // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.

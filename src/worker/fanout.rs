@@ -2,9 +2,10 @@
 
 use super::Worker;
 use super::slots::{Slot, Slots};
-use crate::conn::{Frames, Phase, Sink};
+use crate::conn::{Frames, PauseReason, Phase, Sink, Terms};
 use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
-use crate::hub::{Hub, Reader, Run, TopicKey};
+use crate::hub::mailbox::Weigh;
+use crate::hub::{Hub, Joined, Missed, Outgoing, Reader, Run, TopicKey};
 use crate::log;
 use crate::protocol::Key;
 use foldhash::fast::RandomState;
@@ -43,24 +44,89 @@ impl Worker {
         }
     }
 
-    /// What other workers are to order or to deliver.
+    /// Sends what other workers are to order or to deliver, as far as their mailboxes have room for it.
     fn send_away(&mut self) {
-        let Self { turn, .. } = self;
+        let Self { turn, shared, .. } = self;
         turn.tell_changes();
-        let (handle, me) = (&turn.handle, turn.worker);
-        let lost = std::cell::Cell::new(0);
-        let send = |worker: usize, command: Command| {
-            if let Err(e) = handle.command_worker(worker, command, false) {
-                lost.set(lost.get() + 1);
-                log::limited!(warn, Instant::now(), "worker {worker} gets nothing from worker {me}: {e}");
+        let me = turn.worker;
+        turn.hub.send_away(|to, outgoing| {
+            let worker = &shared.workers[to];
+            let link = &worker.links[me];
+            if !link.has_room() && !link.wait() {
+                return Err(outgoing);
             }
-        };
-        turn.hub.outgoing(
-            |home, publications| send(home, Command::Publish(publications)),
-            |worker, delivery| send(worker, Command::Deliver(delivery)),
-        );
-        if lost.get() > 0 {
-            turn.counters[me].mailbox_full.add(lost.get());
+            let command = match outgoing {
+                Outgoing::Publications(publications) => Command::PassOn(me as u16, publications),
+                Outgoing::Step(step) => Command::of_step(me, step),
+            };
+            if command.link().is_some() {
+                link.put(command.weight());
+            }
+            let _ = worker.mailbox.send_always(command); // a worker that has ended delivers nothing more
+            Ok(())
+        });
+        let missed = core::mem::take(&mut turn.hub.lost);
+        if missed > 0 {
+            turn.count().missed.add(missed);
+            log::limited!(
+                warn,
+                Instant::now(),
+                "worker {me}: {missed} messages are lost: too much waits for other workers, publish more slowly"
+            );
+        }
+        if core::mem::take(&mut turn.hub.released) {
+            for worker in 0..shared.workers.len() {
+                let _ = turn.handle.command_worker(worker, Command::Released, true); // as above
+            }
+        }
+    }
+
+    /// Answers a recovery of another worker's connection, behind what waits of its topic for that worker.
+    pub(super) fn send_joined(&mut self, to: usize, joined: Joined) {
+        if let Some(joined) = self.turn.hub.queue_joined(to, Box::new(joined)) {
+            let _ = self.turn.handle.command_worker(to, Command::Joined(joined), true); // it has ended
+        }
+    }
+
+    /// Messages of a topic were lost on their way here: each subscriber is told how many.
+    pub(super) fn missed(&mut self, missed: &Missed) {
+        let Self { slots, turn, shared, dirty, .. } = self;
+        let policy = turn.hub.settings.of(&missed.topic).slow_consumer;
+        let mut told = HashSet::with_hasher(RandomState::default());
+        let own = turn.hub.index.find(&missed.topic);
+        for key in own.into_iter().chain(turn.hub.index.patterns_of(&missed.topic)) {
+            let subscribers = turn.hub.index.take_subscribers(key);
+            for subscriber in &subscribers {
+                let slot = slots.get(subscriber.slot as usize);
+                let Some(slot) = slot.filter(|s| s.conn.phase == Phase::Open && told.insert(subscriber.slot))
+                else {
+                    continue;
+                };
+                let filter = turn.hub.index.filter(subscriber.slot, key);
+                let messages = missed.count_for(Reader { conn: slot.conn.id, filter, from: 0 });
+                if messages > 0 {
+                    let Slot { conn, stream, .. } = &mut *slot;
+                    let route = &shared.routes[usize::from(conn.route)].terms;
+                    let terms = Terms { slow_consumer: policy.unwrap_or(route.slow_consumer), ..*route };
+                    conn.miss(&mut turn.writer, stream, messages, &terms);
+                    mark_dirty(slot, subscriber.slot, dirty);
+                }
+            }
+            turn.hub.index.put_back(key, subscribers);
+        }
+    }
+
+    /// Reads again from the connections that waited for room for what they publish, where there is some. One that
+    /// publishes to a topic that is still congested is held again after its next message.
+    pub(super) fn release_held(&mut self) {
+        if self.turn.held.is_empty() || !self.turn.hub.take_go_on() {
+            return;
+        }
+        for id in core::mem::take(&mut self.turn.held) {
+            if let Some(slot) = self.slots.find(id) {
+                slot.conn.resume(PauseReason::Congestion);
+                self.after(id.slot());
+            }
         }
     }
 
@@ -98,11 +164,11 @@ impl Worker {
         let Slot { conn, stream, .. } = slot;
         let writer = &mut turn.writer;
         let own = if to_many { None } else { conn.pack_frame(&mut writer.packer, frames) };
-        let twin = if to_many { frames.twin(conn.form, &mut writer.packer) } else { None };
-        if twin.is_some() {
+        let variant = if to_many { frames.variant(conn.form, &mut writer.packer) } else { None };
+        if variant.is_some() {
             conn.interrupt();
         }
-        let frames = own.as_ref().or_else(|| twin.map(|t| &t.frames)).unwrap_or(frames);
+        let frames = own.as_ref().or(variant).unwrap_or(frames);
         let _ = conn.push(writer, stream, frames, 0..frames.len(), key, &route.terms);
         turn.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);

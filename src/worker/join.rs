@@ -39,7 +39,7 @@ impl Worker {
             if from == me {
                 self.joined(joined);
             } else {
-                let _ = self.turn.handle.command_worker(from, Command::Joined(Box::new(joined)), true); // it has ended
+                self.send_joined(from, joined);
             }
         }
     }
@@ -81,9 +81,8 @@ impl Worker {
                     let at = Position { offset: entry.offset, ..subscribed.position };
                     let frame = (&entry.frames[entry.range.clone()], entry.json);
                     let one = core::iter::once(frame);
-                    let frames =
-                        envelope::wrap(&*wrapper.envelope, &topic, at, one, entry.frames.is_verbatim())
-                            .frames;
+                    let verbatim = entry.frames.is_verbatim();
+                    let frames = envelope::wrap(&*wrapper.envelope, &topic, at, one, verbatim);
                     let range = 0..frames.len();
                     (frames, range)
                 }

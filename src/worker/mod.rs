@@ -23,15 +23,16 @@ mod join;
 #[cfg_attr(not(feature = "tls"), allow(dead_code))] // its only user yet
 mod paced;
 mod rates;
+mod shutdown;
 pub(crate) mod slots;
 #[cfg_attr(not(feature = "tls"), path = "clear.rs")]
 pub(crate) mod tls;
 pub(crate) mod wheel;
 
 use crate::conn::{Forms, Packer, Phase, Writer};
-use crate::handler::{Command, Handle, Shared, Turn, mark_worker};
+use crate::handler::{Command, Handle, Settling, Shared, Turn, mark_worker};
 use crate::http::Router;
-use crate::hub::mailbox::{Inbox, Wake};
+use crate::hub::mailbox::{Inbox, Wake, Weigh};
 use crate::hub::{Epochs, Hub, Join};
 use crate::log;
 use crate::net::{Listener, pin_to_cpu};
@@ -41,6 +42,7 @@ use http::{HttpLimits, Resource};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use shutdown::Stopping;
 use slots::Slots;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -72,6 +74,10 @@ const RATED_SHARE: usize = 16 << 10;
 
 /// Commands done in one turn, so that a flood of publications does not starve the sockets.
 const COMMANDS: usize = 4096;
+
+/// Estimated bytes that the commands of one iteration may have written to sockets, a write counted as 8 KiB: some
+/// 10 ms. A flood of publications to a crowd delays what else the worker does by no more.
+const WORK: u64 = 32 << 20;
 
 /// Times a turn looks into the mailbox while its own commands put something there: a request that publishes is answered
 /// in the turn that it came in.
@@ -162,6 +168,8 @@ pub(crate) struct Worker {
     /// The mailbox has something.
     woken: bool,
     stopping: Option<Stopping>,
+    /// What the other workers have finished of a shutdown.
+    settled: Box<[Option<Settling>]>,
     watched: Vec<Watched>,
     /// Listeners, as there were at the beginning, and watched descriptors: their tokens.
     watchable: usize,
@@ -172,10 +180,6 @@ pub(crate) struct Worker {
 pub(crate) struct Watched {
     pub(crate) fd: OwnedFd,
     pub(crate) action: Box<dyn FnMut(&Handle) + Send>,
-}
-
-struct Stopping {
-    deadline: Instant,
 }
 
 /// The `Date` of responses, made once a second.
@@ -266,13 +270,17 @@ impl Worker {
             listener.register(poll.registry(), accept::token(i))?;
         }
         let forms = Forms::of(shared.routes.iter().map(|r| &r.deflate));
+        let workers = shared.workers.len();
+        let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed()));
+        hub.connect(shared.mailbox.bytes, shared.congestion.clone());
         let turn = Turn {
             writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
-            hub: Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed())),
+            hub,
             number: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
             counters: shared.counters.clone(),
+            held: Vec::new(),
             counts: Default::default(),
             time: 0,
             paid: Vec::new(),
@@ -314,6 +322,7 @@ impl Worker {
             crowded: false,
             woken: false,
             stopping: None,
+            settled: vec![None; workers].into(),
             watched,
             pin,
         })
@@ -378,7 +387,9 @@ impl Worker {
             self.age();
             self.tell_expiries();
             self.sweep();
+            self.release_held();
             self.fan_out();
+            self.settle_down();
             self.pace();
         }
         Ok(())
@@ -394,11 +405,12 @@ impl Worker {
             || !self.doomed.is_empty()
             || !self.asked.is_empty()
             || self.accepting.is_due()
+            || !self.turn.held.is_empty() && self.turn.hub.can_go_on()
         {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
-        let stop = self.stopping.as_ref().map(|s| s.deadline.saturating_duration_since(Instant::now()));
+        let stop = self.stopping_patience();
         let age = self.turn.hub.keeps().then_some(AGE);
         [timer, self.accepting.patience(), stop, age, self.expiry_patience()].into_iter().flatten().min()
     }
@@ -408,7 +420,7 @@ impl Worker {
         self.buried = 0;
         self.replayed = 0;
         self.turned = self.began.elapsed();
-        self.turn.hub.now = self.turned.as_millis() as u64;
+        self.turn.hub.begin_iteration(self.turned.as_millis() as u64);
         self.turn.time = self.turned.as_nanos() as u64;
         self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
         self.turn.number = self.turn.number.wrapping_add(1).max(1);
@@ -504,10 +516,11 @@ impl Worker {
     /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.
     fn mailbox(&mut self) {
         let mut left = COMMANDS;
+        let worked = self.turn.hub.work();
         self.woken |= CALLED.take();
         for _ in 0..ROUNDS {
             if !core::mem::take(&mut self.woken) {
-                return;
+                break;
             }
             // Before looking: what comes from here on wakes again.
             self.inbox.disarm();
@@ -515,10 +528,29 @@ impl Worker {
             // the turn would not end before they do.
             for _ in 0..self.inbox.len().min(left) {
                 let Some(command) = self.inbox.take() else { break };
+                if let Some(from) = command.link() {
+                    self.shared.workers[self.turn.worker].links[from].taken(command.weight());
+                }
                 self.command(command);
                 left -= 1;
+                if self.turn.hub.is_over(worked, WORK) {
+                    left = 0;
+                    break;
+                }
             }
             self.woken = CALLED.take() || left == 0;
+            if left == 0 {
+                break;
+            }
+        }
+        self.feed_links();
+    }
+
+    /// Wakes the workers that wait for room in this one's mailbox, where there is some again.
+    fn feed_links(&self) {
+        let links = &self.shared.workers[self.turn.worker].links;
+        for (worker, _) in links.iter().enumerate().filter(|(_, link)| link.feed()) {
+            self.shared.workers[worker].mailbox.nudge();
         }
     }
 
@@ -531,7 +563,8 @@ impl Worker {
     }
 
     fn has_ended(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|s| self.slots.is_empty() || s.deadline <= Instant::now())
+        let stopping = self.stopping.as_ref();
+        stopping.is_some_and(|s| self.has_settled() && self.slots.is_empty() || s.deadline <= Instant::now())
     }
 
     /// What is left is ended without ceremony.

@@ -1,0 +1,213 @@
+//! Several workers' hubs with bounded mailboxes between them: whatever is published, however little room there is, each
+//! subscriber gets a topic's messages in order and is told how many are missing.
+
+use super::link::Link;
+use super::mailbox::Weigh;
+use super::*;
+use crate::protocol::Message;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::hash::RandomState;
+
+const TOPICS: [&str; 4] = ["flood", "b", "c/d", "e"];
+const SUBSCRIBER: u32 = 7;
+
+/// What a worker's subscriber has seen of a topic.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The offset of the last message that it got or was told to miss.
+    offset: u64,
+    messages: u64,
+    missed: u64,
+}
+
+struct Net {
+    hubs: Vec<Hub>,
+    /// By receiver: the mailbox, and the links by sender.
+    mailboxes: Vec<VecDeque<(usize, Outgoing)>>,
+    links: Vec<Vec<Link>>,
+    seen: Vec<BTreeMap<Arc<str>, Seen>>,
+    /// Messages that were taken, by topic.
+    published: BTreeMap<String, u64>,
+}
+
+impl Weigh for Outgoing {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Publications(all) => all.iter().map(|p| p.frames.len()).sum(),
+            Self::Step(step) => step.weight(),
+        }
+    }
+}
+
+impl Net {
+    fn new(workers: usize, most_waiting: usize) -> Self {
+        let owners = Owners::new(RandomState::new(), workers);
+        let congestion: Arc<Congestion> = Arc::default();
+        let hubs = (0..workers).map(|worker| {
+            let mut hub = Hub::new(worker, owners.clone(), SettingsTable::default(), Epochs::new([1, 2]));
+            hub.connect(most_waiting, congestion.clone());
+            hub
+        });
+        Self {
+            hubs: hubs.collect(),
+            mailboxes: (0..workers).map(|_| VecDeque::new()).collect(),
+            links: (0..workers).map(|_| (0..workers).map(|_| Link::default()).collect()).collect(),
+            seen: (0..workers).map(|_| BTreeMap::new()).collect(),
+            published: BTreeMap::new(),
+        }
+    }
+
+    fn subscribe(&mut self, worker: usize, topic: &str) {
+        let name = Name::topic(topic).unwrap();
+        self.hubs[worker].subscribe(SUBSCRIBER, &name, None, 99).unwrap();
+        self.seen[worker].insert(topic.into(), Seen::default());
+        let changes: Vec<_> = self.hubs[worker].take_changes().collect();
+        for (to, changes) in changes {
+            self.hubs[to].changed(worker, changes);
+        }
+    }
+
+    fn publish(&mut self, worker: usize, topic: &str, len: usize) {
+        let refused = self.hubs[worker].refused;
+        self.hubs[worker].publish(Publish::new(topic, Message::binary(&vec![b'x'; len])));
+        let taken = self.hubs[worker].refused == refused;
+        *self.published.entry(topic.to_owned()).or_default() += u64::from(taken);
+    }
+
+    /// An iteration of a worker that takes so many commands.
+    fn iterate(&mut self, worker: usize, commands: usize) {
+        for _ in 0..commands {
+            let Some((from, outgoing)) = self.mailboxes[worker].pop_front() else { break };
+            self.links[worker][from].taken(outgoing.weight());
+            let hub = &mut self.hubs[worker];
+            match outgoing {
+                Outgoing::Publications(all) => all.into_iter().for_each(|p| drop(hub.publish_here(p))),
+                Outgoing::Step(Step::Deliver(delivery)) => hub.deliver(&delivery),
+                Outgoing::Step(Step::Missed(missed)) => {
+                    self.end(worker);
+                    let seen = self.seen[worker].get_mut(&missed.topic).unwrap();
+                    assert_eq!(
+                        missed.position.offset,
+                        seen.offset + u64::from(missed.messages),
+                        "{missed:?}"
+                    );
+                    seen.offset = missed.position.offset;
+                    seen.missed += u64::from(missed.messages);
+                }
+                Outgoing::Step(Step::Joined(_)) => unreachable!("nobody recovers"),
+            }
+        }
+        for link in &self.links[worker] {
+            link.feed();
+        }
+        self.end(worker);
+    }
+
+    fn end(&mut self, worker: usize) {
+        let Self { hubs, mailboxes, links, seen, .. } = self;
+        let hub = &mut hubs[worker];
+        hub.send_away(|to, outgoing| {
+            let link = &links[to][worker];
+            if !link.has_room() && !link.wait() {
+                return Err(outgoing);
+            }
+            link.put(outgoing.weight());
+            mailboxes[to].push_back((worker, outgoing));
+            Ok(())
+        });
+        for run in hub.log.runs() {
+            if let Some(seen) = seen[worker].get_mut(hub.index.name(run.topic)) {
+                assert_eq!(run.position.offset, seen.offset + 1, "in order, and nothing missing untold");
+                seen.offset += u64::from(run.messages());
+                seen.messages += u64::from(run.messages());
+            }
+        }
+        hub.end_turn();
+        for away in &hub.away {
+            assert!(away.bytes <= hub.most_waiting.max(1 << 21), "{} wait", away.bytes);
+        }
+        for backlog in &hub.backlogs {
+            assert!(backlog.bytes() <= 2 * hub.most_waiting + (4 << 20), "{} wait", backlog.bytes());
+        }
+    }
+
+    /// Goes on until nothing moves.
+    fn settle(&mut self) {
+        let waits = |net: &Self| {
+            net.mailboxes.iter().any(|m| !m.is_empty())
+                || net.hubs.iter().any(|hub| !hub.has_published_all() || !hub.has_delivered_all())
+        };
+        for _ in 0..100_000 {
+            (0..self.hubs.len()).for_each(|worker| self.iterate(worker, usize::MAX));
+            if !waits(self) {
+                return;
+            }
+        }
+        panic!("something waits for ever");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn every_message_is_delivered_or_told_as_missed(
+        workers in 2_usize..5,
+        most_waiting in prop::sample::select(vec![1000_usize, 50_000, 1 << 20, 64 << 20]),
+        subscribed in any::<u16>(),
+        steps in prop::collection::vec(
+            (0_usize..5, 0_usize..6, 0_usize..4, prop::sample::select(vec![0_usize, 100, 4000, 9000, 40_000]), 1_u32..80),
+            1..60,
+        ),
+    ) {
+        let mut net = Net::new(workers, most_waiting);
+        for n in (0..4 * workers).filter(|n| subscribed & (1 << n) != 0) {
+            net.subscribe(n / 4, TOPICS[n % 4]);
+        }
+        for (worker, what, topic, len, times) in steps {
+            let worker = worker % workers;
+            match what {
+                0..=3 => for _ in 0..times {
+                    net.publish(worker, TOPICS[topic], len);
+                },
+                4 => net.iterate(worker, times as usize),
+                _ => net.iterate(worker, 0),
+            }
+        }
+        net.settle();
+        for (worker, seen) in net.seen.iter().enumerate() {
+            for (topic, seen) in seen {
+                let published = net.published.get(&**topic).copied().unwrap_or_default();
+                prop_assert_eq!(seen.messages + seen.missed, published, "{} on worker {}", topic, worker);
+            }
+        }
+        let congestion = &net.hubs[0].congestion;
+        prop_assert!(TOPICS.iter().all(|topic| !congestion.has(topic)), "marks are taken back");
+    }
+}
+
+/// The owner's worker floods a topic; another topic of its own has one message in each iteration.
+#[test]
+fn a_flooded_topic_delays_no_other_by_more_than_a_turn() {
+    let mut net = Net::new(2, 64 << 20);
+    let owned: Vec<String> =
+        (0..).map(|n| format!("t{n}")).filter(|t| net.hubs[0].is_home(t)).take(2).collect();
+    let (flooded, quiet) = (&*owned[0], &*owned[1]);
+    owned.iter().for_each(|topic| net.subscribe(1, topic));
+    let mut waited = 0;
+    for n in 1..200 {
+        for _ in 0..20 {
+            net.publish(0, flooded, 40_000);
+        }
+        net.publish(0, quiet, 100);
+        net.iterate(0, usize::MAX);
+        net.iterate(1, 4); // it takes 160 KB of the 800 KB
+        waited = waited.max(n - net.seen[1][quiet].messages);
+    }
+    assert!(net.hubs[0].is_congested(flooded), "its publishers are held");
+    assert!(waited <= 6, "the other topic is {waited} iterations behind");
+    net.settle();
+    assert_eq!(net.seen[1][quiet].messages, 199);
+    assert_eq!(net.seen[1][quiet].missed, 0);
+}

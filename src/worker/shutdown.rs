@@ -1,0 +1,153 @@
+//! The end of a server: what was published before is delivered on every worker, then connections are closed.
+//!
+//! ```text
+//!  Shutdown ─▶ settling: nothing is read from connections
+//!      what was published here has been sent to the topics' owners         ─ Settled(Published) ─▶ all workers
+//!      all workers have said so, and what was owned here has been sent on  ─ Settled(Delivered) ─▶ all workers
+//!      all workers have said so                                            ─▶ close frames, and reading again
+//! ```
+//! A mailbox keeps the order of each sender, so whatever was sent before a step has been taken when the step is.
+
+use super::Worker;
+use crate::conn::{Cause, Phase};
+use crate::handler::{Command, Settling};
+use crate::log;
+use crate::protocol::CloseCode;
+use std::time::{Duration, Instant};
+
+/// Of the time until the deadline, the part after which connections are closed although a worker has not settled.
+const SETTLE_PART: u32 = 2;
+
+/// A shutdown under way.
+pub(super) struct Stopping {
+    pub(super) deadline: Instant,
+    code: CloseCode,
+    /// Connections are closed from then on in any case.
+    settle_by: Instant,
+    /// What this worker has told the others.
+    told: Option<Settling>,
+    /// Connections have been closed.
+    closing: bool,
+    /// Sockets that became readable meanwhile.
+    unread: Vec<u32>,
+}
+
+impl Worker {
+    pub(super) fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let settle_by = now + left / SETTLE_PART;
+        if let Some(stopping) = &mut self.stopping {
+            stopping.deadline = stopping.deadline.min(deadline);
+            stopping.settle_by = stopping.settle_by.min(settle_by);
+            return;
+        }
+        log::line!(
+            info,
+            "worker {} shuts down: {} connections have {left:.1?}",
+            self.turn.worker,
+            self.slots.len()
+        );
+        self.listeners.clear();
+        let (told, unread) = (None, Vec::new());
+        self.stopping = Some(Stopping { deadline, code, settle_by, told, closing: false, unread });
+    }
+
+    /// Whether a shutdown waits for the workers to settle: connections are not read from. `at` is one that could be.
+    pub(super) fn waits_to_close(&mut self, at: usize) -> bool {
+        match &mut self.stopping {
+            Some(stopping) if !stopping.closing => {
+                stopping.unread.push(at as u32);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether connections are being closed: what is published now reaches nobody.
+    pub(super) fn has_settled(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|s| s.closing)
+    }
+
+    /// How long the event loop may wait while it shuts down.
+    pub(super) fn stopping_patience(&self) -> Option<Duration> {
+        let stopping = self.stopping.as_ref()?;
+        let until =
+            if stopping.closing { stopping.deadline } else { stopping.deadline.min(stopping.settle_by) };
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Another worker has finished a step.
+    pub(super) fn settled(&mut self, worker: usize, step: Settling) {
+        if let Some(settled) = self.settled.get_mut(worker) {
+            *settled = (*settled).max(Some(step));
+        }
+    }
+
+    /// Whether all others have finished a step.
+    fn all_settled(&self, step: Settling) -> bool {
+        let mut others = self.settled.iter().enumerate().filter(|(worker, _)| *worker != self.turn.worker);
+        others.all(|(_, settled)| *settled >= Some(step))
+    }
+
+    /// Goes on with a shutdown, at the end of an iteration.
+    pub(super) fn settle_down(&mut self) {
+        let Some(stopping) = self.stopping.as_ref().filter(|s| !s.closing) else { return };
+        let (late, mut told) = (stopping.settle_by <= Instant::now(), stopping.told);
+        let idle = self.turn.hub.log.is_empty();
+        if told.is_none() && idle && self.turn.hub.has_published_all() {
+            told = self.tell_settled(Settling::Published);
+        }
+        if told == Some(Settling::Published)
+            && idle
+            && self.all_settled(Settling::Published)
+            && self.turn.hub.has_delivered_all()
+        {
+            told = self.tell_settled(Settling::Delivered);
+        }
+        let settled = told == Some(Settling::Delivered) && self.all_settled(Settling::Delivered);
+        if settled || late {
+            if !settled {
+                log::line!(
+                    warn,
+                    "worker {}: not all workers have settled in time, closing",
+                    self.turn.worker
+                );
+            }
+            self.close_all();
+        }
+    }
+
+    fn tell_settled(&mut self, step: Settling) -> Option<Settling> {
+        let me = self.turn.worker;
+        for worker in (0..self.settled.len()).filter(|worker| *worker != me) {
+            let command = Command::Settled(me as u16, step);
+            if self.turn.handle.command_worker(worker, command, true).is_err() {
+                // It has ended, and waits for nothing.
+                self.settled[worker] = Some(Settling::Delivered);
+                self.turn.hub.forget_worker(worker);
+            }
+        }
+        if let Some(stopping) = &mut self.stopping {
+            stopping.told = Some(step);
+        }
+        Some(step)
+    }
+
+    fn close_all(&mut self) {
+        let Some(stopping) = &mut self.stopping else { return };
+        stopping.closing = true;
+        let (code, unread) = (stopping.code, core::mem::take(&mut stopping.unread));
+        for at in self.slots.keys() {
+            match self.slots.get(at).map(|s| s.conn.phase) {
+                Some(Phase::Open) => {
+                    self.close(at, code, "the server shuts down", Cause::Shutdown);
+                    self.after(at);
+                }
+                Some(Phase::Http | Phase::Deciding) => self.http_shutdown(at),
+                _ => {}
+            }
+        }
+        unread.into_iter().for_each(|at| self.again(at as usize));
+    }
+}
