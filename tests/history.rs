@@ -222,16 +222,52 @@ fn all_histories_together_are_bounded() {
     let topics = builder().route("/", Scripted).topics("kept/", kept(100)).max_history(64 << 10);
     let server = start(topics);
     let text = "x".repeat(1000);
-    let first = say(&server, "kept/0", &text).position;
-    for n in 1..1000 {
-        say(&server, &format!("kept/{n}"), &text);
-    }
-    // Some thirty of them find room; what has been kept stays.
-    server.until("most are given up", |s| s.histories_given_up > 900 && s.histories_given_up < 1000);
+    let positions: Vec<_> = (0..1000).map(|n| say(&server, &format!("kept/{n}"), &text).position).collect();
+    // Some thirty of them find room: the newest.
+    server.until("most are evicted", |s| s.history_evicted > 900 && s.history_evicted < 1000);
     let mut client = server.open("/");
-    assert!(resume(&mut client, "kept/0", Position::new(first.epoch, 0)).1);
-    assert_eq!(client.read_text(), text);
-    assert!(server.handle.publish_with(Publish::new("kept/999", "?")).unwrap().is_some());
+    let mut recovered = |n: usize| {
+        let topic = format!("kept/{n}");
+        let (_, recovered, replayed) = resume(&mut client, &topic, Position::new(positions[n].epoch, 0));
+        assert_eq!(replayed, usize::from(recovered));
+        if recovered {
+            assert_eq!(client.read_text(), text);
+        }
+        recovered
+    };
+    assert!(recovered(999) && recovered(998) && !recovered(0) && !recovered(500));
+}
+
+#[test]
+fn messages_to_fresh_names_evict_no_history_of_another_prefix() {
+    let open = kept(100).client_publish(true);
+    let topics = builder().topics("orders/", kept(100)).topics("public/", open).max_history(1 << 20);
+    let server = start(topics.route("/", Scripted));
+    let order = "x".repeat(1000);
+    let flood = "x".repeat(16 << 10);
+    let mut begin = None;
+    for n in 0..100 {
+        for of in 0..4 {
+            say(&server, &format!("public/{n}-{of}"), &flood);
+        }
+        let Position { epoch, .. } = say(&server, "orders/1", &order).position;
+        assert_eq!(*begin.get_or_insert(epoch), epoch);
+    }
+    // Six megabytes came to where one is kept, and all of the orders are there.
+    let mut client = server.open("/");
+    let (position, recovered, replayed) = resume(&mut client, "orders/1", Position::new(begin.unwrap(), 0));
+    assert_eq!((position.offset, recovered, replayed), (100, true, 100));
+    let stats = server.handle.stats();
+    assert!(stats.history_evicted > 300, "{stats:?}");
+}
+
+#[test]
+fn prefixes_can_reserve_no_more_than_there_is() {
+    let of = |bytes| TopicSettings::new().history(1).history_reserved(bytes);
+    let topics = || builder().topics("a/", of(600)).topics("b/", of(500));
+    let error = topics().max_history(1000).build().unwrap_err().to_string();
+    assert!(error.contains("history_reserved: 1100 bytes") && error.contains("1000"), "{error}");
+    assert!(topics().max_history(1100).build().is_ok());
 }
 
 #[test]

@@ -149,7 +149,6 @@ impl Frames {
     }
 
     /// Bytes of memory that the buffer has.
-    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.0.bytes.capacity()
     }

@@ -32,6 +32,8 @@ pub struct Route {
     pub(crate) deflate: Deflate,
     pub(crate) envelope: Option<Wrapper>,
     pub(crate) pattern: String,
+    /// Beginnings of topics that its clients can publish to under names of their own choice.
+    pub(crate) publish: Vec<String>,
 }
 
 /// A route's envelope, and its place among those of the server.
@@ -55,6 +57,7 @@ impl Route {
             deflate: Deflate::off(),
             envelope: None,
             pattern: String::new(),
+            publish: Vec::new(),
         }
     }
 

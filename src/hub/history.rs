@@ -43,6 +43,8 @@ pub(crate) fn room(marks: &[Mark], settings: &TopicSettings) -> (usize, usize) {
 pub(crate) struct History {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Bytes of memory that the entries' buffers have. A buffer stays as long as any of its messages does.
+    buffers: usize,
 }
 
 impl History {
@@ -54,13 +56,21 @@ impl History {
         self.entries.len()
     }
 
-    /// Bytes of memory, about: the frames, and what is noted of each.
+    /// Bytes of memory, about: the buffers, and what is noted of each message.
     pub(crate) fn cost(&self) -> usize {
-        self.bytes + self.entries.len() * ENTRY_COST
+        self.buffers + self.entries.len() * ENTRY_COST
+    }
+
+    /// When the oldest message will be too old for the topic.
+    pub(crate) fn oldest_gone(&self) -> Option<Millis> {
+        self.entries.front().map(|entry| entry.gone)
     }
 
     pub(crate) fn push(&mut self, entry: Entry, settings: &TopicSettings) {
         self.bytes += entry.range.len();
+        if self.entries.back().is_none_or(|last| !last.frames.is(&entry.frames)) {
+            self.buffers += entry.frames.capacity();
+        }
         self.entries.push_back(entry);
         while self.entries.len() > settings.history || self.bytes > settings.history_bytes {
             self.pop();
@@ -71,9 +81,13 @@ impl History {
         *self = Self::default();
     }
 
-    fn pop(&mut self) {
+    /// Removes the oldest message.
+    pub(crate) fn pop(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.range.len();
+            if self.entries.front().is_none_or(|next| !next.frames.is(&entry.frames)) {
+                self.buffers -= entry.frames.capacity();
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the home of a topic knows of it: the next offset, what is kept, and which other workers have subscribers.
 
+use super::accounts::Held;
 use super::history::{Entry, History, Millis};
 use super::rate::Nanos;
 use super::shares::Shares;
@@ -25,6 +26,10 @@ pub(crate) struct Home {
     /// The offset of the next message; the first is 1.
     pub(crate) next: u64,
     pub(crate) settings: Arc<TopicSettings>,
+    /// The prefix that the settings are of.
+    pub(super) prefix: u32,
+    /// Its place in its list of [`Accounts`](super::accounts::Accounts); means nothing while it holds nothing.
+    pub(super) listed: u32,
     pub(crate) history: History,
     /// Subscribers on other workers, by worker.
     interest: Vec<(u16, u32)>,
@@ -64,14 +69,19 @@ impl Ids {
 }
 
 impl Home {
-    pub(crate) fn new(epoch: u64, settings: Arc<TopicSettings>) -> Self {
+    pub(crate) fn new(epoch: u64, settings: Arc<TopicSettings>, prefix: u32) -> Self {
         let (history, interest, shares) = (History::default(), Vec::new(), None);
-        Self { epoch, next: 1, settings, history, interest, ids: None, lingers: None, shares }
+        let (ids, lingers, listed) = (None, None, 0);
+        Self { epoch, next: 1, settings, prefix, listed, history, interest, ids, lingers, shares }
     }
 
-    /// Whether nothing here is worth keeping the topic for.
+    /// Whether the topic needs no owner any more: it has no subscribers on other workers and holds nothing.
     pub(crate) fn is_idle(&self) -> bool {
-        self.interest.is_empty() && self.history.is_empty() && self.lingers.is_none()
+        self.interest.is_empty() && self.holds_nothing()
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.history.is_empty() && self.lingers.is_none() && self.ids.is_none()
     }
 
     /// From here on it stays for as long as its messages would, if it is one that keeps any.
@@ -98,9 +108,8 @@ impl Home {
         self.lingers = self.lingers.filter(|until| *until > now);
     }
 
-    /// Gives up what is too old. Says how many bytes less it holds.
-    pub(crate) fn expire(&mut self, now: Millis) -> usize {
-        let before = self.cost();
+    /// Removes what is too old.
+    pub(crate) fn expire(&mut self, now: Millis) {
         self.history.expire(now);
         if let Some(ids) = &mut self.ids {
             ids.expire(now, MAX_IDS);
@@ -108,7 +117,6 @@ impl Home {
                 self.ids = None;
             }
         }
-        before - self.cost()
     }
 
     /// Gives up all that it keeps, and its staying.
@@ -117,11 +125,30 @@ impl Home {
         (self.lingers, self.ids) = (None, None);
     }
 
-    /// Bytes of memory, about, that it holds beyond what a topic with listeners does.
-    pub(crate) fn cost(&self) -> usize {
-        let stays = !self.history.is_empty() || self.lingers.is_some();
+    /// What it holds beyond what a topic with listeners does, in bytes of memory, about.
+    pub(super) fn held(&self) -> Held {
+        let messages = !self.history.is_empty();
+        if self.holds_nothing() {
+            return Held { bytes: 0, messages };
+        }
         let ids = self.ids.as_ref().map_or(0, |ids| ids.cost);
-        if stays { self.history.cost() + ids + TOPIC_COST } else { 0 }
+        Held { bytes: self.history.cost() + ids + TOPIC_COST, messages }
+    }
+
+    /// What speaks for evicting from this topic rather than from another: of a history its bytes times the age of its
+    /// oldest message; of a topic without a message that nobody is there, and that it would be the first to go.
+    pub(super) fn weight(&self, now: Millis, in_use: bool) -> u64 {
+        const HALF: u64 = u64::MAX / 2;
+        match self.history.oldest_gone() {
+            Some(gone) => {
+                let age = (now + self.settings.age()).saturating_sub(gone);
+                (self.held().bytes as u64).saturating_mul(1 + age)
+            }
+            None => {
+                let soon = HALF - self.lingers.unwrap_or(0).min(HALF);
+                if in_use || !self.interest.is_empty() { soon } else { HALF + soon }
+            }
+        }
     }
 
     /// What a subscription with this filter that begins at `start` is given, the first `most` of it; `None` where that
@@ -202,17 +229,15 @@ impl Home {
         (born + ID_AGE > now).then_some(*offset)
     }
 
-    /// Remembers an id, and where it may `stay` stays as long.
-    pub(crate) fn remember(&mut self, id: &str, offset: u64, now: Millis, stay: bool) {
+    /// Remembers an id, and the topic stays as long.
+    pub(crate) fn remember(&mut self, id: &str, offset: u64, now: Millis) {
         let ids = self.ids.get_or_insert_default();
         ids.expire(now, MAX_IDS - 1);
         let id: Arc<str> = id.into();
         ids.cost += id.len() + ID_COST;
         ids.offsets.insert(id.clone(), (offset, now));
         ids.order.push_back((id, now));
-        if stay {
-            self.linger_until(now + ID_AGE);
-        }
+        self.linger_until(now + ID_AGE);
     }
 
     /// Stays until its rate has nothing more to remember.
@@ -227,7 +252,7 @@ mod tests {
     use super::*;
 
     fn home() -> Home {
-        Home::new(7, Arc::new(TopicSettings::new()))
+        Home::new(7, Arc::new(TopicSettings::new()), 0)
     }
 
     #[test]
@@ -246,11 +271,11 @@ mod tests {
     #[test]
     fn ids_are_remembered_for_a_while_and_up_to_a_number() {
         let mut home = home();
-        home.remember("a", 1, 0, false);
+        home.remember("a", 1, 0);
         assert_eq!(home.repeated("a", ID_AGE - 1), Some(1));
         assert_eq!(home.repeated("a", ID_AGE), None);
         for n in 0..=MAX_IDS as u64 {
-            home.remember(&n.to_string(), n, 1, false);
+            home.remember(&n.to_string(), n, 1);
         }
         assert_eq!(home.repeated("0", 2), None);
         assert_eq!(home.repeated("1", 2), Some(1));

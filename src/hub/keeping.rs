@@ -1,7 +1,7 @@
 //! What topics keep for those who come back: what a turn published goes into the histories, and a walk over all topics
-//! gives up what is too old.
+//! gives up what is too old. What they may hold stands in [`Accounts`](super::accounts::Accounts).
 
-use super::{Entry, Hub, history};
+use super::{Entry, Home, Hub, Millis, Run, history};
 
 /// Topics looked at in one step of the walk.
 const WALK: usize = 1024;
@@ -9,43 +9,21 @@ const WALK: usize = 1024;
 impl Hub {
     /// Keeps what this turn published to topics with a history.
     pub(crate) fn keep(&mut self) {
-        let Self { index, log, now, kept, kept_most, gave_up, .. } = self;
+        let Self { index, log, now, accounts, .. } = self;
         for run in log.runs_mut() {
-            let (topic, key, first) = (run.topic, run.key, run.position.offset);
-            let Some(home) = index.home(topic).filter(|home| run.begins_here && home.settings.keeps()) else {
+            let key = run.topic;
+            let Some(home) = index.home(key).filter(|home| run.begins_here && home.settings.keeps()) else {
                 continue;
             };
-            *kept -= home.cost();
-            home.history.expire(*now);
-            let age = home.settings.age();
-            let (skip, mut start) = history::room(run.marks(), &home.settings);
-            if skip > 0 {
-                home.history.clear(); // what came before the messages that find no room goes before them
-            }
-            // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
-            let all = run.bytes().len();
-            let (frames, base) =
-                if start > all / 2 { (run.copy_from(start), start) } else { (run.bare(), 0) };
-            for (offset, mark) in (first..).zip(run.marks()).skip(skip) {
-                let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
-                let (range, until, gone) = (start - base..mark.end - base, *now + ttl, *now + age);
-                let (json, tags, frames) = (mark.json, mark.tags.clone(), frames.clone());
-                let entry = Entry { offset, frames, range, key, json, tags, until, gone };
-                home.history.push(entry, &home.settings);
-                start = mark.end;
-            }
-            // All of it, since a history has no gaps: whoever comes back is told that something is missing.
-            if *kept + home.cost() > *kept_most {
-                home.give_up();
-                *gave_up += 1;
-            }
-            *kept += home.cost();
+            let prefix = home.prefix;
+            accounts.change(index, key, |home| keep_run(home, run, *now));
+            accounts.make_room(index, *now, prefix, None);
         }
     }
 
     /// Whether anything is kept that will be too old some day.
     pub(crate) fn keeps(&self) -> bool {
-        self.kept > 0
+        self.accounts.held() > 0
     }
 
     /// Gives up what is too old in some topics, and goes on with others the next time.
@@ -58,12 +36,31 @@ impl Hub {
             self.walk = key as usize + 1;
             let now = self.now;
             let in_use = !self.index.subscribers(key).is_empty();
-            if let Some(home) = self.index.home(key) {
-                let before = home.cost();
-                home.age(now, in_use);
-                self.kept -= before - home.cost();
-                self.index.settle(key);
+            let Self { index, accounts, .. } = self;
+            if accounts.change(index, key, |home| home.age(now, in_use)).is_some() {
+                index.settle(key);
             }
         }
+    }
+}
+
+/// Puts a run into its topic's history.
+fn keep_run(home: &mut Home, run: &mut Run, now: Millis) {
+    let (key, first, age) = (run.key, run.position.offset, home.settings.age());
+    home.history.expire(now);
+    let (skip, mut start) = history::room(run.marks(), &home.settings);
+    if skip > 0 {
+        home.history.clear(); // what came before the messages that find no room goes before them
+    }
+    // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
+    let all = run.bytes().len();
+    let (frames, base) = if start > all / 2 { (run.copy_from(start), start) } else { (run.bare(), 0) };
+    for (offset, mark) in (first..).zip(run.marks()).skip(skip) {
+        let ttl = if mark.ttl == 0 { age } else { age.min(mark.ttl.into()) };
+        let (range, until, gone) = (start - base..mark.end - base, now + ttl, now + age);
+        let (json, tags, frames) = (mark.json, mark.tags.clone(), frames.clone());
+        let entry = Entry { offset, frames, range, key, json, tags, until, gone };
+        home.history.push(entry, &home.settings);
+        start = mark.end;
     }
 }

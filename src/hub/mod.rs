@@ -14,11 +14,14 @@
 //! A join is answered in the stream of the runs: what comes before the answer is in the replay, what comes behind it is
 //! live. So nothing is missing and nothing comes twice.
 
+mod accounts;
 mod away;
 mod backlog;
 mod congestion;
 pub(crate) mod envelope;
 mod epochs;
+#[cfg(test)]
+mod eviction_tests;
 #[cfg(test)]
 mod flow_tests;
 mod history;
@@ -41,6 +44,7 @@ mod tags;
 mod tests;
 pub(crate) mod topic;
 
+pub(crate) use accounts::{Accounts, Evicted};
 use away::Away;
 pub(crate) use away::Outgoing;
 use backlog::Backlog;
@@ -63,7 +67,7 @@ pub(crate) use publication::{Delivery, Outcome, Publication, Refusal, Told};
 pub use publication::{Publish, Published};
 pub(crate) use reply::{Reply, Unanswered};
 pub use settings::TopicSettings;
-pub(crate) use settings::{KEPT_MOST, SettingsTable};
+pub(crate) use settings::{KEPT_MOST, SettingsTable, reserved};
 pub(crate) use tags::Tags;
 #[cfg(any(feature = "push", feature = "api"))]
 pub(crate) use tags::{MAX_TAG, MAX_TAGS};
@@ -111,10 +115,6 @@ pub(crate) enum Added {
     First,
 }
 
-/// Topics that keep nothing yet stay for those who come back as long as all that is kept is below this part of what may
-/// be: names cost whoever invents them nothing, and are not to push out messages.
-const LINGER_PART: usize = 4;
-
 /// One worker's part of the hub.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -152,12 +152,10 @@ pub(crate) struct Hub {
     worker: usize,
     owners: Owners,
     epochs: Epochs,
-    /// Bytes that topics with their home here keep, and may; a walk over all looks for what is too old.
-    kept: usize,
-    kept_most: usize,
+    /// What topics with their home here hold; a walk over all looks for what is too old.
+    pub(crate) accounts: Accounts,
     walk: usize,
-    /// Histories given up because that was too much, and publications refused, since it was last asked.
-    pub(crate) gave_up: u64,
+    /// Publications refused since it was last asked.
     pub(crate) refused: u64,
 }
 
@@ -165,10 +163,10 @@ impl Hub {
     /// `owners` is the same for all workers, `epochs` another one for each and for each start of the server.
     pub(crate) fn new(worker: usize, owners: Owners, settings: SettingsTable, epochs: Epochs) -> Self {
         let workers = owners.workers();
-        let kept_most = settings.kept_most / workers;
         Self {
             index: Index::default(),
             log: Log::default(),
+            accounts: Accounts::new(&settings, workers),
             settings,
             now: 0,
             away: (0..workers).map(|_| Away::default()).collect(),
@@ -188,9 +186,6 @@ impl Hub {
             worker,
             owners,
             epochs,
-            kept: 0,
-            kept_most,
-            gave_up: 0,
             refused: 0,
             walk: 0,
         }
@@ -256,7 +251,7 @@ impl Hub {
                     self.count_work(key, len, self.log.len() > runs);
                     if let Some(id) = &id {
                         let offset = origin.position.offset;
-                        self.with_home(key, |home, room| home.remember(id, offset, now, room));
+                        self.grow(key, |home| home.remember(id, offset, now));
                     }
                     origin.position.offset
                 }
@@ -284,25 +279,28 @@ impl Hub {
     }
 
     fn home(&mut self, key: TopicKey) -> &mut Home {
-        let Self { index, settings, epochs, now, kept, kept_most, .. } = self;
-        index.home_or_insert(key, |name| {
-            let mut home = Home::new(epochs.next(), settings.of(name).clone());
-            if *kept < *kept_most / LINGER_PART {
-                home.linger(*now);
-                *kept += home.cost();
-            }
-            home
-        })
+        let Self { index, settings, epochs, .. } = self;
+        let make = |name: &str| {
+            let (prefix, settings) = settings.find(name);
+            Home::new(epochs.next(), settings.clone(), prefix)
+        };
+        if index.add_home(key, make) {
+            let now = self.now;
+            self.grow(key, |home| home.linger(now));
+        }
+        self.index.known_home(key)
     }
 
-    /// Has a home change what it holds and keeps the account of that; it hears whether there is room for topics that stay.
-    fn with_home(&mut self, key: TopicKey, change: impl FnOnce(&mut Home, bool)) {
-        let room = self.kept < self.kept_most / LINGER_PART;
-        let home = self.home(key);
-        let before = home.cost();
-        change(home, room);
-        let after = home.cost();
-        self.kept = self.kept - before + after;
+    /// Has a topic hold more; where that is too much, others give something back.
+    fn grow(&mut self, key: TopicKey, change: impl FnOnce(&mut Home)) {
+        let Self { index, accounts, now, .. } = self;
+        let prefix = accounts.change(index, key, |home| {
+            change(home);
+            home.prefix
+        });
+        if let Some(prefix) = prefix {
+            accounts.make_room(index, *now, prefix, Some(key));
+        }
     }
 
     /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
@@ -311,11 +309,7 @@ impl Hub {
         let home = self.home(key);
         let (origin, is_limited) = (home.take_place(len, publisher, now), home.settings.rate.is_some());
         if is_limited {
-            self.with_home(key, |home, room| {
-                if room {
-                    home.remember_rate();
-                }
-            });
+            self.grow(key, Home::remember_rate);
         }
         match origin {
             Ok(_) => self.index.hold(key),
@@ -501,8 +495,8 @@ impl Hub {
         if elsewhere {
             home.interest(from, 1);
         }
-        let freed = home.expire(now);
-        self.kept -= freed;
+        let Self { index, accounts, .. } = self;
+        accounts.change(index, key, |home| home.expire(now));
         let home = self.home(key);
         let position = home.position();
         let found = home.look(start, tags.as_ref(), now, usize::MAX);

@@ -22,6 +22,7 @@ pub struct TopicSettings {
     pub(crate) history: usize,
     pub(crate) history_bytes: usize,
     pub(crate) history_age: Duration,
+    pub(crate) history_reserved: Option<usize>,
     pub(crate) slow_consumer: Option<SlowConsumer>,
     pub(crate) max_message_size: usize,
     pub(crate) rate: Option<Rate>,
@@ -43,6 +44,7 @@ impl TopicSettings {
             history: 0,
             history_bytes: 1 << 20,
             history_age: Duration::from_secs(300),
+            history_reserved: None,
             slow_consumer: None,
             max_message_size: usize::MAX,
             rate: None,
@@ -71,6 +73,16 @@ impl TopicSettings {
     #[must_use]
     pub const fn history_age(mut self, age: Duration) -> Self {
         self.history_age = age;
+        self
+    }
+
+    /// Bytes of [`Builder::max_history`](crate::Builder::max_history) that only the topics of this prefix can use, each
+    /// worker an equal part. They may hold more where others leave it free, and give that back when it is needed; what
+    /// they hold within this part is never evicted for other prefixes. Default: an equal part of what the other prefixes
+    /// have not reserved. 0: they only use what is free.
+    #[must_use]
+    pub const fn history_reserved(mut self, bytes: usize) -> Self {
+        self.history_reserved = Some(bytes);
         self
     }
 
@@ -133,11 +145,22 @@ impl TopicSettings {
 /// The longest age: added to any time it is still one.
 const FOREVER: Millis = Millis::MAX >> 1;
 
+/// The settings of one prefix.
+#[derive(Debug)]
+struct Prefix {
+    prefix: Box<str>,
+    settings: Arc<TopicSettings>,
+    /// Bytes of history that its topics have to themselves.
+    reserved: usize,
+    /// Clients can name topics here and publish to them.
+    is_open: bool,
+}
+
 /// The settings of all prefixes of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct SettingsTable {
     /// The longest prefix first; the last is the empty one.
-    by_prefix: Arc<[(Box<str>, Arc<TopicSettings>)]>,
+    by_prefix: Arc<[Prefix]>,
     /// Bytes that all topics together may keep.
     pub(crate) kept_most: usize,
 }
@@ -146,11 +169,28 @@ pub(crate) struct SettingsTable {
 pub(crate) const KEPT_MOST: usize = 256 << 20;
 
 impl SettingsTable {
-    pub(crate) fn new(given: Vec<(String, TopicSettings)>, kept_most: usize) -> Self {
-        let of = |(prefix, settings): (String, TopicSettings)| (prefix.into(), Arc::new(settings));
-        let default = [(String::new(), TopicSettings::new())];
-        let mut by_prefix: Vec<(Box<str>, _)> = given.into_iter().chain(default).map(of).collect();
-        by_prefix.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.len()));
+    /// `open` are prefixes that routes let clients publish to, whatever the settings say. What the settings reserve has
+    /// been [checked](reserved).
+    pub(crate) fn new(mut given: Vec<(String, TopicSettings)>, kept_most: usize, open: &[&str]) -> Self {
+        if given.iter().all(|(prefix, _)| !prefix.is_empty()) {
+            given.push((String::new(), TopicSettings::new()));
+        }
+        let rest = kept_most.saturating_sub(reserved(&given));
+        let sharers = given.iter().filter(|(_, s)| s.history_reserved.is_none()).count();
+        let share = rest / sharers.max(1);
+        let of = |(prefix, settings): (String, TopicSettings)| Prefix {
+            reserved: settings.history_reserved.unwrap_or(share),
+            is_open: settings.client_publish || open.iter().any(|open| prefix.starts_with(open)),
+            prefix: prefix.into(),
+            settings: Arc::new(settings),
+        };
+        let mut by_prefix: Vec<Prefix> = given.into_iter().map(of).collect();
+        by_prefix.sort_by_key(|prefix| core::cmp::Reverse(prefix.prefix.len()));
+        for open in open {
+            if let Some(prefix) = by_prefix.iter_mut().find(|p| open.starts_with(&*p.prefix)) {
+                prefix.is_open = true;
+            }
+        }
         Self { by_prefix: by_prefix.into(), kept_most }
     }
 
@@ -159,20 +199,41 @@ impl SettingsTable {
     pub(crate) fn may_subscribe(&self, topic: &str) -> bool {
         let stem = if is_pattern(topic) { topic.trim_end_matches('*') } else { topic };
         let below = |prefix: &str| is_pattern(topic) && prefix.starts_with(stem);
-        let all_below = self.by_prefix.iter().all(|(prefix, s)| !below(prefix) || s.client_subscribe);
+        let all_below = self.by_prefix.iter().all(|p| !below(&p.prefix) || p.settings.client_subscribe);
         self.of(stem).client_subscribe && all_below
     }
 
     pub(crate) fn of(&self, topic: &str) -> &Arc<TopicSettings> {
-        let last = self.by_prefix.len() - 1;
-        let found = self.by_prefix.iter().find(|(prefix, _)| topic.starts_with(&**prefix));
-        &found.unwrap_or(&self.by_prefix[last]).1
+        self.find(topic).1
     }
+
+    /// The settings of a topic, and the number of the prefix that they are of.
+    pub(crate) fn find(&self, topic: &str) -> (u32, &Arc<TopicSettings>) {
+        let last = self.by_prefix.len() - 1;
+        let at = self.by_prefix.iter().position(|p| topic.starts_with(&*p.prefix)).unwrap_or(last);
+        (at as u32, &self.by_prefix[at].settings)
+    }
+
+    /// How many prefixes have settings, the empty one included.
+    pub(crate) fn prefixes(&self) -> usize {
+        self.by_prefix.len()
+    }
+
+    /// Of a prefix, the bytes of history that are reserved for it, and whether clients can publish to it.
+    pub(crate) fn account(&self, prefix: usize) -> (usize, bool) {
+        let Prefix { reserved, is_open, .. } = self.by_prefix[prefix];
+        (reserved, is_open)
+    }
+}
+
+/// The bytes of history that prefixes reserve, without those that take an equal part.
+pub(crate) fn reserved(given: &[(String, TopicSettings)]) -> usize {
+    given.iter().filter_map(|(_, s)| s.history_reserved).fold(0, usize::saturating_add)
 }
 
 impl Default for SettingsTable {
     fn default() -> Self {
-        Self::new(Vec::new(), KEPT_MOST)
+        Self::new(Vec::new(), KEPT_MOST, &[])
     }
 }
 
@@ -184,7 +245,7 @@ mod tests {
     fn the_longest_prefix_decides() {
         let of = |n| TopicSettings::new().history(n);
         let given = [("ticks/", 4), ("", 2), ("ticks/eur", 3)];
-        let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into(), KEPT_MOST);
+        let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into(), KEPT_MOST, &[]);
         for (topic, n) in [("ticks/usd", 4), ("ticks/eurusd", 3), ("room", 2), ("tick", 2)] {
             assert_eq!(table.of(topic).history, n, "{topic}");
         }
@@ -192,11 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_share_what_none_has_reserved_and_clients_open_some() {
+        let of =
+            |reserved: Option<usize>| TopicSettings { history_reserved: reserved, ..TopicSettings::new() };
+        let given = [("a/", Some(50)), ("a/b/", None), ("c/", Some(0)), ("public/", None)];
+        let mut given: Vec<_> = given.map(|(p, reserved)| (p.to_owned(), of(reserved))).into();
+        given[3].1.client_publish = true;
+        let account = |table: &SettingsTable, topic: &str| table.account(table.find(topic).0 as usize);
+        let table = SettingsTable::new(given.clone(), 200, &[]);
+        let expected = [("a/x", 50, false), ("a/b/x", 50, false), ("c/x", 0, false), ("public/x", 50, true)];
+        for (topic, reserved, is_open) in expected.into_iter().chain([("x", 50, false)]) {
+            assert_eq!(account(&table, topic), (reserved, is_open), "{topic}");
+        }
+        for (open, topics) in [("a/", &["a/x", "a/b/x", "public/x"][..]), ("c/d/", &["c/x", "public/x"])] {
+            let table = SettingsTable::new(given.clone(), 200, &[open]);
+            for topic in ["a/x", "a/b/x", "c/x", "public/x", "x"] {
+                assert_eq!(account(&table, topic).1, topics.contains(&topic), "{topic} with {open}");
+            }
+        }
+        assert_eq!(reserved(&given), 50);
+    }
+
+    #[test]
     fn a_pattern_is_allowed_where_all_below_it_is() {
         let of = |may| TopicSettings::new().client_subscribe(may);
         let given =
             [("a/", true), ("a/secret/", false), ("a/secret/not/", true), ("b/", false), ("b/open/", true)];
-        let table = SettingsTable::new(given.map(|(p, may)| (p.to_owned(), of(may))).into(), KEPT_MOST);
+        let given = given.map(|(p, may)| (p.to_owned(), of(may))).into();
+        let table = SettingsTable::new(given, KEPT_MOST, &[]);
         for yes in ["a/x", "a/x/*", "a/secret/not/x", "a/secret/not/*", "b/open/*", "c/*", "c"] {
             assert!(table.may_subscribe(yes), "{yes}");
         }

@@ -10,7 +10,7 @@ fn alone(table: SettingsTable) -> Hub {
 }
 
 fn hub(settings: TopicSettings) -> Hub {
-    alone(SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX))
+    alone(SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX, &[]))
 }
 
 /// One turn that publishes so many messages of 100 bytes to a topic.
@@ -113,7 +113,7 @@ fn who_was_the_only_one_to_listen_finds_the_topic_again_for_as_long_as_it_would_
 #[test]
 fn names_that_keep_nothing_push_out_no_message() {
     let settings = TopicSettings::new().history(10);
-    let table = SettingsTable::new(vec![("kept/".to_owned(), settings)], 64 << 10);
+    let table = SettingsTable::new(vec![("kept/".to_owned(), settings)], 64 << 10, &[]);
     let mut hub = alone(table);
     turn(&mut hub, "kept/a", 5);
     for n in 0..1000 {
@@ -123,7 +123,7 @@ fn names_that_keep_nothing_push_out_no_message() {
         hub.not_joined(&topic);
     }
     assert!(hub.index.len() <= 17, "{} stay", hub.index.len());
-    assert_eq!((kept(&mut hub, "kept/a").len(), hub.gave_up), (5, 0));
+    assert_eq!((kept(&mut hub, "kept/a").len(), hub.accounts.evicted.messages), (5, 0));
 }
 
 #[test]
@@ -232,13 +232,16 @@ mod accounts {
     }
 
     fn check(hub: &Hub, at: &str) {
-        let mut sum = 0;
+        let mut sums = vec![(0, 0); hub.settings.prefixes()];
         let mut from = 0;
         while let Some(key) = hub.index.next_from(from) {
             from = key as usize + 1;
-            sum += hub.index.peek_home(key).map_or(0, |h| h.cost());
+            let Some(home) = hub.index.peek_home(key) else { continue };
+            let (held, sum) = (home.held(), &mut sums[home.prefix as usize]);
+            *(if held.messages { &mut sum.1 } else { &mut sum.0 }) += held.bytes;
         }
-        assert_eq!(hub.kept, sum, "{at}");
+        assert_eq!(hub.accounts.sums(), sums, "{at}");
+        assert_eq!(hub.accounts.held(), sums.iter().map(|(names, messages)| names + messages).sum::<usize>());
     }
 
     fn end(hub: &mut Hub) {
@@ -271,7 +274,7 @@ mod accounts {
         ) {
             let mut of = TopicSettings::new().history(3).history_bytes(300).history_age(Duration::from_millis(900));
             if rated { of = of.rate(3, 2).max_message_size(250); }
-            let table = SettingsTable::new(vec![("kept/".to_owned(), of)], most);
+            let table = SettingsTable::new(vec![("kept/".to_owned(), of)], most, &[]);
             let mut hub = Hub::new(0, Owners::new(RandomState::new(), workers), table, Epochs::new([1, 1]));
             for (what, name, slot, n) in steps {
                 let topic = NAMES[name];
@@ -302,7 +305,7 @@ mod accounts {
             hub.now += 600_000; // ids are remembered for 5 minutes
             for _ in 0..4 { hub.age(); }
             check(&hub, "end");
-            prop_assert_eq!(hub.kept, 0);
+            prop_assert_eq!(hub.accounts.held(), 0);
             prop_assert_eq!(hub.index.filters_len(), 0);
             if workers == 1 { prop_assert_eq!(hub.index.len(), 0); }
         }

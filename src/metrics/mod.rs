@@ -111,8 +111,12 @@ counters! {
     /// Times that a message, or what a turn had for one topic, went to a connection as it was because the loop had
     /// fallen behind.
     deflate_skipped,
-    /// Histories of topics given up because all together held more than they may.
-    histories_given_up,
+    /// Messages evicted from histories because all together held more than they may.
+    history_evicted,
+    /// Those among them that made room for topics of another prefix.
+    history_evicted_for_others,
+    /// Topics without a message that were evicted, with their position and what was remembered of their publishers.
+    topics_evicted,
     /// Messages refused because they are longer than their topic allows, or come faster than it takes.
     publications_refused,
     /// Times that a connection was not read from for a while, because too much of what it publishes waited for other

@@ -145,7 +145,9 @@ impl From<Push> for Route {
     fn from(push: Push) -> Self {
         let limits = Limits { max_subscriptions: push.max_subscriptions, ..Limits::default() };
         let (per_second, burst) = push.rate;
-        let route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
+        let publish = push.publish.clone().unwrap_or_default();
+        let mut route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
+        route.publish = publish;
         route.message_rate(per_second, burst)
     }
 }

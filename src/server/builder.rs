@@ -6,7 +6,7 @@ use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::check_topic;
 use crate::hub::mailbox::{Capacity, mailbox};
-use crate::hub::{KEPT_MOST, Owners, SettingsTable, TopicSettings};
+use crate::hub::{KEPT_MOST, Owners, SettingsTable, TopicSettings, reserved};
 use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
@@ -71,6 +71,13 @@ pub enum BuildError {
         /// The prefix.
         prefix: String,
     },
+    /// Prefixes reserve more history ([`TopicSettings::history_reserved`]) than there is ([`Builder::max_history`]).
+    HistoryReserved {
+        /// Bytes that they reserve.
+        reserved: usize,
+        /// Bytes that there are.
+        max_history: usize,
+    },
     /// The system refused something else.
     System(io::Error),
 }
@@ -93,6 +100,11 @@ impl fmt::Display for BuildError {
             Self::TopicPrefixTwice { prefix } => {
                 write!(f, "topics with the prefix {prefix:?} have settings twice: put them together")
             }
+            Self::HistoryReserved { reserved, max_history } => write!(
+                f,
+                "history_reserved: {reserved} bytes in all prefixes together, at most max_history, {max_history}, are \
+                 allowed: reserve less, or raise max_history"
+            ),
             Self::System(e) => write!(f, "can't set up the event loop: {e}"),
         }
     }
@@ -104,7 +116,7 @@ impl std::error::Error for BuildError {
             Self::Addr(e) => Some(e),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
             Self::Route(e) => Some(e),
-            Self::TopicPrefix { .. } | Self::TopicPrefixTwice { .. } => None,
+            Self::TopicPrefix { .. } | Self::TopicPrefixTwice { .. } | Self::HistoryReserved { .. } => None,
         }
     }
 }
@@ -239,9 +251,10 @@ impl Builder {
         self
     }
 
-    /// Bytes that the histories of all topics together may hold, each worker's topics an equal part. Where a message does
-    /// not fit, the history of its topic is given up; whoever comes back is then told that something is missing. Default
-    /// 256 MiB.
+    /// Bytes that the histories of all topics together may hold, each worker's topics an equal part. Each prefix of
+    /// [`Builder::topics`] has a part [to itself](TopicSettings::history_reserved). Where a message does not fit, old
+    /// messages are evicted from prefixes that hold more than their part, first where clients can publish; whoever comes
+    /// back for them is told that something is missing. Default 256 MiB.
     #[must_use]
     pub fn max_history(mut self, bytes: usize) -> Self {
         self.max_history = bytes;
@@ -360,6 +373,12 @@ impl Builder {
         if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(BuildError::TopicPrefixTwice { prefix: twice[0].to_owned() });
         }
+        let (reserved, max_history) = (reserved(&self.topics), self.max_history);
+        if reserved > max_history {
+            return Err(BuildError::HistoryReserved { reserved, max_history });
+        }
+        let open: Vec<&str> = self.routes.iter().flat_map(|r| &r.publish).map(String::as_str).collect();
+        let topics = SettingsTable::new(self.topics, max_history, &open);
         let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
         for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {
             (wrapper.at, wrapper.of) = (at, of);
@@ -394,7 +413,7 @@ impl Builder {
             routes: self.routes.into(),
             counters,
             began: Instant::now(),
-            topics: SettingsTable::new(self.topics, self.max_history),
+            topics,
             owners: Owners::new(RandomState::new(), workers),
             congestion: Arc::default(),
             stopping: AtomicBool::new(false),

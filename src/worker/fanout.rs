@@ -5,7 +5,7 @@ use super::slots::{Slot, Slots};
 use crate::conn::{Frames, PauseReason, Phase, Sink, Terms};
 use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
 use crate::hub::mailbox::Weigh;
-use crate::hub::{Hub, Joined, Missed, Outgoing, Reader, Run, TopicKey};
+use crate::hub::{Evicted, Hub, Joined, Missed, Outgoing, Reader, Run, TopicKey};
 use crate::log;
 use crate::protocol::Key;
 use foldhash::fast::RandomState;
@@ -13,14 +13,21 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 impl Worker {
+    fn count_evicted(&mut self) {
+        let evicted = core::mem::take(&mut self.turn.hub.accounts.evicted);
+        if evicted != Evicted::default() {
+            let count = self.turn.count();
+            count.history_evicted.add(evicted.messages);
+            count.history_evicted_for_others.add(evicted.for_others);
+            count.topics_evicted.add(evicted.names);
+        }
+    }
+
     /// Delivers until nothing is left to deliver: a connection that ends here may publish its leaving.
     pub(super) fn fan_out(&mut self) {
         loop {
             self.turn.hub.keep();
-            let gave_up = core::mem::take(&mut self.turn.hub.gave_up);
-            if gave_up > 0 {
-                self.turn.count().histories_given_up.add(gave_up);
-            }
+            self.count_evicted();
             let refused = core::mem::take(&mut self.turn.hub.refused);
             if refused > 0 {
                 self.turn.count().publications_refused.add(refused);

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     pub(crate) workers: Option<u16>,
 
     /// What the topics whose names begin with PREFIX keep and allow: PREFIX:NAME=VALUE,… The names are history (messages),
-    /// history-bytes, history-age, slow-consumer (close, drop-newest, drop-oldest, latest-by-key), max-message-size, rate
+    /// history-bytes, history-age, history-reserved, slow-consumer (close, drop-newest, drop-oldest, latest-by-key), max-message-size, rate
     /// (messages each second, or with a burst: 100/500), and for clients of /push subscribe and publish (yes, no). The
     /// longest prefix counts; may be given several times. Topics keep nothing and take nothing from clients where it does not
     /// say so, but for public/, which begins with history=100,history-bytes=16KiB,history-age=60s,publish=yes

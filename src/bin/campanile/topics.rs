@@ -12,8 +12,7 @@ pub(crate) struct Topics {
 }
 
 /// The names that there are, for a message that teaches.
-const NAMES: &str =
-    "history, history-bytes, history-age, slow-consumer, max-message-size, rate, subscribe, publish";
+const NAMES: &str = "history, history-bytes, history-age, history-reserved, slow-consumer, max-message-size, rate, subscribe, publish";
 
 /// Of a prefix that has a colon in it, the last one ends it.
 pub(crate) fn topics(text: &str) -> Result<Topics, String> {
@@ -38,6 +37,7 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
             "history" => all.history(number(name, value)?),
             "history-bytes" => all.history_bytes(bytes(name, value)?),
             "history-age" => all.history_age(above_zero(name, value, time(name, value)?)?),
+            "history-reserved" => all.history_reserved(bytes(name, value)?),
             "slow-consumer" => all.slow_consumer(policy(value)?),
             "max-message-size" => all.max_message_size(above_zero(name, value, bytes(name, value)?)?),
             "rate" => {
@@ -118,12 +118,13 @@ mod tests {
 
     #[test]
     fn every_setting_can_be_given() {
-        let text = "ticks/:history=10,history-bytes=64KiB,history-age=2h,slow-consumer=latest-by-key,\
+        let text = "ticks/:history=10,history-bytes=64KiB,history-age=2h,history-reserved=1MiB,slow-consumer=latest-by-key,\
                     max-message-size=1MiB,rate=100/500,subscribe=no,publish=yes";
         let expected = TopicSettings::new()
             .history(10)
             .history_bytes(64 << 10)
             .history_age(Duration::from_secs(7200))
+            .history_reserved(1 << 20)
             .slow_consumer(SlowConsumer::LatestByKey)
             .max_message_size(1 << 20)
             .rate(100, 500)
