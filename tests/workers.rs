@@ -2,7 +2,11 @@
 
 mod support;
 
-use campanile::{ConnId, ListenOptions};
+use campanile::{
+    Accept, Conn, ConnId, Handler, ListenOptions, Message, Refuse, Request, Route, SlowConsumer,
+    TopicSettings,
+};
+use crossbeam_channel::{Receiver, unbounded};
 use std::collections::HashMap;
 use support::{Client, builder, echo, recorder, start};
 
@@ -153,4 +157,96 @@ fn a_late_decision_and_an_adopted_socket_find_their_worker() {
     let spread = spread((0..12).map(|_| events.opened()));
     assert!(spread.values().all(|n| *n == 4), "{spread:?}");
     assert_eq!(server.handle.stats().panics, 0);
+}
+
+const TOPICS: usize = 8;
+const BURST: u64 = 600;
+
+/// Subscribes to all topics, and counts what it is told to have missed. Told so, it blocks its worker until the test lets
+/// it go on, or publishes a burst to each topic.
+struct Flooder {
+    gate: Receiver<()>,
+}
+
+impl Handler for Flooder {
+    type State = u64;
+
+    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<u64>, Refuse> {
+        Ok(Accept::new(0))
+    }
+
+    fn message(&self, conn: &mut Conn<'_, u64>, message: Message<'_>) {
+        match message.as_text() {
+            Some("subscribe") => {
+                for topic in 0..TOPICS {
+                    conn.subscribe(&format!("t{topic}")).unwrap();
+                }
+                conn.send(&conn.id().to_string()).unwrap();
+            }
+            Some("stop") => self.gate.recv_timeout(support::DEADLINE).unwrap(),
+            Some("burst") => {
+                for n in 0..BURST {
+                    for topic in 0..TOPICS {
+                        conn.publish(&format!("t{topic}"), &*format!("{n:0>4000}"));
+                    }
+                }
+                conn.send("published").unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn dropped(&self, conn: &mut Conn<'_, u64>, messages: u32) {
+        *conn.state_mut() += u64::from(messages);
+        let told = format!("missed {}", conn.state());
+        let _ = conn.handle().send(conn.id(), &*told);
+    }
+}
+
+/// A handler blocks a worker, and another worker publishes more than may wait for it: the blocked worker's subscriber gets
+/// each message, or is told that it is missing.
+#[test]
+fn messages_lost_on_the_way_to_a_blocked_worker_are_told() {
+    let (release, gate) = unbounded();
+    let mut limits = campanile::Limits::default();
+    limits.max_backlog = 256 << 20;
+    let server = start(
+        builder()
+            .workers(2)
+            .mailbox_bytes(1 << 20)
+            .topics("t", TopicSettings::new().slow_consumer(SlowConsumer::DropNewest))
+            .route("/", Route::new(Flooder { gate }).limits(limits)),
+    );
+    let mut clients: Vec<Client> = (0..2).map(|_| server.open("/")).collect();
+    let ids: Vec<String> = clients
+        .iter_mut()
+        .map(|client| {
+            client.text("subscribe");
+            client.read_text()
+        })
+        .collect();
+    assert_ne!(ids[0].split('.').next(), ids[1].split('.').next(), "one on each worker");
+    server.settle();
+    server.settle(); // the owners know of all subscribers
+    let [blocked, flooding] = &mut clients[..] else { unreachable!() };
+    blocked.text("stop");
+    // The publisher's own subscriptions bring it nothing: it publishes to all others.
+    flooding.text("burst");
+    assert_eq!(flooding.read_text(), "published");
+    release.send(()).unwrap();
+    let (mut received, mut missed) = (0, 0);
+    let published = BURST * TOPICS as u64;
+    // What belongs to topics of the blocked worker and found no room was refused, and never published.
+    while received + missed + server.handle.stats().publications_refused < published {
+        let text = blocked.read_text();
+        match text.strip_prefix("missed ") {
+            Some(n) => missed = n.parse().unwrap(),
+            None => received += 1,
+        }
+    }
+    let stats = server.handle.stats();
+    assert_eq!(received + missed + stats.publications_refused, published, "{stats:?}");
+    assert!(stats.missed + stats.publications_refused > 0, "the test lost nothing: {stats:?}");
+    assert_eq!(stats.missed, missed);
+    blocked.expect_nothing_until_pong();
 }

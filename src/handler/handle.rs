@@ -560,9 +560,10 @@ impl Handle {
         (0..self.shared.workers.len()).map(answer).collect()
     }
 
-    /// Ends the server: no new connections, a close frame with 1001 to every client, and the end of the workers when
-    /// all have answered or `deadline` has passed. [`Server::run`](crate::Server::run) returns then. Calling it again
-    /// may only bring the end forward.
+    /// Ends the server: no new connections, everything that was published before is delivered, a close frame with 1001 to
+    /// every client, and the end of the workers when all have answered or `deadline` has passed.
+    /// [`Server::run`](crate::Server::run) returns then. From now on publishing returns [`HandleError::Ended`]. Half of the
+    /// time until the deadline is for delivering. Calling it again may only bring the end forward.
     pub fn shutdown(&self, deadline: Duration) {
         let deadline = Instant::now() + deadline;
         let code = CloseCode::GOING_AWAY;
