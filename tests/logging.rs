@@ -1,5 +1,6 @@
 //! What the library logs, with a subscriber of the program's: lines that a peer can cause are limited, and a subscriber
-//! that panics, as one that prints to a full standard error does, ends nothing. One test, since a process has one subscriber.
+//! that panics, as one that prints to a full standard error does, ends nothing. A
+//! process has one subscriber, which both tests share.
 
 mod support;
 
@@ -69,4 +70,33 @@ fn lines_of_peers_are_limited_and_a_subscriber_that_panics_ends_nothing() {
     }
     assert!(server.handle.stats().log_lines_lost >= 10);
     server.shutdown(support::millis(100)); // which logs too, and fails if a worker has panicked
+}
+
+#[test]
+fn a_writer_reports_panics_once_a_second_for_each_place() {
+    struct Lines(crossbeam_channel::Sender<String>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            let _ = self.0.send(String::from_utf8_lossy(line).into_owned()); // the test may be over
+            Ok(line.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (tx, lines) = crossbeam_channel::unbounded();
+    let writer = campanile::log::Writer::new(Lines(tx));
+    let default = std::panic::take_hook();
+    writer.report_panics();
+    for i in 0..1000 {
+        let _ = std::panic::catch_unwind(|| panic!("a peer made this happen: {i}"));
+    }
+    let _ = std::panic::catch_unwind(|| panic!("elsewhere"));
+    std::panic::set_hook(default);
+    assert!(writer.flush_within(support::DEADLINE));
+    let lines: Vec<_> = lines.try_iter().collect();
+    let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert!((1..20).contains(&of("a peer made this happen")), "{lines:?}");
+    assert!(lines[0].contains("panicked at tests/logging.rs:"), "{}", lines[0]);
+    assert_eq!(of("elsewhere"), 1);
 }

@@ -289,3 +289,70 @@ fn a_token_thread_that_panics_is_a_503_and_nothing_else() {
     let server = serve(handler);
     assert_eq!(server.dial().ask("/", "").status, 503);
 }
+
+/// Panics when it is dropped.
+struct DropBomb;
+
+impl Drop for DropBomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("on purpose, in drop");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_panics_while_it_is_dropped_harms_nobody() {
+    struct Bomb(DropBomb);
+    impl std::io::Read for Bomb {
+        fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+            let _ = &self.0;
+            piece.fill(b'a');
+            Ok(piece.len())
+        }
+    }
+    let endpoint = |request: &campanile::Request<'_>| {
+        let len = if request.query() == Some("long") { 1 << 30 } else { 10 };
+        let body = campanile::http::Body::Reader { reader: Box::new(Bomb(DropBomb)), len };
+        campanile::Response::new(200).body(body)
+    };
+    let builder = support::builder().get("/bomb", endpoint).route("/", recorder().0);
+    let server = support::start(builder);
+    let mut healthy = server.open("/");
+    let mut client = server.dial();
+    client.send("GET /bomb HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().text(), "aaaaaaaaaa");
+    server.until("one was sent to its end", |s| s.panics == 1);
+    client.send("HEAD /bomb HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer_to_head().status, 200);
+    server.until("one was not sent at all", |s| s.panics == 2);
+    let mut gone = server.dial();
+    gone.send("GET /bomb?long HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(gone.read_head().starts_with("HTTP/1.1 200 "));
+    gone.reset();
+    server.until("one lost its client", |s| s.panics == 3);
+    healthy.expect_nothing_until_pong();
+}
+
+#[test]
+fn a_state_that_comes_too_late_and_panics_while_it_is_dropped_harms_nobody() {
+    struct Bombs;
+    impl campanile::Handler for Bombs {
+        type State = Option<DropBomb>;
+        fn upgrade(&self, _: &campanile::Request<'_>) -> Result<Accept<Self::State>, campanile::Refuse> {
+            Ok(Accept::new(None))
+        }
+        fn message(&self, _: &mut Conn<'_, Self::State>, _: campanile::Message<'_>) {}
+    }
+    let server = serve(Bombs);
+    let mut open = server.open("/");
+    server.handle.shutdown(support::DEADLINE);
+    assert_eq!(open.skip_to_close(), 1001); // and does not answer yet, so the server is there
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    server.handle.adopt_open(socket, Vec::new(), "/", Some(DropBomb), None).unwrap();
+    server.until("the state was dropped", |s| s.panics == 1);
+    open.close(1001, "");
+    server.ended();
+}

@@ -131,7 +131,7 @@ impl Worker {
         if next >= MAX_SLOTS || self.stopping.is_some() {
             self.turn.count().turned_away.add(1);
             give_back(self);
-            return;
+            return self.drop_foreign(open);
         }
         self.generation = self.generation.wrapping_add(1).max(1);
         let id = ConnId::new(self.turn.worker, next, self.generation);
@@ -139,7 +139,7 @@ impl Worker {
             self.turn.count().accept_errors.add(1);
             log::limited!(warn, Instant::now(), "can't watch the connection from {peer}: {e}");
             give_back(self);
-            return;
+            return self.drop_foreign(open);
         }
         log::line!(debug, "{id} from {peer}");
         let clock = Clock {

@@ -2,8 +2,13 @@
 //! decided. Most connections are whole in one read and never have one.
 
 use crate::deflate::Agreed;
+use crate::handler::Turn;
 use crate::http::{HeadScanner, Params, RequestHead};
-use std::io::Read;
+use crate::metrics::Counters;
+use crossbeam_utils::CachePadded;
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// What HTTP keeps between reads.
 #[derive(Default)]
@@ -14,7 +19,7 @@ pub(crate) struct Exchange {
     /// Bytes that the whole request has, once its head is known.
     pub(super) need: usize,
     /// A body that is being sent.
-    pub(super) body: Option<(Box<dyn Read + Send>, u64)>,
+    pub(super) body: Option<(Reader, u64)>,
     /// The connection ends with this response.
     pub(super) last: bool,
     /// What the client of an undecided upgrade is to be answered with.
@@ -27,6 +32,39 @@ impl Exchange {
     /// Whether nothing in it is needed any more.
     pub(super) fn is_over(&self) -> bool {
         self.buf.is_empty() && self.body.is_none() && self.waiting.is_none() && !self.last
+    }
+}
+
+/// The application's reader of a body. It is dropped with whatever of its connection ends first; a panic in that is counted
+/// and ends nothing.
+pub(super) struct Reader {
+    /// Until it is dropped.
+    reader: Option<Box<dyn Read + Send>>,
+    counters: Arc<[CachePadded<Counters>]>,
+    worker: usize,
+}
+
+impl Reader {
+    pub(super) fn new(reader: Box<dyn Read + Send>, turn: &Turn) -> Self {
+        Self { reader: Some(reader), counters: turn.counters.clone(), worker: turn.worker }
+    }
+
+    /// Reads. A panic is an error, and counted.
+    pub(super) fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        let Some(reader) = &mut self.reader else { return Ok(0) };
+        catch_unwind(AssertUnwindSafe(|| reader.read(piece))).unwrap_or_else(|_| {
+            self.counters[self.worker].panics.add(1);
+            Err(io::ErrorKind::Other.into())
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let reader = self.reader.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
+            self.counters[self.worker].panics.add(1);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Worker;
 use super::deadlines::ticks;
-use super::exchange::{Asked, Exchange, Undecided, Upgrade, Waiting};
+use super::exchange::{Asked, Exchange, Reader, Undecided, Upgrade, Waiting};
 use super::slots::Slot;
 use crate::conn::{PauseReason, Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::deflate::negotiate;
@@ -13,7 +13,6 @@ use crate::http::{
 };
 use crate::log;
 use crate::net::Received;
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -390,12 +389,14 @@ impl Worker {
         let mut head = Vec::with_capacity(256);
         response.encode_head(&mut head, self.date.at(now), false, false);
         slot.conn.write_raw(&mut self.turn.writer, &head);
-        if let Some(bytes) = in_memory(&response.into_body()) {
+        let body = response.into_body();
+        if let Some(bytes) = in_memory(&body) {
             slot.conn.write_raw(&mut self.turn.writer, bytes);
         }
         slot.conn.phase = Phase::Failing;
         slot.exchange = None;
         self.turn.count().requests.add(1);
+        self.drop_foreign(body);
     }
 
     /// Answers a request for a WebSocket that gets none. What the client sends next may already be frames, or, where a
@@ -472,7 +473,7 @@ impl Worker {
     }
 
     /// Drops what has the application's code in it.
-    fn drop_foreign(&self, what: impl Sized) {
+    pub(super) fn drop_foreign(&self, what: impl Sized) {
         if catch_unwind(AssertUnwindSafe(|| drop(what))).is_err() {
             self.turn.count().panics.add(1);
         }
@@ -489,12 +490,14 @@ impl Worker {
         let body = response.into_body();
         if head_only {
             // RFC 9110 section 9.3.2: the head that GET would get, and nothing else.
+            self.drop_foreign(body);
         } else if let Some(bytes) = in_memory(&body) {
             slot.conn.write_raw(&mut self.turn.writer, bytes);
         } else if let Body::Reader { reader, len } = body {
+            let reader = Reader::new(reader, &self.turn);
             slot.exchange.get_or_insert_default().body = Some((reader, len));
         }
-        if !keep_alive {
+        if !keep_alive && let Some(slot) = self.slots.get(at) {
             slot.exchange.get_or_insert_default().last = true;
         }
         self.turn.count().requests.add(1);
@@ -526,11 +529,7 @@ impl Worker {
             };
             let want = (*left).min(STEP as u64) as usize;
             let mut piece = vec![0; want];
-            let read = catch_unwind(AssertUnwindSafe(|| reader.read(&mut piece)));
-            let n = match read.unwrap_or_else(|_| {
-                self.turn.count().panics.add(1);
-                Err(std::io::ErrorKind::Other.into())
-            }) {
+            let n = match reader.read(&mut piece) {
                 // The file shrank, or the disk failed: the promise in Content-Length can't be kept.
                 Ok(0) | Err(_) if *left > 0 => return self.terminate(at),
                 Ok(n) => n,
