@@ -35,6 +35,8 @@ fn step_with(
 pub(super) struct Away {
     publications: VecDeque<Publication>,
     pub(super) bytes: usize,
+    /// So much waits that the publishers of this worker wait.
+    is_full: bool,
 }
 
 /// Bytes of publications that may wait for one owner before the publishers of this worker wait, until no more than
@@ -93,14 +95,16 @@ impl Hub {
         }
         away.bytes = bytes;
         away.publications.push_back(publication);
-        self.awaits_room |= bytes > AWAY_HIGH;
+        away.is_full |= bytes > AWAY_HIGH;
+        self.awaits_room |= away.is_full;
     }
 
     /// Whether whoever published to the topic should wait: more of it waits for other workers than may without delaying
     /// others.
     #[inline]
     pub(crate) fn is_congested(&self, topic: &str) -> bool {
-        !self.is_alone() && (self.awaits_room || self.congestion.has(topic))
+        !self.is_alone()
+            && (self.awaits_room && self.away[self.owners.of(topic)].is_full || self.congestion.has(topic))
     }
 
     /// Another worker says that a topic is no longer congested.
@@ -110,14 +114,16 @@ impl Hub {
 
     /// Whether publishers of this worker that wait may go on. They wait again where their topic is still congested.
     pub(crate) fn can_go_on(&self) -> bool {
-        self.may_go_on || self.awaits_room && self.away.iter().all(|away| away.bytes <= AWAY_LOW)
+        self.may_go_on
+            || self.awaits_room && self.away.iter().any(|away| away.is_full && away.bytes <= AWAY_LOW)
     }
 
     /// The same; the publishers that wait now do go on.
     pub(crate) fn take_go_on(&mut self) -> bool {
         let can = self.can_go_on();
         if can {
-            self.awaits_room &= self.away.iter().any(|away| away.bytes > AWAY_HIGH);
+            self.away.iter_mut().for_each(|away| away.is_full &= away.bytes > AWAY_LOW);
+            self.awaits_room = self.away.iter().any(|away| away.is_full);
             self.may_go_on = false;
         }
         can

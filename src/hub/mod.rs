@@ -134,11 +134,11 @@ pub(crate) struct Hub {
     pub(crate) released: bool,
     /// Publishers of this worker that wait may go on.
     may_go_on: bool,
-    /// So much waits for an owner that publishers of this worker wait.
+    /// An owner's mailbox is so full that publishers of this worker wait for it.
     awaits_room: bool,
     /// Estimated bytes that what came by the mailbox takes to deliver here, in all.
     work: u64,
-    /// The part of it of the largest run's first message in this iteration, and what `work` was when it began.
+    /// The largest part of it that one run's first message took in this iteration.
     largest: u64,
     /// Messages lost on their way to other workers, and publications that found no room, since last asked.
     pub(crate) lost: u64,
