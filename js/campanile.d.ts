@@ -144,7 +144,10 @@ export interface ConnectOptions {
   reconnect?(code: number, reason: string): boolean | undefined;
 }
 
-/** What a request ended with: a code of the server, or `timeout`, `closed`, `queue`, `already`, `too_big`, `topic`, `pattern`. */
+/**
+ * What a request ended with: a code of the server, or `timeout`, `closed`, `queue`, `already`, `too_big`, `topic`,
+ * `pattern`. A publication with `retry` was put off by the server, and a later one to the same topic was published meanwhile.
+ */
 export class PushError extends Error {
   constructor(code: string, message: string, retry?: number);
   readonly name: "PushError";

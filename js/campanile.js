@@ -11,12 +11,26 @@ const DEFAULTS = {
   timeout: 10_000,
   queue: 64, // with 128 subscriptions what a server takes at once
 };
+// The least and the most of what a server can ask for, in ms; docs/protocol.md has the table. A timer overflows at 2^31.
+const HEARTBEAT = [1_000, 86_400_000]; // 0: none
+const RETRY = [10, 86_400_000]; // of `hello`
+const AGAIN = [10, 60_000]; // `retry` of an error; the least doubles each time the same request is put off
+// Publications to one topic without an answer: where the server puts one off, those behind it may pass it.
+const WINDOW = 32;
 // Where all clients are told at once, or the server is full: ms that the first attempt is spread over.
 const SPREAD = { 1001: 3_000, 1011: 5_000, 1012: 3_000, 1013: 5_000 };
 
 const CONNECTING = 0, OPEN = 1, CLOSED = 3;
 
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
+
+// What members are, in every message that has them.
+const isInt = (value) => Number.isSafeInteger(value) && value >= 0;
+const isText = (value) => typeof value === "string";
+const MEMBERS = [
+  [isInt, ["id", "offset", "replayed", "receivers", "retry", "heartbeat", "max_message_size"]],
+  [isText, ["topic", "epoch", "text", "code", "message"]],
+];
 
 /** What a request ended with: the server's `code`, or `timeout`, `closed`, `queue`. */
 export class PushError extends Error {
@@ -54,6 +68,27 @@ const isPattern = (name) => String(name).endsWith("/*");
 // As a request names it.
 const named = (name) => (isPattern(name) ? { pattern: name } : { topic: name });
 
+const clamp = (value, [least, most], from = least) => Math.min(Math.max(value, from), most);
+
+function expect(fits, name) {
+  if (!fits) throw new TypeError(`the server sent a message without a valid ${name}`);
+}
+
+// Throws unless the rest can rely on the message. Members that are not known here may be anything.
+function check(message) {
+  for (const [is, names] of MEMBERS) for (const name of names) expect(message[name] === undefined || is(message[name]), name);
+  return message;
+}
+
+function unpack(buffer) {
+  const bytes = new Uint8Array(buffer);
+  if (bytes[0] !== 1) return { type: "" }; // another version
+  const start = 10 + bytes[1];
+  const offset = Number(new DataView(buffer).getBigUint64(start - 8));
+  const topic = utf8.decode(bytes.subarray(2, start - 8));
+  return { type: "message", topic, offset, data: bytes.subarray(start) };
+}
+
 function address(url) {
   const full = new URL(url, globalThis.location?.href);
   full.protocol = full.protocol.replace("http", "ws");
@@ -75,9 +110,12 @@ class Push extends EventTarget {
   #since = 0; // when it opened
   #base = 1_000; // ms, the first ceiling; what the server said last
   #heard = 0; // when anything last came
+  #silence = 0; // ms after which the server is asked whether it is there
   #hello = {};
   #id = 0;
-  #asked = new Map(); // requests without an answer, by their id
+  #asked = new Map(); // subscriptions and their ends without an answer, by the id of the request
+  #out = new Map(); // the same of publications, in the order in which they were made
+  #careful = new Set(); // topics with one publication at a time, since the server has put one off
   #subs = new Map(); // by topic or pattern
   #leaving; // ends listening to the page
   // No secret; and `crypto.randomUUID` is for secure pages alone.
@@ -146,22 +184,22 @@ class Push extends EventTarget {
       // With a name of its own, sending it again after a cut does not publish it twice.
       dedup ??= `${this.#name}-${id}`;
       const body = typeof data === "string" ? { text: data } : { data };
-      const request = { type: "publish", id, topic, ...body, key, tags, dedup, ttl, echo };
-      const text = encode(request); // now: the page may change it later
-      if (this.#state !== OPEN) {
-        const { queue } = this.#options;
-        const waiting = [...this.#asked.values()].filter((one) => one.kept).length;
-        if (waiting >= queue) return fail("queue", `not connected, and no more than ${queue} publications wait`);
+      const text = encode({ type: "publish", id, topic, ...body, key, tags, dedup, ttl, echo }); // now: the page may change it
+      const { queue } = this.#options;
+      if (this.#state !== OPEN && this.#out.size >= queue) {
+        return fail("queue", `not connected, and no more than ${queue} publications wait`);
       }
       const timer = setTimeout(() => {
-        this.#asked.delete(id);
+        this.#out.delete(id);
         fail("timeout", `no answer within ${timeout} ms; it may have been published`);
+        this.#flush();
       }, timeout);
       const done = (settle) => (answer) => {
         clearTimeout(timer);
         settle(answer);
       };
-      this.#ask(request, done(resolve), done(reject), { kept: true }, text);
+      this.#out.set(id, { id, type: "publish", topic, text, done: done(resolve), failed: done(reject) });
+      this.#flush();
     });
   }
 
@@ -222,8 +260,15 @@ class Push extends EventTarget {
 
   // `retry`: milliseconds until the next attempt, null for none; by default what the code asks for.
   #lost(code, reason, wasClean = false, retry = this.#retry(code, reason)) {
+    const flying = new Set();
+    for (const one of [...this.#out.values()].reverse()) {
+      if (this.#flies(one)) flying.add(one.topic);
+      // What went behind it may have been published.
+      else if (one.held && flying.has(one.topic)) this.#end(one.id).failed(one.held);
+      one.held = one.late = one.rests = null;
+    }
+    this.#asked.clear();
     this.#drop(...(wasClean ? [code, reason] : []));
-    for (const [id, one] of this.#asked) if (!one.kept) this.#asked.delete(id);
     for (const sub of this.#subs.values()) sub.live = false;
     this.#hello = {};
     if (retry === null) {
@@ -231,8 +276,8 @@ class Push extends EventTarget {
       this.#leaving.abort();
       this.#leaving = null;
       const error = new PushError("closed", `the connection was closed: ${code} ${reason}`);
-      for (const { failed } of this.#asked.values()) failed(error);
-      this.#asked.clear();
+      for (const { failed } of this.#out.values()) failed(error);
+      this.#out.clear();
     } else {
       this.#state = CONNECTING;
       this.#due = true;
@@ -262,7 +307,7 @@ class Push extends EventTarget {
   #watch(wait) {
     if (wait > 0) this.#timer = setTimeout(() => {
       const quiet = Date.now() - this.#heard; // negative when somebody has set the clock
-      if (quiet >= 0 && quiet < this.#hello.heartbeat) this.#watch(this.#hello.heartbeat - quiet);
+      if (quiet >= 0 && quiet < this.#silence) this.#watch(this.#silence - quiet);
       else this.#probe();
     }, wait);
   }
@@ -272,37 +317,54 @@ class Push extends EventTarget {
     this.#heard = 0;
     this.#socket.send('{"type":"ping"}');
     this.#timer = setTimeout(() => {
-      if (this.#heard) this.#watch(this.#hello.heartbeat);
+      if (this.#heard) this.#watch(this.#silence);
       else this.#lost(1006, "no answer to a ping");
     }, this.#options.pingTimeout);
   }
 
   // ---- what goes out ----
 
+  // False: it was too long, and has ended.
   #send(one) {
     const { id, text } = one;
     const limit = this.#hello.max_message_size;
-    one.sent = this.#turn;
     if (text.length * 3 > limit && new TextEncoder().encode(text).length > limit) {
-      this.#failed({ id, code: "too_big", message: `a request has at most ${limit} bytes` });
-    } else {
-      this.#socket.send(text);
+      this.#end(id).failed(new PushError("too_big", `a request has at most ${limit} bytes`));
+      return false;
     }
+    one.sent = this.#turn;
+    one.held = null;
+    this.#socket.send(text);
+    return true;
   }
 
-  #ask(request, done, failed, more, text = encode(request)) {
-    const one = { ...request, text, done, failed, ...more };
+  #ask(request, done, failed, wanted) {
+    const one = { ...request, text: encode(request), done, failed, wanted };
     this.#asked.set(request.id, one);
-    if (!one.kept) this.#send(one);
-    else this.#flush();
+    if (!this.#send(one)) this.#flush();
+  }
+
+  // It is on its way on this connection, and an answer to it may come.
+  #flies(one) {
+    return one.sent === this.#turn && !one.held;
   }
 
   // A publication waits until the subscriptions that were asked for before it have begun, and so is heard by them. Those
-  // of an earlier connection that had no answer go out again: their `dedup` keeps them from being published twice.
+  // of an earlier connection that had no answer go out again: their `dedup` keeps them from being published twice. To
+  // one topic they go in order: none passes one that waits, and where the server has put one off, none is sent behind
+  // another until all are answered.
   #flush() {
-    const asked = [...this.#asked.values()];
-    if (this.#state !== OPEN || asked.some((one) => one.type === "subscribe")) return;
-    for (const one of asked) if (one.kept && one.sent !== this.#turn) this.#send(one);
+    if (this.#state !== OPEN || [...this.#asked.values()].some((one) => one.type === "subscribe")) return;
+    const flying = new Map(); // how many, by topic
+    for (const one of this.#out.values()) flying.set(one.topic, (flying.get(one.topic) ?? 0) + this.#flies(one));
+    for (const topic of this.#careful) if (!flying.has(topic)) this.#careful.delete(topic);
+    for (const one of this.#out.values()) {
+      const { topic } = one;
+      if (this.#flies(one)) continue;
+      const before = flying.get(topic);
+      const full = one.rests || before >= (this.#careful.has(topic) ? 1 : WINDOW);
+      if (full || this.#send(one)) flying.set(topic, full ? Infinity : before + 1);
+    }
   }
 
   #isLeaving(topic) {
@@ -333,7 +395,7 @@ class Push extends EventTarget {
       if (sub.options.onError) call(sub.options.onError, error);
       else this.#emit("error", { error });
     };
-    this.#ask(request, done, failed, { wanted });
+    this.#ask(request, done, failed, wanted);
   }
 
   #unsubscribe(topic) {
@@ -347,81 +409,112 @@ class Push extends EventTarget {
 
   // ---- what comes in ----
 
+  // Whatever it is: what can't be relied on is an `error`, and the next message is read.
   #received(data) {
     this.#heard = Date.now();
-    if (typeof data !== "string") return this.#binary(data);
-    let message;
     try {
-      message = JSON.parse(data);
+      this.#take(typeof data === "string" ? JSON.parse(data) : unpack(data));
     } catch (error) {
-      return this.#emit("error", { error });
-    }
-    switch (message.type) {
-      case "message":
-        return this.#deliver(message.topic, message.offset, message.text ?? message.data);
-      case "messages":
-        for (const one of message.messages) this.#deliver(message.topic, one.offset, one.text ?? one.data);
-        return;
-      case "hello":
-        return this.#opened(message);
-      case "subscribed":
-      case "published":
-      case "unsubscribed":
-        this.#take(message.id)?.done(message);
-        return this.#flush();
-      case "lagged":
-        return this.#emit("lagged", { messages: message.messages });
-      case "error":
-        return this.#failed(message);
+      this.#emit("error", { error });
     }
   }
 
-  #binary(buffer) {
-    const bytes = new Uint8Array(buffer);
-    const start = 10 + bytes[1];
-    if (bytes[0] !== 1 || !(bytes.length >= start)) return;
-    const offset = Number(new DataView(buffer).getBigUint64(start - 8));
-    this.#deliver(utf8.decode(bytes.subarray(2, start - 8)), offset, bytes.subarray(start));
+  #take(message) {
+    const { type, topic, messages } = message;
+    switch (type) {
+      case "message":
+        return this.#deliver(topic, message);
+      case "messages":
+        for (const one of messages) this.#deliver(topic, one);
+        return;
+      case "hello":
+        if (this.#state !== OPEN) this.#opened(check(message)); // only the first says anything
+        return;
+      case "subscribed":
+      case "published":
+      case "unsubscribed":
+        return this.#answered(check(message));
+      case "lagged":
+        expect(isInt(messages), "messages");
+        return this.#emit(type, { messages });
+      case "error":
+        return this.#failed(check(message));
+    }
+    expect(isText(type), "type"); // another one is of a version to come
+  }
+
+  #answered(message) {
+    const { id, type, epoch, offset } = message;
+    const one = this.#get(id);
+    if (!one || !type.startsWith(one.type) || !this.#flies(one)) return;
+    // A pattern has no place.
+    if (type === "subscribed" && one.topic) expect(epoch && offset !== undefined, "epoch and offset");
+    this.#end(id).done(message);
+    for (const other of this.#out.values()) {
+      if (type !== "published" || other.topic !== one.topic || other.id > id) continue;
+      // To publish it when a later one was published would change the order.
+      if (other.held) this.#end(other.id).failed(other.held);
+      else other.late = true;
+    }
+    this.#flush();
   }
 
   #opened(hello) {
     clearTimeout(this.#timer);
     this.#hello = hello;
-    if (hello.retry > 0) this.#base = hello.retry;
+    const { heartbeat, retry } = hello;
+    this.#silence = heartbeat ? clamp(heartbeat, HEARTBEAT) : 0;
+    if (retry !== undefined) this.#base = clamp(retry, RETRY);
     this.#state = OPEN;
     this.#since = this.#heard;
-    this.#watch(hello.heartbeat);
+    this.#watch(this.#silence);
     for (const sub of this.#subs.values()) this.#subscribe(sub);
     this.#flush();
     this.#emit("open", { hello });
   }
 
-  #take(id) {
-    const one = this.#asked.get(id);
+  #get(id) {
+    return this.#asked.get(id) ?? this.#out.get(id);
+  }
+
+  #end(id) {
+    const one = this.#get(id);
     this.#asked.delete(id);
+    this.#out.delete(id);
     return one;
   }
 
   #failed({ id, code, message, retry }) {
-    const one = this.#asked.get(id);
+    const one = this.#get(id);
     const error = new PushError(code, message, retry);
-    if (!one) {
-      if (id === undefined) this.#emit("error", { error });
-    } else if (retry >= 0) {
-      const turn = this.#turn; // another connection sends it by itself
-      setTimeout(() => {
-        if (turn !== this.#turn || this.#asked.get(id) !== one) return;
-        if (one.wanted?.() ?? true) return this.#send(one);
-        this.#take(id);
-        this.#flush();
-      }, retry);
-    } else {
-      this.#take(id).failed(error);
-      this.#flush();
+    if (id === undefined) this.#emit("error", { error });
+    if (!one || !this.#flies(one)) return;
+    if (retry === undefined || one.late) {
+      this.#end(id).failed(error);
+      return this.#flush();
     }
+    one.held = error; // until it is sent again
+    one.rests = true;
+    const kept = this.#out.has(id);
+    if (kept) this.#careful.add(one.topic);
+    one.least = 2 * (one.least ?? AGAIN[0] / 2);
+    setTimeout(() => {
+      if (this.#get(id) !== one || one.held !== error) return; // another connection sends it by itself
+      one.rests = false;
+      if (!kept) {
+        if (one.wanted?.() ?? true) return this.#send(one);
+        this.#end(id);
+      }
+      this.#flush();
+    }, clamp(retry, AGAIN, one.least));
   }
 
-  #deliver(topic, offset, message) {
+  #deliver(topic, one) {
+    const { offset, text, data } = check(one);
+    expect(isText(topic), "topic");
+    expect(isInt(offset), "offset");
+    const message = text ?? data;
+    if (message === undefined) return; // a payload of a kind to come
     // Whoever listens by a pattern did not ask for the history of one topic.
     const own = this.#subs.get(topic);
     if (own?.deliver(topic, offset, message)) return;
@@ -471,7 +564,7 @@ class Subscription {
 
   /** Whether the message was from the history. */
   deliver(topic, offset, message) {
-    if (!this.live) return false; // by a pattern, before what it would come after
+    if (!this.live || this.prefix) return false; // by a pattern, before what it would come after
     const replayed = this.#replay > 0 && offset <= this.#until;
     if (replayed) this.#replay--;
     const { epoch, offset: seen } = this.place;

@@ -9,6 +9,7 @@
 //! It refuses to be more than that: no state of the application's, no history beside the topics' own. A request is
 //! answered at most once (reply.rs), and no policy for slow consumers gives an answer up.
 
+pub(crate) mod bounds;
 mod envelope;
 mod handler;
 mod reply;

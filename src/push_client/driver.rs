@@ -7,7 +7,8 @@
 use super::builder::{Callback, Limits};
 use super::event::Event;
 use super::fault::Error;
-use super::session::{Context, FAR, Session, Settled};
+use super::outgoing::Settled;
+use super::session::{Context, FAR, Session};
 use super::{Handle, PushClient, wire};
 use crate::client::{self, Client, Data, InvalidClose, NoEvent, Reconnect};
 use crate::conn::ReadyState;
@@ -150,7 +151,7 @@ impl Shared {
         if std::mem::take(&mut state.session.resets) {
             self.client.reset();
         }
-        let settled: Vec<Settled> = std::mem::take(&mut state.session.settled);
+        let settled: Vec<Settled> = std::mem::take(&mut state.session.outgoing.settled);
         let sooner = match (state.session.deadline(true), state.due) {
             (Some(wanted), Some(due)) => wanted < due,
             (wanted, _) => wanted.is_some(),
@@ -293,12 +294,12 @@ impl Driver {
                 client::Event::Message(data) if !is_over => {
                     let incoming = match data {
                         Data::Text(text) => wire::parse(&text).map_err(|e| e.to_string()),
-                        Data::Binary(bytes) => Ok(wire::parse_binary(bytes)),
+                        Data::Binary(bytes) => wire::parse_binary(bytes),
                     };
                     let was_greeted = session.hello().is_some();
                     session.received(incoming, cx);
                     if let Some(hello) = session.hello().filter(|_| !was_greeted) {
-                        client.set_first_wait(hello.retry.filter(|bound| !bound.is_zero()));
+                        client.set_first_wait(hello.retry);
                     }
                 }
                 client::Event::Error(error) => session.events.push(Event::Error(Error::Client(error))),

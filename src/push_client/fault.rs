@@ -81,8 +81,8 @@ impl Fault {
         self.message.len() + if let Code::Other(code) = &self.code { code.len() } else { 0 }
     }
 
-    pub(super) fn new(code: &str, message: String, retry: Option<u64>) -> Self {
-        Self { code: Code::new(code), message, retry: retry.map(Duration::from_millis) }
+    pub(super) fn new(code: &str, message: String, retry: Option<Duration>) -> Self {
+        Self { code: Code::new(code), message, retry }
     }
 
     pub(super) fn too_big(len: usize, limit: usize) -> Self {
@@ -218,6 +218,9 @@ impl std::error::Error for SubscribeError {
 pub enum PublishError {
     /// The server refused it.
     Refused(Fault),
+    /// The server put it off, as this says, and has published a later one to the same topic meanwhile: publishing it now
+    /// would change the order. It was not published, unless it had been sent on an earlier connection as well.
+    Overtaken(Fault),
     /// No answer came in time: it may have been published. Publishing it again with the same
     /// [`dedup`](super::Publication::dedup) is safe.
     Timeout {
@@ -247,6 +250,12 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(fault) => fault.fmt(f),
+            Self::Overtaken(fault) => {
+                write!(
+                    f,
+                    "put off by the server ({fault}), and a later publication to the topic was published"
+                )
+            }
             Self::Timeout { limit } => write!(f, "no answer within {limit:?}; it may have been published"),
             Self::Closed => f.write_str("the client was closed"),
             Self::Full { pending, bytes } => {
@@ -262,7 +271,7 @@ impl fmt::Display for PublishError {
 impl std::error::Error for PublishError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Refused(fault) => Some(fault),
+            Self::Refused(fault) | Self::Overtaken(fault) => Some(fault),
             Self::Topic(e) => Some(e),
             _ => None,
         }

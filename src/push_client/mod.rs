@@ -46,9 +46,13 @@ mod builder;
 mod driver;
 mod event;
 mod fault;
+mod outgoing;
 mod publication;
 mod session;
 mod wire;
+
+#[cfg(test)]
+mod model_tests;
 
 pub use builder::{Builder, Limits};
 pub use event::{Data, Event, Hello, Message, Position, Published, Subscribed};

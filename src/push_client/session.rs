@@ -2,11 +2,12 @@
 //! socket, no thread; the time comes in.
 //!
 //! A subscription and a publication outlive their connection. On the next one, all subscriptions are asked for again,
-//! each with the place to go on from; then, when these have begun, the publications that had no answer go out again,
-//! which their names (`dedup`) make safe.
+//! each with the place to go on from; then, when these have begun, the publications that had no answer go out again
+//! (`outgoing.rs`), which their names (`dedup`) make safe.
 
 use super::event::{Data, Event, Hello, Message, Subscribed};
 use super::fault::{Error, Fault, PublishError, SubscribeError};
+use super::outgoing::{Done, New, Outgoing, again};
 use super::publication::{Publication, Start, Subscription};
 use super::wire::{self, Begin, Incoming};
 use super::{Limits, Position, Published};
@@ -17,17 +18,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Called once, with what became of a publication.
-pub(super) type Done = Box<dyn FnOnce(Result<Published, PublishError>) + Send>;
-
-/// What became of a publication, to be said without a lock.
-pub(super) type Settled = (Done, Result<Published, PublishError>);
-
 /// After how long what the socket did not take is tried again.
 const FULL: Duration = Duration::from_millis(100);
-
-/// The longest time that a server can put a request off.
-const MAX_RETRY: Duration = Duration::from_secs(60);
 
 /// What a deadline can hold everywhere.
 pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -50,16 +42,14 @@ pub(super) struct Session {
     heard: Instant,
     probe: Option<Instant>,
     ids: u64,
-    /// Requests without an answer, in the order in which they were made.
+    /// Subscriptions that were asked for or ended, without an answer, in the order in which they were made.
     asked: BTreeMap<u64, Asked>,
+    pub(super) outgoing: Outgoing,
     /// The socket took nothing; when to try again.
     stalled: Option<Instant>,
-    pending: usize,
-    pending_bytes: usize,
     subs: HashMap<String, Sub>,
     /// What happened, to be taken by the caller.
     pub(super) events: Vec<Event>,
-    pub(super) settled: Vec<Settled>,
     /// The connection is dead.
     pub(super) resets: bool,
     /// There will be no other, and nothing can be asked for.
@@ -69,10 +59,10 @@ pub(super) struct Session {
 struct Asked {
     text: String,
     what: What,
-    /// It is on its way on this connection.
-    sent: bool,
-    /// When to send it again, where the server asked for that.
+    /// When to send it again, where the server asked for that or the socket took nothing; `None`: it is on its way.
     retry: Option<Instant>,
+    /// How often the server has put it off.
+    times: u32,
 }
 
 enum What {
@@ -84,11 +74,6 @@ enum What {
     },
     Unsubscribe {
         topic: String,
-    },
-    Publish {
-        done: Done,
-        deadline: Instant,
-        limit: Duration,
     },
 }
 
@@ -121,12 +106,10 @@ impl Session {
             probe: None,
             ids: 0,
             asked: BTreeMap::new(),
+            outgoing: Outgoing::default(),
             stalled: None,
-            pending: 0,
-            pending_bytes: 0,
             subs: HashMap::new(),
             events: Vec::new(),
-            settled: Vec::new(),
             resets: false,
             is_over: false,
         }
@@ -206,18 +189,16 @@ impl Session {
         let id = self.ids + 1;
         let name = format!("{}-{id}", self.name);
         let text = wire::publish(id, publication, &name).map_err(|e| PublishError::Json(e.to_string()))?;
-        let (pending, bytes) = (self.pending, self.pending_bytes);
+        let (pending, bytes) = (self.outgoing.len(), self.outgoing.bytes());
         let Limits { max_pending, max_pending_bytes, .. } = self.limits;
         if pending >= max_pending || pending > 0 && bytes + text.len() > max_pending_bytes {
             return Err(PublishError::Full { pending, bytes });
         }
         self.ids = id;
         let limit = publication.timeout.min(FAR);
-        let what = What::Publish { done, deadline: cx.now + limit, limit };
-        self.pending += 1;
-        self.pending_bytes += text.len();
-        self.asked.insert(id, Asked { text, what, sent: false, retry: None });
-        self.flush(cx);
+        let topic = publication.topic.to_owned();
+        self.outgoing.push(id, New { text, topic, done, deadline: cx.now + limit, limit });
+        self.flush_topic(publication.topic, cx);
         Ok(())
     }
 
@@ -231,10 +212,8 @@ impl Session {
     /// It has gone, and there may be another.
     pub(super) fn lost(&mut self) {
         (self.hello, self.greeting, self.probe, self.stalled) = (None, None, None, None);
-        self.asked.retain(|_, one| matches!(one.what, What::Publish { .. }));
-        for one in self.asked.values_mut() {
-            (one.sent, one.retry) = (false, None);
-        }
+        self.asked.clear();
+        self.outgoing.lost();
         for sub in self.subs.values_mut() {
             sub.live = false;
         }
@@ -244,9 +223,7 @@ impl Session {
     pub(super) fn closed(&mut self) {
         self.lost();
         self.is_over = true;
-        for id in self.asked.keys().copied().collect::<Vec<_>>() {
-            self.settle(id, Err(PublishError::Closed));
-        }
+        self.outgoing.close();
         self.subs.clear();
     }
 
@@ -254,15 +231,9 @@ impl Session {
 
     /// When to call [`Session::expire`] next. The server's silence means nothing while nobody reads.
     pub(super) fn deadline(&self, reads: bool) -> Option<Instant> {
-        let requests = self.asked.values().flat_map(|one| {
-            let given_up = match one.what {
-                What::Publish { deadline, .. } => Some(deadline),
-                _ => None,
-            };
-            [one.retry, given_up]
-        });
+        let requests = self.asked.values().map(|one| one.retry);
         let silence = if reads { [self.greeting, self.probe, self.asks_at()] } else { [None; 3] };
-        requests.chain(silence).chain([self.stalled]).flatten().min()
+        requests.chain(silence).chain([self.stalled, self.outgoing.deadline()]).flatten().min()
     }
 
     /// When a silence has to be asked about.
@@ -275,22 +246,9 @@ impl Session {
     pub(super) fn expire(&mut self, reads: bool, cx: &mut Context<'_>) {
         let now = cx.now;
         self.stalled = self.stalled.filter(|at| *at > now);
-        let mut given_up = Vec::new();
-        let mut again = Vec::new();
-        for (&id, one) in &mut self.asked {
-            match one.what {
-                What::Publish { deadline, limit, .. } if deadline <= now => given_up.push((id, limit)),
-                _ if one.retry.is_some_and(|at| at <= now) => {
-                    one.retry = None;
-                    again.push(id);
-                }
-                _ => {}
-            }
-        }
-        for (id, limit) in given_up {
-            self.settle(id, Err(PublishError::Timeout { limit }));
-        }
-        for id in again {
+        self.outgoing.expire(now);
+        let is_due = |one: &Asked| one.retry.is_some_and(|at| at <= now);
+        for id in self.asked.iter().filter(|(_, one)| is_due(one)).map(|(&id, _)| id).collect::<Vec<_>>() {
             let wanted = match self.asked.get(&id).map(|one| &one.what) {
                 Some(What::Subscribe { topic, sub, .. }) => {
                     self.subs.get(topic).is_some_and(|s| s.number == *sub)
@@ -342,30 +300,54 @@ impl Session {
         let Some(one) = self.asked.get_mut(&id) else { return };
         let len = one.text.len();
         if len > limit {
-            return self.refused(id, Fault::too_big(len, limit));
+            return self.refused(id, Fault::too_big(len, limit), cx);
         }
-        one.sent = (cx.wire)(&one.text);
-        if !one.sent {
+        one.retry = None;
+        if !(cx.wire)(&one.text) {
             self.stalled = Some(cx.now + FULL);
-            // Publications follow in their order by themselves.
-            one.retry = self.stalled.filter(|_| !matches!(one.what, What::Publish { .. }));
+            one.retry = self.stalled;
         }
     }
 
     /// A publication waits until the subscriptions that were asked for before it have begun, and so is heard by them.
+    fn takes_publications(&self) -> bool {
+        let begins = |one: &Asked| matches!(one.what, What::Subscribe { .. });
+        self.hello.is_some() && self.stalled.is_none() && !self.asked.values().any(begins)
+    }
+
+    /// Sends the publications that may go out.
     fn flush(&mut self, cx: &mut Context<'_>) {
-        if self.hello.is_none() || self.stalled.is_some() {
-            return;
-        }
-        if self.asked.values().any(|one| matches!(one.what, What::Subscribe { .. })) {
-            return;
-        }
-        let waits =
-            self.asked.iter().filter(|(_, one)| matches!(one.what, What::Publish { .. }) && !one.sent);
-        for id in waits.map(|(&id, _)| id).collect::<Vec<_>>() {
-            if self.stalled.is_none() {
-                self.send(id, cx);
+        if self.takes_publications() {
+            for id in self.outgoing.ready() {
+                self.send_from(id, cx);
             }
+        }
+    }
+
+    /// The same for one topic.
+    fn flush_topic(&mut self, topic: &str, cx: &mut Context<'_>) {
+        if let Some(id) = self.outgoing.after(topic).filter(|_| self.takes_publications()) {
+            self.send_from(id, cx);
+        }
+    }
+
+    /// Sends this publication and those to the same topic that may follow it.
+    fn send_from(&mut self, id: u64, cx: &mut Context<'_>) {
+        let Some(limit) = self.hello.as_ref().map(|hello| hello.max_message_size) else { return };
+        let Some(topic) = self.outgoing.topic(id) else { return };
+        let mut next = Some(id);
+        while let Some(id) = next.filter(|_| self.stalled.is_none())
+            && let Some(text) = self.outgoing.text(id)
+        {
+            if text.len() > limit {
+                let fault = Fault::too_big(text.len(), limit);
+                self.outgoing.settle(id, Err(PublishError::Refused(fault)));
+            } else if (cx.wire)(text) {
+                self.outgoing.sent(id);
+            } else {
+                self.stalled = Some(cx.now + FULL);
+            }
+            next = self.outgoing.after(&topic);
         }
     }
 
@@ -377,7 +359,7 @@ impl Session {
     fn ask(&mut self, what: What, text: impl FnOnce(u64) -> String, cx: &mut Context<'_>) {
         self.ids += 1;
         let id = self.ids;
-        self.asked.insert(id, Asked { text: text(id), what, sent: false, retry: None });
+        self.asked.insert(id, Asked { text: text(id), what, retry: None, times: 0 });
         self.send(id, cx);
     }
 
@@ -428,20 +410,19 @@ impl Session {
                 }
             }
             Incoming::Hello(hello) => self.greeted(hello, cx),
-            Incoming::Subscribed { id, position, recovered, replayed } => {
+            Incoming::Subscribed { id: Some(id), position, recovered, replayed } => {
                 self.subscribed(id, position, recovered, replayed, cx);
                 self.flush(cx);
             }
-            Incoming::Unsubscribed { id } => self.unsubscribed(id, cx),
-            Incoming::Published { id, published } => {
-                if let Some(id) = id {
-                    self.settle(id, Ok(published));
-                }
-            }
+            Incoming::Unsubscribed { id: Some(id) } => self.unsubscribed(id, cx),
+            Incoming::Published { id: Some(id), published } => self.published(id, published, cx),
             Incoming::Lagged { messages } => self.events.push(Event::Lagged { messages }),
             Incoming::Error { id: None, fault } => self.events.push(Event::Error(Error::Server(fault))),
             Incoming::Error { id: Some(id), fault } => self.failed(id, fault, cx),
-            Incoming::Other => {}
+            Incoming::Subscribed { id: None, .. }
+            | Incoming::Unsubscribed { id: None }
+            | Incoming::Published { id: None, .. }
+            | Incoming::Other => {}
         }
     }
 
@@ -462,35 +443,36 @@ impl Session {
         self.flush(cx);
     }
 
-    /// Takes a publication's answer, or its end.
-    fn settle(&mut self, id: u64, result: Result<Published, PublishError>) {
-        if !matches!(self.asked.get(&id), Some(Asked { what: What::Publish { .. }, .. })) {
-            return;
+    fn published(&mut self, id: u64, published: Published, cx: &mut Context<'_>) {
+        if self.outgoing.is_flying(id) {
+            let topic = self.outgoing.topic(id);
+            self.outgoing.published(id, published);
+            self.flush_topic(topic.as_deref().unwrap_or_default(), cx);
         }
-        let Some(Asked { what: What::Publish { done, .. }, text, .. }) = self.asked.remove(&id) else {
-            return;
-        };
-        self.pending -= 1;
-        self.pending_bytes -= text.len();
-        self.settled.push((done, result));
+    }
+
+    /// Whether this request is on its way, and so may have an answer.
+    fn asks(&self, id: u64) -> Option<&What> {
+        self.asked.get(&id).filter(|one| one.retry.is_none()).map(|one| &one.what)
     }
 
     fn subscribed(
         &mut self,
-        id: Option<u64>,
+        id: u64,
         position: Option<Position>,
         recovered: bool,
         replayed: u64,
         cx: &mut Context<'_>,
     ) {
-        let Some(id) = id else { return };
-        if !matches!(self.asked.get(&id), Some(Asked { what: What::Subscribe { .. }, .. })) {
-            return;
+        let Some(What::Subscribe { topic, sub: number, since }) = self.asks(id) else { return };
+        // A pattern has no place, and nothing else goes without one.
+        let position = position.filter(|_| !is_pattern(topic));
+        if position.is_none() && !is_pattern(topic) {
+            let why = format!("subscribed to {topic:?} without a place in it");
+            return self.events.push(Event::Error(Error::Unreadable { why }));
         }
-        let Some(Asked { what: What::Subscribe { topic, sub: number, since }, .. }) = self.asked.remove(&id)
-        else {
-            return;
-        };
+        let (topic, number, since) = (topic.clone(), *number, *since);
+        self.asked.remove(&id);
         let Some(sub) = self.subs.get_mut(&topic).filter(|sub| sub.number == number) else { return };
         if since && !recovered && sub.start != Start::Live {
             // What was missed is gone; what everything stands at now may not be.
@@ -501,44 +483,46 @@ impl Session {
         self.events.push(Event::Subscribed(how));
     }
 
-    fn unsubscribed(&mut self, id: Option<u64>, cx: &mut Context<'_>) {
-        let Some(id) = id else { return };
-        if let Some(Asked { what: What::Unsubscribe { .. }, .. }) = self.asked.get(&id)
-            && let Some(Asked { what: What::Unsubscribe { topic }, .. }) = self.asked.remove(&id)
-        {
+    fn unsubscribed(&mut self, id: u64, cx: &mut Context<'_>) {
+        if let Some(What::Unsubscribe { topic }) = self.asks(id) {
+            let topic = topic.clone();
+            self.asked.remove(&id);
             self.ask_for(&topic, cx);
             self.flush(cx);
         }
     }
 
     fn failed(&mut self, id: u64, fault: Fault, cx: &mut Context<'_>) {
-        let Some(one) = self.asked.get_mut(&id) else { return };
-        if let Some(retry) = fault.retry {
-            one.retry = Some(cx.now + retry.min(MAX_RETRY));
-            return;
-        }
-        self.refused(id, fault);
-        if let Some(Asked { what: What::Unsubscribe { .. }, .. }) = self.asked.get(&id) {
-            // It does not listen: that is what was wanted.
-            self.unsubscribed(Some(id), cx);
+        if self.outgoing.is_flying(id) {
+            match fault.retry {
+                Some(retry) => self.outgoing.put_off(id, fault, retry, cx.now),
+                None => self.outgoing.settle(id, Err(PublishError::Refused(fault))),
+            }
+        } else if self.asks(id).is_some()
+            && let Some(one) = self.asked.get_mut(&id)
+        {
+            if let Some(retry) = fault.retry {
+                one.retry = Some(cx.now + again(retry, one.times));
+                one.times += 1;
+            } else {
+                self.refused(id, fault, cx);
+            }
         }
         self.flush(cx);
     }
 
-    /// A request will not be sent again; an `unsubscribe` is left to the caller.
-    fn refused(&mut self, id: u64, fault: Fault) {
-        match self.asked.get(&id).map(|one| &one.what) {
-            Some(What::Publish { .. }) => self.settle(id, Err(PublishError::Refused(fault))),
+    /// A request will not be sent again.
+    fn refused(&mut self, id: u64, fault: Fault, cx: &mut Context<'_>) {
+        match self.asked.remove(&id).map(|one| one.what) {
             Some(What::Subscribe { topic, sub, .. }) => {
-                let topic = topic.clone();
-                let wanted = self.subs.get(&topic).is_some_and(|s| s.number == *sub);
-                self.asked.remove(&id);
-                if wanted {
+                if self.subs.get(&topic).is_some_and(|s| s.number == sub) {
                     self.subs.remove(&topic);
                     self.events.push(Event::Refused { topic, fault });
                 }
             }
-            Some(What::Unsubscribe { .. }) | None => {}
+            // It does not listen: that is what was wanted.
+            Some(What::Unsubscribe { topic }) => self.ask_for(&topic, cx),
+            None => {}
         }
     }
 

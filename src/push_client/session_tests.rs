@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::push_client::Code;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 use std::sync::mpsc;
 
 /// A session with a server that a test plays.
@@ -68,7 +70,7 @@ impl Played {
     }
 
     fn events(&mut self) -> Vec<Event> {
-        for (done, result) in std::mem::take(&mut self.session.settled) {
+        for (done, result) in std::mem::take(&mut self.session.outgoing.settled) {
             done(result);
         }
         std::mem::take(&mut self.session.events)
@@ -185,8 +187,8 @@ fn a_publication_waits_for_the_subscriptions_before_it_and_outlives_its_connecti
     let position = Some(Position::new("e", 15));
     assert_eq!(receipt.try_recv().unwrap(), Ok(Published { position, receivers: 0, repeated: true }));
     played.hear(r#"{"type":"published","id":3,"receivers":0}"#); // answered already
-    assert!(played.session.settled.is_empty());
-    assert_eq!((played.session.pending, played.session.pending_bytes), (0, 0));
+    assert!(played.session.outgoing.settled.is_empty());
+    assert_eq!((played.session.outgoing.len(), played.session.outgoing.bytes()), (0, 0));
 }
 
 #[test]
@@ -206,6 +208,111 @@ fn what_the_server_puts_off_is_sent_again() {
     played.said();
     played.pass(Duration::from_secs(1));
     assert!(played.said().is_empty() && played.session.asked.is_empty());
+}
+
+#[test]
+fn a_server_that_puts_a_request_off_for_no_time_or_for_ever_is_asked_at_bounded_intervals() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    let put_off = |played: &mut Played, retry: u64| {
+        played.said();
+        played.hear(&format!(r#"{{"type":"error","id":2,"code":"busy","message":"","retry":{retry}}}"#));
+    };
+    for least in [10, 20, 40, 80] {
+        put_off(&mut played, 0);
+        played.pass(Duration::from_millis(least - 1));
+        assert!(played.said().is_empty());
+        played.pass(Duration::from_millis(1));
+        assert_eq!(played.said().len(), 1, "{least} ms");
+    }
+    put_off(&mut played, (1 << 53) - 1);
+    played.pass(Duration::from_secs(60) - Duration::from_millis(1));
+    assert!(played.said().iter().all(|text| text == wire::PING));
+    played.pass(Duration::from_millis(1));
+    assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+}
+
+#[test]
+fn an_answer_of_another_kind_or_without_a_place_is_no_answer() {
+    let mut played = Played::open();
+    played.subscribe("t".into());
+    let receipt = played.publish("x");
+    played.events();
+    for id in [2, 3] {
+        for kind in ["published", "unsubscribed"] {
+            played.hear(&format!(r#"{{"type":"{kind}","id":{id}}}"#));
+        }
+    }
+    played.hear(r#"{"type":"error","id":3,"code":"forbidden","message":"it was not sent yet"}"#);
+    assert!(played.events().is_empty());
+    played.hear(r#"{"type":"subscribed","id":2,"topic":"t","recovered":true,"replayed":1}"#);
+    assert!(matches!(&played.events()[..], [Event::Error(Error::Unreadable { .. })]));
+    played.hear(SUBSCRIBED);
+    assert!(!played.how().lost && receipt.try_recv().is_err());
+    assert!(played.said().iter().any(|text| text.contains("publish")), "it follows the subscription");
+}
+
+#[test]
+fn a_publication_that_is_put_off_holds_those_behind_it_and_no_other_topic() {
+    let mut played = Played::open();
+    played.publish("one");
+    played.hear(r#"{"type":"error","id":1,"code":"rate","message":"","retry":20}"#);
+    played.publish("two");
+    played.publish("three");
+    let other = Publication::text("u", "other");
+    played.with(|session, cx| session.publish(&other, Box::new(|_| ()), cx)).unwrap();
+    let texts = |played: &mut Played| -> Vec<String> {
+        let text = |said: String| {
+            said.split(r#""text":""#).nth(1).map(|rest| rest.split('"').next().unwrap().to_owned())
+        };
+        played.said().into_iter().filter_map(text).collect()
+    };
+    assert_eq!(texts(&mut played), ["one", "other"]);
+    played.pass(Duration::from_millis(20));
+    assert_eq!(texts(&mut played), ["one"], "one at a time");
+    for (id, next) in [(1, Some("two")), (2, Some("three")), (3, None)] {
+        played.hear(&format!(r#"{{"type":"published","id":{id},"receivers":0}}"#));
+        assert_eq!(texts(&mut played), Vec::from_iter(next));
+    }
+}
+
+#[test]
+fn a_publication_that_a_later_one_has_overtaken_is_told_and_not_sent_again() {
+    let mut played = Played::open();
+    let receipts = ["one", "two", "three"].map(|text| played.publish(text));
+    played.hear(r#"{"type":"error","id":1,"code":"rate","message":"","retry":20}"#);
+    // Answers may come in any order.
+    played.hear(r#"{"type":"published","id":3,"receivers":0}"#);
+    played.hear(r#"{"type":"error","id":2,"code":"busy","message":"","retry":20}"#);
+    played.events();
+    let [one, two, three] = receipts.map(|receipt| receipt.try_recv().unwrap());
+    assert!(matches!(one, Err(PublishError::Overtaken(fault)) if fault.code == Code::Rate));
+    assert!(matches!(two, Err(PublishError::Overtaken(fault)) if fault.code == Code::Busy));
+    assert!(three.is_ok());
+    played.said();
+    played.pass(Duration::from_secs(1));
+    assert!(played.said().is_empty() && played.session.deadline(false).is_none());
+
+    // Whether the later one was published is not known when the connection breaks.
+    let receipts = ["five", "six"].map(|text| played.publish(text));
+    played.hear(r#"{"type":"error","id":4,"code":"rate","message":"","retry":20}"#);
+    played.pass(Duration::from_millis(20));
+    played.session.lost();
+    played.greet();
+    played.events();
+    let [five, six] = receipts;
+    assert!(matches!(five.try_recv().unwrap(), Err(PublishError::Overtaken(_))) && six.try_recv().is_err());
+}
+
+#[test]
+fn no_more_than_32_publications_to_one_topic_are_without_an_answer() {
+    let mut played = Played::open();
+    for _ in 0..100 {
+        played.publish("x");
+    }
+    assert_eq!(played.said().len(), 32);
+    played.hear(r#"{"type":"published","id":9,"receivers":0}"#);
+    assert_eq!(played.said().len(), 1);
 }
 
 #[test]
@@ -289,7 +396,7 @@ fn everything_that_waits_has_a_bound_and_an_end() {
     played.session.closed();
     played.events();
     assert_eq!(last.try_recv().unwrap(), Err(PublishError::Closed));
-    assert_eq!(played.session.pending_bytes, 0);
+    assert_eq!(played.session.outgoing.bytes(), 0);
 }
 
 #[test]
@@ -371,5 +478,109 @@ fn all_that_a_server_makes_long_counts_while_it_waits() {
         played.hear(&text);
         let weight: usize = played.session.events.drain(..).map(|event| event.weight()).sum();
         assert!(weight >= 1000, "{weight} for {text:.40}");
+    }
+}
+
+// ---- a server that says anything ----
+
+/// Values that a member may have, and should not.
+fn odd() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        Just(json!(true)),
+        Just(json!("")),
+        Just(json!("t")),
+        Just(json!("p/*")),
+        Just(json!("__proto__")),
+        Just(json!(-1)),
+        Just(json!(1.5)),
+        Just(json!(1u64 << 53)),
+        Just(json!(u64::MAX)),
+        any::<u64>().prop_map(|n| json!(n)),
+        any::<String>().prop_map(|text| json!(text)),
+    ];
+    leaf.prop_recursive(4, 8, 3, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            inner.prop_map(|value| json!({"type": value.clone(), "offset": value})),
+        ]
+    })
+}
+
+fn honest() -> impl Strategy<Value = Value> {
+    (0usize..12, 0u64..6).prop_map(|(at, id)| {
+        let all = [
+            json!({"type": "hello", "session": "1", "time": 1, "heartbeat": 25_000, "retry": 1_000, "max_message_size": 65_536}),
+            json!({"type": "subscribed", "id": id, "topic": "t", "epoch": "e", "offset": 3, "recovered": true, "replayed": 1}),
+            json!({"type": "subscribed", "id": id, "pattern": "p/*", "recovered": false, "replayed": 0}),
+            json!({"type": "unsubscribed", "id": id, "topic": "t"}),
+            json!({"type": "message", "topic": "t", "offset": 4, "data": {"a": [1]}}),
+            json!({"type": "message", "topic": "p/*", "offset": 4, "text": "x"}),
+            json!({"type": "messages", "topic": "t", "messages": [{"offset": 5, "data": null}, {"offset": 6, "text": "y"}]}),
+            json!({"type": "published", "id": id, "epoch": "e", "offset": 4, "receivers": 1, "repeated": true}),
+            json!({"type": "lagged", "messages": 12}),
+            json!({"type": "pong", "id": id}),
+            json!({"type": "error", "id": id, "code": "rate", "message": "wait", "retry": 20}),
+            json!({"type": "error", "code": "binary", "message": "no"}),
+        ];
+        all[at].clone()
+    })
+}
+
+/// An honest message with a member changed, added or taken away, or cut.
+fn mutated() -> impl Strategy<Value = String> {
+    (honest(), any::<prop::sample::Index>(), proptest::option::of(odd()), any::<(bool, u16)>()).prop_map(
+        |(mut message, at, value, (cuts, len))| {
+            if let Some(members) = message.as_object_mut() {
+                let name = at.get(&members.keys().cloned().collect::<Vec<_>>()).clone();
+                match value {
+                    Some(value) => drop(members.insert(name, value)),
+                    None => drop(members.remove(&name)),
+                }
+            }
+            let text = message.to_string();
+            let len = usize::from(len) % text.len();
+            if cuts && text.is_char_boundary(len) { text[..len].to_owned() } else { text }
+        },
+    )
+}
+
+proptest! {
+    /// None of it ends the session, and all that it was told to do it still does on the next connection.
+    #[test]
+    fn a_server_may_say_anything(
+        messages in proptest::collection::vec(prop_oneof![1 => any::<String>(), 1 => honest().prop_map(|m| m.to_string()), 5 => mutated()], 0..40),
+        bytes in any::<Vec<u8>>(),
+        wait in 0u64..100_000,
+    ) {
+        let mut played = Played::open();
+        played.subscribe("t".into());
+        played.subscribe(Subscription::pattern("p/*"));
+        let receipt = played.publish("x");
+        for message in &messages {
+            played.hear(message);
+            let incoming = wire::parse_binary([&[1, 1], &bytes[..]].concat());
+            played.with(|session, cx| session.received(incoming, cx));
+        }
+        played.pass(Duration::from_millis(wait));
+        let refused = |event: &Event| matches!(event, Event::Refused { .. });
+        let ended = played.events().iter().filter(|event| refused(event)).count();
+        played.session.lost();
+        played.said();
+        played.greet();
+        let asked: Vec<Value> = played.said().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        prop_assert_eq!(asked.iter().filter(|request| request["type"] == "subscribe").count() + ended, 2);
+        for request in asked {
+            let (id, topic) = (&request["id"], &request["topic"]);
+            played.hear(&json!({"type": "subscribed", "id": id, "topic": topic, "epoch": "f", "offset": 3, "recovered": false, "replayed": 0}).to_string());
+        }
+        played.events();
+        for topic in ["t", "p/x"] {
+            played.hear(&json!({"type": "message", "topic": topic, "offset": 4, "data": 1}).to_string());
+        }
+        prop_assert_eq!(played.offsets().len() + ended, 2);
+        played.session.closed();
+        played.events();
+        prop_assert!(receipt.try_recv().is_ok(), "it has an answer or an end");
     }
 }

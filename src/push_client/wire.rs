@@ -5,6 +5,8 @@ use super::fault::Fault;
 use super::publication::Publication;
 use super::{Position, Published};
 use crate::hub::{Target, check_topic};
+use crate::push::bounds::{HEARTBEAT, RETRY};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -161,27 +163,50 @@ struct Kind<'a> {
     kind: Cow<'a, str>,
 }
 
+/// An integer of the protocol's, below 2^53.
+#[derive(Clone, Copy, Default)]
+struct Int(u64);
+
+impl<'de> Deserialize<'de> for Int {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let n = u64::deserialize(deserializer)?;
+        if n > MAX_INT {
+            return Err(serde::de::Error::custom(format_args!("expected an integer below 2^53, got {n}")));
+        }
+        Ok(Self(n))
+    }
+}
+
+const MAX_INT: u64 = (1 << 53) - 1;
+
 /// All members of all messages but those with a payload.
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
 struct Members {
-    id: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    id: Option<Int>,
+    #[serde(deserialize_with = "present")]
     epoch: Option<String>,
-    offset: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    offset: Option<Int>,
     recovered: bool,
-    replayed: u64,
-    receivers: u64,
+    replayed: Int,
+    receivers: Int,
     repeated: bool,
-    messages: u64,
+    #[serde(deserialize_with = "present")]
+    messages: Option<Int>,
     code: String,
     message: String,
-    retry: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    retry: Option<Int>,
     session: String,
-    time: u64,
-    heartbeat: u64,
-    max_message_size: Option<usize>,
-    max_subscriptions: Option<usize>,
+    time: Int,
+    heartbeat: Int,
+    #[serde(deserialize_with = "present")]
+    max_message_size: Option<Int>,
+    #[serde(deserialize_with = "present")]
+    max_subscriptions: Option<Int>,
 }
 
 #[derive(Deserialize)]
@@ -200,9 +225,10 @@ struct Deliveries<'a> {
 
 #[derive(Deserialize)]
 struct Content<'a> {
-    offset: u64,
+    offset: Int,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "present")]
     text: Option<String>,
 }
 
@@ -210,13 +236,13 @@ impl Content<'_> {
     /// `None`: its payload is of a kind that is not known here.
     fn into_message(self) -> Option<(u64, Data)> {
         let json = || self.data.map(|json| Data::Json(json.get().to_owned()));
-        Some((self.offset, self.text.map(Data::Text).or_else(json)?))
+        Some((self.offset.0, self.text.map(Data::Text).or_else(json)?))
     }
 }
 
-/// `null` is a payload like any other.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+/// A member that is there: `null` is a payload like any other, and a wrong type everywhere else.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 /// A name that a topic can have here. Each of the messages of one frame has a copy, and its patterns are looked for.
@@ -243,44 +269,69 @@ pub(super) fn parse(text: &str) -> Result<Incoming, serde_json::Error> {
             Ok(Incoming::Messages { topic, messages })
         }
         "hello" | "subscribed" | "unsubscribed" | "published" | "lagged" | "error" => {
-            Ok(answer(&kind, serde_json::from_str(text)?))
+            answer(&kind, serde_json::from_str(text)?)
         }
         _ => Ok(Incoming::Other),
     }
 }
 
-fn answer(kind: &str, members: Members) -> Incoming {
-    let Members { id, epoch, offset, recovered, replayed, receivers, repeated, messages, .. } = members;
-    let position = epoch.zip(offset).map(|(epoch, offset)| Position::new(&epoch, offset));
-    match kind {
+fn answer(kind: &str, members: Members) -> Result<Incoming, serde_json::Error> {
+    let Members { id, epoch, offset, recovered, replayed, receivers, repeated, retry, .. } = members;
+    let id = id.map(|Int(id)| id);
+    let retry = retry.map(|Int(retry)| Duration::from_millis(retry));
+    let position = epoch.zip(offset).map(|(epoch, Int(offset))| Position::new(&epoch, offset));
+    let size = |size: Option<Int>| size.and_then(|Int(n)| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let clamp = |time: Duration, bounds: RangeInclusive<Duration>| time.clamp(*bounds.start(), *bounds.end());
+    Ok(match kind {
         "hello" => Incoming::Hello(Hello {
             session: members.session,
-            time: Duration::from_millis(members.time),
-            heartbeat: Duration::from_millis(members.heartbeat),
-            max_message_size: members.max_message_size.unwrap_or(usize::MAX),
-            max_subscriptions: members.max_subscriptions.unwrap_or(usize::MAX),
-            retry: members.retry.map(Duration::from_millis),
+            time: Duration::from_millis(members.time.0),
+            heartbeat: match members.heartbeat.0 {
+                0 => Duration::ZERO,
+                heartbeat => clamp(Duration::from_millis(heartbeat), HEARTBEAT),
+            },
+            max_message_size: size(members.max_message_size),
+            max_subscriptions: size(members.max_subscriptions),
+            retry: retry.map(|retry| clamp(retry, RETRY)),
         }),
-        "subscribed" => Incoming::Subscribed { id, position, recovered, replayed },
+        "subscribed" => Incoming::Subscribed { id, position, recovered, replayed: replayed.0 },
         "unsubscribed" => Incoming::Unsubscribed { id },
-        "published" => Incoming::Published { id, published: Published { position, receivers, repeated } },
-        "lagged" => Incoming::Lagged { messages },
-        _ => Incoming::Error { id, fault: Fault::new(&members.code, members.message, members.retry) },
-    }
+        "published" => {
+            Incoming::Published { id, published: Published { position, receivers: receivers.0, repeated } }
+        }
+        "lagged" => match members.messages {
+            Some(Int(messages)) => Incoming::Lagged { messages },
+            None => return Err(serde::de::Error::missing_field("messages")),
+        },
+        _ => Incoming::Error { id, fault: Fault::new(&members.code, members.message, retry) },
+    })
 }
 
-/// A binary message; `Other` for another version, and for one that is cut.
-pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Incoming {
+/// A binary message; `Other` for another version.
+///
+/// # Errors
+/// It is cut, or its head has what can't be there.
+pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Result<Incoming, String> {
+    if bytes.first() != Some(&BINARY_VERSION) {
+        return Ok(Incoming::Other);
+    }
     let head = || {
-        let (&[version, n], rest) = bytes.split_first_chunk()?;
+        let (&[_, n], rest) = bytes.split_first_chunk()?;
         let (topic, rest) = rest.split_at_checked(usize::from(n))?;
         let (offset, payload) = rest.split_first_chunk()?;
-        let topic = core::str::from_utf8(topic).ok()?.to_owned();
-        (version == BINARY_VERSION).then(|| (topic, u64::from_be_bytes(*offset), bytes.len() - payload.len()))
+        Some((topic, u64::from_be_bytes(*offset), bytes.len() - payload.len()))
     };
-    let Some((topic, offset, start)) = head() else { return Incoming::Other };
+    let Some((topic, offset, start)) = head() else {
+        return Err(format!("a binary message of {} bytes, which is shorter than its head", bytes.len()));
+    };
+    let topic = core::str::from_utf8(topic).map_err(|e| format!("the topic of a binary message: {e}"))?;
+    check_topic(topic).map_err(|e| e.to_string())?;
+    let topic = topic.to_owned();
+    if offset > MAX_INT {
+        return Err(format!("the offset {offset} of a binary message: expected an integer below 2^53"));
+    }
     bytes.drain(..start);
-    Incoming::Message { topic, offset, data: Data::Binary(bytes) }
+    Ok(Incoming::Message { topic, offset, data: Data::Binary(bytes) })
 }
 
 #[cfg(test)]
@@ -375,14 +426,33 @@ mod tests {
             (r#"{"type":"lagged","messages":12}"#, Incoming::Lagged { messages: 12 }),
             (
                 r#"{"type":"error","id":6,"code":"rate","message":"wait","retry":20}"#,
-                Incoming::Error { id: Some(6), fault: Fault::new("rate", "wait".into(), Some(20)) },
+                Incoming::Error {
+                    id: Some(6),
+                    fault: Fault::new("rate", "wait".into(), Some(Duration::from_millis(20))),
+                },
             ),
             (r#"{"type":"pong","id":"of another kind"}"#, Incoming::Other),
             (r#"{"type":"dance","id":{},"topic":7}"#, Incoming::Other),
         ] {
             assert_eq!(parse(text).unwrap(), expected, "{text}");
         }
-        for bad in ["", "[]", "{}", r#"{"type":"message"}"#, r#"{"type":"lagged","messages":-1}"#] {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"type":null}"#,
+            r#"{"type":"message"}"#,
+            r#"{"type":"message","topic":"t","offset":9007199254740992,"data":1}"#,
+            r#"{"type":"message","topic":"t","offset":1,"text":null}"#,
+            r#"{"type":"messages","topic":"t"}"#,
+            r#"{"type":"messages","topic":"t","messages":[null]}"#,
+            r#"{"type":"lagged"}"#,
+            r#"{"type":"lagged","messages":-1}"#,
+            r#"{"type":"hello","heartbeat":"soon"}"#,
+            r#"{"type":"published","id":null}"#,
+            r#"{"type":"error","retry":1.5}"#,
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let fault = Fault::new("brand_new", "x".into(), None);
@@ -401,7 +471,7 @@ mod tests {
 
     #[test]
     fn hello_may_hint_at_the_backoff() {
-        let hello = |text| match parse(text) {
+        let hello = |text: &str| match parse(text) {
             Ok(Incoming::Hello(hello)) => hello,
             other => panic!("{other:?}"),
         };
@@ -411,6 +481,16 @@ mod tests {
         assert_eq!((full.heartbeat, full.retry), (Duration::from_secs(25), Some(Duration::from_secs(2))));
         assert_eq!((full.max_message_size, full.max_subscriptions), (65_536, 128));
         assert_eq!(hello(r#"{"type":"hello"}"#).retry, None);
+        let (day, most) = (Duration::from_secs(86_400), (1u64 << 53) - 1);
+        for (said, heartbeat, retry) in [
+            (0, Duration::ZERO, Duration::from_millis(10)),
+            (1, Duration::from_secs(1), Duration::from_millis(10)),
+            (most, day, day),
+        ] {
+            let text = format!(r#"{{"type":"hello","heartbeat":{said},"retry":{said}}}"#);
+            let hello = hello(&text);
+            assert_eq!((hello.heartbeat, hello.retry), (heartbeat, Some(retry)), "{said}");
+        }
     }
 
     #[test]
@@ -418,12 +498,20 @@ mod tests {
         let whole = b"\x01\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d\xff\xd8";
         let expected =
             Incoming::Message { topic: "bel".into(), offset: 13, data: Data::Binary(vec![0xFF, 0xD8]) };
-        assert_eq!(parse_binary(whole.to_vec()), expected);
-        for cut in 0..13 {
-            assert_eq!(parse_binary(whole[..cut].to_vec()), Incoming::Other, "{cut}");
+        assert_eq!(parse_binary(whole.to_vec()), Ok(expected));
+        for cut in 1..13 {
+            assert!(parse_binary(whole[..cut].to_vec()).is_err(), "{cut}");
         }
-        assert_eq!(parse_binary(b"\x02\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d".to_vec()), Incoming::Other);
-        assert_eq!(parse_binary(b"\x01\x01\xff\x00\x00\x00\x00\x00\x00\x00\x0d".to_vec()), Incoming::Other);
+        for other in [&b""[..], b"\x02", b"\x02\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d"] {
+            assert_eq!(parse_binary(other.to_vec()), Ok(Incoming::Other));
+        }
+        for odd in [
+            &b"\x01\x01\xff\x00\x00\x00\x00\x00\x00\x00\x0d"[..], // no UTF-8
+            b"\x01\x00\x00\x00\x00\x00\x00\x00\x00\x0d",          // no name
+            b"\x01\x01t\x00\x20\x00\x00\x00\x00\x00\x00",         // 2^53
+        ] {
+            assert!(parse_binary(odd.to_vec()).is_err(), "{odd:?}");
+        }
     }
 
     proptest! {

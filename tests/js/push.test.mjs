@@ -395,7 +395,7 @@ describe("cuts", () => {
   });
 
   test("a silent way is noticed by a ping without an answer", async () => {
-    server.heartbeat = 20;
+    server.heartbeat = 1;
     const way = await Way.to(server.port);
     const push = connect(`ws://127.0.0.1:${way.port}/push`, { pingTimeout: 200 });
     await event(push, "open");

@@ -11,9 +11,9 @@ import { minify } from "terser";
 
 const root = new URL("../../", import.meta.url);
 const read = (path) => readFileSync(new URL(path, root), "utf8");
-const MOST = 4096; // bytes, minified and compressed
+const MOST = 4608; // bytes, minified and compressed
 
-test("under 4 KiB minified and gzipped", async (t) => {
+test("under 4.5 KiB minified and gzipped", async (t) => {
   const { code } = await minify(read("js/campanile.js"), { module: true });
   const size = gzipSync(code, { level: 9 }).length;
   t.diagnostic(`campanile.js: ${code.length} bytes minified, ${size} gzipped`);
