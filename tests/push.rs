@@ -52,11 +52,33 @@ fn hello_comes_first_and_says_what_holds() {
 
 /// No wait at all would have clients come in a loop, and timers of browsers end at 2^31 ms.
 #[test]
-fn the_wait_before_coming_back_has_bounds() {
-    let said = |push: Push| Page::over(start(builder().route("/push", push)).dial()).1["retry"].clone();
-    assert_eq!(said(Push::new()), 1000);
-    assert_eq!(said(Push::new().retry(Duration::ZERO)), 1);
-    assert_eq!(said(Push::new().retry(Duration::MAX)), 86_400_000);
+fn times_that_clients_would_clamp_are_refused_when_the_server_is_built() {
+    let day = millis(86_400_000);
+    let built = |push: Push| builder().listen("127.0.0.1:0").route("/push", push).build().map(drop);
+    for push in [
+        Push::new().heartbeat(Duration::ZERO),
+        Push::new().heartbeat(millis(1000)).retry(millis(10)),
+        Push::new().heartbeat(day).retry(day),
+    ] {
+        built(push).unwrap();
+    }
+    for (push, expected) in [
+        (
+            Push::new().heartbeat(millis(999)),
+            "Push::heartbeat: 999ms, expected 1s to 86400s, or zero for none",
+        ),
+        (
+            Push::new().heartbeat(day + millis(1)),
+            "Push::heartbeat: 86400.001s, expected 1s to 86400s, or zero for none",
+        ),
+        (Push::new().retry(Duration::ZERO), "Push::retry: 0ns, expected 10ms to 86400s"),
+        (
+            Push::new().retry(Duration::MAX),
+            "Push::retry: 18446744073709551615.999999999s, expected 10ms to 86400s",
+        ),
+    ] {
+        assert_eq!(built(push).unwrap_err().to_string(), expected);
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub use on_message::{OnMessage, on_message};
 pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
 pub(crate) use rates::{Rates, RatesPaid};
+pub(crate) use route::OutOfRange;
 pub use route::Route;
 
 use crate::Message;

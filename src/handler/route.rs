@@ -5,6 +5,8 @@ use crate::conn::{Limits, SlowConsumer, Terms};
 use crate::deflate::Deflate;
 use crate::hub::Envelope;
 use crate::protocol::{CloseCode, Role, Rules};
+use core::ops::RangeInclusive;
+use core::time::Duration;
 
 /// A handler with the settings of its route. A plain handler becomes one with the defaults.
 ///
@@ -34,6 +36,18 @@ pub struct Route {
     pub(crate) pattern: String,
     /// Beginnings of topics that its clients can publish to under names of their own choice.
     pub(crate) publish: Vec<String>,
+    /// A setting that the server will not be built with.
+    pub(crate) out_of_range: Option<OutOfRange>,
+}
+
+/// A time that a route was given, and what it may be.
+#[derive(Clone, Debug)]
+pub(crate) struct OutOfRange {
+    pub(crate) setting: &'static str,
+    pub(crate) given: Duration,
+    pub(crate) bounds: RangeInclusive<Duration>,
+    /// Zero is allowed as well: none.
+    pub(crate) or_zero: bool,
 }
 
 /// A route's envelope, and its place among those of the server.
@@ -58,6 +72,7 @@ impl Route {
             envelope: None,
             pattern: String::new(),
             publish: Vec::new(),
+            out_of_range: None,
         }
     }
 

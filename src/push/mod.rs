@@ -16,8 +16,9 @@ mod reply;
 mod request;
 
 use crate::conn::Limits;
-use crate::handler::Route;
+use crate::handler::{OutOfRange, Route};
 use crate::hub::SettingsTable;
+use bounds::{HEARTBEAT, RETRY};
 use core::time::Duration;
 use handler::Session;
 
@@ -107,8 +108,9 @@ impl Push {
         self
     }
 
-    /// After how long a silence a client is to ask whether the server is still there. Default 25 s; zero: never. A
-    /// script does not see WebSocket's own pings, so the client asks by a message.
+    /// After how long a silence a client is to ask whether the server is still there. Default 25 s; 1 s to one day, or
+    /// zero: never. What lies outside is a [`BuildError::OutOfRange`](crate::BuildError::OutOfRange). A script does not
+    /// see WebSocket's own pings, so the client asks by a message.
     #[must_use]
     pub fn heartbeat(mut self, silence: Duration) -> Self {
         self.heartbeat = silence;
@@ -116,13 +118,13 @@ impl Push {
     }
 
     /// The greatest wait before a client's first attempt to come back, of which it takes a random part and which it
-    /// doubles with each failure; said in `hello`, as `retry:` is in server-sent events. Default 1 s; 1 ms to one day, what
-    /// lies outside is taken for the nearer of the two. It bounds how fast the clients of a server that has ended are back: n of them come at n / `retry`
+    /// doubles with each failure; said in `hello`, as `retry:` is in server-sent events. Default 1 s; 10 ms to one day, what
+    /// lies outside is a [`BuildError::OutOfRange`](crate::BuildError::OutOfRange). It bounds how fast the clients of a server that has ended are back: n of them come at n / `retry`
     /// each second, so that 100,000 are 10,000 handshakes a second with 10 s. Price: after a cut that is nobody's fault
     /// a client hears nothing for half of it.
     #[must_use]
     pub fn retry(mut self, wait: Duration) -> Self {
-        self.retry = wait.clamp(Duration::from_millis(1), Duration::from_secs(86_400));
+        self.retry = wait;
         self
     }
 
@@ -146,10 +148,23 @@ impl From<Push> for Route {
     fn from(push: Push) -> Self {
         let limits = Limits { max_subscriptions: push.max_subscriptions, ..Limits::default() };
         let (per_second, burst) = push.rate;
+        let times = [
+            OutOfRange {
+                setting: "Push::heartbeat",
+                given: push.heartbeat,
+                bounds: HEARTBEAT,
+                or_zero: true,
+            },
+            OutOfRange { setting: "Push::retry", given: push.retry, bounds: RETRY, or_zero: false },
+        ];
+        let is_wrong =
+            |time: &OutOfRange| !(time.bounds.contains(&time.given) || time.or_zero && time.given.is_zero());
         let publish = push.publish.clone().unwrap_or_default();
-        let mut route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
+        let route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
+        let mut route = route.message_rate(per_second, burst);
         route.publish = publish;
-        route.message_rate(per_second, burst)
+        route.out_of_range = times.into_iter().find(is_wrong);
+        route
     }
 }
 

@@ -220,8 +220,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut limits = Limits::default();
-        limits.max_pending = 10_000;
+        let limits = Limits { max_pending: 10_000, ..Limits::default() };
         let now = Instant::now();
         let mut world = Self {
             server: Server::default(),

@@ -514,15 +514,15 @@ impl Session {
     /// A request will not be sent again.
     fn refused(&mut self, id: u64, fault: Fault, cx: &mut Context<'_>) {
         match self.asked.remove(&id).map(|one| one.what) {
-            Some(What::Subscribe { topic, sub, .. }) => {
-                if self.subs.get(&topic).is_some_and(|s| s.number == sub) {
-                    self.subs.remove(&topic);
-                    self.events.push(Event::Refused { topic, fault });
-                }
+            Some(What::Subscribe { topic, sub, .. })
+                if self.subs.get(&topic).is_some_and(|s| s.number == sub) =>
+            {
+                self.subs.remove(&topic);
+                self.events.push(Event::Refused { topic, fault });
             }
             // It does not listen: that is what was wanted.
             Some(What::Unsubscribe { topic }) => self.ask_for(&topic, cx),
-            None => {}
+            Some(What::Subscribe { .. }) | None => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::endpoint::Endpoint;
-use crate::handler::{Command, Handle, Route, Shared, WorkerShared};
+use crate::handler::{Command, Handle, OutOfRange, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::check_topic;
 use crate::hub::mailbox::{Capacity, mailbox};
@@ -78,6 +78,19 @@ pub enum BuildError {
         /// Bytes that there are.
         max_history: usize,
     },
+    /// A time that a route was given is too short or too long.
+    OutOfRange {
+        /// The setting, such as `Push::heartbeat`.
+        setting: &'static str,
+        /// What it was given.
+        given: Duration,
+        /// The shortest that is allowed.
+        least: Duration,
+        /// The longest that is allowed.
+        most: Duration,
+        /// Whether zero is allowed as well, for none.
+        or_zero: bool,
+    },
     /// The system refused something else.
     System(io::Error),
 }
@@ -105,6 +118,10 @@ impl fmt::Display for BuildError {
                 "history_reserved: {reserved} bytes in all prefixes together, at most max_history, {max_history}, are \
                  allowed: reserve less, or raise max_history"
             ),
+            Self::OutOfRange { setting, given, least, most, or_zero } => {
+                let none = if *or_zero { ", or zero for none" } else { "" };
+                write!(f, "{setting}: {given:?}, expected {least:?} to {most:?}{none}")
+            }
             Self::System(e) => write!(f, "can't set up the event loop: {e}"),
         }
     }
@@ -116,7 +133,10 @@ impl std::error::Error for BuildError {
             Self::Addr(e) => Some(e),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
             Self::Route(e) => Some(e),
-            Self::TopicPrefix { .. } | Self::TopicPrefixTwice { .. } | Self::HistoryReserved { .. } => None,
+            Self::TopicPrefix { .. }
+            | Self::TopicPrefixTwice { .. }
+            | Self::HistoryReserved { .. }
+            | Self::OutOfRange { .. } => None,
         }
     }
 }
@@ -379,6 +399,11 @@ impl Builder {
         }
         let open: Vec<&str> = self.routes.iter().flat_map(|r| &r.publish).map(String::as_str).collect();
         let topics = SettingsTable::new(self.topics, max_history, &open);
+        if let Some(wrong) = self.routes.iter().find_map(|route| route.out_of_range.clone()) {
+            let OutOfRange { setting, given, bounds, or_zero } = wrong;
+            let (least, most) = bounds.into_inner();
+            return Err(BuildError::OutOfRange { setting, given, least, most, or_zero });
+        }
         let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
         for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {
             (wrapper.at, wrapper.of) = (at, of);
