@@ -439,3 +439,19 @@ fn an_upgrade_may_be_decided_later() {
     assert_eq!(client.answer().status, 101);
     assert_eq!(client.read_text(), "early");
 }
+
+/// Their names would be sent to every client, and are too long for the message that has them.
+#[test]
+fn very_many_authorities_are_not_named_to_clients() {
+    let long = |n: usize| format!("{n} {}", "x".repeat(240));
+    let authorities: Vec<_> = (0..300).map(|n| Authority::named(&long(n))).collect();
+    let pem: String = authorities.iter().map(Authority::pem).collect();
+    let ca = Authority::new();
+    let tls = Tls::builder(ca.certificate(&["localhost"]));
+    let tls = tls.client_auth(ClientAuth::required(pem).unwrap()).build().unwrap();
+    let server = start_tls(builder().route("/", echo()), &tls);
+    let own = authorities[299].issue(&["client.example"]);
+    let mut client = open(server.addr, &ca.client_with(&own));
+    client.text("known");
+    assert_eq!(client.read_text(), "known");
+}

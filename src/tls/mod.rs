@@ -18,6 +18,7 @@ mod flights;
 mod secure_server;
 mod session;
 mod validity;
+mod verifiers;
 
 #[cfg(feature = "client")]
 mod secure_client;

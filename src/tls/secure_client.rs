@@ -1,6 +1,7 @@
 //! The client's side: whom it trusts, and what it shows of itself.
 
 use super::secure_server::versions;
+use super::verifiers::Servers;
 use super::{Certificate, PROVIDER, Session, TlsConfigError, TlsError};
 use crate::http::TlsVersion;
 use core::fmt;
@@ -50,11 +51,11 @@ impl SecureClient {
             .with_protocol_versions(versions(min))
             .map_err(|e| refused(e.to_string()))?;
         let builder = match trust {
-            Trust::Authorities(roots) => builder.with_webpki_verifier(
-                WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone())
-                    .build()
-                    .map_err(|e| refused(e.to_string()))?,
-            ),
+            Trust::Authorities(roots) => {
+                let verifier = WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone()).build();
+                let verifier = verifier.map_err(|e| refused(e.to_string()))?;
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Servers(verifier)))
+            }
             Trust::Pinned(digest) => {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(Some(digest))))
             }

@@ -1,5 +1,6 @@
 //! The server's side: what all sessions of a listener have in common.
 
+use super::verifiers::Clients;
 use super::{Names, PROVIDER, Session, TlsConfigError, TlsError};
 use crate::http::TlsVersion;
 use core::cell::Cell;
@@ -64,6 +65,22 @@ pub(super) fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolV
     }
 }
 
+/// Bytes of the authorities' names that clients are told, so that they know which certificate to show. Every handshake has
+/// them, whoever asks, and above 64 KiB they can't be encoded; with more, clients are told none and show what they have.
+const MAX_HINTS: usize = 16 << 10;
+
+fn verifier(roots: &Arc<RootCertStore>, optional: bool) -> Result<Arc<Clients>, TlsConfigError> {
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), PROVIDER.clone());
+    if roots.subjects().iter().map(|name| 2 + name.as_ref().len()).sum::<usize>() > MAX_HINTS {
+        builder = builder.clear_root_hint_subjects();
+    }
+    if optional {
+        builder = builder.allow_unauthenticated();
+    }
+    let built = builder.build().map_err(|e| TlsConfigError::Refused { reason: e.to_string() })?;
+    Ok(Arc::new(Clients(built)))
+}
+
 /// Begins sessions. Its certificates can be changed for those to come; the keys of tickets stay, are shared by all
 /// workers, and are replaced by rustls every six hours, the ones before them being good for as long again.
 pub(crate) struct Acceptor {
@@ -84,16 +101,10 @@ impl Acceptor {
         let builder = ServerConfig::builder_with_provider(PROVIDER.clone())
             .with_protocol_versions(versions(terms.min_version))
             .map_err(|e| refused(e.to_string()))?;
-        let verifier = |roots: &Arc<RootCertStore>| {
-            WebPkiClientVerifier::builder_with_provider(roots.clone(), PROVIDER.clone())
-        };
         let builder = match &terms.client_auth.0 {
             Asked::Off => builder.with_no_client_auth(),
-            Asked::Optional(roots) => builder.with_client_cert_verifier(
-                verifier(roots).allow_unauthenticated().build().map_err(|e| refused(e.to_string()))?,
-            ),
-            Asked::Required(roots) => builder
-                .with_client_cert_verifier(verifier(roots).build().map_err(|e| refused(e.to_string()))?),
+            Asked::Optional(roots) => builder.with_client_cert_verifier(verifier(roots, true)?),
+            Asked::Required(roots) => builder.with_client_cert_verifier(verifier(roots, false)?),
         };
         let mut config = builder.with_cert_resolver(resolver.clone());
         // RFC 7301: a client that offers names and not this one speaks something else.

@@ -24,14 +24,22 @@ pub(crate) struct Pair {
 
 impl Authority {
     pub(crate) fn new() -> Self {
+        Self::named("campanile's test authority")
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new([]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "campanile's test authority");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority"))
     }
 
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
     }
 
     pub(crate) fn roots(&self) -> RootCertStore {
@@ -165,6 +173,14 @@ impl Client {
         let got = std::io::Read::read(&mut rustls::Stream::new(&mut **tls, &mut &self.socket), &mut piece);
         let e = got.expect_err("no answer");
         assert!(e.to_string().contains("fatal alert"), "{e}");
+    }
+
+    /// What the peer's alert says, which comes next.
+    pub(crate) fn alert(&mut self) -> String {
+        let mut piece = [0; 4096];
+        let tls = self.tls.as_mut().expect("a client with TLS");
+        let got = std::io::Read::read(&mut rustls::Stream::new(&mut **tls, &mut &self.socket), &mut piece);
+        got.expect_err("an alert").to_string()
     }
 
     /// The connection ends here, with an alert or without.
