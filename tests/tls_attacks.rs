@@ -5,7 +5,9 @@ mod support;
 #[path = "support/tls.rs"]
 mod tls_support;
 
-use campanile::{Cause, HttpLimits, Route, Server, on_message};
+use campanile::{Cause, ClientAuth, HttpLimits, Route, Server, Tls, on_message};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::{ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,13 +31,18 @@ struct Target {
 
 impl Target {
     fn new() -> Self {
+        Self::with(|_| ClientAuth::off())
+    }
+
+    fn with(auth: impl Fn(&Authority) -> ClientAuth) -> Self {
         let (handler, events) = recorder();
         let handler = handler.on_message(|conn, message| assert!(conn.send(message).is_ok()));
         let route = Route::new(handler).limits(limits(|l| l.close_timeout = millis(300)));
         let mut http = HttpLimits::default();
         http.timeout = TIMEOUT;
         let ca = Authority::new();
-        let server = start_tls(builder().http_limits(http).route("/", route), &ca.tls());
+        let tls = Tls::builder(ca.certificate(&["localhost"])).client_auth(auth(&ca)).build().unwrap();
+        let server = start_tls(builder().http_limits(http).route("/", route), &tls);
         let witness = open(server.addr, &ca.client());
         events.opened();
         Self { ca, server, witness, events }
@@ -269,6 +276,21 @@ fn handshake_messages_on_an_open_connection_do_not_hold_it_up() {
     while tls.wants_write() && tls.write_tls(&mut &flooded.socket).is_ok() {}
     flooded.expect_alert_or_end();
     drop(flooded);
+    // The same with a byte of data after each few, which rustls takes.
+    let mut flooded = target.open();
+    let tls = flooded.tls.as_mut().unwrap();
+    let mut bytes = Vec::new();
+    tls.writer().write_all(&frame(true, TEXT, &[b'x'; 1000])[..8]).unwrap();
+    for _ in 0..50 {
+        (0..4).for_each(|_| tls.refresh_traffic_keys().unwrap());
+        tls.writer().write_all(b"x").unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut bytes).unwrap();
+        }
+    }
+    let _ = flooded.socket.write_all(&bytes);
+    assert_eq!(target.events.closed().cause, Cause::Transport(ErrorKind::InvalidData));
+    drop(flooded);
     client.text("still");
     assert_eq!(client.read_text(), "still");
     drop(client);
@@ -411,4 +433,75 @@ fn a_crowd_of_handshakes_waits_for_established_connections() {
         (&socket).read_exact(&mut [0]).unwrap();
     }
     assert!(server.handle.stats().tls_deferred > 0);
+}
+
+/// A client's certificate as it is, whether it is one or not.
+#[derive(Debug)]
+struct Shows(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::client::ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// A pair signed by one of `n` authorities of one name, and the certificates of all of them: every order is a path.
+fn maze(n: usize) -> (Vec<CertificateDer<'static>>, String) {
+    let issuers: Vec<_> = (0..n).map(|_| Authority::named("all the same")).collect();
+    let pair = issuers[0].issue(&["client.example"]);
+    let chain = std::iter::once(pair.der()).chain(issuers.iter().map(Authority::der)).collect();
+    (chain, pair.key)
+}
+
+#[test]
+fn clients_with_bad_certificates_end_with_an_alert_and_nobody_waits_for_them() {
+    let mut target = Target::with(|ca| ClientAuth::optional(ca.pem()).unwrap());
+    let good = target.ca.issue(&["client.example"]);
+    let expired = target.ca.issue_between(&["client.example"], (2000, 2020));
+    let foreign = Authority::named("nobody's").issue(&["client.example"]);
+    let garbage = |bytes: Vec<u8>| vec![CertificateDer::from(bytes)];
+    let (maze, key) = maze(12);
+    let cases = [
+        ("expired", vec![expired.der()], &expired.key, "CertificateExpired"),
+        ("of another authority", vec![foreign.der()], &foreign.key, "UnknownCA"),
+        ("another's, without its key", vec![good.der()], &foreign.key, "DecryptError"),
+        ("zeros", garbage(vec![0; 1000]), &good.key, "BadCertificate"),
+        ("cut short", garbage(good.der()[..100].to_vec()), &good.key, "BadCertificate"),
+        ("empty", garbage(Vec::new()), &good.key, ""),
+        (
+            "of 60,000 bytes",
+            garbage([good.der().as_ref(), &[0; 60_000]].concat()),
+            &good.key,
+            "BadCertificate",
+        ),
+        ("120 times the same", vec![good.der(); 120], &good.key, "CertificateUnknown"),
+        ("a maze", maze, &key, "CertificateUnknown"),
+    ];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (what, chain, key, alert) in &cases {
+            let mut config = target.ca.client_of(&[version]);
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+            let shown = rustls::sign::CertifiedKey::new(chain.clone(), key);
+            config.client_auth_cert_resolver = Arc::new(Shows(Arc::new(shown)));
+            let began = Instant::now();
+            // In TLS 1.3 the client is through before the server has looked.
+            let told = match shake(target.server.addr, &config, "localhost") {
+                Ok(mut client) => client.alert(),
+                Err(e) => e.to_string(),
+            };
+            assert!(told.contains("received fatal alert") && told.contains(alert), "{what}: {told}");
+            assert!(began.elapsed() < SOON, "{what}: not before a timeout");
+            target.all_is_well();
+        }
+    }
+    let mut known = shake(target.server.addr, &target.ca.client_with(&good), "localhost").unwrap();
+    known.upgrade("/");
+    target.events.opened();
+    drop(known);
+    target.all_is_well();
 }

@@ -157,6 +157,8 @@ pub(crate) enum TlsError {
     Failed(rustls::Error),
     /// More came than a handshake message may have (64 KiB).
     TooLong,
+    /// More records without data came than an open connection may send: key updates, alerts, empty ones.
+    Barren,
     /// There is nothing to seal with: the handshake is not finished, or the session has ended.
     NotOpen,
 }
@@ -172,6 +174,7 @@ impl fmt::Display for TlsError {
         match self {
             Self::Failed(e) => e.fmt(f),
             Self::TooLong => f.write_str("a handshake message is longer than 64 KiB"),
+            Self::Barren => f.write_str("too many records without data, such as key updates"),
             Self::NotOpen => f.write_str("the handshake is not finished, or the session has ended"),
         }
     }
@@ -182,7 +185,7 @@ impl std::error::Error for TlsError {}
 impl From<TlsError> for io::Error {
     fn from(e: TlsError) -> Self {
         let kind = match e {
-            TlsError::Failed(_) | TlsError::TooLong => io::ErrorKind::InvalidData,
+            TlsError::Failed(_) | TlsError::TooLong | TlsError::Barren => io::ErrorKind::InvalidData,
             TlsError::NotOpen => io::ErrorKind::NotConnected,
         };
         Self::new(kind, e)

@@ -41,6 +41,15 @@ const PREFIX: usize = 16 << 10;
 /// Room for a sealed piece and what goes out before it.
 pub(crate) const SEALED: usize = PREFIX + PIECE + (PIECE / RECORD + 1) * OVERHEAD + (1 << 10);
 
+/// Records looked at before those without data among them are counted.
+const CHUNK: usize = 64;
+
+/// Records without data that an open connection may send, and one more for each so many bytes of data: key updates, alerts,
+/// empty ones. A key update is 27 bytes and 5 µs, so that a read of 64 KiB takes 12 ms; a client sends one in many gigabytes.
+/// rustls ends the 33rd without data between, which a byte of data after each avoids.
+const BARREN: u64 = 64;
+const EARNED: u64 = 16 << 10;
+
 /// One connection's TLS.
 pub(crate) struct Session {
     role: Role,
@@ -58,6 +67,9 @@ pub(crate) struct Session {
     /// Our close_notify is on its way.
     said_goodbye: bool,
     failed: bool,
+    /// Bytes of data that came, and records without any, since it was established.
+    opened: u64,
+    barren: u64,
     /// It counts as a handshake until it is established.
     flight: Option<Flight>,
     server_name: Option<Box<str>>,
@@ -120,6 +132,8 @@ impl Session {
             ended: false,
             said_goodbye: false,
             failed: false,
+            opened: 0,
+            barren: 0,
             flight: None,
             server_name: None,
         }
@@ -197,17 +211,42 @@ impl Session {
             return Ok(false);
         }
         let was_established = self.is_established();
-        let Self { role, unsent, .. } = self;
-        let (taken, result) = match role {
-            Role::Server(conn) => open_records(conn, input, plain, unsent),
-            Role::Client(conn) => open_records(conn, input, plain, unsent),
-        };
+        let (mut taken, mut seen, mut failed) = (0, 0, None);
+        while failed.is_none() && !self.ended {
+            // A handshake is bounded by what it may keep.
+            let (len, records) = match was_established {
+                true => whole_records(&input[seen..], CHUNK),
+                false => (input.len() - seen, 0),
+            };
+            seen += len;
+            let Self { role, unsent, .. } = &mut *self;
+            let before = plain.len();
+            // From the first byte that the library has not done with: it keeps places in what it has seen.
+            let opened = match role {
+                Role::Server(conn) => open_records(conn, &mut input[taken..seen], plain, unsent),
+                Role::Client(conn) => open_records(conn, &mut input[taken..seen], plain, unsent),
+            };
+            taken += opened.taken;
+            match opened.result {
+                Ok(ended) => self.ended = ended,
+                Err(e) => failed = Some(TlsError::Failed(e)),
+            }
+            if was_established {
+                self.opened += (plain.len() - before) as u64;
+                self.barren += records.saturating_sub(opened.records) as u64;
+                if self.barren > BARREN + self.opened / EARNED {
+                    failed = failed.or(Some(TlsError::Barren));
+                }
+            }
+            if seen == input.len() {
+                break;
+            }
+        }
         if !was_established && let Some(name) = asked_for() {
             self.server_name = Some(name);
         }
-        let result = result.map_err(TlsError::Failed).and_then(|ended| {
-            self.ended = ended;
-            let rest = if ended { &[][..] } else { &input[taken..] };
+        let result = failed.map_or(Ok(()), Err).and_then(|()| {
+            let rest = if self.ended { &[][..] } else { &input[taken..] };
             // An idle session keeps nothing, not even room.
             self.kept = rest.to_vec();
             if rest.len() > MAX_KEPT { Err(TlsError::TooLong) } else { Ok(()) }
@@ -301,15 +340,39 @@ impl Session {
     }
 }
 
-/// Gives how much of the input is done with, and whether a close_notify came. What is to be sent is appended to
-/// `unsent`, after an error the alert that tells of it.
+/// The length of the first records that are whole, at most so many, and their number; what is not whole counts to the last.
+#[inline]
+fn whole_records(input: &[u8], most: usize) -> (usize, usize) {
+    let mut at = 0;
+    for n in 0..most {
+        let Some([_, _, _, a, b]) = input[at..].first_chunk() else { return (input.len(), n) };
+        let end = at + 5 + usize::from(u16::from_be_bytes([*a, *b]));
+        if end > input.len() {
+            return (input.len(), n);
+        }
+        at = end;
+    }
+    (at, most)
+}
+
+/// What became of records.
+struct OpenedRecords {
+    /// Bytes that are done with.
+    taken: usize,
+    /// Records with data.
+    records: usize,
+    /// Whether a close_notify came.
+    result: Result<bool, Error>,
+}
+
+/// Opens records. What is to be sent is appended to `unsent`, after an error the alert that tells of it.
 fn open_records<C: Connection>(
     conn: &mut C,
     input: &mut [u8],
     plain: &mut Vec<u8>,
     unsent: &mut Vec<u8>,
-) -> (usize, Result<bool, Error>) {
-    let (mut at, mut ended) = (0, false);
+) -> OpenedRecords {
+    let (mut at, mut records, mut ended) = (0, 0, false);
     let failed = loop {
         let UnbufferedStatus { mut discard, state } = conn.process(&mut input[at..]);
         match state {
@@ -318,6 +381,7 @@ fn open_records<C: Connection>(
                     // Decrypted already; the library has no error left.
                     let Ok(record) = record else { continue };
                     discard += record.discard;
+                    records += 1;
                     plain.extend_from_slice(record.payload);
                 }
             }
@@ -329,7 +393,7 @@ fn open_records<C: Connection>(
                 | ConnectionState::WriteTraffic(_)
                 | ConnectionState::Closed,
             ) => {
-                return (at + discard, Ok(ended));
+                return OpenedRecords { taken: at + discard, records, result: Ok(ended) };
             }
             // Early data is not accepted, so none comes.
             Ok(_) => break Error::General("a state of the library that is not known".into()),
@@ -347,7 +411,7 @@ fn open_records<C: Connection>(
             _ => break,
         }
     }
-    (at, Err(failed))
+    OpenedRecords { taken: at, records, result: Err(failed) }
 }
 
 /// Appends what a function writes, in the room that it asks for.
@@ -429,197 +493,5 @@ fn close_notify<C: Connection>(conn: &mut C, kept: &mut [u8], unsent: &mut Vec<u
 }
 
 #[cfg(all(test, feature = "client"))]
-mod tests {
-    use super::*;
-    use crate::tls::certificate::tests::made;
-    use crate::tls::{Acceptor, Certificate, ClientAuth, Names, SecureClient, Terms, Trust, authorities};
-
-    const BOTH: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
-
-    fn acceptor(min_version: TlsVersion) -> (Acceptor, String) {
-        let (cert, key) = made(&["localhost"]);
-        let names = Names::new(Certificate::from_pem(&cert, key).unwrap());
-        let terms = Terms { client_auth: ClientAuth::off(), min_version };
-        (Acceptor::new(names, &terms).unwrap(), cert)
-    }
-
-    fn trusting(cert: &str, version: TlsVersion) -> SecureClient {
-        let trust = Trust::Authorities(authorities(cert.as_bytes(), "test").unwrap());
-        SecureClient::new(trust, None, version).unwrap()
-    }
-
-    /// What one side has to say, given to the other in pieces of this size; and what came of it as plaintext.
-    fn pass(from: &mut Session, to: &mut Session, size: usize) -> Result<Vec<u8>, TlsError> {
-        let said = from.unsent().to_vec();
-        from.advance(said.len());
-        deliver(to, &said, size)
-    }
-
-    fn deliver(to: &mut Session, said: &[u8], size: usize) -> Result<Vec<u8>, TlsError> {
-        let (mut plain, mut buf) = (Vec::new(), vec![0; MAX_KEPT + size + 1]);
-        for piece in said.chunks(size) {
-            let kept = to.put_back(&mut buf);
-            buf[kept..kept + piece.len()].copy_from_slice(piece);
-            to.open(&mut buf[..kept + piece.len()], &mut plain)?;
-        }
-        Ok(plain)
-    }
-
-    fn shake(client: &mut Session, server: &mut Session, size: usize) -> Result<(), TlsError> {
-        while !client.unsent().is_empty() || !server.unsent().is_empty() {
-            pass(client, server, size)?;
-            pass(server, client, size)?;
-        }
-        assert!(client.is_established() && server.is_established());
-        Ok(())
-    }
-
-    fn sealed(session: &mut Session, plain: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; SEALED];
-        let n = session.seal(plain, &mut out).unwrap();
-        out.truncate(n);
-        out
-    }
-
-    #[test]
-    fn bytes_go_both_ways_however_they_are_cut_and_nothing_is_kept_when_they_are_through() {
-        for version in BOTH {
-            let (acceptor, cert) = acceptor(version);
-            for size in [1, 2, 5, 6, 100, 1000, 40_000] {
-                let mut client = trusting(&cert, version).connect("localhost").unwrap();
-                let mut server = acceptor.accept().unwrap();
-                shake(&mut client, &mut server, size).unwrap();
-                for len in [1, 100, RECORD, RECORD + 1, PIECE] {
-                    let plain: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-                    let there = sealed(&mut client, &plain);
-                    assert!(
-                        there.len() <= len + OVERHEAD * len.div_ceil(RECORD),
-                        "{} for {len}",
-                        there.len()
-                    );
-                    assert!(deliver(&mut server, &there, size).unwrap() == plain);
-                    let back = sealed(&mut server, &plain);
-                    assert!(deliver(&mut client, &back, size).unwrap() == plain);
-                }
-                assert_eq!((client.held(), server.held()), (0, 0));
-                let info = server.info().unwrap();
-                assert!(info.version >= version && info.server_name.as_deref() == Some("localhost"));
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_cut_is_kept_and_nothing_else() {
-        let (acceptor, cert) = acceptor(TlsVersion::Tls13);
-        let (mut client, mut server) =
-            (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
-        shake(&mut client, &mut server, 1 << 14).unwrap();
-        let there = [sealed(&mut client, b"one"), sealed(&mut client, b"two")].concat();
-        let (begin, rest) = there.split_at(there.len() - 3);
-        assert_eq!(deliver(&mut server, begin, 1 << 14).unwrap(), b"one");
-        assert_eq!(server.held(), begin.len() - there.len() / 2);
-        // What is said meanwhile does not disturb it.
-        let back = sealed(&mut server, b"meanwhile");
-        assert_eq!(deliver(&mut client, &back, 1 << 14).unwrap(), b"meanwhile");
-        assert_eq!(deliver(&mut server, rest, 1 << 14).unwrap(), b"two");
-        assert_eq!(server.held(), 0);
-    }
-
-    #[test]
-    fn what_the_kernel_left_is_counted_as_the_applications_bytes() {
-        let (acceptor, cert) = acceptor(TlsVersion::Tls13);
-        let (mut client, mut server) =
-            (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
-        shake(&mut client, &mut server, 1 << 14).unwrap();
-        let all = sealed(&mut server, &[7; 1000]);
-        server.keep_unsent(&all[10..], 1000);
-        assert!(server.is_refused());
-        assert_eq!(
-            server.payload(),
-            1000,
-            "the header of the record has gone, and some of it that nobody can name"
-        );
-        server.retry();
-        server.advance(all.len() - 10 - 300);
-        assert_eq!((server.payload(), server.is_refused(), server.unsent().len()), (300, true, 300));
-        server.retry();
-        server.advance(300);
-        assert_eq!((server.payload(), server.is_refused(), server.held()), (0, false, 0));
-    }
-
-    #[test]
-    fn a_goodbye_is_said_once_and_ends_what_is_heard() {
-        for version in BOTH {
-            let (acceptor, cert) = acceptor(version);
-            let (mut client, mut server) =
-                (trusting(&cert, version).connect("localhost").unwrap(), acceptor.accept().unwrap());
-            shake(&mut client, &mut server, 1 << 14).unwrap();
-            let mut said = sealed(&mut client, b"last");
-            client.close_notify();
-            client.close_notify();
-            said.extend_from_slice(client.unsent());
-            said.extend_from_slice(b"no record at all");
-            assert_eq!(deliver(&mut server, &said, 1 << 14).unwrap(), b"last");
-            assert!(server.has_ended() && !server.has_failed());
-            assert_eq!(server.held(), 0);
-            assert_eq!(client.seal(b"more", &mut vec![0; SEALED]), Err(TlsError::NotOpen));
-            // The other direction is still open.
-            let back = sealed(&mut server, b"and you");
-            client.advance(client.unsent().len());
-            assert_eq!(deliver(&mut client, &back, 1 << 14).unwrap(), b"and you");
-        }
-    }
-
-    #[test]
-    fn a_session_that_failed_stays_failed_and_has_its_alert() {
-        let (acceptor, _) = acceptor(TlsVersion::Tls12);
-        let mut server = acceptor.accept().unwrap();
-        assert!(matches!(deliver(&mut server, b"GET / HTTP/1.1\r\n\r\n", 1000), Err(TlsError::Failed(_))));
-        assert!(server.has_failed());
-        assert_eq!(server.unsent()[0], 21, "an alert");
-        assert_eq!(deliver(&mut server, b"more", 10), Ok(Vec::new()));
-        assert_eq!(server.seal(b"more", &mut vec![0; SEALED]), Err(TlsError::NotOpen));
-        // Before the handshake is finished nothing can be sealed either.
-        assert_eq!(acceptor.accept().unwrap().seal(b"early", &mut vec![0; SEALED]), Err(TlsError::NotOpen));
-    }
-
-    #[test]
-    fn a_client_believes_whom_it_is_told_to() {
-        let (acceptor, cert) = acceptor(TlsVersion::Tls12);
-        let (_, other) = self::acceptor(TlsVersion::Tls12);
-        let tries = |trust: Trust, name: &str| {
-            let client = SecureClient::new(trust, None, TlsVersion::Tls12).unwrap();
-            let (mut client, mut server) = (client.connect(name).unwrap(), acceptor.accept().unwrap());
-            shake(&mut client, &mut server, 1 << 14)
-        };
-        let roots = |pem: &str| Trust::Authorities(authorities(pem.as_bytes(), "test").unwrap());
-        assert_eq!(tries(roots(&cert), "localhost"), Ok(()));
-        assert!(tries(roots(&cert), "elsewhere.example").is_err());
-        assert!(tries(roots(&other), "localhost").is_err());
-        assert_eq!(tries(Trust::Pinned(first(&cert)), "elsewhere.example"), Ok(()));
-        assert!(tries(Trust::Pinned(first(&other)), "localhost").is_err());
-        assert_eq!(tries(Trust::Anybody, "10.0.0.1"), Ok(()));
-        let client = SecureClient::new(Trust::Anybody, None, TlsVersion::Tls12).unwrap();
-        assert!(client.connect("no name").is_err());
-    }
-
-    fn first(pem: &str) -> [u8; 32] {
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        crate::tls::secure_client::sha256(&der)
-    }
-
-    #[test]
-    fn a_client_that_comes_back_resumes_with_its_ticket() {
-        for version in BOTH {
-            let (acceptor, cert) = acceptor(version);
-            let client = trusting(&cert, version);
-            for n in 0..3 {
-                let (mut client, mut server) =
-                    (client.connect("localhost").unwrap(), acceptor.accept().unwrap());
-                shake(&mut client, &mut server, 1 << 14).unwrap();
-                assert_eq!((client.is_resumed(), server.is_resumed()), (n > 0, n > 0));
-            }
-        }
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;
