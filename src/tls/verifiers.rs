@@ -22,33 +22,39 @@ use std::sync::Arc;
 /// Certificates beside a client's own: in practice one or two, and sometimes the authority's own. A worker waits for them.
 const BESIDE_CLIENTS: usize = 4;
 
+/// Bytes of a client's certificates. They are in its tickets, which are sent twice and come back, and have less than 64 KiB:
+/// beyond that rustls panics or garbles the ticket.
+const CLIENT_BYTES: usize = 32 << 10;
+
 /// The same of a server, which may send some that nobody needs. Only the client's thread waits for them.
 #[cfg(feature = "client")]
 const BESIDE_SERVERS: usize = 6;
 
-/// Too many certificates in a chain.
+/// Too many certificates in a chain, or bytes of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LongChain {
     found: usize,
     most: usize,
+    unit: &'static str,
 }
 
 impl fmt::Display for LongChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { found, most } = self;
-        write!(f, "{found} certificates beside the peer's own, at most {most} are allowed")
+        let Self { found, most, unit } = self;
+        write!(f, "{found} {unit}, at most {most} are allowed")
     }
 }
 
 impl std::error::Error for LongChain {}
 
-fn check(intermediates: &[CertificateDer<'_>], most: usize) -> Result<(), Error> {
-    let found = intermediates.len();
+fn check(found: usize, most: usize, unit: &'static str) -> Result<(), Error> {
     if found > most {
-        return Err(CertificateError::Other(OtherError(Arc::new(LongChain { found, most }))).into());
+        return Err(CertificateError::Other(OtherError(Arc::new(LongChain { found, most, unit }))).into());
     }
     Ok(())
 }
+
+const CERTIFICATES: &str = "certificates beside the peer's own";
 
 /// Verifies clients.
 #[derive(Debug)]
@@ -73,7 +79,9 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        check(intermediates, BESIDE_CLIENTS)?;
+        check(intermediates.len(), BESIDE_CLIENTS, CERTIFICATES)?;
+        let bytes = end_entity.len() + intermediates.iter().map(|c| c.len()).sum::<usize>();
+        check(bytes, CLIENT_BYTES, "bytes of certificates")?;
         self.0.verify_client_cert(end_entity, intermediates, now)
     }
 
@@ -115,7 +123,7 @@ impl ServerCertVerifier for Servers {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        check(intermediates, BESIDE_SERVERS)?;
+        check(intermediates.len(), BESIDE_SERVERS, CERTIFICATES)?;
         self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
@@ -182,7 +190,7 @@ mod tests {
             let server = servers.verify_server_cert(own.der(), &beside, &name, &[], UnixTime::now());
             assert_eq!(server.is_ok(), n <= BESIDE_SERVERS, "{n}: {server:?}");
         }
-        let e = check(&[const { CertificateDer::from_slice(&[]) }; 5], BESIDE_CLIENTS).unwrap_err();
-        assert!(e.to_string().contains("LongChain { found: 5, most: 4 }"), "{e}");
+        let e = check(5, 4, CERTIFICATES).unwrap_err();
+        assert!(e.to_string().contains("found: 5, most: 4"), "{e}");
     }
 }
