@@ -152,6 +152,10 @@ mod worker;
 
 #[doc(hidden)]
 pub mod internal;
+#[cfg(all(test, feature = "push", not(loom)))]
+mod push_model;
+#[cfg(all(test, feature = "push", not(loom)))]
+mod simulation;
 
 pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
 #[cfg(any(feature = "api", feature = "tls"))]

@@ -341,6 +341,29 @@ fn a_subscription_that_was_called_off_does_not_begin_the_next() {
 }
 
 #[test]
+fn a_page_recovers_a_topic_that_a_handle_has_subscribed_it_to() {
+    for workers in [1, 2] {
+        let server = serve(workers);
+        let mut page = Page::open(&server);
+        let begun = page.subscribe("kept/a");
+        drop(page);
+        publish(&server, "kept/a", "one");
+        let (mut page, hello) = Page::over(server.dial());
+        let id: campanile::ConnId = hello["session"].as_str().unwrap().parse().unwrap();
+        server.handle.subscribe(id, "kept/a").unwrap();
+        until("it is subscribed", || server.handle.subscribers("kept/a").unwrap() == 1);
+        server.settle();
+        let answer = page.resume("kept/a", &begun["epoch"], 0);
+        assert_eq!((&answer["recovered"], &answer["replayed"]), (&json!(true), &json!(1)), "{answer}");
+        page.expect(&text("kept/a", 1, "one"));
+        publish(&server, "kept/a", "two");
+        page.expect(&text("kept/a", 2, "two"));
+        page.refused(&json!({"type": "subscribe", "id": 2, "topic": "kept/a"}), "already");
+        page.0.expect_nothing_until_pong();
+    }
+}
+
+#[test]
 fn a_pattern_hears_every_topic_below_it_by_its_own_name() {
     for workers in [1, 2] {
         let server = serve(workers);

@@ -10,6 +10,10 @@ use std::io::{self, IoSlice};
 pub(crate) trait Sink {
     fn write(&mut self, bytes: &[u8], scratch: &mut Vec<u8>) -> io::Result<usize>;
     fn write_vectored(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize>;
+    /// Sends on what was taken, where the sink keeps any of it.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// Bytes of the application's that were taken and that the kernel does not have yet.
     fn buffered(&self) -> usize {
         0

@@ -11,6 +11,7 @@ use crate::hub::rate::Nanos;
 use crate::hub::topic::is_pattern;
 use crate::hub::{
     Added, Hub, Join, Name, Publish, Reader, Run, Start, Subscribe, SubscribeError, Tags, Target,
+    Unsubscribed,
 };
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, Opcode};
@@ -409,7 +410,12 @@ impl<'a, S> Conn<'a, S> {
         }
         let Context { conn, turn, route, .. } = &mut self.context;
         let limit = route.terms.limits.max_subscriptions;
-        let added = turn.hub.subscribe(conn.id.slot() as u32, to, tags, limit)?;
+        let slot = conn.id.slot() as u32;
+        // What it has asked for and not been given counts too.
+        if !turn.hub.has_room(conn.id, limit) && !turn.hub.index.is_subscribed(slot, to.as_str()) {
+            return Err(SubscribeError::TooMany { limit });
+        }
+        let added = turn.hub.subscribe(slot, to, tags, limit)?;
         if added == Added::First {
             turn.tell_changes();
         }
@@ -455,7 +461,8 @@ impl<'a, S> Conn<'a, S> {
         turn.hub.join(Join { conn: conn.id, topic: topic.into(), start, tags, number: 0 }, limit)
     }
 
-    /// Ends the subscription to a topic. Says whether there was one. What was published before is still sent.
+    /// Ends the subscription to a topic, and cancels one that was asked for and has not begun. Says whether there was
+    /// either. What was published before is still sent.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         Name::topic(topic).is_ok_and(|topic| self.end(&topic))
     }
@@ -470,7 +477,8 @@ impl<'a, S> Conn<'a, S> {
             self.context.catch_up();
         }
         let id = self.context.conn.id;
-        self.context.turn.hub.unsubscribe(id, from)
+        let Unsubscribed { ended, cancelled } = self.context.turn.hub.unsubscribe(id, from);
+        ended || cancelled
     }
 
     /// Whether this connection subscribed to a topic by its name.

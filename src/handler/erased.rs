@@ -5,7 +5,7 @@ use super::{Conn, Context, Handle, Handler, Refuse};
 use crate::Message;
 use crate::conn::{Closed, ConnId};
 use crate::http::{Request, Response};
-use crate::hub::Subscribed;
+use crate::hub::{SubscribeError, Subscribed};
 use core::any::Any;
 use core::time::Duration;
 
@@ -25,6 +25,7 @@ pub(crate) enum Event<'a> {
     Pong(&'a [u8]),
     Drain,
     Subscribed(&'a str, &'a Subscribed),
+    NotSubscribed(&'a str, &'a SubscribeError),
     Dropped(u32),
     Close(&'a Closed),
 }
@@ -78,6 +79,7 @@ impl<H: Handler> Erased for H {
             Event::Pong(payload) => self.pong(conn, payload),
             Event::Drain => self.drain(conn),
             Event::Subscribed(topic, how) => self.subscribed(conn, topic, how),
+            Event::NotSubscribed(topic, error) => self.not_subscribed(conn, topic, error),
             Event::Dropped(messages) => self.dropped(conn, messages),
             Event::Close(end) => self.close(conn, end),
         }

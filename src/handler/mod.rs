@@ -32,7 +32,7 @@ pub use route::Route;
 use crate::Message;
 use crate::conn::Closed;
 use crate::http::Request;
-use crate::hub::Subscribed;
+use crate::hub::{SubscribeError, Subscribed};
 
 /// What an application does with the connections of one route.
 ///
@@ -94,6 +94,12 @@ pub trait Handler: Send + Sync + 'static {
     /// A subscription that was asked for with [`Conn::subscribe_from`] begins: what was kept for it follows this call,
     /// and then what comes.
     fn subscribed(&self, conn: &mut Conn<'_, Self::State>, topic: &str, how: &Subscribed) {}
+
+    /// A subscription that was asked for with [`Conn::subscribe_from`] does not begin: the connection was unsubscribed by
+    /// a handle first ([`SubscribeError::Cancelled`]), or has got as many other subscriptions as allowed meanwhile
+    /// ([`SubscribeError::TooMany`]). Each such request leads to one call of this or of [`Handler::subscribed`], unless
+    /// the handler itself unsubscribes first or the connection ends.
+    fn not_subscribed(&self, conn: &mut Conn<'_, Self::State>, topic: &str, error: &SubscribeError) {}
 
     /// So many messages for this connection were given up since the last call, by the policy for slow consumers.
     fn dropped(&self, conn: &mut Conn<'_, Self::State>, messages: u32) {}

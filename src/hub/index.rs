@@ -37,8 +37,36 @@ pub(crate) struct Subscriber {
 #[derive(Clone, Copy, Debug)]
 struct Link {
     topic: TopicKey,
-    /// Where the topic's list names this slot.
-    at: u32,
+    place: Place,
+}
+
+/// Where the topic's list names a slot, and who made the subscription: one word, as there is one for each subscription.
+#[derive(Clone, Copy, Debug)]
+struct Place(u32);
+
+impl Place {
+    /// Slots are numbered below 2^24.
+    const BY_HANDLE: u32 = 1 << 31;
+
+    fn new(at: usize) -> Self {
+        Self(at as u32)
+    }
+
+    fn at(self) -> usize {
+        (self.0 & !Self::BY_HANDLE) as usize
+    }
+
+    fn move_to(&mut self, at: usize) {
+        self.0 = at as u32 | self.0 & Self::BY_HANDLE;
+    }
+
+    fn is_by_handle(self) -> bool {
+        self.0 & Self::BY_HANDLE != 0
+    }
+
+    fn set_by_handle(&mut self, by_handle: bool) {
+        self.0 = self.at() as u32 | if by_handle { Self::BY_HANDLE } else { 0 };
+    }
 }
 
 /// Why a subscription was refused.
@@ -56,8 +84,11 @@ pub enum SubscribeError {
     },
     /// The connection is closing or has gone.
     Closed,
-    /// It listens to the topic, so there is no place to begin from.
+    /// It is subscribed to the topic, or has asked for it, so there is no place to begin from. A subscription made by
+    /// [`Handle::subscribe`](crate::Handle::subscribe) is no obstacle.
     Already,
+    /// It was unsubscribed before the subscription began.
+    Cancelled,
     /// A pattern with another start than [`Start::Now`](super::Start::Now): it stands for many topics and has no history.
     PatternStart,
 }
@@ -70,6 +101,7 @@ impl fmt::Display for SubscribeError {
             Self::TooMany { limit } => write!(f, "the connection has {limit} subscriptions, the most it may"),
             Self::Closed => f.write_str("the connection is closing or has gone"),
             Self::Already => f.write_str("the connection listens to the topic already"),
+            Self::Cancelled => f.write_str("the connection was unsubscribed before the subscription began"),
             Self::PatternStart => f.write_str(
                 "start: a pattern has no history, only Start::Now is allowed; subscribe to single topics for theirs",
             ),
@@ -148,7 +180,7 @@ impl Index {
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns += 1;
         }
-        links.push(Link { topic: key, at: subscribers.len() as u32 });
+        links.push(Link { topic: key, place: Place::new(subscribers.len()) });
         subscribers.push(Subscriber { slot, back: links.len() as u32 - 1 });
         if let Some(tags) = tags {
             self.filters.insert((slot, key), tags);
@@ -180,18 +212,18 @@ impl Index {
         let links = &mut self.links[slot as usize];
         let link = links.swap_remove(at);
         if let Some(moved) = links.get(at) {
-            self.topics[moved.topic as usize].subscribers[moved.at as usize].back = at as u32;
+            self.topics[moved.topic as usize].subscribers[moved.place.at()].back = at as u32;
         }
         let Topic { name, subscribers, filtered, .. } = &mut self.topics[link.topic as usize];
         if *filtered > 0 && self.filters.remove(&(slot, link.topic)).is_some() {
             *filtered -= 1;
         }
-        subscribers.swap_remove(link.at as usize);
+        subscribers.swap_remove(link.place.at());
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns -= 1;
         }
-        if let Some(moved) = subscribers.get(link.at as usize) {
-            self.links[moved.slot as usize][moved.back as usize].at = link.at;
+        if let Some(moved) = subscribers.get(link.place.at()) {
+            self.links[moved.slot as usize][moved.back as usize].place.move_to(link.place.at());
         }
         self.remove_if_unused(link.topic);
     }
@@ -235,6 +267,38 @@ impl Index {
 
     pub(crate) fn is_subscribed(&self, slot: u32, name: &str) -> bool {
         self.find(name).is_some_and(|key| self.listens_to(slot, key))
+    }
+
+    fn link_mut(&mut self, slot: u32, name: &str) -> Option<&mut Link> {
+        let key = self.find(name)?;
+        self.links.get_mut(slot as usize)?.iter_mut().find(|link| link.topic == key)
+    }
+
+    /// Whether a subscription was made by a handle. `None`: there is no such subscription.
+    pub(crate) fn is_by_handle(&self, slot: u32, name: &str) -> Option<bool> {
+        let key = self.find(name)?;
+        self.links_of(slot).iter().find(|link| link.topic == key).map(|link| link.place.is_by_handle())
+    }
+
+    /// Notes that a subscription was made by a handle: the connection's handler was not told where it began.
+    pub(crate) fn set_by_handle(&mut self, slot: u32, name: &str) {
+        if let Some(link) = self.link_mut(slot, name) {
+            link.place.set_by_handle(true);
+        }
+    }
+
+    /// Makes a subscription the one that the connection's handler has asked for, with its filter.
+    pub(crate) fn begin_again(&mut self, slot: u32, name: &str, tags: Option<Tags>) {
+        let Some(link) = self.link_mut(slot, name) else { return };
+        link.place.set_by_handle(false);
+        let key = link.topic;
+        let was = match tags {
+            Some(tags) => self.filters.insert((slot, key), tags).is_some(),
+            None => self.filters.remove(&(slot, key)).is_some(),
+        };
+        let is = self.filters.contains_key(&(slot, key));
+        let filtered = &mut self.topics[key as usize].filtered;
+        *filtered = *filtered + u32::from(is) - u32::from(was);
     }
 
     /// The topics and patterns of a slot.

@@ -1,7 +1,7 @@
 //! Subscriptions that begin at a certain place: what is asked of a topic's home, its answer, and what has been asked for
 //! and not answered.
 
-use super::{Entry, Position, Tags};
+use super::{Entry, Hub, Position, SubscribeError, Tags, topic};
 use crate::conn::ConnId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -108,6 +108,15 @@ pub struct Subscribed {
     pub replayed: usize,
 }
 
+/// What became of a subscription that a connection gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsubscribed {
+    /// It was subscribed.
+    pub(crate) ended: bool,
+    /// A recovery was under way and is cancelled; whoever asked for it waits for an answer.
+    pub(crate) cancelled: bool,
+}
+
 /// What has been asked for and not answered, by connection.
 /// Each with its number: one that was called off and asked for again is another. Each connection counts only its own, so
 /// that a storm of those who come back costs no more than their number.
@@ -125,6 +134,11 @@ impl Joining {
     /// How many a connection waits for.
     pub(crate) fn count(&self, conn: ConnId) -> usize {
         self.asked.get(&conn).map_or(0, HashMap::len)
+    }
+
+    /// How many of those a connection waits for are of topics like this.
+    fn count_new(&self, conn: ConnId, is_new: impl Fn(&str) -> bool) -> usize {
+        self.asked.get(&conn).map_or(0, |all| all.keys().filter(|topic| is_new(topic)).count())
     }
 
     /// Notes that one has been asked for, and gives its number.
@@ -162,6 +176,115 @@ impl Joining {
     /// A connection has ended. Says whether it waited for any.
     pub(crate) fn remove(&mut self, conn: ConnId) -> bool {
         self.asked.remove(&conn).is_some()
+    }
+}
+
+impl Hub {
+    /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this iteration or
+    /// later. A subscription that a handle has made is begun again, since nobody was told where it began.
+    ///
+    /// # Errors
+    /// The topic's name is invalid, the connection has asked for it before, or has as many subscriptions as allowed.
+    pub(crate) fn join(&mut self, mut join: Join, limit: usize) -> Result<(), SubscribeError> {
+        topic::check(&join.topic).map_err(SubscribeError::Topic)?;
+        let slot = join.conn.slot() as u32;
+        let Join { conn, topic, .. } = &join;
+        if self.joining.contains(*conn, topic) {
+            return Err(SubscribeError::Already);
+        }
+        match self.index.is_by_handle(slot, topic) {
+            Some(false) => return Err(SubscribeError::Already),
+            Some(true) => {}
+            None if !self.has_room(*conn, limit) => return Err(SubscribeError::TooMany { limit }),
+            None => {}
+        }
+        join.number = self.joining.ask(*conn, topic.clone());
+        self.joins.push(join);
+        Ok(())
+    }
+
+    /// Whether a connection may have one more subscription, beside those that it has and has asked for.
+    pub(crate) fn has_room(&self, conn: ConnId, limit: usize) -> bool {
+        let slot = conn.slot() as u32;
+        let (has, waits) = (self.index.subscriptions(slot), self.joining.count(conn));
+        // A topic in both counts once; only then is each looked up.
+        has + waits < limit
+            || has + self.joining.count_new(conn, |t| !self.index.is_subscribed(slot, t)) < limit
+    }
+
+    /// The joins of this iteration that have not been cancelled.
+    pub(crate) fn take_joins(&mut self) -> Vec<Join> {
+        let Self { joins, joining, .. } = self;
+        joins.retain(|join| joining.is_wanted(join.conn, &join.topic, join.number));
+        core::mem::take(joins)
+    }
+
+    /// Whether a join of this worker's is still wanted.
+    pub(crate) fn is_wanted(&self, join: &Join) -> bool {
+        self.joining.is_wanted(join.conn, &join.topic, join.number)
+    }
+
+    /// Whether a join is still wanted when its answer comes.
+    pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
+        self.joining.answered(joined.conn, &joined.topic, joined.number)
+    }
+
+    /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
+    /// counts from here on.
+    pub(crate) fn joined(&mut self, join: Join, from: usize) -> Joined {
+        let Join { conn, topic, start, tags, number } = join;
+        let key = self.index.find_or_add(&topic);
+        let now = self.now;
+        let elsewhere = from != self.worker;
+        let home = self.home(key);
+        if elsewhere {
+            home.interest(from, 1);
+        }
+        let Self { index, accounts, .. } = self;
+        accounts.change(index, key, |home| home.expire(now));
+        let home = self.home(key);
+        let position = home.position();
+        let found = home.look(start, tags.as_ref(), now, usize::MAX);
+        let recovered = found.is_some() && matches!(start, Start::After(_));
+        let replay: Vec<Entry> = found.unwrap_or_default().into_iter().cloned().collect();
+        let subscribed = Subscribed { position, recovered, replayed: replay.len() };
+        // A filter looks at all, and so does whoever wants the latest of each key.
+        let all = tags.is_some() || start == Start::Latest;
+        let looked_at = if all { self.home(key).history.len() } else { replay.len() };
+        Joined { conn, topic, tags, number, subscribed, replay, looked_at }
+    }
+
+    /// An answered join that leads to no new subscription: the topic's home has counted one too many.
+    pub(crate) fn not_joined(&mut self, topic: &Arc<str>) {
+        if self.is_home(topic) {
+            if let Some(key) = self.index.find(topic) {
+                self.index.settle(key);
+            }
+        } else {
+            self.change(topic, -1);
+        }
+    }
+
+    /// Subscribes a connection whose join was answered. The topic's home has counted it. A subscription that a handle has
+    /// made meanwhile begins again: its messages come from the place that was asked for on.
+    ///
+    /// # Errors
+    /// It has got as many other subscriptions as allowed since it asked.
+    pub(crate) fn begin_joined(
+        &mut self,
+        slot: u32,
+        topic: &Arc<str>,
+        tags: Option<Tags>,
+        limit: usize,
+    ) -> Result<(), SubscribeError> {
+        let new = self.index.subscribe(slot, topic, tags.clone(), limit);
+        if new == Ok(false) {
+            self.index.begin_again(slot, topic, tags);
+        }
+        if new != Ok(true) {
+            self.not_joined(topic); // it was counted before
+        }
+        new.map(|_| ())
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) use home::Home;
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
 use joining::Joining;
-pub(crate) use joining::{Join, Joined, Target};
+pub(crate) use joining::{Join, Joined, Target, Unsubscribed};
 pub use joining::{Start, Subscribe, Subscribed};
 pub(crate) use log::{Log, Mark, Origin, Reader, Run};
 pub use look::{HistoryMessage, HistoryPage, TopicInfo, TopicList};
@@ -385,18 +385,16 @@ impl Hub {
         self.index.find(topic).map_or_else(|| topic.into(), |key| self.index.name(key).clone())
     }
 
-    /// Says whether there was a subscription.
-    pub(crate) fn unsubscribe(&mut self, conn: ConnId, from: &Name<'_>) -> bool {
+    /// Ends a subscription, and calls off one that was asked for.
+    pub(crate) fn unsubscribe(&mut self, conn: ConnId, from: &Name<'_>) -> Unsubscribed {
         let topic = from.as_str();
         let name = self.name_of(topic);
-        if self.joining.call_off(conn, &name) {
-            return true;
-        }
-        let was = self.index.unsubscribe(conn.slot() as u32, topic);
-        if was {
+        let cancelled = self.joining.call_off(conn, &name);
+        let ended = self.index.unsubscribe(conn.slot() as u32, topic);
+        if ended {
             self.change(&name, -1);
         }
-        was
+        Unsubscribed { ended, cancelled }
     }
 
     /// A connection has ended.
@@ -446,89 +444,6 @@ impl Hub {
         if workers.is_empty() {
             self.patterns.remove(&name);
         }
-    }
-
-    /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this turn or later.
-    ///
-    /// # Errors
-    /// The topic's name is invalid, or the connection listens to it already, or to as many as it may.
-    pub(crate) fn join(&mut self, mut join: Join, limit: usize) -> Result<(), SubscribeError> {
-        topic::check(&join.topic).map_err(SubscribeError::Topic)?;
-        let slot = join.conn.slot() as u32;
-        let Join { conn, topic, .. } = &join;
-        if self.index.is_subscribed(slot, topic) || self.joining.contains(*conn, topic) {
-            return Err(SubscribeError::Already);
-        }
-        if self.index.subscriptions(slot) + self.joining.count(*conn) >= limit {
-            return Err(SubscribeError::TooMany { limit });
-        }
-        join.number = self.joining.ask(*conn, topic.clone());
-        self.joins.push(join);
-        Ok(())
-    }
-
-    /// The joins of this turn that are still wanted: one that was called off again costs its topic's home nothing.
-    pub(crate) fn take_joins(&mut self) -> Vec<Join> {
-        let Self { joins, joining, .. } = self;
-        joins.retain(|join| joining.is_wanted(join.conn, &join.topic, join.number));
-        core::mem::take(joins)
-    }
-
-    /// Whether a join of this worker's is still wanted.
-    pub(crate) fn is_wanted(&self, join: &Join) -> bool {
-        self.joining.is_wanted(join.conn, &join.topic, join.number)
-    }
-
-    /// Whether a join is still wanted when its answer comes.
-    pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
-        self.joining.answered(joined.conn, &joined.topic, joined.number)
-    }
-
-    /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
-    /// counts from here on.
-    pub(crate) fn joined(&mut self, join: Join, from: usize) -> Joined {
-        let Join { conn, topic, start, tags, number } = join;
-        let key = self.index.find_or_add(&topic);
-        let now = self.now;
-        let elsewhere = from != self.worker;
-        let home = self.home(key);
-        if elsewhere {
-            home.interest(from, 1);
-        }
-        let Self { index, accounts, .. } = self;
-        accounts.change(index, key, |home| home.expire(now));
-        let home = self.home(key);
-        let position = home.position();
-        let found = home.look(start, tags.as_ref(), now, usize::MAX);
-        let recovered = found.is_some() && matches!(start, Start::After(_));
-        let replay: Vec<Entry> = found.unwrap_or_default().into_iter().cloned().collect();
-        let subscribed = Subscribed { position, recovered, replayed: replay.len() };
-        // A filter looks at all, and so does whoever wants the latest of each key.
-        let all = tags.is_some() || start == Start::Latest;
-        let looked_at = if all { self.home(key).history.len() } else { replay.len() };
-        Joined { conn, topic, tags, number, subscribed, replay, looked_at }
-    }
-
-    /// A join whose connection has gone meanwhile.
-    pub(crate) fn not_joined(&mut self, topic: &Arc<str>) {
-        if self.is_home(topic) {
-            if let Some(key) = self.index.find(topic) {
-                self.index.settle(key);
-            }
-        } else {
-            self.change(topic, -1);
-        }
-    }
-
-    /// A join that has become a subscription. The topic's home has counted it.
-    pub(crate) fn subscribe_joined(
-        &mut self,
-        slot: u32,
-        topic: &str,
-        tags: Option<Tags>,
-        limit: usize,
-    ) -> Result<bool, SubscribeError> {
-        self.index.subscribe(slot, topic, tags, limit)
     }
 
     // ---- the end of a turn ----

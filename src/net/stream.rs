@@ -170,6 +170,11 @@ impl Sink for Stream {
     }
 
     #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        Self::flush(self)
+    }
+
+    #[inline]
     fn buffered(&self) -> usize {
         self.unsent_payload()
     }

@@ -64,20 +64,13 @@ impl Session {
     fn subscribe(&self, conn: &mut Link<'_>, id: Id, wanted: Subscription) -> Result<(), Fault> {
         let Subscription { to, start, tags } = wanted;
         let name = to.name();
-        let already = || Fault::Already { topic: name.to_owned() };
         if !self.push.may_subscribe(name, settings(conn)) {
             let (topic, prefixes) = (name.to_owned(), self.push.subscribe.clone());
             return Err(Fault::Forbidden { topic, what: "subscribe to", prefixes });
         }
         let asked = &conn.state().asked;
         if asked.iter().any(|(t, _)| **t == *name) {
-            return Err(already());
-        }
-        // What has been asked for counts: it would find no room, and there would be no answer.
-        let limit = conn.limits().max_subscriptions;
-        let has = conn.is_subscribed(name) || conn.is_subscribed_pattern(name);
-        if !has && conn.topics().count() + conn.patterns().count() + asked.len() >= limit {
-            return Err(Fault::Subscriptions { limit });
+            return Err(Fault::Already { topic: name.to_owned() });
         }
         let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
         let subscribe = match &to {
@@ -96,11 +89,7 @@ impl Session {
                 Ok(())
             }
             Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
-            Err(SubscribeError::Topic(e)) => Err(Fault::Topic(e)),
-            Err(SubscribeError::Pattern(e)) => Err(Fault::Pattern(e)),
-            Err(e @ SubscribeError::PatternStart) => Err(Fault::Invalid(e.to_string())),
-            Err(SubscribeError::TooMany { limit }) => Err(Fault::Subscriptions { limit }),
-            Err(SubscribeError::Already) => Err(already()),
+            Err(e) => Err(Fault::of_subscription(name, &e)),
         }
     }
 
@@ -151,8 +140,14 @@ impl Session {
 }
 
 impl Client {
-    fn new(batch: bool) -> Self {
+    pub(super) fn new(batch: bool) -> Self {
         Self { batch, owed: 0, lagged: 0, told: None, asked: Vec::new() }
+    }
+
+    /// The request that asked for a subscription that has not begun; it is answered now.
+    fn take_asked(&mut self, topic: &str) -> Option<Id> {
+        let at = self.asked.iter().position(|(t, _)| **t == *topic)?;
+        Some(self.asked.swap_remove(at).1)
     }
 }
 
@@ -167,8 +162,7 @@ fn say(conn: &mut Link<'_>, reply: &Reply<'_>) {
 
 fn unsubscribe(conn: &mut Link<'_>, id: Id, from: &Named) -> Result<(), Fault> {
     let topic = from.name();
-    let asked = &mut conn.state_mut().asked;
-    let waits = asked.iter().position(|(t, _)| **t == *topic).map(|at| asked.swap_remove(at).1);
+    let waits = conn.state_mut().take_asked(topic);
     let was = match from {
         Named::Topic(topic) => conn.unsubscribe(topic),
         Named::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
@@ -248,12 +242,17 @@ impl Handler for Session {
     }
 
     fn subscribed(&self, conn: &mut Link<'_>, topic: &str, how: &Subscribed) {
-        let asked = &mut conn.state_mut().asked;
-        let waits = asked.iter().position(|(t, _)| **t == *topic).map(|at| asked.swap_remove(at).1);
+        let waits = conn.state_mut().take_asked(topic);
         let position = Some(Place::from(how.position));
         let (recovered, replayed) = (how.recovered, how.replayed);
         let id = waits.unwrap_or_default();
         say(conn, &Reply::Subscribed { id, to: Member::Topic(topic), position, recovered, replayed });
+    }
+
+    fn not_subscribed(&self, conn: &mut Link<'_>, topic: &str, error: &SubscribeError) {
+        if let Some(id) = conn.state_mut().take_asked(topic) {
+            say(conn, &Reply::error(id, &Fault::of_subscription(topic, error)));
+        }
     }
 
     fn dropped(&self, conn: &mut Link<'_>, messages: u32) {

@@ -168,6 +168,12 @@ impl From<Push> for Route {
     }
 }
 
+/// A client's state, for tests that open connections without a handshake.
+#[cfg(test)]
+pub(crate) fn client_state(batch: bool) -> Box<dyn core::any::Any + Send> {
+    Box::new(handler::Client::new(batch))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! What the endpoint says: answers, and the refusals behind each error code.
 
 use crate::handler::{HandleError, in_millis};
-use crate::hub::{InvalidPattern, InvalidTopic, Position, Target};
+use crate::hub::{InvalidPattern, InvalidTopic, Position, SubscribeError, Target};
 use core::fmt;
 use serde::{Serialize, Serializer};
 
@@ -157,6 +157,19 @@ impl Fault {
             Self::TooFast(_) => "rate",
             Self::TooBig(_) => "too_big",
             Self::Busy(_) => "busy",
+        }
+    }
+
+    /// Why a client is not subscribed to a topic.
+    pub(super) fn of_subscription(topic: &str, error: &SubscribeError) -> Self {
+        let topic = topic.to_owned();
+        match error {
+            SubscribeError::Topic(e) => Self::Topic(e.clone()),
+            SubscribeError::Pattern(e) => Self::Pattern(e.clone()),
+            SubscribeError::TooMany { limit } => Self::Subscriptions { limit: *limit },
+            SubscribeError::Already => Self::Already { topic },
+            SubscribeError::Cancelled => Self::Cancelled { topic },
+            SubscribeError::PatternStart | SubscribeError::Closed => Self::Invalid(error.to_string()),
         }
     }
 

@@ -5,11 +5,9 @@ use super::slots::Slot;
 use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::hub::topic::is_pattern;
-use crate::hub::{Added, Name, Publication, Reply, Unanswered};
-use crate::log;
+use crate::hub::{Name, Publication, Reply, Unanswered};
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 impl Worker {
     pub(super) fn command(&mut self, command: Command) {
@@ -29,9 +27,8 @@ impl Worker {
             }
             #[cfg(feature = "push")]
             Command::Reply(id, text) => {
-                if let Some(at) = self.open_slot(id) {
-                    self.queue_reply(at, &text);
-                }
+                let Self { slots, turn, shared, dirty, .. } = self;
+                super::fanout::queue_reply(slots, turn, &shared.routes, dirty, id, &text);
             }
             Command::Ping(id, payload) => self.on_open(id, |w, at| {
                 if let Some(slot) = w.slots.get(at) {
@@ -54,21 +51,12 @@ impl Worker {
                 }
             }),
             Command::Subscribe(id, to) => self.on_open(id, |w, at| w.subscribe(at, &to)),
-            Command::Unsubscribe(id, from) => self.on_open(id, |w, at| {
-                w.settle();
-                if let Some(slot) = w.slots.get(at) {
-                    w.turn.hub.unsubscribe(slot.conn.id, &from);
-                }
-            }),
+            Command::Unsubscribe(id, from) => self.on_open(id, |w, at| w.unsubscribe(at, &from)),
             Command::Changed(worker, changes) => self.turn.hub.changed(worker, changes),
-            Command::Join(from, join) => {
-                // What was published before is to be in the replay, and with its other subscribers there before it: it is
-                // answered at the end of this turn, or of a later one.
-                self.asked.push_back((from, join));
-            }
+            Command::Join(from, join) => self.asked.push(from, join),
             Command::Joined(joined) => {
                 self.settle();
-                self.joined(*joined);
+                self.recovery().begin(*joined);
             }
             Command::Publish(publications) | Command::PassOn(_, publications) => {
                 publications.into_iter().for_each(|p| self.publish(p));
@@ -77,7 +65,8 @@ impl Worker {
             Command::Deliver(_, delivery) => self.turn.hub.deliver(&delivery),
             Command::Missed(_, missed) => {
                 self.settle(); // what was published before comes before
-                self.missed(&missed);
+                let Self { slots, turn, shared, dirty, .. } = self;
+                super::fanout::tell_missed(slots, turn, &shared.routes, dirty, &missed);
             }
             Command::Released => self.turn.hub.go_on(),
             Command::Settled(from, step) => self.settled(usize::from(from), step),
@@ -167,11 +156,14 @@ impl Worker {
     fn subscribe(&mut self, at: usize, to: &Name<'_>) {
         self.settle();
         let limit = self.limits_of(at).max_subscriptions;
-        match self.turn.hub.subscribe(at as u32, to, None, limit) {
-            // Whoever asked may hear at once that it is done, and publish.
-            Ok(Added::First) => self.turn.tell_changes(),
-            Ok(_) => {}
-            Err(e) => log::limited!(info, Instant::now(), "subscription to {:?} refused: {e}", to.as_str()),
+        super::join::subscribe(&mut self.turn, at as u32, to, limit);
+    }
+
+    fn unsubscribe(&mut self, at: usize, from: &Name<'_>) {
+        self.settle();
+        let Self { slots, turn, shared, .. } = self;
+        if let Some(slot) = slots.get(at) {
+            super::join::unsubscribe(slot, turn, &shared.routes, from);
         }
     }
 

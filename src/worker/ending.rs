@@ -4,8 +4,8 @@ use super::Worker;
 use super::deadlines::{Due, check, ticks};
 use super::drive::call;
 use super::slots::Slot;
-use crate::conn::{Cause, Limits, PauseReason, Phase};
-use crate::handler::ErasedEvent as Event;
+use crate::conn::{Cause, Limits, PauseReason, Phase, Sink};
+use crate::handler::{ErasedEvent as Event, Route, Turn};
 use crate::log;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
@@ -20,36 +20,41 @@ const SUBSCRIPTIONS: usize = 32;
 /// Rounds of writing out and telling the application, before it has to wait for the next turn.
 const ROUNDS: usize = 4;
 
+/// Writes what was gathered for a connection, and tells its application of dropped messages and of the backlog's end.
+#[inline]
+pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route]) {
+    for _ in 0..ROUNDS {
+        slot.conn.flush(&mut turn.writer, &mut slot.stream);
+        if let Err(e) = slot.stream.flush() {
+            slot.conn.broken = Some(e.kind());
+        }
+        slot.conn.backlogged |= !slot.stream.is_written_out();
+        if let Some(kind) = slot.conn.broken {
+            turn.writer.clear();
+            slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
+        }
+        if slot.conn.phase != Phase::Open {
+            return;
+        }
+        let dropped = core::mem::take(&mut slot.conn.dropped);
+        if dropped > 0 {
+            turn.count().dropped.add(u64::from(dropped));
+            call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Dropped(dropped));
+        } else if slot.conn.backlogged && slot.is_written_out() {
+            slot.conn.backlogged = false;
+            call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Drain);
+        } else {
+            return;
+        }
+    }
+}
+
 impl Worker {
     /// After anything was done with a connection: what was gathered is written, what follows from it is done.
     pub(super) fn after(&mut self, at: usize) {
         let Self { slots, turn, shared, .. } = self;
         let Some(slot) = slots.get(at) else { return };
-        for _ in 0..ROUNDS {
-            slot.conn.flush(&mut turn.writer, &mut slot.stream);
-            if let Err(e) = slot.stream.flush() {
-                slot.conn.broken = Some(e.kind());
-            }
-            slot.conn.backlogged |= slot.stream.has_unsent();
-            if let Some(kind) = slot.conn.broken {
-                turn.writer.clear();
-                slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
-            }
-            if slot.conn.phase != Phase::Open {
-                break;
-            }
-            let route = &shared.routes[usize::from(slot.conn.route)];
-            let dropped = core::mem::take(&mut slot.conn.dropped);
-            if dropped > 0 {
-                turn.count().dropped.add(u64::from(dropped));
-                call(slot, turn, route, Event::Dropped(dropped));
-            } else if slot.conn.backlogged && slot.is_written_out() {
-                slot.conn.backlogged = false;
-                call(slot, turn, route, Event::Drain);
-            } else {
-                break;
-            }
-        }
+        write_out(slot, turn, &shared.routes);
         self.charge(at);
         self.stall(at);
         self.advance(at);

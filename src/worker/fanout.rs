@@ -2,10 +2,12 @@
 
 use super::Worker;
 use super::slots::{Slot, Slots};
+#[cfg(feature = "push")]
+use crate::conn::ConnId;
 use crate::conn::{Frames, PauseReason, Phase, Sink, Terms};
 use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
 use crate::hub::mailbox::Weigh;
-use crate::hub::{Evicted, Hub, Joined, Missed, Outgoing, Reader, Run, TopicKey};
+use crate::hub::{Evicted, Hub, Missed, Outgoing, Reader, Run, TopicKey};
 use crate::log;
 use crate::protocol::Key;
 use foldhash::fast::RandomState;
@@ -32,14 +34,14 @@ impl Worker {
             if refused > 0 {
                 self.turn.count().publications_refused.add(refused);
             }
-            self.send_away();
+            send_away(&mut self.turn);
             if !self.turn.hub.log.is_empty() {
                 let Self { slots, turn, shared, dirty, .. } = self;
                 deliver(slots, turn, &shared.routes, dirty);
             }
             self.turn.hub.end_turn();
             self.turn.number = self.turn.number.wrapping_add(1).max(1);
-            self.join();
+            self.recovery().answer();
             self.write_dirty();
             let buried = self.buried;
             self.sweep();
@@ -48,78 +50,6 @@ impl Worker {
             if self.buried == buried && log.is_empty() && joins.is_empty() {
                 return;
             }
-        }
-    }
-
-    /// Sends what other workers are to order or to deliver, as far as their mailboxes have room for it.
-    fn send_away(&mut self) {
-        let Self { turn, shared, .. } = self;
-        turn.tell_changes();
-        let me = turn.worker;
-        turn.hub.send_away(|to, outgoing| {
-            let worker = &shared.workers[to];
-            let link = &worker.links[me];
-            if !link.has_room() && !link.wait() {
-                return Err(outgoing);
-            }
-            let command = match outgoing {
-                Outgoing::Publications(publications) => Command::PassOn(me as u16, publications),
-                Outgoing::Step(step) => Command::of_step(me, step),
-            };
-            if command.link().is_some() {
-                link.put(command.weight());
-            }
-            let _ = worker.mailbox.send_always(command); // a worker that has ended delivers nothing more
-            Ok(())
-        });
-        let missed = core::mem::take(&mut turn.hub.lost);
-        if missed > 0 {
-            turn.count().missed.add(missed);
-            log::limited!(
-                warn,
-                Instant::now(),
-                "worker {me}: {missed} messages are lost: too much waits for other workers, publish more slowly"
-            );
-        }
-        if core::mem::take(&mut turn.hub.released) {
-            for worker in 0..shared.workers.len() {
-                let _ = turn.handle.command_worker(worker, Command::Released, true); // as above
-            }
-        }
-    }
-
-    /// Answers a recovery of another worker's connection, behind what waits of its topic for that worker.
-    pub(super) fn send_joined(&mut self, to: usize, joined: Joined) {
-        if let Some(joined) = self.turn.hub.queue_joined(to, Box::new(joined)) {
-            let _ = self.turn.handle.command_worker(to, Command::Joined(joined), true); // it has ended
-        }
-    }
-
-    /// Messages of a topic were lost on their way here: each subscriber is told how many.
-    pub(super) fn missed(&mut self, missed: &Missed) {
-        let Self { slots, turn, shared, dirty, .. } = self;
-        let policy = turn.hub.settings.of(&missed.topic).slow_consumer;
-        let mut told = HashSet::with_hasher(RandomState::default());
-        let own = turn.hub.index.find(&missed.topic);
-        for key in own.into_iter().chain(turn.hub.index.patterns_of(&missed.topic)) {
-            let subscribers = turn.hub.index.take_subscribers(key);
-            for subscriber in &subscribers {
-                let slot = slots.get(subscriber.slot as usize);
-                let Some(slot) = slot.filter(|s| s.conn.phase == Phase::Open && told.insert(subscriber.slot))
-                else {
-                    continue;
-                };
-                let filter = turn.hub.index.filter(subscriber.slot, key);
-                let messages = missed.count_for(Reader { conn: slot.conn.id, filter, from: 0 });
-                if messages > 0 {
-                    let Slot { conn, stream, .. } = &mut *slot;
-                    let route = &shared.routes[usize::from(conn.route)].terms;
-                    let terms = Terms { slow_consumer: policy.unwrap_or(route.slow_consumer), ..*route };
-                    conn.miss(&mut turn.writer, stream, messages, &terms);
-                    mark_dirty(slot, subscriber.slot, dirty);
-                }
-            }
-            turn.hub.index.put_back(key, subscribers);
         }
     }
 
@@ -182,20 +112,93 @@ impl Worker {
     }
 }
 
+/// Sends what other workers are to order or to deliver, as far as their mailboxes have room for it.
+pub(crate) fn send_away(turn: &mut Turn) {
+    turn.tell_changes();
+    let (me, shared) = (turn.worker, &turn.handle.shared);
+    turn.hub.send_away(|to, outgoing| {
+        let worker = &shared.workers[to];
+        let link = &worker.links[me];
+        if !link.has_room() && !link.wait() {
+            return Err(outgoing);
+        }
+        let command = match outgoing {
+            Outgoing::Publications(publications) => Command::PassOn(me as u16, publications),
+            Outgoing::Step(step) => Command::of_step(me, step),
+        };
+        if command.link().is_some() {
+            link.put(command.weight());
+        }
+        let _ = worker.mailbox.send_always(command); // a worker that has ended delivers nothing more
+        Ok(())
+    });
+    let missed = core::mem::take(&mut turn.hub.lost);
+    if missed > 0 {
+        turn.count().missed.add(missed);
+        log::limited!(
+            warn,
+            Instant::now(),
+            "worker {me}: {missed} messages are lost: too much waits for other workers, publish more slowly"
+        );
+    }
+    if core::mem::take(&mut turn.hub.released) {
+        for worker in 0..turn.handle.shared.workers.len() {
+            let _ = turn.handle.command_worker(worker, Command::Released, true); // as above
+        }
+    }
+}
+
+/// Tells each subscriber of a topic how many of its messages were lost on their way to this worker.
+pub(crate) fn tell_missed<S: Sink>(
+    slots: &mut Slots<S>,
+    turn: &mut Turn,
+    routes: &[Route],
+    dirty: &mut Vec<u32>,
+    missed: &Missed,
+) {
+    let policy = turn.hub.settings.of(&missed.topic).slow_consumer;
+    let mut told = HashSet::with_hasher(RandomState::default());
+    let own = turn.hub.index.find(&missed.topic);
+    for key in own.into_iter().chain(turn.hub.index.patterns_of(&missed.topic)) {
+        let subscribers = turn.hub.index.take_subscribers(key);
+        for subscriber in &subscribers {
+            let slot = slots.get(subscriber.slot as usize);
+            let Some(slot) = slot.filter(|s| s.conn.phase == Phase::Open && told.insert(subscriber.slot))
+            else {
+                continue;
+            };
+            let filter = turn.hub.index.filter(subscriber.slot, key);
+            let messages = missed.count_for(Reader { conn: slot.conn.id, filter, from: 0 });
+            if messages > 0 {
+                let Slot { conn, stream, .. } = &mut *slot;
+                let route = &routes[usize::from(conn.route)].terms;
+                let terms = Terms { slow_consumer: policy.unwrap_or(route.slow_consumer), ..*route };
+                conn.miss(&mut turn.writer, stream, messages, &terms);
+                mark_dirty(slot, subscriber.slot, dirty);
+            }
+        }
+        turn.hub.index.put_back(key, subscribers);
+    }
+}
+
+/// Queues a reply for one connection, to be written at the end of the turn.
 #[cfg(feature = "push")]
-impl Worker {
-    /// Queues a reply for one connection, to be written at the end of the turn.
-    pub(super) fn queue_reply(&mut self, at: usize, text: &str) {
-        let Self { slots, turn, shared, dirty, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
-        let route = &shared.routes[usize::from(slot.conn.route)];
-        if !turn.hub.log.is_empty() {
-            Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
-        }
-        if slot.conn.queue_reply(&mut turn.writer, text) {
-            turn.count().messages_out.add(1);
-            mark_dirty(slot, at as u32, dirty);
-        }
+pub(crate) fn queue_reply<S: Sink>(
+    slots: &mut Slots<S>,
+    turn: &mut Turn,
+    routes: &[Route],
+    dirty: &mut Vec<u32>,
+    to: ConnId,
+    text: &str,
+) {
+    let Some(slot) = slots.find(to).filter(|s| s.conn.phase == Phase::Open) else { return };
+    let route = &routes[usize::from(slot.conn.route)];
+    if !turn.hub.log.is_empty() {
+        Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
+    }
+    if slot.conn.queue_reply(&mut turn.writer, text) {
+        turn.count().messages_out.add(1);
+        mark_dirty(slot, to.slot() as u32, dirty);
     }
 }
 
@@ -297,7 +300,7 @@ fn write_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run
     false
 }
 
-fn mark_dirty<S>(slot: &mut Slot<S>, at: u32, dirty: &mut Vec<u32>) {
+pub(crate) fn mark_dirty<S>(slot: &mut Slot<S>, at: u32, dirty: &mut Vec<u32>) {
     if !slot.marks.dirty {
         slot.marks.dirty = true;
         dirty.push(at);

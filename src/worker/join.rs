@@ -2,64 +2,109 @@
 
 use super::Worker;
 use super::drive::call;
-use super::slots::Slot;
-use crate::conn::{Phase, Terms};
-use crate::handler::{Command, ErasedEvent as Event};
-use crate::hub::{Hub, Joined, Position, envelope};
+use super::fanout::mark_dirty;
+use super::slots::{Slot, Slots};
+use crate::conn::{Phase, Sink, Terms};
+use crate::handler::{Command, ErasedEvent as Event, Route, Turn};
+use crate::hub::{Added, Join, Joined, Name, Position, SubscribeError, envelope};
+use crate::log;
+use std::collections::VecDeque;
+use std::time::Instant;
 
 /// Messages looked at in one turn for connections that come back: some 4 ms. What is over waits for the next turn, so
 /// that a crowd that asks for long histories holds up nobody; one join is one piece.
 const REPLAYED: usize = 16_384;
 
-impl Worker {
-    /// Asks for the joins of this turn, and answers those that were asked here. The log is empty.
-    pub(super) fn join(&mut self) {
+/// Joins to be answered by this worker.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Each with the worker of its connection.
+    waiting: VecDeque<(usize, Join)>,
+    /// Messages looked at for them in this iteration.
+    looked_at: usize,
+}
+
+impl Asked {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Notes a join of another worker's connection. It is answered when the log is empty: what was published before is
+    /// in the replay, and with the topic's other subscribers on that worker before the answer.
+    pub(crate) fn push(&mut self, from: usize, join: Join) {
+        self.waiting.push_back((from, join));
+    }
+
+    pub(crate) fn begin_iteration(&mut self) {
+        self.looked_at = 0;
+    }
+}
+
+/// The parts of a worker that a recovery needs: those of a worker with sockets, or of one in a test.
+pub(crate) struct Recovery<'a, S> {
+    pub(crate) slots: &'a mut Slots<S>,
+    pub(crate) turn: &'a mut Turn,
+    pub(crate) routes: &'a [Route],
+    pub(crate) dirty: &'a mut Vec<u32>,
+    pub(crate) asked: &'a mut Asked,
+}
+
+impl<S: Sink> Recovery<'_, S> {
+    /// Passes on the joins of this iteration, and answers those that were asked here. The log is empty.
+    pub(crate) fn answer(&mut self) {
         let me = self.turn.worker;
         for join in self.turn.hub.take_joins() {
-            let home = self.shared.owners.of(&join.topic);
+            let home = self.turn.handle.shared.owners.of(&join.topic);
             if home == me {
-                self.asked.push_back((me, join));
+                self.asked.push(me, join);
             } else {
                 let _ = self.turn.handle.command_worker(home, Command::Join(me, join), true); // it has ended
             }
         }
-        while self.replayed < REPLAYED
-            && let Some((from, join)) = self.asked.pop_front()
+        while self.asked.looked_at < REPLAYED
+            && let Some((from, join)) = self.asked.waiting.pop_front()
         {
             if from == me && !self.turn.hub.is_wanted(&join) {
                 continue;
             }
             // What is replayed to another worker's connections waits there, and is bounded like all that does.
-            if from != me && self.shared.workers[from].mailbox.is_heavy() {
-                self.asked.push_front((from, join));
+            if from != me && self.turn.handle.shared.workers[from].mailbox.is_heavy() {
+                self.asked.waiting.push_front((from, join));
                 break;
             }
             let joined = self.turn.hub.joined(join, from);
-            self.replayed += 1 + joined.looked_at;
+            self.asked.looked_at += 1 + joined.looked_at;
             if from == me {
-                self.joined(joined);
+                self.begin(joined);
             } else {
-                self.send_joined(from, joined);
+                self.send(from, joined);
             }
         }
     }
 
-    /// The answer: from here on the connection listens, and what was kept for it comes first.
-    pub(super) fn joined(&mut self, joined: Joined) {
+    /// Answers a join of another worker's connection, behind what waits of its topic for that worker.
+    fn send(&mut self, to: usize, joined: Joined) {
+        if let Some(joined) = self.turn.hub.queue_joined(to, Box::new(joined)) {
+            let _ = self.turn.handle.command_worker(to, Command::Joined(joined), true); // it has ended
+        }
+    }
+
+    /// Takes the answer to a join: from here on the connection is subscribed, and what was kept for it comes first. The
+    /// log is empty.
+    pub(crate) fn begin(&mut self, joined: Joined) {
         let at = joined.conn.slot();
         let wanted = self.turn.hub.is_joining(&joined);
-        let open = self.slots.find(joined.conn).is_some_and(|s| s.conn.phase == Phase::Open);
-        let limit = self.limits_of(at).max_subscriptions;
+        let open = self.slots.find(joined.conn).filter(|s| wanted && s.conn.phase == Phase::Open);
         let Joined { topic, tags, subscribed, replay, .. } = joined;
-        // Checked when it was asked for; meanwhile the application may have subscribed otherwise.
-        let subscribe = |hub: &mut Hub| hub.subscribe_joined(at as u32, &topic, tags, limit);
-        let new = wanted && open && subscribe(&mut self.turn.hub).is_ok_and(|new| new);
-        if !new {
-            return self.turn.hub.not_joined(&topic);
+        let Some(slot) = open else { return self.turn.hub.not_joined(&topic) };
+        let turn = &mut *self.turn;
+        let route = &self.routes[usize::from(slot.conn.route)];
+        let limit = route.terms.limits.max_subscriptions;
+        mark_dirty(slot, at as u32, self.dirty);
+        if let Err(e) = turn.hub.begin_joined(at as u32, &topic, tags, limit) {
+            call(slot, turn, route, Event::NotSubscribed(&topic, &e));
+            return slot.conn.flush(&mut turn.writer, &mut slot.stream);
         }
-        let Self { slots, turn, shared, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
-        let route = &shared.routes[usize::from(slot.conn.route)];
         let terms = Terms {
             slow_consumer: turn.hub.settings.of(&topic).slow_consumer.unwrap_or(route.terms.slow_consumer),
             ..route.terms
@@ -91,6 +136,37 @@ impl Worker {
             replayed += 1;
         }
         turn.count().deliveries.add(replayed);
-        self.dirty_later(at);
+    }
+}
+
+/// Subscribes a connection on behalf of a handle.
+pub(crate) fn subscribe(turn: &mut Turn, slot: u32, to: &Name<'_>, limit: usize) {
+    match turn.hub.subscribe(slot, to, None, limit) {
+        Ok(Added::Already) => {}
+        Ok(added) => {
+            turn.hub.index.set_by_handle(slot, to.as_str());
+            // Whoever asked may hear at once that it is done, and publish.
+            if added == Added::First {
+                turn.tell_changes();
+            }
+        }
+        Err(e) => log::limited!(info, Instant::now(), "subscription to {:?} refused: {e}", to.as_str()),
+    }
+}
+
+/// Unsubscribes a connection on behalf of a handle.
+pub(crate) fn unsubscribe<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], from: &Name<'_>) {
+    if turn.hub.unsubscribe(slot.conn.id, from).cancelled {
+        // Whoever asked for the subscription waits for an answer.
+        let route = &routes[usize::from(slot.conn.route)];
+        call(slot, turn, route, Event::NotSubscribed(from.as_str(), &SubscribeError::Cancelled));
+        slot.conn.flush(&mut turn.writer, &mut slot.stream);
+    }
+}
+
+impl Worker {
+    pub(super) fn recovery(&mut self) -> Recovery<'_, crate::net::Stream> {
+        let Self { slots, turn, shared, dirty, asked, .. } = self;
+        Recovery { slots, turn, routes: &shared.routes, dirty, asked }
     }
 }

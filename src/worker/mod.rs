@@ -14,12 +14,12 @@ mod accept;
 mod commands;
 pub(crate) mod deadlines;
 pub(crate) mod drive;
-mod ending;
+pub(crate) mod ending;
 pub(crate) mod exchange;
 pub(crate) mod failure;
 pub(crate) mod fanout;
 pub(crate) mod http;
-mod join;
+pub(crate) mod join;
 #[cfg_attr(not(feature = "tls"), allow(dead_code))] // its only user yet
 mod paced;
 mod rates;
@@ -33,7 +33,7 @@ use crate::conn::{Forms, Packer, Phase, Writer};
 use crate::handler::{Command, Handle, Settling, Shared, Turn, mark_worker};
 use crate::http::Router;
 use crate::hub::mailbox::{Inbox, Wake, Weigh};
-use crate::hub::{Epochs, Hub, Join};
+use crate::hub::{Epochs, Hub};
 use crate::log;
 use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
@@ -45,7 +45,6 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use shutdown::Stopping;
 use slots::Slots;
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -147,10 +146,7 @@ pub(crate) struct Worker {
     inflated: u64,
     dirty: Vec<u32>,
     doomed: Vec<u32>,
-    /// Joins to be answered here, and which worker's connection each is of.
-    asked: VecDeque<(usize, Join)>,
-    /// Messages looked at for them in this turn.
-    replayed: usize,
+    asked: join::Asked,
     /// How many of them this turn has removed.
     buried: usize,
     began: Instant,
@@ -310,8 +306,7 @@ impl Worker {
             inflated: 0,
             dirty: Vec::new(),
             doomed: Vec::new(),
-            asked: VecDeque::new(),
-            replayed: 0,
+            asked: join::Asked::default(),
             buried: 0,
             turned: Duration::ZERO,
             age_at: AGE,
@@ -418,7 +413,7 @@ impl Worker {
     fn begin_turn(&mut self) {
         self.inflated = self.turn.writer.packer.inflated();
         self.buried = 0;
-        self.replayed = 0;
+        self.asked.begin_iteration();
         self.turned = self.began.elapsed();
         self.turn.hub.begin_iteration(self.turned.as_millis() as u64);
         self.turn.time = self.turned.as_nanos() as u64;

@@ -1,0 +1,186 @@
+//! Models of the endpoint for browsers on simulated workers: whatever interleaves, every request has one answer, and what
+//! a client is told about its topics holds.
+
+use crate::TopicSettings;
+use crate::conn::ConnId;
+use crate::hub::{SettingsTable, topic};
+use crate::protocol::Message;
+use crate::push::{Push, client_state};
+use crate::simulation::Simulation;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a client was told about a topic.
+#[derive(Debug)]
+struct View {
+    epoch: Value,
+    /// The offset of the next message.
+    next: u64,
+    /// It is subscribed.
+    live: bool,
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+struct Asked {
+    what: &'static str,
+    topic: String,
+    since: Option<u64>,
+}
+
+/// A client with what it has asked and what it was told.
+struct Client {
+    id: ConnId,
+    asked: BTreeMap<u64, Asked>,
+    views: BTreeMap<String, View>,
+    /// Topics that a handle unsubscribes it from, which it is not told.
+    tainted: BTreeSet<String>,
+}
+
+impl Client {
+    fn new(sim: &mut Simulation, worker: usize) -> Self {
+        let id = sim.open(worker, client_state(false));
+        Self { id, asked: BTreeMap::new(), views: BTreeMap::new(), tainted: BTreeSet::new() }
+    }
+
+    /// Breaks the connection and opens another, with what it has seen.
+    fn reconnect(&mut self, sim: &mut Simulation, worker: usize) {
+        sim.cut(self.id);
+        let mut views = core::mem::take(&mut self.views);
+        views.values_mut().for_each(|view| view.live = false);
+        *self = Self { views, ..Self::new(sim, worker) };
+    }
+
+    fn ask(&mut self, sim: &mut Simulation, id: u64, mut request: Value) {
+        request["id"] = json!(id);
+        let name =
+            ["topic", "pattern"].iter().find_map(|m| request[*m].as_str()).unwrap_or_default().to_owned();
+        let what = match request["type"].as_str() {
+            Some("subscribe") => "subscribe",
+            Some("unsubscribe") => "unsubscribe",
+            Some("publish") => "publish",
+            _ => "ping",
+        };
+        let asked = Asked { what, topic: name, since: request["since"]["offset"].as_u64() };
+        self.asked.insert(id, asked);
+        sim.text(self.id, &request.to_string());
+    }
+
+    fn read(&mut self, sim: &mut Simulation) {
+        for (_, payload) in sim.received(self.id) {
+            self.hear(&serde_json::from_slice(&payload).expect("JSON"));
+        }
+    }
+
+    fn hear(&mut self, message: &Value) {
+        let number = |name: &str| message[name].as_u64().unwrap_or_else(|| panic!("{name} of {message}"));
+        match message["type"].as_str().expect("a type") {
+            "hello" => {}
+            "message" => {
+                let (topic, offset) = (message["topic"].as_str().expect("a topic"), number("offset"));
+                assert_eq!(message["data"], offset, "it is another message: {message}");
+                if let Some(view) =
+                    self.views.get_mut(topic).filter(|v| v.live && !self.tainted.contains(topic))
+                {
+                    assert_eq!(offset, view.next, "{topic} to {}", self.id);
+                    view.next += 1;
+                }
+            }
+            answer => {
+                let id = number("id");
+                let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("{message} answers nothing"));
+                match (asked.what, answer) {
+                    ("subscribe", "subscribed") if topic::is_pattern(&asked.topic) => {}
+                    ("subscribe", "subscribed") => {
+                        let (offset, replayed) = (number("offset"), number("replayed"));
+                        let (epoch, next) = (message["epoch"].clone(), offset + 1 - replayed);
+                        if message["recovered"] == true {
+                            assert_eq!(asked.since, Some(next - 1), "{message}");
+                        }
+                        self.views.insert(asked.topic, View { epoch, next, live: true });
+                    }
+                    ("unsubscribe", "unsubscribed") => {
+                        if let Some(view) = self.views.get_mut(&asked.topic) {
+                            view.live = false;
+                        }
+                    }
+                    ("publish", "published") | ("ping", "pong") => {}
+                    ("subscribe" | "unsubscribe", "error") => {
+                        let code = message["code"].as_str().expect("a code");
+                        assert!(["already", "cancelled", "subscriptions", "not_subscribed"].contains(&code));
+                    }
+                    _ => panic!("{message} answers {asked:?}"),
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Pages subscribe, come back, unsubscribe and publish, while a program subscribes and unsubscribes their connections,
+    /// connections break, and workers and sockets go on whenever they like.
+    #[test]
+    fn every_request_has_one_answer_and_what_it_says_holds(
+        steps in prop::collection::vec((0u8..16, 0usize..3, 0usize..4, 0usize..9), 1..150),
+        workers in 1usize..3,
+    ) {
+        let kept = TopicSettings::new().history(6);
+        let topics = SettingsTable::new(vec![("kept/".to_owned(), kept)], 1 << 20, &[]);
+        let push = Push::new().publish(["kept/"]).rate(0, 0).max_subscriptions(2);
+        let mut sim = Simulation::new(workers, push, topics);
+        let mut names: Vec<String> = (0..3).map(|n| sim.topic_of(&format!("kept/{n}-"), n)).collect();
+        names.push("kept/*".to_owned());
+        let mut clients: Vec<Client> = (0..3).map(|n| Client::new(&mut sim, n % workers)).collect();
+        let mut published = [0; 3];
+        for (step, (what, client, topic, n)) in steps.into_iter().enumerate() {
+            let (id, name, of) = (step as u64, &*names[topic], &mut clients[client]);
+            let is_topic = topic < published.len();
+            let member = if is_topic { "topic" } else { "pattern" };
+            match what {
+                0 => of.ask(&mut sim, id, json!({"type": "subscribe", member: name})),
+                1 | 2 => if let Some(View { epoch, next, .. }) = of.views.get(name) {
+                    let since = json!({"epoch": epoch, "offset": next - 1});
+                    of.ask(&mut sim, id, json!({"type": "subscribe", "topic": name, "since": since}));
+                },
+                3 if is_topic => {
+                    of.ask(&mut sim, id, json!({"type": "subscribe", "topic": name, "last": n + 1}));
+                }
+                4 => of.ask(&mut sim, id, json!({"type": "unsubscribe", member: name})),
+                5 if is_topic => {
+                    published[topic] += 1;
+                    let data = published[topic];
+                    of.ask(&mut sim, id, json!({"type": "publish", "topic": name, "data": data}));
+                }
+                6 | 7 if is_topic => {
+                    published[topic] += 1;
+                    sim.publish_by_handle(name, Message::json(&published[topic].to_string()));
+                }
+                8 if is_topic => sim.handle.subscribe(of.id, name).expect("mailboxes take everything"),
+                8 => sim.handle.subscribe_pattern(of.id, name).expect("mailboxes take everything"),
+                9 if is_topic => {
+                    of.tainted.insert(name.to_owned());
+                    sim.handle.unsubscribe(of.id, name).expect("mailboxes take everything");
+                }
+                9 => sim.handle.unsubscribe_pattern(of.id, name).expect("mailboxes take everything"),
+                10 => of.reconnect(&mut sim, n % workers),
+                11 => of.ask(&mut sim, id, json!({"type": "ping"})),
+                12 => sim.take(of.id, 40 * n),
+                13 => (0..n).for_each(|_| { sim.command(client % workers); }),
+                14 => sim.end_iteration(client % workers),
+                _ => sim.take(of.id, 2000),
+            }
+            clients.iter_mut().for_each(|client| client.read(&mut sim));
+        }
+        sim.finish();
+        for client in &mut clients {
+            client.read(&mut sim);
+            prop_assert!(client.asked.is_empty(), "no answer: {:?}", client.asked);
+            for (name, view) in client.views.iter().filter(|(name, v)| v.live && !client.tainted.contains(*name)) {
+                let all = names.iter().position(|n| n == name).map_or(0, |topic| published[topic]);
+                prop_assert_eq!(view.next, all + 1, "{} to {}", name, client.id);
+            }
+        }
+    }
+}

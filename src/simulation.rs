@@ -1,0 +1,339 @@
+//! Workers without sockets, threads and clocks, for tests of what interleaves: mailboxes are emptied, iterations end and
+//! sockets take bytes when the test says so. Hub, connections and handlers are the real ones.
+
+use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
+use crate::handler::{AnyState, Command, Handle, Route, Shared, Turn, WorkerShared};
+use crate::http::Peer;
+use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
+use crate::hub::{Epochs, Hub, Owners, Publication, SettingsTable};
+use crate::protocol::{Message, Opcode, header};
+use crate::worker::deadlines::Clock;
+use crate::worker::drive::{call, decode};
+use crate::worker::ending::write_out;
+use crate::worker::fanout::{deliver, mark_dirty, queue_reply, send_away, tell_missed};
+use crate::worker::join::{self, Asked, Recovery};
+use crate::worker::slots::{Marks, Slot, Slots};
+use crate::worker::wheel::Links;
+use crossbeam_utils::CachePadded;
+use std::hash::RandomState;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// One client's socket: takes as many bytes as there is room for.
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    pub(crate) room: usize,
+    pub(crate) taken: Vec<u8>,
+}
+
+impl Sink for Wire {
+    fn write(&mut self, bytes: &[u8], _: &mut Vec<u8>) -> io::Result<usize> {
+        let n = bytes.len().min(self.room);
+        self.taken.extend_from_slice(&bytes[..n]);
+        self.room -= n;
+        Ok(n)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
+        let mut n = 0;
+        for part in parts {
+            n += self.write(part, scratch)?;
+        }
+        Ok(n)
+    }
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+/// One worker.
+pub(crate) struct SimWorker {
+    pub(crate) slots: Slots<Wire>,
+    pub(crate) turn: Turn,
+    inbox: Inbox<Command>,
+    dirty: Vec<u32>,
+    asked: Asked,
+}
+
+pub(crate) struct Simulation {
+    pub(crate) workers: Vec<SimWorker>,
+    pub(crate) handle: Handle,
+    generation: u32,
+}
+
+impl Simulation {
+    /// Workers with one route.
+    pub(crate) fn new(workers: usize, route: impl Into<Route>, topics: SettingsTable) -> Self {
+        let route = route.into();
+        let unbounded = Capacity { commands: usize::MAX, bytes: usize::MAX };
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| mailbox::<Command>(unbounded, Box::new(Nobody))).unzip();
+        let shared = |mailbox| {
+            let links = (0..workers).map(|_| CachePadded::default()).collect();
+            WorkerShared { mailbox, load: CachePadded::default(), links }
+        };
+        let counters: Arc<[_]> = (0..workers).map(|_| CachePadded::default()).collect();
+        let shared = Arc::new(Shared {
+            workers: mailboxes.into_iter().map(shared).collect(),
+            routes: vec![route].into(),
+            counters: counters.clone(),
+            owners: Owners::new(RandomState::new(), workers),
+            topics,
+            congestion: Arc::default(),
+            stopping: Default::default(),
+            mailbox: unbounded,
+            local: true,
+            began: std::time::Instant::now(),
+        });
+        let handle = Handle { shared: shared.clone() };
+        let worker = |(number, inbox)| {
+            let epochs = Epochs::new([number as u64 + 1, 1]);
+            let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), epochs);
+            hub.connect(usize::MAX, shared.congestion.clone());
+            let turn = Turn {
+                writer: Writer::new(
+                    16 << 20,
+                    Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate))),
+                ),
+                hub,
+                number: 1,
+                handle: handle.clone(),
+                worker: number,
+                counters: counters.clone(),
+                held: Vec::new(),
+                counts: Default::default(),
+                time: 0,
+                paid: Vec::new(),
+            };
+            let (slots, dirty, asked) = (Slots::default(), Vec::new(), Asked::default());
+            SimWorker { slots, turn, inbox, dirty, asked }
+        };
+        let workers = inboxes.into_iter().enumerate().map(worker).collect();
+        Self { workers, handle, generation: 0 }
+    }
+
+    /// A topic's name with this prefix that this worker owns.
+    pub(crate) fn topic_of(&self, prefix: &str, worker: usize) -> String {
+        let owners = &self.handle.shared.owners;
+        let mut names = (0..).map(|n| format!("{prefix}{n}"));
+        names.find(|name| owners.of(name) == worker % self.workers.len()).unwrap_or_default()
+    }
+
+    /// Opens a connection, with its handler's state.
+    pub(crate) fn open(&mut self, worker: usize, state: AnyState) -> ConnId {
+        self.generation += 1;
+        let SimWorker { slots, turn, .. } = &mut self.workers[worker];
+        let id = ConnId::new(worker, slots.next(), self.generation);
+        let mut conn = Connection::new(id, Peer::Unix);
+        let route = &self.handle.shared.routes[0];
+        (conn.phase, conn.route, conn.shaped) = (Phase::Open, 0, route.envelope.is_some());
+        let at = slots.insert(Slot {
+            stream: Wire::default(),
+            conn,
+            state: Some(state),
+            exchange: None,
+            timer: Links::default(),
+            clock: Clock::default(),
+            marks: Marks::default(),
+            charged: 0,
+        });
+        if let Some(slot) = slots.get(at) {
+            call(slot, turn, route, crate::handler::ErasedEvent::Open);
+            write_out(slot, turn, &self.handle.shared.routes);
+        }
+        id
+    }
+
+    pub(crate) fn slot(&mut self, id: ConnId) -> Option<&mut Slot<Wire>> {
+        self.workers[id.worker()].slots.find(id)
+    }
+
+    /// A client sends a text.
+    pub(crate) fn text(&mut self, id: ConnId, text: &str) {
+        let first = header::first_byte(Opcode::Text, false);
+        let mut bytes = header::encode_as(first, text.len(), Some([0; 4])).to_vec();
+        bytes.extend_from_slice(text.as_bytes());
+        let routes = &self.handle.shared.routes;
+        let SimWorker { slots, turn, .. } = &mut self.workers[id.worker()];
+        let Some(slot) = slots.find(id) else { return };
+        let [rules, _] = routes[0].rules();
+        decode(slot, turn, &routes[0], &rules, &mut bytes, 1);
+        write_out(slot, turn, routes);
+    }
+
+    /// A client's socket takes so many bytes more.
+    pub(crate) fn take(&mut self, id: ConnId, bytes: usize) {
+        let routes = &self.handle.shared.routes;
+        let SimWorker { slots, turn, .. } = &mut self.workers[id.worker()];
+        let Some(slot) = slots.find(id) else { return };
+        slot.stream.room = slot.stream.room.saturating_add(bytes);
+        slot.conn.blocked = false;
+        write_out(slot, turn, routes);
+    }
+
+    /// The frames that a client has received since the last call: opcode and payload.
+    pub(crate) fn received(&mut self, id: ConnId) -> Vec<(u8, Vec<u8>)> {
+        let Some(slot) = self.slot(id) else { return Vec::new() };
+        let (taken, mut at, mut frames) = (&mut slot.stream.taken, 0, Vec::new());
+        while let Some(len) = frame_len(&taken[at..]) {
+            let (head, end) = (at + len.0, at + len.0 + len.1);
+            if end > taken.len() {
+                break;
+            }
+            frames.push((taken[at] & 0x0F, taken[head..end].to_vec()));
+            at = end;
+        }
+        taken.drain(..at);
+        frames
+    }
+
+    /// A connection breaks.
+    pub(crate) fn cut(&mut self, id: ConnId) {
+        let SimWorker { slots, turn, .. } = &mut self.workers[id.worker()];
+        if slots.find(id).is_some() {
+            turn.hub.remove(id);
+            if let Some(mut slot) = slots.remove(id.slot()) {
+                slot.conn.release(&mut turn.writer);
+            }
+        }
+    }
+
+    /// A worker does the next command of its mailbox, if there is one.
+    pub(crate) fn command(&mut self, worker: usize) -> bool {
+        let Some(command) = self.workers[worker].inbox.take() else { return false };
+        if let Some(from) = command.link() {
+            self.handle.shared.workers[worker].links[from].taken(command.weight());
+        }
+        match command {
+            Command::Subscribe(id, topic) => {
+                self.settle(worker);
+                let limit = self.handle.shared.routes[0].terms.limits.max_subscriptions;
+                let SimWorker { slots, turn, .. } = &mut self.workers[worker];
+                if slots.find(id).is_some_and(|s| s.conn.phase == Phase::Open) {
+                    join::subscribe(turn, id.slot() as u32, &topic, limit);
+                }
+            }
+            Command::Unsubscribe(id, topic) => {
+                self.settle(worker);
+                let routes = &self.handle.shared.routes;
+                let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
+                if let Some(slot) = slots.find(id).filter(|s| s.conn.phase == Phase::Open) {
+                    join::unsubscribe(slot, turn, routes, &topic);
+                    mark_dirty(slot, id.slot() as u32, dirty);
+                }
+            }
+            Command::Changed(from, changes) => self.workers[worker].turn.hub.changed(from, changes),
+            Command::Join(from, join) => self.workers[worker].asked.push(from, join),
+            Command::Joined(joined) => {
+                self.settle(worker);
+                self.recovery(worker).begin(*joined);
+            }
+            Command::Publish(all) | Command::PassOn(_, all) => {
+                all.into_iter().for_each(|one| self.publish(worker, one))
+            }
+            Command::PublishOne(one) => self.publish(worker, one),
+            Command::Deliver(_, delivery) => self.workers[worker].turn.hub.deliver(&delivery),
+            Command::Reply(id, text) => {
+                let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
+                queue_reply(slots, turn, &self.handle.shared.routes, dirty, id, &text);
+            }
+            Command::Missed(_, missed) => {
+                self.settle(worker);
+                let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
+                tell_missed(slots, turn, &self.handle.shared.routes, dirty, &missed);
+            }
+            Command::Released => self.workers[worker].turn.hub.go_on(),
+            _ => unreachable!("a command that no simulation sends"),
+        }
+        true
+    }
+
+    fn publish(&mut self, worker: usize, publication: Publication) {
+        if let Some((answer, outcome)) = self.workers[worker].turn.hub.publish_here(publication) {
+            assert!(answer.send(outcome), "a callback panicked");
+        }
+    }
+
+    fn recovery(&mut self, worker: usize) -> Recovery<'_, Wire> {
+        let SimWorker { slots, turn, dirty, asked, .. } = &mut self.workers[worker];
+        Recovery { slots, turn, routes: &self.handle.shared.routes, dirty, asked }
+    }
+
+    fn settle(&mut self, worker: usize) {
+        if !self.workers[worker].turn.hub.log.is_empty() {
+            self.fan_out(worker);
+        }
+    }
+
+    /// Ends a worker's iteration.
+    pub(crate) fn end_iteration(&mut self, worker: usize) {
+        self.workers[worker].asked.begin_iteration();
+        self.fan_out(worker);
+    }
+
+    fn fan_out(&mut self, worker: usize) {
+        let routes = self.handle.shared.routes.clone();
+        loop {
+            let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
+            turn.hub.keep();
+            send_away(turn);
+            if !turn.hub.log.is_empty() {
+                deliver(slots, turn, &routes, dirty);
+            }
+            turn.hub.end_turn();
+            turn.number += 1;
+            self.recovery(worker).answer();
+            let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
+            for at in core::mem::take(dirty) {
+                if let Some(slot) = slots.get(at as usize) {
+                    slot.marks.dirty = false;
+                    write_out(slot, turn, &routes);
+                }
+            }
+            if turn.hub.log.is_empty() && turn.hub.joins.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Whether a worker has nothing left to do.
+    fn is_idle(&self, worker: usize) -> bool {
+        let SimWorker { inbox, dirty, asked, turn, .. } = &self.workers[worker];
+        let hub = &turn.hub;
+        let sent = hub.log.is_empty() && hub.has_published_all() && hub.has_delivered_all();
+        inbox.len() == 0 && dirty.is_empty() && asked.is_empty() && sent
+    }
+
+    /// Everything goes on until nothing is left to do, and every socket takes all.
+    pub(crate) fn finish(&mut self) {
+        for _ in 0..100_000 {
+            for worker in 0..self.workers.len() {
+                let ids: Vec<ConnId> = self.workers[worker].slots.iter().map(|(_, s)| s.conn.id).collect();
+                ids.into_iter().for_each(|id| self.take(id, usize::MAX));
+                while self.command(worker) {}
+                self.end_iteration(worker);
+            }
+            if (0..self.workers.len()).all(|worker| self.is_idle(worker)) {
+                return;
+            }
+        }
+        panic!("it never comes to its end");
+    }
+
+    /// Publishes by a handle.
+    pub(crate) fn publish_by_handle(&self, topic: &str, message: Message<'_>) {
+        self.handle.publish(topic, message).expect("mailboxes take everything");
+    }
+}
+
+/// The length of a frame's head and of its payload, as a server sends them.
+fn frame_len(bytes: &[u8]) -> Option<(usize, usize)> {
+    match *bytes.get(1)? {
+        126 => Some((4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)))),
+        127 => Some((10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize)),
+        len => Some((2, usize::from(len))),
+    }
+}
