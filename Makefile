@@ -1,6 +1,6 @@
 # The whole vocabulary of this repository; `make` alone lists it.
 #
-#   ARGS    flags for `run`, the benches and `loadtest`    make run ARGS='--listen 0.0.0.0:8080'
+#   ARGS    flags for `run`, the benches and `loadtest`    make run ARGS='--listen 127.0.0.1:8080'
 #   SUITES  the suites `test` runs, default all            make test SUITES='js browser'
 #   PYTHON  the Python to use                              make test PYTHON=python3.12
 
@@ -17,8 +17,8 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r target text; do printf '%-20s %s\n' "$$target" "$$text"; done
 
-run: ## Start the server on 127.0.0.1:9001
-	$(CARGO) run --release --package campanile --bin campanile -- $(ARGS)
+run: ## Start the server with its demonstration pages on 127.0.0.1:9001
+	$(CARGO) run --release --package campanile --bin campanile -- --dev $(ARGS)
 
 test: ## Install what the tests need, once, and run all of them
 	@tests/setup $(SUITES)

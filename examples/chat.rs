@@ -1,5 +1,6 @@
 //! cargo run --example chat [ADDR]
-//! Rooms: whoever connects to /chat/:room hears what is said there. In two browser tabs:
+//! Rooms: whoever connects to /chat/:room receives what is said there. In the consoles of two browser tabs on
+//! http://127.0.0.1:9001/ (pages of other sites may not connect to a loopback address):
 //!
 //!     ws = new WebSocket("ws://127.0.0.1:9001/chat/tower?name=Ann"); ws.onmessage = (e) => console.log(e.data)
 //!     ws.send("the bell rings")

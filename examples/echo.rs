@@ -1,5 +1,5 @@
 //! cargo run --example echo [ADDR]
-//! Sends every message back. In a browser: ws = new WebSocket("ws://127.0.0.1:9001/echo")
+//! Sends every message back. In a browser's console on http://127.0.0.1:9001/: ws = new WebSocket("/echo")
 
 use campanile::{Server, on_message};
 

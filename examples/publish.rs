@@ -1,5 +1,5 @@
 //! cargo run --example publish [URL]
-//! Publishes a price each half second, and now and then a word, to the page /live.html of the `campanile` binary:
+//! Publishes a price each half second, and now and then a word, to the page /live.html of `campanile --dev`:
 //! ws://127.0.0.1:9001/push, which is also the default. Prints where each message is, and what is said in the room.
 
 use campanile::push_client::{Event, Publication, PushClient, Subscription};

@@ -1,6 +1,6 @@
 //! cargo run --example push [ADDR]
 //! A thread of the program publishes prices; a client that is too slow for all of them gets the latest of each. In a
-//! browser: ws = new WebSocket("ws://127.0.0.1:9001/prices"); ws.onmessage = (e) => console.log(e.data)
+//! browser's console on http://127.0.0.1:9001/: ws = new WebSocket("/prices"); ws.onmessage = (e) => console.log(e.data)
 
 use campanile::{
     Accept, CloseCode, Conn, Handle, HandleError, Handler, Message, Refuse, Request, Route, Server,

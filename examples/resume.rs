@@ -1,6 +1,7 @@
 //! cargo run --example resume [ADDR]
 //! A chat whose clients come back without missing anything. Each message begins with its position, `epoch offset`, and
-//! a line's end; a client notes it and comes back with it. In a browser's console:
+//! a line's end; a client notes it and comes back with it. In a browser's console
+//! on http://127.0.0.1:9001/:
 //!
 //!     at = ""; (function connect() {
 //!       ws = new WebSocket("ws://127.0.0.1:9001/chat/bells?after=" + at)

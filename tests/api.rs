@@ -8,7 +8,7 @@ mod pages;
 mod support;
 
 use campanile::api::{Api, InvalidKey};
-use campanile::{Builder, TopicSettings};
+use campanile::{BuildError, Builder, TopicSettings};
 use serde_json::{Value, json};
 use std::process::Command;
 use support::{Answer, Client, DEADLINE, Events, TestServer, builder, recorder, start, start_built};
@@ -24,7 +24,7 @@ fn routes(builder: Builder) -> (Builder, Events) {
 
 fn serve(workers: usize) -> (TestServer, Events) {
     let (builder, events) = routes(builder().workers(workers));
-    (start(Api::new().mount(builder)), events)
+    (start(Api::new().without_key().mount(builder)), events)
 }
 
 fn post_with(client: &mut Client, path: &str, more: &str, body: &str) -> Answer {
@@ -99,7 +99,7 @@ fn a_message_is_published_and_its_place_told() {
 #[test]
 fn a_topic_that_takes_no_more_says_when_it_does() {
     let (builder, _) = routes(builder());
-    let server = start(Api::new().mount(builder.topics("slow/", kept().rate(1, 2))));
+    let server = start(Api::new().without_key().mount(builder.topics("slow/", kept().rate(1, 2))));
     let mut client = server.dial();
     let message = json!({"topic": "slow/a", "text": "x", "tags": ["a", "b"]});
     for _ in 0..2 {
@@ -337,7 +337,7 @@ fn a_page_is_named_by_the_session_that_it_was_told() {
     for workers in [1, 2] {
         // Pages may not ask for anything themselves.
         let push = campanile::push::Push::new().subscribe([] as [&str; 0]);
-        let server = start(Api::new().mount(builder().workers(workers).route("/push", push)));
+        let server = start(Api::new().without_key().mount(builder().workers(workers).route("/push", push)));
         let mut client = server.dial();
         for (mut page, hello) in (0..4).map(|_| pages::Page::over(server.dial())) {
             let session = hello["session"].as_str().unwrap();
@@ -361,7 +361,7 @@ fn a_connection_with_all_its_subscriptions_gets_no_more() {
     let (handler, events) = recorder();
     let limits = support::limits(|l| l.max_subscriptions = 1);
     let route = campanile::Route::new(handler).limits(limits);
-    let server = start(Api::new().mount(builder().route("/", route)));
+    let server = start(Api::new().without_key().mount(builder().route("/", route)));
     let (_listening, id) = listener(&server, &events, &["one"]);
     let mut client = server.dial();
     let more = json!({"connection": id, "topic": "two"});
@@ -417,7 +417,7 @@ fn a_server_with_too_much_to_do_says_when_to_come_back() {
     // The API of a server whose worker does nothing yet, so that its mailbox is full at once.
     let (builder, _events) = routes(builder().mailbox(1).listen("127.0.0.1:0"));
     let stuck = builder.build().unwrap();
-    let server = start(Api::new().about(stuck.handle()).mount(support::builder()));
+    let server = start(Api::new().without_key().about(stuck.handle()).mount(support::builder()));
     stuck.handle().publish("kept/a", "fills it").unwrap();
     let mut client = server.dial();
     let body = json!({"topic": "kept/a", "text": "x"}).to_string();
@@ -428,7 +428,7 @@ fn a_server_with_too_much_to_do_says_when_to_come_back() {
     let (status, body) = post(&mut client, "/api/batch", &batch);
     assert_eq!((status, &body["code"], &body["results"][0]["code"]), (503, &json!("busy"), &json!("busy")));
     let gone = support::builder().build().unwrap().handle();
-    let server = start(Api::new().about(gone).mount(support::builder()));
+    let server = start(Api::new().without_key().about(gone).mount(support::builder()));
     let mut client = server.dial();
     let ended = post(&mut client, "/api/publish", &json!({"topic": "kept/a", "text": "x"}));
     refused(ended, (503, "ended"), "ended");
@@ -506,6 +506,19 @@ fn web_pages_of_other_hosts_are_not_let_in() {
 }
 
 #[test]
+fn without_a_key_the_api_is_not_mounted_unless_that_is_asked_for() {
+    let (routes, _events) = routes(builder());
+    let error = Api::new().mount(routes).build().map(drop).unwrap_err();
+    assert!(matches!(error, BuildError::ApiWithoutKey), "{error}");
+    let text = error.to_string();
+    assert!(["Api::key", "Api::without_key"].iter().all(|way| text.contains(way)), "{text}");
+    // A key that is added to one that was opened is asked for.
+    let (routes, _events) = self::routes(builder());
+    let server = start(Api::new().without_key().key("k").unwrap().mount(routes));
+    refused(get(&mut server.dial(), "/api/info"), (401, "unauthorized"), "key");
+}
+
+#[test]
 fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
     let (server, _events) = serve(1);
     let mut client = server.dial();
@@ -520,6 +533,10 @@ fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
         client.send(format!("GET /api/info HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n\r\n"));
         assert_eq!(client.answer().status, status, "{host}");
     }
+    // What nginx makes of `proxy_pass http://127.0.0.1:9001;` and nothing else.
+    let mut passed_on = server.dial();
+    passed_on.send("GET /api/info HTTP/1.0\r\nHost: 127.0.0.1:9001\r\nConnection: close\r\n\r\n");
+    assert_eq!(passed_on.answer().status, 403);
     for line in ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.1 proxy", "X-Real-IP: 1.2.3.4"]
     {
         client.send(format!("GET /api/info HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n"));
@@ -530,7 +547,7 @@ fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
 #[test]
 fn without_a_key_a_server_that_others_can_reach_has_no_api() {
     let (builder, _events) = routes(builder().listen("0.0.0.0:0"));
-    let server = Api::new().mount(builder).listen("127.0.0.1:0").build().unwrap();
+    let server = Api::new().without_key().mount(builder).listen("127.0.0.1:0").build().unwrap();
     let addrs = server.local_addrs().to_vec();
     let (handle, running) = (server.handle(), server.spawn().unwrap());
     for addr in addrs {
@@ -546,10 +563,12 @@ fn without_a_key_a_server_that_others_can_reach_has_no_api() {
 fn a_unix_socket_needs_no_key() {
     let path = std::env::temp_dir().join(format!("campanile-api-{}.sock", std::process::id()));
     let (builder, _events) = routes(builder().listen(&format!("unix:{}", path.display())));
-    let server = start(Api::new().mount(builder));
+    let server = start(Api::new().without_key().mount(builder));
     let mut client = Client::dial_unix(&path);
-    client.send("GET /api/info HTTP/1.1\r\nHost: whatever\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    for (host, status) in [("localhost", 200), ("whatever", 403), ("127.0.0.1:9001", 200)] {
+        client.send(format!("GET /api/info HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.answer().status, status, "{host}");
+    }
     drop(server);
 }
 
@@ -557,7 +576,7 @@ fn a_unix_socket_needs_no_key() {
 fn it_can_have_a_server_of_its_own() {
     let (builder, events) = routes(builder().workers(2));
     let main = start(builder.get("/", |_: &campanile::Request<'_>| campanile::Response::new(200)));
-    let apart = start(Api::new().about(main.handle.clone()).mount(support::builder()));
+    let apart = start(Api::new().without_key().about(main.handle.clone()).mount(support::builder()));
     let (mut listening, _) = listener(&main, &events, &["room"]);
     let mut client = apart.dial();
     for n in 1..=3 {
@@ -580,7 +599,7 @@ fn the_examples_on_the_page_are_true() {
         return;
     }
     let (builder, events) = routes(builder().topics("orders/", kept()));
-    let server = start(Api::new().mount(builder));
+    let server = start(Api::new().without_key().mount(builder));
     let (_listening, _) = listener(&server, &events, &["orders/42"]);
     let page = include_str!("../docs/api.md");
     let block = page.split("```console\n").nth(1).and_then(|b| b.split("```").next()).unwrap();

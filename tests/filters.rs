@@ -14,7 +14,7 @@ fn serve(workers: usize) -> TestServer {
         builder()
             .workers(workers)
             .topics("kept/", TopicSettings::new().history(100))
-            .route("/push", Push::new().publish([""]).rate(0, 0)),
+            .route("/push", Push::new().subscribe([""]).publish([""]).rate(0, 0)),
     )
 }
 

@@ -23,7 +23,7 @@ fn serve(workers: usize) -> TestServer {
             .workers(workers)
             .topics("kept/", kept())
             .topics("public/kept/", kept())
-            .route("/push", Push::new().publish(["public/"]).rate(0, 0)),
+            .route("/push", Push::new().subscribe([""]).publish(["public/"]).rate(0, 0)),
     )
 }
 
@@ -36,7 +36,7 @@ fn publish(server: &TestServer, topic: &str, message: &str) -> u64 {
 
 #[test]
 fn hello_comes_first_and_says_what_holds() {
-    let push = Push::new().heartbeat(millis(1500)).retry(millis(12_000)).max_subscriptions(7);
+    let push = Push::new().subscribe([""]).heartbeat(millis(1500)).retry(millis(12_000)).max_subscriptions(7);
     let server = start(builder().route("/push", push));
     let (_, hello) = Page::over(server.dial());
     let time = hello["time"].as_u64().unwrap();
@@ -424,7 +424,7 @@ fn bytes_come_with_a_head_live_and_replayed() {
 #[test]
 fn messages_are_compressed_in_their_envelopes_and_answers_are_not() {
     use campanile::deflate::Deflate;
-    let route = Route::from(Push::new()).deflate(Deflate::shared());
+    let route = Route::from(Push::new().subscribe([""])).deflate(Deflate::shared());
     let server = start(builder().route("/push", route).topics("kept/", TopicSettings::new().history(9)));
     let offer = "permessage-deflate; client_max_window_bits";
     let mut pages: Vec<_> =
@@ -523,7 +523,10 @@ impl Handler for Room {
 fn a_handler_of_the_programs_and_a_page_meet_in_a_topic() {
     for workers in [1, 2] {
         let server = start(
-            builder().workers(workers).route("/room", Room).route("/push", Push::new().publish(["public/"])),
+            builder()
+                .workers(workers)
+                .route("/room", Room)
+                .route("/push", Push::new().subscribe([""]).publish(["public/"])),
         );
         let mut program = server.open("/room");
         let mut page = Page::open(&server);
@@ -612,7 +615,7 @@ fn a_request_that_is_too_long_ends_the_connection() {
 
 #[test]
 fn requests_over_the_rate_wait_instead_of_being_refused() {
-    let server = start(builder().route("/push", Push::new().rate(100, 50)));
+    let server = start(builder().route("/push", Push::new().subscribe([""]).rate(100, 50)));
     let mut page = Page::open(&server);
     let pings = (0..100).map(|id| json!({"type": "ping", "id": id}).to_string());
     page.0.send(pings.flat_map(|ping| frame(true, TEXT, ping.as_bytes())).collect::<Vec<u8>>());

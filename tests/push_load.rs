@@ -14,7 +14,7 @@ use support::{Client, TEXT, TestServer, builder, frame, limits, millis, start, u
 
 /// Clients may publish below `public/`.
 fn serve(workers: usize) -> TestServer {
-    let push = Push::new().publish(["public/"]).rate(0, 0);
+    let push = Push::new().subscribe([""]).publish(["public/"]).rate(0, 0);
     start(builder().workers(workers).route("/push", push))
 }
 
@@ -66,7 +66,8 @@ fn what_one_turn_brings_comes_as_one_message_to_who_takes_that() {
 }
 
 fn slow(policy: SlowConsumer) -> TestServer {
-    let route = Route::from(Push::new().rate(0, 0)).limits(limits(|l| l.max_backlog = 64 << 10));
+    let route =
+        Route::from(Push::new().subscribe([""]).rate(0, 0)).limits(limits(|l| l.max_backlog = 64 << 10));
     start(builder().route("/push", route).topics("fast/", TopicSettings::new().slow_consumer(policy)))
 }
 

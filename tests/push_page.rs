@@ -74,7 +74,7 @@ fn cancelled(server: &TestServer) -> Value {
 
 /// More publications than a mailbox takes.
 fn busy() -> Value {
-    let server = start(builder().mailbox(1).route("/push", Push::new().publish([""])));
+    let server = start(builder().mailbox(1).route("/push", Push::new().subscribe([""]).publish([""])));
     for _ in 0..1000 {
         let mut page = Page::open(&server);
         let mut all = Vec::new();
@@ -178,7 +178,7 @@ fn what_the_page_shows_is_what_is_said_and_taken() {
         examples().into_iter().partition(|e| REQUESTS.contains(&e["type"].as_str().unwrap_or_default()));
     assert!(asked.len() >= 8 && said.len() >= 12, "the examples are gone, or this test has lost them");
 
-    let server = serve(Push::new());
+    let server = serve(Push::new().subscribe([""]));
     let (mut page, hello) = Page::over(server.dial());
     let mut shapes = Shapes::new();
     note(&mut shapes, &hello);
@@ -219,7 +219,7 @@ fn batch(server: &TestServer) -> Value {
 }
 
 fn lagged() -> Value {
-    let route = Route::from(Push::new()).limits(limits(|l| l.max_backlog = 16 << 10));
+    let route = Route::from(Push::new().subscribe([""])).limits(limits(|l| l.max_backlog = 16 << 10));
     let server = start(builder().route("/push", route.slow_consumer(SlowConsumer::DropOldest)));
     let mut page = Page::open_slow(&server);
     page.subscribe("a");

@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 
 fn server(workers: usize, window: u64) -> Builder {
     let kept = TopicSettings::new().history(window as usize).history_bytes(64 << 20);
-    builder().workers(workers).topics("kept/", kept).route("/push", Push::new().rate(0, 0))
+    builder().workers(workers).topics("kept/", kept).route("/push", Push::new().subscribe([""]).rate(0, 0))
 }
 
 /// What a publisher has said so far, and whether it is to go on.
@@ -174,7 +174,7 @@ fn who_was_away_for_longer_than_is_kept_is_told() {
 fn a_hundred_pages_see_the_same_order_in_each_topic_whoever_publishes() {
     const TOPICS: [&str; 3] = ["public/a", "public/b", "public/c"];
     const EACH: usize = 20;
-    let push = Push::new().publish(["public/"]).rate(0, 0);
+    let push = Push::new().subscribe([""]).publish(["public/"]).rate(0, 0);
     let server = start(builder().workers(3).route("/push", push));
     let mut workers = BTreeSet::new();
     let mut listeners: Vec<Page> = (0..100)

@@ -33,7 +33,7 @@ struct Process {
 impl Process {
     fn start(args: &[&str], stderr: Stdio) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
-        command.args(["--listen", "127.0.0.1:0"]).args(args).env("CAMPANILE_API_KEY", KEY);
+        command.args(["--listen", "127.0.0.1:0", "--dev"]).args(args).env("CAMPANILE_API_KEY", KEY);
         let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

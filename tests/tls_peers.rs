@@ -171,7 +171,7 @@ fn ends(mut command: Command) -> (Option<i32>, String) {
 
 impl Process {
     fn start(state: &Path, args: &[&str]) -> Self {
-        let args = [&["--tls-listen", "127.0.0.1:0", "--workers", "1"], args].concat();
+        let args = [&["--tls-listen", "127.0.0.1:0", "--workers", "1", "--dev"], args].concat();
         let mut child = command(state, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut told = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();

@@ -16,10 +16,9 @@ use support::{builder, start, until};
 fn clients_do_what_the_settings_of_a_topic_let_them() {
     let server = start(
         builder()
-            .topics("", TopicSettings::new().client_subscribe(false))
-            .topics("news/", TopicSettings::new())
-            .topics("news/drafts/", TopicSettings::new().client_subscribe(false))
-            .topics("chat/", TopicSettings::new().client_publish(true))
+            .topics("news/", TopicSettings::new().client_subscribe(true))
+            .topics("news/drafts/", TopicSettings::new().history(1))
+            .topics("chat/", TopicSettings::new().client_subscribe(true).client_publish(true))
             .route("/push", Push::new()),
     );
     let mut page = Page::open(&server);
@@ -53,7 +52,7 @@ fn sent(handle: &Handle, topic: &str, text: &str) -> Result<Option<Published>, H
 fn a_topic_takes_so_many_messages_each_second() {
     for workers in [1, 2] {
         let settings = TopicSettings::new().history(100).rate(1, 3);
-        let push = Push::new().publish([""]).rate(0, 0);
+        let push = Push::new().subscribe([""]).publish([""]).rate(0, 0);
         let server = start(builder().workers(workers).topics("slow/", settings).route("/push", push));
         for topic in ["slow/a", "slow/b"] {
             for n in 1..=3 {
@@ -105,7 +104,7 @@ impl Handler for Flood {
 fn a_client_that_floods_a_topic_takes_nothing_from_others_and_from_the_program() {
     for workers in [1, 2] {
         let settings = TopicSettings::new().history(1000).rate(2, 80);
-        let push = Push::new().publish([""]).rate(0, 0);
+        let push = Push::new().subscribe([""]).publish([""]).rate(0, 0);
         let builder = builder().workers(workers).topics("room/", settings);
         let server = start(builder.route("/push", push).route("/flood", Flood));
         let mut flood = server.open("/flood");

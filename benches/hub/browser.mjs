@@ -67,7 +67,7 @@ process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 
 async function serve() {
-  const args = ["-c", String(cpus[0]), `${target}/release/campanile`, "--listen", "127.0.0.1:0", "--workers", "1", "--log", "warn"];
+  const args = ["-c", String(cpus[0]), `${target}/release/campanile`, "--dev", "--listen", "127.0.0.1:0", "--workers", "1", "--log", "warn"];
   const child = spawn("taskset", args, { stdio: ["ignore", "pipe", "inherit"] });
   children.add(child);
   const [line] = await once(createInterface({ input: child.stdout }), "line");

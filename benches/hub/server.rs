@@ -149,7 +149,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .listen(&format!("127.0.0.1:{port}"))
         .workers(1)
         .route("/outside", Outside(to))
-        .route("/push", Route::from(Push::new().publish([""]).rate(0, 0)))
+        .route("/push", Route::from(Push::new().subscribe([""]).publish([""]).rate(0, 0)))
         .route("/hundred", Hundred { topics, opened: Arc::clone(&opened) })
         .route("/echo", Echo)
         .get("/open", move |_: &Request<'_>| {

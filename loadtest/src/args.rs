@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 const EXAMPLES: &str = "\
-Examples:
+Examples, most against `campanile --dev`:
   # how fast is it? 200 connections, each sends its next 20 bytes when the last have come back
   campanile-loadtest echo ws://127.0.0.1:9001/echo --conns 200 --size 20 --pid $(pidof campanile)
 
@@ -39,7 +39,7 @@ Examples:
   # a hundred in a room, all talk
   campanile-loadtest chat ws://127.0.0.1:9001/broadcast --conns 100 --size 100 --text
 
-  # the same by the protocol for browsers, of a server that does not limit their rate
+  # the same by the protocol for browsers, of a server that grants the topic `room` and does not limit their rate
   campanile-loadtest room ws://127.0.0.1:9001/push --conns 100 --size 100
 
   # memory per connection, opened at 5,000 per second, held for a minute

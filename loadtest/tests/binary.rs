@@ -287,7 +287,7 @@ fn in_a_chat_everyone_talks_to_everyone() {
 
 /// This project's own endpoint for browsers, with so many requests of a client each second, or any number.
 fn push_room(rate: u32) -> (SocketAddr, campanile::Running) {
-    let push = campanile::push::Push::new().publish(["room"]).rate(rate, rate);
+    let push = campanile::push::Push::new().subscribe(["room"]).publish(["room"]).rate(rate, rate);
     let server = campanile::Server::builder().workers(1).listen("127.0.0.1:0").route("/", push);
     let server = server.build().unwrap();
     (server.local_addr().unwrap(), server.spawn().unwrap())

@@ -1,4 +1,5 @@
-//! Who may use the API: whoever has a key; without keys, programs of this machine. Web pages of other hosts never.
+//! Who may use the API: whoever has a key; during development, and only where that was asked for, programs of this machine
+//! without one. Web pages of other hosts never.
 //!
 //! A page in a browser can send requests to any address that its user can reach, the user's own machine included. So a
 //! request that says it comes from a page must come from one of this host; a body must say that it is JSON, which no page
@@ -7,7 +8,7 @@
 
 use super::answer::Refusal;
 use crate::handler::{Handle, is_from_this_host};
-use crate::http::{Peer, Request, is_this_machine};
+use crate::http::{Peer, Request, Version, is_this_machine};
 use core::fmt;
 
 /// Bytes of a key.
@@ -51,6 +52,8 @@ impl std::error::Error for InvalidKey {}
 #[derive(Default)]
 pub(super) struct Guard {
     keys: Vec<Box<[u8]>>,
+    /// Without keys it takes what comes from this machine.
+    open: bool,
 }
 
 impl fmt::Debug for Guard {
@@ -60,6 +63,15 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
+    pub(super) const fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// Whether nobody could pass.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.keys.is_empty() && !self.open
+    }
+
     pub(super) fn add(&mut self, key: &str) -> Result<(), InvalidKey> {
         let bytes = key.as_bytes();
         if bytes.is_empty() {
@@ -78,7 +90,7 @@ impl Guard {
     /// `own` is the server that was asked.
     pub(super) fn check(&self, request: &Request<'_>, own: &Handle) -> Result<(), Refusal> {
         check_page(request)?;
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.open {
             check_local(request, own.shared.local)?;
         } else {
             self.check_key(request)?;
@@ -144,8 +156,15 @@ fn check_local(request: &Request<'_>, local: bool) -> Result<(), Refusal> {
              (--api-key-file FILE, the variable CAMPANILE_API_KEY, or Api::key)",
         ));
     }
-    // No page can reach a Unix socket.
-    if *request.peer() != Peer::Unix && !request.host().is_some_and(is_this_machine) {
+    // nginx before 1.29.7 speaks HTTP/1.0 to what it passes requests on to, with the server's own address as Host and no
+    // header of its own, unless it is told otherwise.
+    if request.version() != Version::Http11 {
+        return Err(forbidden(
+            "version: HTTP/1.0, without a key only HTTP/1.1 is answered, since proxies may speak the former; give the API a \
+             key",
+        ));
+    }
+    if !request.host().is_some_and(is_this_machine) {
         return Err(forbidden("without a key the Host is to be localhost or a loopback address"));
     }
     Ok(())

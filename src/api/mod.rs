@@ -24,7 +24,7 @@ pub use key_file::KeyFileError;
 
 use crate::handler::Handle;
 use crate::http::{Request, Response};
-use crate::server::Builder;
+use crate::server::{BuildError, Builder};
 use answer::Refusal;
 use core::time::Duration;
 use guard::Guard;
@@ -38,8 +38,8 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 /// The API, to be mounted on a server's routes.
 ///
-/// Who may use it: whoever has a [key](Api::key). Without any key, programs on the same machine, and they only where the
-/// server listens on loopback addresses and Unix sockets alone. Web pages of other hosts never.
+/// Who may use it: whoever has a [key](Api::key). Without a key it can't be mounted, unless
+/// [`Api::without_key`] opens it to this machine for development. Web pages of other hosts never may.
 #[derive(Debug)]
 pub struct Api {
     guard: Guard,
@@ -76,10 +76,26 @@ impl Default for Api {
 }
 
 impl Api {
-    /// The API without a key.
+    /// The API, which needs a [key](Api::key) before it can be mounted.
     #[must_use]
     pub fn new() -> Self {
         Self { guard: Guard::default(), about: None, began: Instant::now() }
+    }
+
+    /// Opens the API to programs on this machine, for development: no key is asked for where the server listens on
+    /// loopback addresses and Unix sockets alone, the request comes from a loopback address or a Unix socket, its `Host`
+    /// names this machine and no proxy marks it. **Not for a server behind a proxy on the same machine**: what the proxy
+    /// passes on looks like this machine's own. A key that is added makes it ask for keys again.
+    ///
+    /// ```no_run
+    /// # use campanile::{Server, api::Api};
+    /// let server = Api::new().without_key().mount(Server::builder().listen("127.0.0.1:9001")).build()?;
+    /// # Ok::<(), campanile::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn without_key(mut self) -> Self {
+        self.guard.open();
+        self
     }
 
     /// Adds a key that clients may present. Several calls add several: so that one can be replaced while clients still
@@ -105,9 +121,13 @@ impl Api {
         OPENAPI
     }
 
-    /// Adds its routes, all below `/api/`.
+    /// Adds its routes, all below `/api/`. Without a key, and without [`Api::without_key`], the server can't be built:
+    /// [`BuildError::ApiWithoutKey`](crate::BuildError::ApiWithoutKey).
     #[must_use]
     pub fn mount(self, mut builder: Builder) -> Builder {
+        if self.guard.is_closed() {
+            builder.fault(BuildError::ApiWithoutKey);
+        }
         let api = Arc::new(self);
         for (method, path, operation) in OPERATIONS {
             let api = api.clone();

@@ -48,7 +48,7 @@ impl TopicSettings {
             slow_consumer: None,
             max_message_size: usize::MAX,
             rate: None,
-            client_subscribe: true,
+            client_subscribe: false,
             client_publish: false,
         }
     }
@@ -117,7 +117,8 @@ impl TopicSettings {
     }
 
     /// Whether clients may subscribe by themselves, through an endpoint such as [`Push`](crate::push::Push). A pattern
-    /// may be subscribed to where all that is below it may. Default: they may.
+    /// may be subscribed to where all that is below it may. Default: they may not. The program subscribes them by its
+    /// handlers, a [`Handle`](crate::Handle) and the API whatever this says.
     #[must_use]
     pub const fn client_subscribe(mut self, may: bool) -> Self {
         self.client_subscribe = may;

@@ -59,9 +59,9 @@ impl Default for Push {
 }
 
 impl Push {
-    /// Clients may do what the settings of the topics say: subscribe to all and publish to none, unless
+    /// Clients may do what the settings of the topics say: nothing, unless
     /// [`TopicSettings::client_subscribe`](crate::TopicSettings::client_subscribe) and
-    /// [`client_publish`](crate::TopicSettings::client_publish) say otherwise.
+    /// [`client_publish`](crate::TopicSettings::client_publish) grant it.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -189,7 +189,9 @@ mod tests {
             assert!(!push.may_subscribe(no, &settings), "{no}");
         }
         assert!(push.may_publish("public/x", &settings) && !push.may_publish("publicity", &settings));
-        let free = Push::new();
-        assert!(free.may_subscribe("x/*", &settings) && !free.may_publish("x", &settings));
+        let closed = Push::new();
+        for name in ["x", "x/*", "public/x", ""] {
+            assert!(!closed.may_subscribe(name, &settings) && !closed.may_publish(name, &settings), "{name}");
+        }
     }
 }

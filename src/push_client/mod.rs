@@ -13,7 +13,7 @@
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let route = Push::new().publish(["public/"]);
+//! # let route = Push::new().subscribe(["public/"]).publish(["public/"]);
 //! # let server = campanile::Server::builder().listen("127.0.0.1:0").route("/push", route).build()?;
 //! # let url = format!("ws://{}/push", server.local_addrs()[0]);
 //! # let handle = server.handle();

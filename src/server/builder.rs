@@ -44,6 +44,8 @@ pub struct Builder {
     receive_buffer: usize,
     spare_buffers: usize,
     watched: Vec<Watched>,
+    /// The first mistake, which [`Builder::build`] reports.
+    fault: Option<BuildError>,
 }
 
 /// Why a server can't be built.
@@ -91,6 +93,9 @@ pub enum BuildError {
         /// Whether zero is allowed as well, for none.
         or_zero: bool,
     },
+    /// The API was mounted without a key ([`Api::mount`](crate::api::Api::mount)).
+    #[cfg(feature = "api")]
+    ApiWithoutKey,
     /// The system refused something else.
     System(io::Error),
 }
@@ -122,6 +127,11 @@ impl fmt::Display for BuildError {
                 let none = if *or_zero { ", or zero for none" } else { "" };
                 write!(f, "{setting}: {given:?}, expected {least:?} to {most:?}{none}")
             }
+            #[cfg(feature = "api")]
+            Self::ApiWithoutKey => f.write_str(
+                "api: no key, expected at least one; add one with Api::key or Api::key_file, or open the API to this \
+                 machine for development with Api::without_key",
+            ),
             Self::System(e) => write!(f, "can't set up the event loop: {e}"),
         }
     }
@@ -133,10 +143,7 @@ impl std::error::Error for BuildError {
             Self::Addr(e) => Some(e),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
             Self::Route(e) => Some(e),
-            Self::TopicPrefix { .. }
-            | Self::TopicPrefixTwice { .. }
-            | Self::HistoryReserved { .. }
-            | Self::OutOfRange { .. } => None,
+            _ => None,
         }
     }
 }
@@ -162,6 +169,7 @@ impl Default for Builder {
             receive_buffer: 256 << 10,
             spare_buffers: 16 << 20,
             watched: Vec::new(),
+            fault: None,
         }
     }
 }
@@ -370,11 +378,19 @@ impl Builder {
         self
     }
 
+    /// Notes a mistake for [`Builder::build`] to report. The first one counts: those behind it may follow from it.
+    pub(crate) fn fault(&mut self, fault: BuildError) {
+        self.fault.get_or_insert(fault);
+    }
+
     /// Binds the addresses and prepares the workers; nothing is accepted before [`Server::run`] or [`Server::spawn`].
     ///
     /// # Errors
     /// An address or a route can't be, or the system refuses.
     pub fn build(mut self) -> Result<Server, BuildError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         let workers = match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,

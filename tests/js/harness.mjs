@@ -67,10 +67,13 @@ function launch(args, env = {}) {
 
 /** A running server: `ws("/echo")` and `http("/")` are its addresses. */
 export class Server {
-  /** Starts one on a port of the system's choice, or on the given one, and waits for its first line. */
-  static async start({ port = 0, args = [], env = {} } = {}) {
+  /**
+   * Starts one on a port of the system's choice, or on the given one, and waits for its first line. With `--dev`, which
+   * serves what most tests use, unless `dev` is false.
+   */
+  static async start({ port = 0, args = [], env = {}, dev = true } = {}) {
     const server = new Server();
-    server.child = launch(["--listen", `127.0.0.1:${port}`, ...args], env);
+    server.child = launch(["--listen", `127.0.0.1:${port}`, ...(dev ? ["--dev"] : []), ...args], env);
     const lines = createInterface({ input: server.child.process.stdout });
     const early = server.child.ended.then((end) => {
       throw new Error(`campanile ended before it listened: ${JSON.stringify(end)}`);

@@ -31,14 +31,14 @@ def more_files(wanted=4096):
 
 
 class Server:
-    """A running server; `port` is where."""
+    """A running server; `port` is where. With --dev, which serves what most tests use, unless `dev` is false."""
 
-    def __init__(self, *args, scheme="http", **environment):
+    def __init__(self, *args, scheme="http", dev=True, **environment):
         more_files()  # inherited
         listens = any(arg in ("--listen", "--tls-listen") for arg in args)
         try:
             self.process = subprocess.Popen(
-                [BINARY, *(() if listens else ("--listen", "127.0.0.1:0")), *args],
+                [BINARY, *(() if listens else ("--listen", "127.0.0.1:0")), *(("--dev",) if dev else ()), *args],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -72,7 +72,7 @@ class Api(WithServer, unittest.TestCase):
 
 class Keys(unittest.TestCase):
     def served(self, *arguments, **environment):
-        server = Server(*arguments, **environment)
+        server = Server(*arguments, dev=False, **environment)
         self.addCleanup(server.stop)
         return server
 

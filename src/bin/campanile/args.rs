@@ -1,16 +1,18 @@
 //! The command line.
 
+use crate::dev;
 use crate::topics::{Topics, bytes, topics};
 use campanile::deflate::Deflate;
-use campanile::{InvalidAddr, ListenAddr};
-use clap::{Parser, ValueEnum};
+use campanile::{InvalidAddr, InvalidOrigin, ListenAddr, Origins};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
 /// A WebSocket server for pushing to very many clients.
 ///
-/// Without any options it serves, on 127.0.0.1:9001: / a page that shows it at work, /chat the room behind it,
-/// /push topics for browsers (clients may subscribe to all and publish below public/), /echo and /broadcast for
-/// measuring, /healthz, and /api/ for publishing over HTTP.
+/// Without any options it serves, on 127.0.0.1:9001: /push topics for browsers, of which clients may use those that
+/// --topics grants, /campanile.js the module for pages, and /healthz. With a key it serves /api/ for publishing over HTTP,
+/// with --dev pages that show it at work.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -18,6 +20,19 @@ pub(crate) struct Args {
     /// given several times [default: 127.0.0.1:9001, unless there is --tls-listen]
     #[arg(long, value_name = "ADDR", value_parser = addr)]
     pub(crate) listen: Vec<ListenAddr>,
+
+    /// For development on this machine: serve the demonstration pages / and /live.html with their endpoints /chat, /echo
+    /// and /broadcast, let clients subscribe and publish below public/ (keeping history=100,history-bytes=16KiB,
+    /// history-age=60s), and open /api/ to this machine without a key. Refused with addresses that are not loopback, and
+    /// not meant for a server behind a proxy
+    #[arg(long)]
+    pub(crate) dev: bool,
+
+    /// A site whose pages may connect, beside those that the server itself serves: https://example.com,
+    /// https://*.example.com, or during development http://localhost:3000. A site behind a proxy on this machine has to be
+    /// named. May be given several times
+    #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin)]
+    pub(crate) origins: Vec<String>,
 
     #[cfg(feature = "tls")]
     #[command(flatten)]
@@ -33,8 +48,8 @@ pub(crate) struct Args {
     /// What the topics whose names begin with PREFIX keep and allow: PREFIX:NAME=VALUE,… The names are history (messages),
     /// history-bytes, history-age, history-reserved, slow-consumer (close, drop-newest, drop-oldest, latest-by-key), max-message-size, rate
     /// (messages each second, or with a burst: 100/500), and for clients of /push subscribe and publish (yes, no). The
-    /// longest prefix counts; may be given several times. Topics keep nothing and take nothing from clients where it does not
-    /// say so, but for public/, which begins with history=100,history-bytes=16KiB,history-age=60s,publish=yes
+    /// longest prefix counts; may be given several times. Where it does not say so, topics keep nothing, and clients may
+    /// neither subscribe nor publish
     #[arg(long = "topics", value_name = "PREFIX:SETTINGS", value_parser = topics)]
     pub(crate) topics: Vec<Topics>,
 
@@ -53,6 +68,21 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Reads the command line, and checks what no single option can.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let args = Self::try_parse()?;
+        dev::check(&args).map_err(|why| Self::command().error(ErrorKind::ArgumentConflict, why))?;
+        Ok(args)
+    }
+
+    /// All addresses that were given.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &ListenAddr> {
+        let all = self.listen.iter().chain(&self.api.api_listen);
+        #[cfg(feature = "tls")]
+        let all = all.chain(&self.tls.tls_listen);
+        all
+    }
+
     /// The addresses without TLS.
     pub(crate) fn plain(&self) -> Vec<String> {
         #[cfg(feature = "tls")]
@@ -69,9 +99,8 @@ impl Args {
 /// What the binary knows of publishing over HTTP.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ApiArgs {
-    /// A key for the API below /api/, which publishes over HTTP; others on this machine can see arguments, so rather the
-    /// variable CAMPANILE_API_KEY or --api-key-file. Without any key the API answers programs on this machine alone, and
-    /// only where all listeners are on loopback addresses or Unix sockets
+    /// A key for the API below /api/, which publishes over HTTP and is served with a key alone (but see --dev). Others on
+    /// this machine can see arguments, so rather the variable CAMPANILE_API_KEY or --api-key-file
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
 
@@ -111,14 +140,16 @@ pub(crate) struct TlsArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  campanile                                      then open http://127.0.0.1:9001/ in two tabs
-  campanile --listen [::]:80 --workers 4         on all addresses, with four event loops
+  campanile --dev                                then open http://127.0.0.1:9001/ in two tabs
+  campanile --dev --origin http://localhost:3000 the same for a page that another server on this machine serves
+  campanile --listen [::]:80 --topics news/:subscribe=yes --api-key-file keys.txt
+                                                 on all addresses; clients may read news/, the API publishes
   campanile --listen unix:/run/campanile.sock    behind a proxy on the same machine
   campanile --tls-listen [::]:443 --tls-cert fullchain.pem --tls-key privkey.pem
                                                  https and wss; `kill -HUP` after the files were renewed
   campanile --tls-listen localhost:9443 --tls-self-signed
                                                  the same for trying it out
-  campanile --topics orders/:history=1000,history-age=1h --topics chat/:history=50,publish=yes
+  campanile --topics orders/:history=1000,history-age=1h,subscribe=yes --topics chat/:subscribe=yes,publish=yes
                                                  who comes back gets what was missed; clients may write in chat/
   CAMPANILE_API_KEY=… campanile --listen [::]:80 --api-listen 127.0.0.1:9002
                                                  the API on a port of its own
@@ -128,6 +159,10 @@ ends by a fault of its own or can't write what was asked for, 2 for a wrong opti
 
 fn addr(text: &str) -> Result<ListenAddr, InvalidAddr> {
     text.parse()
+}
+
+fn origin(text: &str) -> Result<String, InvalidOrigin> {
+    Origins::list([text]).map(|_| text.to_owned())
 }
 
 /// How the server's own endpoints compress.

@@ -1,9 +1,11 @@
-//! The campanile server: the engine with a page, a chat room, publishing over HTTP and two endpoints to measure with. It needs no code to
-//! be useful, and is its own first customer: everything here uses the public API.
+//! The campanile server: the engine with topics for browsers and publishing over HTTP, and with `--dev` a page, a chat room
+//! and two endpoints to measure with. It needs no code to be useful, and is its own first customer: everything here uses
+//! the public API.
 
 mod api;
 mod args;
 mod chat;
+mod dev;
 mod echo;
 mod output;
 mod page;
@@ -17,8 +19,7 @@ mod topics;
 use crate::topics::Topics;
 use args::Args;
 use campanile::log::Writer;
-use campanile::{Handle, ListenAddr, Request, Response, RunError, Server};
-use clap::Parser;
+use campanile::{Handle, ListenAddr, Origins, Request, Response, RunError, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::IsTerminal;
 use std::os::unix::net::UnixStream;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(log: &mut Writer) -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::read() {
         Ok(args) => args,
         Err(e) => return output::usage(log, &e),
     };
@@ -57,14 +58,14 @@ fn run(log: &mut Writer) -> ExitCode {
         .log_internal_errors(false) // it would print them, and panic where that fails
         .init();
     let built = build(&args).and_then(|server| {
-        let apart = api::apart(&args.api, server.handle())?;
+        let apart = api::apart(&args, server.handle())?;
         Ok((server, apart))
     });
     let (server, apart) = match built {
         Ok(built) => built,
         Err(e) => return output::fail(log, &e),
     };
-    match serve(server, apart) {
+    match serve(&args, server, apart) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => output::fail(log, &e),
     }
@@ -72,19 +73,17 @@ fn run(log: &mut Writer) -> ExitCode {
 
 fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     let deflate = args.deflate.into();
+    let origins = Origins::default().also(&args.origins)?;
     let mut builder = Server::builder()
         .workers(args.workers.map_or(0, usize::from))
-        .route("/chat", chat::route().deflate(deflate))
-        .route("/echo", echo::echo().deflate(deflate))
-        .route("/broadcast", echo::broadcast().deflate(deflate))
-        .route("/push", push::route().deflate(deflate))
+        .route("/push", push::route().deflate(deflate).origins(origins.clone()))
         .max_history(args.max_history)
-        .on_with("GET", "/healthz", health)
-        .get("/*", page::Page::new());
-    if !args.topics.iter().any(|topics| topics.prefix == push::PUBLIC) {
-        builder = builder.topics(push::PUBLIC, push::kept());
-    }
-    for Topics { prefix, settings } in &args.topics {
+        .on_with("GET", "/healthz", health);
+    builder = match args.dev {
+        true => dev::serve(builder, args, deflate, &origins),
+        false => builder.get("/*", page::Page::modules()),
+    };
+    for Topics { prefix, settings, .. } in &args.topics {
         builder = builder.topics(prefix, settings.clone());
     }
     for addr in args.plain() {
@@ -94,8 +93,10 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     {
         builder = tls::listen(builder, &args.tls)?;
     }
-    if args.api.api_listen.is_empty() {
-        builder = api::api(&args.api)?.mount(builder);
+    if args.api.api_listen.is_empty()
+        && let Some(api) = api::api(args)?
+    {
+        builder = api.mount(builder);
     }
     // Until everything is read, a signal ends the process at once: no file that is slow to read can hold it up.
     builder = builder.until(signals().map_err(|e| format!("can't handle signals: {e}"))?, GRACE);
@@ -127,8 +128,8 @@ fn signals() -> std::io::Result<UnixStream> {
     Ok(reader)
 }
 
-fn serve(server: Server, apart: Option<Server>) -> Result<(), Box<dyn std::error::Error>> {
-    if let Err(e) = output::announce(addresses(&server, apart.as_ref())) {
+fn serve(args: &Args, server: Server, apart: Option<Server>) -> Result<(), Box<dyn std::error::Error>> {
+    if let Err(e) = output::announce(addresses(args, &server, apart.as_ref())) {
         // Whoever started it may have read the first line and closed the pipe: no reason not to serve.
         warn!("can't say where it listens: {e}");
     }
@@ -156,8 +157,8 @@ fn beside(server: Server, other: Handle) -> std::io::Result<Beside> {
     Ok((handle, thread))
 }
 
-/// Says where it listens, in a first line that programs can read, and what to do with it.
-fn addresses(server: &Server, apart: Option<&Server>) -> String {
+/// Says where it listens, in a first line that programs can read, and what is open and what is not.
+fn addresses(args: &Args, server: &Server, apart: Option<&Server>) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         text.push_str(&line);
@@ -173,13 +174,27 @@ fn addresses(server: &Server, apart: Option<&Server>) -> String {
                     true => format!("localhost:{}", addr.port()),
                     false => addr.to_string(),
                 };
-                let elsewhere = if addr.ip().is_unspecified() { ", or by this machine's name" } else { "" };
-                line(format!(
-                    "  open http{s}://{host}/ in two tabs to chat{elsewhere}; from code: new WebSocket(\"ws{s}://{host}/chat\")"
-                ));
+                line(match args.dev {
+                    true => format!("  open http{s}://{host}/ in two tabs to chat"),
+                    false => format!(
+                        "  pages import http{s}://{host}/campanile.js and connect to ws{s}://{host}/push"
+                    ),
+                });
             }
             other => line(format!("campanile listening on {other}")),
         }
+    }
+    for open in dev::lines(args, !api::has_key(args)) {
+        line(format!("  {open}"));
+    }
+    if !args.dev && !args.topics.iter().any(|topics| topics.grants) {
+        line("  clients of /push may use no topic: grant some with --topics PREFIX:subscribe=yes".to_owned());
+    }
+    if !args.dev && !api::has_key(args) {
+        line(
+            "  /api/ is not served without a key: --api-key-file FILE; on this machine alone, --dev"
+                .to_owned(),
+        );
     }
     for addr in apart.iter().flat_map(|apart| apart.local_addrs()) {
         match addr {
@@ -193,6 +208,7 @@ fn addresses(server: &Server, apart: Option<&Server>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
     use std::sync::mpsc;
 
     fn idle() -> Server {
@@ -202,8 +218,9 @@ mod tests {
     /// Runs to the end, of which this is the result.
     fn result_of(server: Server, apart: Option<Server>) -> String {
         let (done, ended) = mpsc::channel();
+        let args = Args::try_parse_from(["campanile"]).expect("no option is needed");
         std::thread::spawn(move || {
-            let _ = done.send(serve(server, apart).map_err(|e| e.to_string())); // the test may have failed
+            let _ = done.send(serve(&args, server, apart).map_err(|e| e.to_string())); // the test may have failed
         });
         let ended = ended.recv_timeout(Duration::from_secs(10)).expect("it ends");
         ended.expect_err("a worker has failed")

@@ -4,7 +4,15 @@ use campanile::endpoint::Endpoint;
 use campanile::endpoint::static_files::Embedded;
 use campanile::{Request, Response};
 
-const FILES: &[(&str, &[u8])] = &[
+type File = (&'static str, &'static [u8]);
+
+const MODULE: File = ("campanile.js", include_bytes!("../../../js/campanile.js"));
+const TYPES: File = ("campanile.d.ts", include_bytes!("../../../js/campanile.d.ts"));
+
+/// What pages of anybody's import.
+const MODULES: &[File] = &[MODULE, TYPES];
+
+const DEMONSTRATION: &[File] = &[
     ("index.html", include_bytes!("page/index.html")),
     ("chat.js", include_bytes!("page/chat.js")),
     ("dom.js", include_bytes!("page/dom.js")),
@@ -13,8 +21,8 @@ const FILES: &[(&str, &[u8])] = &[
     ("live.html", include_bytes!("page/live.html")),
     ("live.css", include_bytes!("page/live.css")),
     ("live.js", include_bytes!("page/live.js")),
-    ("campanile.js", include_bytes!("../../../js/campanile.js")),
-    ("campanile.d.ts", include_bytes!("../../../js/campanile.d.ts")),
+    MODULE,
+    TYPES,
 ];
 
 /// Nothing but its own files and sockets, and the images that people send each other.
@@ -24,8 +32,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(crate) struct Page(Embedded);
 
 impl Page {
-    pub(crate) fn new() -> Self {
-        Self(Embedded::new(FILES).cache_control("no-cache"))
+    /// The module alone.
+    pub(crate) fn modules() -> Self {
+        Self(Embedded::new(MODULES).cache_control("no-cache"))
+    }
+
+    /// The pages too.
+    pub(crate) fn demonstration() -> Self {
+        Self(Embedded::new(DEMONSTRATION).cache_control("no-cache"))
     }
 }
 

@@ -1,10 +1,10 @@
-//! `/push`, the endpoint for browsers: everybody may listen to everything, and say something below `public/`.
+//! `/push`, the endpoint for browsers: clients may do what `--topics` grants, with `--dev` all below `public/`.
 
 use campanile::push::Push;
 use campanile::{Route, TopicSettings};
 use std::time::Duration;
 
-/// Where clients may publish.
+/// The topics of the demonstration pages.
 pub(crate) const PUBLIC: &str = "public/";
 
 /// Clients name these topics, so each keeps little and not for long, what somebody missed who was gone for a moment: with
@@ -20,7 +20,12 @@ pub(crate) fn route() -> Route {
     Route::from(Push::new()).byte_rate(BYTES.0, BYTES.1)
 }
 
-/// What the topics of the clients keep.
+/// What these topics keep and allow.
 pub(crate) fn kept() -> TopicSettings {
-    TopicSettings::new().history(KEPT).history_bytes(KEPT_BYTES).history_age(KEPT_FOR).client_publish(true)
+    TopicSettings::new()
+        .history(KEPT)
+        .history_bytes(KEPT_BYTES)
+        .history_age(KEPT_FOR)
+        .client_subscribe(true)
+        .client_publish(true)
 }

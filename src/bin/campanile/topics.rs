@@ -1,6 +1,5 @@
 //! What topics keep and allow, from the command line: `PREFIX:SETTING=VALUE,…`.
 
-use crate::push;
 use campanile::{CloseCode, SlowConsumer, TopicSettings};
 use std::time::Duration;
 
@@ -9,6 +8,8 @@ use std::time::Duration;
 pub(crate) struct Topics {
     pub(crate) prefix: String,
     pub(crate) settings: TopicSettings,
+    /// Whether they grant clients anything.
+    pub(crate) grants: bool,
 }
 
 /// The names that there are, for a message that teaches.
@@ -22,8 +23,7 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
         let stem = prefix.trim_end_matches('*');
         return Err(format!("{prefix:?} is a pattern; a prefix of names is expected: {stem:?}"));
     }
-    // What is not said stays as it would be without this.
-    let mut all = if prefix == push::PUBLIC { push::kept() } else { TopicSettings::new() };
+    let (mut all, mut grants) = (TopicSettings::new(), false);
     let mut given: Vec<&str> = Vec::new();
     for setting in settings.split(',') {
         let (name, value) = setting
@@ -48,16 +48,19 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
                 }
                 all.rate(each_second, number(name, burst)?)
             }
-            "subscribe" => all.client_subscribe(yes(name, value)?),
-            "publish" => all.client_publish(yes(name, value)?),
+            "subscribe" | "publish" => {
+                let may = yes(name, value)?;
+                grants |= may;
+                if name == "subscribe" { all.client_subscribe(may) } else { all.client_publish(may) }
+            }
             _ => return Err(format!("there is no setting {name:?}: {NAMES}")),
         };
     }
-    let kept = given.contains(&"history") || prefix == push::PUBLIC;
+    let kept = given.contains(&"history");
     if let Some(name) = given.iter().find(|name| !kept && name.starts_with("history-")) {
         return Err(format!("{name} bounds a history, and there is none: add history=MESSAGES"));
     }
-    Ok(Topics { prefix: prefix.to_owned(), settings: all })
+    Ok(Topics { prefix: prefix.to_owned(), settings: all, grants })
 }
 
 fn wrong(name: &str, value: &str, expected: &str) -> String {
@@ -119,7 +122,7 @@ mod tests {
     #[test]
     fn every_setting_can_be_given() {
         let text = "ticks/:history=10,history-bytes=64KiB,history-age=2h,history-reserved=1MiB,slow-consumer=latest-by-key,\
-                    max-message-size=1MiB,rate=100/500,subscribe=no,publish=yes";
+                    max-message-size=1MiB,rate=100/500,subscribe=yes,publish=yes";
         let expected = TopicSettings::new()
             .history(10)
             .history_bytes(64 << 10)
@@ -128,16 +131,22 @@ mod tests {
             .slow_consumer(SlowConsumer::LatestByKey)
             .max_message_size(1 << 20)
             .rate(100, 500)
-            .client_subscribe(false)
+            .client_subscribe(true)
             .client_publish(true);
-        assert_eq!(topics(text), Ok(Topics { prefix: "ticks/".to_owned(), settings: expected }));
+        let expected = Topics { prefix: "ticks/".to_owned(), settings: expected, grants: true };
+        assert_eq!(topics(text), Ok(expected));
         assert_eq!(
             topics("a:b:rate=5").map(|t| (t.prefix, t.settings)),
             Ok(("a:b".to_owned(), TopicSettings::new().rate(5, 5)))
         );
-        let public = push::kept().history(500);
-        assert_eq!(topics("public/:history=500").map(|t| t.settings), Ok(public), "the rest as it was");
-        assert_eq!(topics(":history=1").map(|t| t.prefix), Ok(String::new()), "all topics");
+        let public = TopicSettings::new().history(500);
+        assert_eq!(
+            topics("public/:history=500").map(|t| t.settings),
+            Ok(public),
+            "what is not said is the default"
+        );
+        let all = topics(":history=1,publish=no").map(|t| (t.prefix, t.grants));
+        assert_eq!(all, Ok((String::new(), false)), "all topics");
     }
 
     #[test]
