@@ -398,11 +398,10 @@ impl Session {
     pub(super) fn received(&mut self, incoming: Result<Incoming, String>, cx: &mut Context<'_>) {
         self.heard = cx.now;
         self.probe = None;
-        let incoming = match incoming {
-            Ok(incoming) => incoming,
-            Err(why) => return self.events.push(Event::Error(Error::Unreadable { why })),
-        };
-        match incoming {
+        match incoming.unwrap_or_else(|why| {
+            self.events.push(Event::Error(Error::Unreadable { why }));
+            Incoming::Other
+        }) {
             Incoming::Message { topic, offset, data } => self.deliver(topic, offset, data),
             Incoming::Messages { topic, messages } => {
                 for (offset, data) in messages {
@@ -423,6 +422,10 @@ impl Session {
             | Incoming::Unsubscribed { id: None }
             | Incoming::Published { id: None, .. }
             | Incoming::Other => {}
+        }
+        // A server that never falls silent has to greet in time all the same.
+        if self.greeting.is_some_and(|at| at <= cx.now) {
+            self.check_silence(cx);
         }
     }
 

@@ -415,7 +415,17 @@ fn a_silence_is_asked_about_and_then_believed() {
     assert!(played.session.resets);
     assert!(matches!(&played.events()[..], [Event::Error(Error::PongTimeout { .. })]));
 
-    // Nor does the server keep its hello to itself.
+    // Nor does the server keep its hello to itself, whatever else it says.
+    for text in [r#"{"type":"message","topic":"t","offset":1,"data":1}"#, r#"{"type":"pong"}"#, "?"] {
+        let mut played = Played::new();
+        played.session.opened(played.now);
+        played.now += Duration::from_secs(9);
+        played.hear(text);
+        assert!(!played.session.resets);
+        played.now += Duration::from_secs(1);
+        played.hear(text);
+        assert!(played.session.resets, "{text}");
+    }
     let mut played = Played::new();
     played.session.opened(played.now);
     played.pass(Duration::from_secs(10));
