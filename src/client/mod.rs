@@ -26,6 +26,7 @@
 //! programs with an event loop of their own may use too, one thread with one epoll for many of them, and a few that
 //! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
 
+mod addresses;
 mod builder;
 mod compression;
 mod driver;

@@ -136,9 +136,11 @@ impl Refusal {
         matches!(self.status, 301 | 302 | 303 | 307 | 308).then(|| self.header("location")).flatten()
     }
 
-    /// The seconds of a `Retry-After` (RFC 9110 section 10.2.3); a date is not read.
+    /// The seconds of a `Retry-After` (RFC 9110 section 10.2.3), however many digits they have; a date is not read.
     pub fn retry_after(&self) -> Option<core::time::Duration> {
-        self.header("retry-after")?.trim().parse().ok().map(core::time::Duration::from_secs)
+        let digits = self.header("retry-after")?.trim();
+        let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| core::time::Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
     }
 }
 
@@ -435,6 +437,15 @@ mod tests {
         let Err(HandshakeError::Refused(refusal)) = answer(text, &[]) else { panic!("taken") };
         assert_eq!((refusal.status, &refusal.body[..]), (503, &b"later"[..]));
         assert_eq!(refusal.retry_after(), Some(core::time::Duration::from_secs(7)));
+        let with = |value: &str| {
+            let headers = vec![("Retry-After".to_owned(), value.to_owned())];
+            Refusal { status: 503, headers, body: Vec::new() }.retry_after()
+        };
+        assert_eq!(with("99999999999999999999"), Some(core::time::Duration::from_secs(u64::MAX)));
+        assert_eq!(with("0"), Some(core::time::Duration::ZERO));
+        for none in ["", "+5", "-1", "1.5", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(with(none), None, "{none:?}");
+        }
         assert_eq!(refusal.location(), None, "no redirect");
         let Err(HandshakeError::Refused(refusal)) = answer(&text.replace("503", "307"), &[]) else {
             panic!()

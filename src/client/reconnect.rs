@@ -333,7 +333,9 @@ mod tests {
         let mut b = Backoff::default();
         assert_eq!(b.next(&policy, &end, 0.0).unwrap().1, Duration::from_secs(60));
         assert!(b.next(&policy, &end, 1.0).unwrap().1 > Duration::from_secs(60));
-        let end = End::Refused { status: 503, retry_after: Some(Duration::from_secs(86_400)) };
-        assert_eq!(b.next(&policy, &end, 0.0).unwrap().1, Duration::from_secs(300));
+        for wish in [86_400, u64::MAX] {
+            let end = End::Refused { status: 503, retry_after: Some(Duration::from_secs(wish)) };
+            assert_eq!(b.next(&policy, &end, 0.0).unwrap().1, Duration::from_secs(300));
+        }
     }
 }

@@ -14,6 +14,7 @@
 mod traffic;
 mod tries;
 
+use super::addresses::{Addresses, Known};
 use super::compression::Packer;
 use super::event::Close;
 use super::link::Wish;
@@ -29,7 +30,7 @@ use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
 use mio::{Events, Poll, Token};
 use slab::Slab;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -103,6 +104,7 @@ struct Slot {
     backoff: Backoff,
     failures: u32,
     followed: u32,
+    known: Known,
     /// Why the connection that is being ended failed.
     failure: Option<Error>,
     last_close: Option<Close>,
@@ -112,7 +114,7 @@ struct Slot {
 enum Stage {
     Preparing { deadline: Instant },
     Connecting(Box<Connecting>),
-    Live { url: Url, extras: Extras },
+    Live { url: Url, extras: Extras, addr: SocketAddr },
     Waiting { until: Instant },
     Done,
 }
@@ -120,12 +122,9 @@ enum Stage {
 struct Connecting {
     url: Url,
     extras: Extras,
-    addr: SocketAddr,
-    rest: VecDeque<SocketAddr>,
+    addresses: Addresses,
     /// For this address.
     until: Instant,
-    /// For all.
-    deadline: Instant,
 }
 
 pub(in crate::client) struct Driver {
@@ -305,6 +304,7 @@ impl Driver {
             backoff: Backoff::default(),
             failures: 0,
             followed: 0,
+            known: Known::default(),
             failure: None,
             last_close: None,
             armed: None,
@@ -409,7 +409,7 @@ impl Driver {
         let limit = slot.settings.limits.connect_timeout;
         match &slot.stage {
             Stage::Preparing { .. } => self.over(key, Some(Error::ConnectTimeout { limit })),
-            Stage::Connecting(connecting) if connecting.deadline <= self.now => {
+            Stage::Connecting(connecting) if connecting.addresses.deadline() <= self.now => {
                 self.over(key, Some(Error::ConnectTimeout { limit }));
             }
             Stage::Connecting(_) => self.next_addr(key, io::ErrorKind::TimedOut),

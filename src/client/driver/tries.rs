@@ -1,6 +1,7 @@
 //! From nothing to a connection, and from its end to the next one.
 
 use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
+use crate::client::addresses::{Addresses, Known};
 use crate::client::event::{Close, Event};
 use crate::client::link::Inner;
 use crate::client::machine::{Context, Machine};
@@ -14,7 +15,6 @@ use crate::client::{Error, Url};
 use crate::conn::ReadyState;
 use crate::protocol::CloseCode;
 use mio::Token;
-use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -89,13 +89,12 @@ impl Driver {
         }
     }
 
-    /// Tries the addresses one after the other, each for its share of the time that is left.
+    /// Tries the addresses one after the other.
     fn connect(&mut self, key: usize, target: Target, deadline: Instant) {
         let Target { url, extras, addrs } = target;
         self.slots[key].link.lock().url = url.clone();
-        let mut rest = VecDeque::from(addrs);
-        let Some(addr) = rest.pop_front() else { return };
-        let connecting = Connecting { url, extras, addr, rest, until: deadline, deadline };
+        let Some(addresses) = Addresses::new(addrs, self.slots[key].known, deadline) else { return };
+        let connecting = Connecting { url, extras, addresses, until: deadline };
         self.slots[key].stage = Stage::Connecting(Box::new(connecting));
         self.try_addr(key);
     }
@@ -103,12 +102,11 @@ impl Driver {
     fn try_addr(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         let Stage::Connecting(connecting) = &mut slot.stage else { return };
-        let left = connecting.deadline.saturating_duration_since(self.now);
-        connecting.until = self.now + left / (connecting.rest.len() as u32 + 1);
+        connecting.until = connecting.addresses.until(self.now);
         slot.generation = slot.generation.wrapping_add(1);
         let token = Token(key | (slot.generation as usize) << 32);
         let Settings { limits, delay, from, proxy, .. } = &slot.settings;
-        let Connecting { url, extras, addr, .. } = &**connecting;
+        let Connecting { url, extras, addresses, .. } = &**connecting;
         let setup = Setup {
             url,
             extras,
@@ -122,7 +120,7 @@ impl Driver {
         let mut inner = slot.link.lock();
         let Inner { outbox, keys, .. } = &mut *inner;
         let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool, packer: &mut self.packer };
-        let made = Socket::connect(*addr, &setup, &mut cx).and_then(|socket| {
+        let made = Socket::connect(addresses.current(), &setup, &mut cx).and_then(|socket| {
             let registered = socket.stream().register(self.poll.registry(), token);
             registered.map(|()| socket).map_err(|e| Error::System(e.kind()))
         });
@@ -143,15 +141,11 @@ impl Driver {
         let slot = &mut self.slots[key];
         slot.link.lock().socket = None;
         let Stage::Connecting(connecting) = &mut slot.stage else { return };
-        match connecting.rest.pop_front() {
-            Some(addr) => {
-                connecting.addr = addr;
-                self.try_addr(key);
-            }
-            None => {
-                let addr = connecting.addr;
-                self.over(key, Some(Error::Connect { addr, kind }));
-            }
+        let addr = connecting.addresses.current();
+        if connecting.addresses.advance(kind == ErrorKind::TimedOut) {
+            self.try_addr(key);
+        } else {
+            self.over(key, Some(Error::Connect { addr, kind }));
         }
     }
 
@@ -160,7 +154,8 @@ impl Driver {
         let slot = &mut self.slots[key];
         let Stage::Connecting(connecting) = &slot.stage else { return };
         let (url, extras) = (connecting.url.clone(), connecting.extras.clone());
-        slot.stage = Stage::Live { url, extras };
+        let addr = connecting.addresses.current();
+        slot.stage = Stage::Live { url, extras, addr };
         self.flush(key);
     }
 
@@ -170,7 +165,7 @@ impl Driver {
         let Error::Handshake(HandshakeError::Refused(refusal)) = &error else {
             return self.over(key, Some(error));
         };
-        let (Some(location), Stage::Live { url, extras }) = (refusal.location(), &slot.stage) else {
+        let (Some(location), Stage::Live { url, extras, .. }) = (refusal.location(), &slot.stage) else {
             return self.over(key, Some(error));
         };
         if slot.followed >= slot.settings.redirects {
@@ -202,6 +197,14 @@ impl Driver {
         let mut inner = link.lock();
         let machine = inner.machine();
         let had_opened = machine.is_some_and(Machine::has_opened);
+        if let Stage::Live { addr, .. } = slot.stage {
+            let known = &mut slot.known;
+            if had_opened {
+                *known = Known { served: Some(addr), failed: None };
+            } else {
+                *known = Known { served: known.served.filter(|served| *served != addr), failed: Some(addr) };
+            }
+        }
         let lasted = machine.map_or(Duration::ZERO, |m| m.opened_for(*now));
         let (code, reason, was_clean) = machine.map_or((CloseCode::ABNORMAL, "", false), Machine::ending);
         let (code, reason) = (code, reason.to_owned());
@@ -267,3 +270,7 @@ fn next_try(
         None => slot.backoff.next(policy, end, fraction),
     }
 }
+
+#[cfg(test)]
+#[path = "tries_tests.rs"]
+mod tests;

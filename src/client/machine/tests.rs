@@ -256,6 +256,56 @@ proptest! {
         rig.write();
         prop_assert!(rig.machine.deadline().is_some());
     }
+
+    /// The same of an honest server's answer and frames in which some bytes are others, and of what it sends after that.
+    #[test]
+    fn mutated_answers_and_frames_are_taken_or_refused(
+        frames in proptest::collection::vec((0usize..8, proptest::collection::vec(any::<u8>(), 0..200)), 0..12),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        in_answer: bool,
+        step in 1usize..99,
+    ) {
+        let mut stream = Vec::new();
+        for (kind, payload) in &frames {
+            let small = &payload[..payload.len().min(125)];
+            stream.extend(match kind {
+                0 => server_frame(Opcode::Text, "gö".repeat(payload.len()).as_bytes()),
+                1 => server_frame(Opcode::Binary, payload),
+                2 => server_frame(Opcode::Ping, small),
+                3 => server_frame(Opcode::Pong, small),
+                4 => vec![0x02, 1, 7, 0x80, 1, 8],
+                5 => vec![0xC1, 3, 0x4A, 0x04, 0x00], // compressed, which was not agreed on
+                6 => close_frame(1001, "so"),
+                _ => vec![0x82, 127, 0, 0, 0, 0xFF, 0, 0, 0, 0],
+            });
+        }
+        let mut answer = Rig::answer();
+        let changed = if in_answer { &mut answer } else { &mut stream };
+        for (at, byte) in changes {
+            if !changed.is_empty() {
+                let at = at.index(changed.len());
+                changed[at] = byte;
+            }
+        }
+        let mut rig = Rig::opening(Limits::default());
+        rig.write();
+        answer.extend(stream);
+        let failed = rig.receive(&answer, step).is_err();
+        for _ in 0..3 {
+            let _ = rig.receive(&answer, step);
+        }
+        prop_assert!(!failed || !rig.machine.is_open());
+        // Whatever it was, it has an end that no further byte can put off.
+        rig.with(|machine, cx| machine.close(CloseCode(1000), "", cx));
+        rig.write();
+        for _ in 0..9 {
+            match rig.expire() {
+                Expired::No => { let _ = rig.receive(b"more", 4); }
+                Expired::Over | Expired::Failed(_) => return Ok(()),
+            }
+        }
+        prop_assert!(false, "it goes on");
+    }
 }
 
 #[test]
