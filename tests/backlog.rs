@@ -2,12 +2,14 @@
 
 mod support;
 
-use campanile::{Cause, CloseCode, Message, RefusedReason, Route, Sent, SlowConsumer};
+use campanile::{
+    Cause, CloseCode, Message, Publish, RefusedReason, Route, Sent, SlowConsumer, TopicSettings,
+};
 use crossbeam_channel::unbounded;
 use std::time::Instant;
 use support::{
-    Client, DEADLINE, Event, Events, PING, PONG, Recorder, TestServer, echo, frame, limits, millis, recorder,
-    serve,
+    Client, DEADLINE, Event, Events, PING, PONG, Recorder, TestServer, builder, echo, frame, limits, millis,
+    recorder, serve, start,
 };
 
 const KIB: usize = 1 << 10;
@@ -487,5 +489,69 @@ fn many_short_messages_of_one_turn_are_not_too_many_for_a_client_that_reads() {
     client.text("go");
     for n in 0..MESSAGES {
         assert_eq!(client.read_binary(), n.to_be_bytes());
+    }
+}
+
+#[test]
+fn a_client_that_reads_again_gets_little_that_is_old() {
+    const KEYS: u32 = 10;
+    const SECONDS: u32 = 12;
+    let close = SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER);
+    let ticks = TopicSettings::new().slow_consumer(SlowConsumer::LatestByKey);
+    // The policy of the route, and that of the topic.
+    for (policy, topics) in [(SlowConsumer::LatestByKey, TopicSettings::new()), (close, ticks)] {
+        let handler = recorder().0.on_open(|conn| {
+            conn.subscribe("ticks/all").unwrap();
+        });
+        let route = Route::new(handler).slow_consumer(policy);
+        let server = start(builder().route("/", route).topics("ticks/", topics));
+        let mut client = server.open("/");
+        server.until("it is open", |stats| stats.open == 1);
+        let publish = |n: u32| {
+            let mut bytes = [n as u8; KIB];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            let key = format!("price {}", n % KEYS);
+            let message = Message::binary(&bytes).with_key(&key);
+            server.handle.publish_with(Publish::new("ticks/all", message)).unwrap().unwrap();
+        };
+        let read = |client: &mut Client| u32::from_be_bytes(*client.read_binary().first_chunk().unwrap());
+        // What 1,000 messages each second are in 12 s: 12 MB.
+        let all = SECONDS * 1000;
+        (0..all).for_each(publish);
+        let (mut old, mut fresh) = (0, 0);
+        while fresh < KEYS {
+            match read(&mut client) < all - KEYS {
+                true => old += KIB,
+                false => fresh += 1,
+            }
+        }
+        assert!(old <= 256 * KIB, "{} KiB of old messages", old / KIB);
+        let dropped = u64::from(all - KEYS) - (old / KIB) as u64;
+        assert_eq!(server.handle.stats().dropped, dropped, "what did not come is counted");
+        // It is written to as before.
+        for n in all..all + 1000 {
+            publish(n);
+            assert_eq!(read(&mut client), n);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_reads_slowly_gets_everything_whatever_the_kernel_may_hold() {
+    for unsent in [1, 16 << 10, u32::MAX] {
+        let (handler, events) = recorder();
+        let limits = limits(|l| (l.max_backlog, l.max_unsent) = (64 << 20, Some(unsent)));
+        let server = serve(Route::new(handler).limits(limits));
+        let mut client = server.open("/");
+        let id = events.opened();
+        let size = |n: usize| [0, 100, 70_000, 3 << 20][n % 4];
+        for n in 0..40 {
+            server.handle.send(id, Message::binary(&vec![n as u8; size(n)])).unwrap();
+        }
+        for n in 0..40 {
+            let got = client.read_binary();
+            assert!(got.len() == size(n) && got.iter().all(|b| *b == n as u8), "message {n}");
+        }
+        server.until("nothing waits", |stats| stats.held_bytes == 0);
     }
 }

@@ -22,6 +22,13 @@ pub enum SlowConsumer {
     LatestByKey,
 }
 
+impl SlowConsumer {
+    /// Whether newer messages take the place of older ones, so that it matters that old ones don't wait in the kernel.
+    pub(crate) const fn replaces(self) -> bool {
+        matches!(self, Self::DropOldest | Self::LatestByKey)
+    }
+}
+
 /// What a route allows each of its connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
@@ -43,6 +50,14 @@ pub struct Limits {
     /// [`SlowConsumer`]; one that finds none waiting is always taken, so a connection holds at most this or one
     /// message. Default 1 MiB.
     pub max_backlog: usize,
+    /// Bytes that the kernel may hold for the peer before it begins to send them, on TCP; above it the kernel takes
+    /// nothing more, and further messages wait in the backlog, where [`SlowConsumer`] can act on them. The kernel fills
+    /// the packet that it is building, of up to 64 KiB, in any case, and the peer's receive buffer is beyond this. Default
+    /// `None`: 16 KiB where the policy of the route, or of any topics, drops the oldest messages
+    /// ([`SlowConsumer::DropOldest`], [`SlowConsumer::LatestByKey`]), else as the system says, which is up to 4 MiB.
+    /// Price: one system call for each connection, and up to 10 % of the processor time of messages of 64 KB and more, which
+    /// leave in more pieces.
+    pub max_unsent: Option<u32>,
     /// Topics that one connection may subscribe to. Default 1,024; each costs 16 bytes.
     pub max_subscriptions: usize,
     /// From the first byte of a message to its last; over it the connection ends with 1008. Default 30 s.
@@ -69,6 +84,7 @@ impl Default for Limits {
             max_message_size: 64 << 10,
             max_fragments: 1024,
             max_backlog: 1 << 20,
+            max_unsent: None,
             max_subscriptions: 1024,
             message_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(25),

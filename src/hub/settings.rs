@@ -215,6 +215,11 @@ impl SettingsTable {
         (at as u32, &self.by_prefix[at].settings)
     }
 
+    /// Whether any topics have a policy for slow consumers that gives up old messages for new ones.
+    pub(crate) fn replaces(&self) -> bool {
+        self.by_prefix.iter().any(|prefix| prefix.settings.slow_consumer.is_some_and(SlowConsumer::replaces))
+    }
+
     /// How many prefixes have settings, the empty one included.
     pub(crate) fn prefixes(&self) -> usize {
         self.by_prefix.len()

@@ -134,6 +134,12 @@ impl Stream {
         SockRef::from(&self.fd).take_error().ok().flatten().map(|e| e.kind())
     }
 
+    /// Bounds the bytes that the kernel takes before it sends them. A Unix socket has nothing like it: there what was
+    /// written is with the peer at once.
+    pub(crate) fn set_max_unsent(&self, bytes: u32) {
+        let _ = SockRef::from(&self.fd).set_tcp_notsent_lowat(bytes); // refused for a Unix socket
+    }
+
     /// Ends our half: the peer reads to the end and then sees it.
     pub(crate) fn end_sending(&self) {
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Write); // it may have gone already

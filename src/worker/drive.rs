@@ -191,6 +191,9 @@ impl Worker {
         slot.conn.route = route;
         slot.conn.shaped = shared.routes[usize::from(route)].envelope.is_some();
         slot.conn.phase = Phase::Open;
+        if let Some(bytes) = shared.routes[usize::from(route)].terms.limits.max_unsent {
+            slot.stream.set_max_unsent(bytes);
+        }
         if shared.routes[usize::from(route)].rates.is_some() {
             turn.begin_rates(slot.conn.id);
         }
