@@ -128,7 +128,7 @@ proptest! {
     ) {
         let kept = TopicSettings::new().history(6);
         let topics = SettingsTable::new(vec![("kept/".to_owned(), kept)], 1 << 20, &[]);
-        let push = Push::new().publish(["kept/"]).rate(0, 0).max_subscriptions(2);
+        let push = Push::new().subscribe([""]).publish(["kept/"]).rate(0, 0).max_subscriptions(2);
         let mut sim = Simulation::new(workers, push, topics);
         let mut names: Vec<String> = (0..3).map(|n| sim.topic_of(&format!("kept/{n}-"), n)).collect();
         names.push("kept/*".to_owned());

@@ -18,7 +18,7 @@ fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
     let settings = || {
         builder()
             .topics("public/", topics.clone())
-            .route("/push", Push::new().publish(["public/"]).rate(0, 0))
+            .route("/push", Push::new().subscribe([""]).publish(["public/"]).rate(0, 0))
     };
     let mut server = start(settings());
     let addr = server.addr;
