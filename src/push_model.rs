@@ -1,12 +1,12 @@
 //! Models of the endpoint for browsers on simulated workers: whatever interleaves, every request has one answer, and what
 //! a client is told about its topics holds.
 
-use crate::TopicSettings;
 use crate::conn::ConnId;
 use crate::hub::{SettingsTable, topic};
 use crate::protocol::Message;
 use crate::push::{Push, client_state};
 use crate::simulation::Simulation;
+use crate::{Limits, Publish, Route, SlowConsumer, TopicSettings};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,6 +181,144 @@ proptest! {
                 let all = names.iter().position(|n| n == name).map_or(0, |topic| published[topic]);
                 prop_assert_eq!(view.next, all + 1, "{} to {}", name, client.id);
             }
+        }
+    }
+}
+
+/// A message as the model remembers it.
+struct Published {
+    tag: usize,
+    /// The client that does not get it.
+    except: Option<usize>,
+}
+
+/// A client that counts what it receives and what it is told to have missed.
+struct Counting {
+    id: ConnId,
+    received: u64,
+    lagged: u64,
+    /// By topic: the tag it asked for, the position it was told, the messages from the history, and the last offset.
+    begun: BTreeMap<usize, (Option<usize>, u64, u64, u64)>,
+    asked: BTreeMap<u64, (usize, Option<usize>)>,
+}
+
+impl Counting {
+    fn read(&mut self, sim: &mut Simulation, names: &[String]) {
+        for (_, payload) in sim.received(self.id) {
+            let message: Value = serde_json::from_slice(&payload).expect("JSON");
+            let number = |name: &str| message[name].as_u64().unwrap_or_else(|| panic!("{name} of {message}"));
+            let topic = names.iter().position(|name| message["topic"] == **name);
+            match (message["type"].as_str().expect("a type"), topic) {
+                ("hello", _) => {}
+                ("lagged", _) => self.lagged += number("messages"),
+                ("message", Some(topic)) => self.message(topic, number("offset")),
+                ("messages", Some(topic)) => {
+                    for member in message["messages"].as_array().expect("a list") {
+                        self.message(topic, member["offset"].as_u64().expect("an offset"));
+                    }
+                }
+                ("subscribed", Some(topic)) => {
+                    let (_, tag) = self.asked.remove(&number("id")).expect("it was asked for");
+                    self.begun.insert(topic, (tag, number("offset"), number("replayed"), 0));
+                }
+                _ => panic!("{message}"),
+            }
+        }
+    }
+
+    fn message(&mut self, topic: usize, offset: u64) {
+        let (.., last) = self.begun.get_mut(&topic).expect("it is subscribed");
+        assert!(offset > *last, "{offset} of {topic} after {last} to {}", self.id);
+        (*last, self.received) = (offset, self.received + 1);
+    }
+
+    /// Messages that it was to get.
+    fn expected(&self, me: usize, published: &[Vec<Published>]) -> u64 {
+        let of = |(topic, (tag, position, replayed, _)): (&usize, &(Option<usize>, u64, u64, u64))| {
+            let live = published[*topic].iter().skip(*position as usize);
+            let wanted = |p: &&Published| p.except != Some(me) && tag.is_none_or(|tag| tag == p.tag);
+            replayed + live.filter(wanted).count() as u64
+        };
+        self.begun.iter().map(of).sum()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    /// Whatever policies, replays, filters, batches, workers and sockets do: what a client has got and what it was told of
+    /// is all that there was for it.
+    #[test]
+    fn what_lagged_tells_is_what_is_missing(
+        steps in prop::collection::vec((0u8..14, 0usize..3, 0usize..3, 0usize..40), 1..200),
+        workers in 1usize..3,
+        batch in any::<bool>(),
+    ) {
+        let policies = [SlowConsumer::DropOldest, SlowConsumer::DropNewest, SlowConsumer::LatestByKey];
+        let prefixes = ["old/", "new/", "key/"];
+        let settings = |policy| TopicSettings::new().history(8).slow_consumer(policy);
+        let topics = prefixes.iter().zip(policies).map(|(p, policy)| ((*p).to_owned(), settings(policy)));
+        let topics = SettingsTable::new(topics.collect(), 1 << 20, &[]);
+        let limits = Limits { max_backlog: 3000, ..Limits::default() };
+        let route = Route::from(Push::new().publish(prefixes).rate(0, 0)).limits(limits);
+        let mut sim = Simulation::new(workers, route, topics);
+        let names: Vec<String> = prefixes.iter().enumerate().map(|(n, p)| sim.topic_of(p, n)).collect();
+        let mut clients: Vec<Counting> = (0..3)
+            .map(|n| {
+                let id = sim.open(n % workers, client_state(batch));
+                let (begun, asked) = (BTreeMap::new(), BTreeMap::new());
+                Counting { id, received: 0, lagged: 0, begun, asked }
+            })
+            .collect();
+        let mut published: Vec<Vec<Published>> = names.iter().map(|_| Vec::new()).collect();
+        for (step, (what, at, topic, n)) in steps.into_iter().enumerate() {
+            let (name, of) = (&*names[topic], &mut clients[at]);
+            let text = "x".repeat(10 * n);
+            match what {
+                0 | 1 if !of.begun.contains_key(&topic) && of.asked.values().all(|(t, _)| *t != topic) => {
+                    let tag = (n % 3).checked_sub(1);
+                    let mut request = json!({"type": "subscribe", "id": step, "topic": name});
+                    if let Some(tag) = tag {
+                        request["tags"] = json!([tag.to_string()]);
+                    }
+                    match n % 4 {
+                        0 => request["last"] = json!(n + 1),
+                        1 => request["latest"] = json!(true),
+                        _ => {}
+                    }
+                    of.asked.insert(step as u64, (topic, tag));
+                    sim.text(of.id, &request.to_string());
+                }
+                0..=5 => {
+                    let (tag, key) = (n % 2, (n % 5).to_string());
+                    let mut message = Message::text(&text);
+                    if n % 3 > 0 {
+                        message = message.with_key(&key);
+                    }
+                    let publish = Publish::new(name, message);
+                    let tags = [&*tag.to_string()];
+                    let publish = publish.tags(&tags);
+                    published[topic].push(Published { tag, except: None });
+                    sim.handle.publish_then(publish, drop);
+                }
+                6 => {
+                    let tag = n % 2;
+                    let request = json!({
+                        "type": "publish", "topic": name, "text": text, "tags": [tag.to_string()], "echo": false,
+                    });
+                    published[topic].push(Published { tag, except: Some(at) });
+                    sim.text(of.id, &request.to_string());
+                }
+                7..=9 => (0..n).for_each(|_| { sim.command(at % workers); }),
+                10 | 11 => sim.end_iteration(at % workers),
+                _ => sim.take(of.id, 25 * n),
+            }
+            clients.iter_mut().for_each(|client| client.read(&mut sim, &names));
+        }
+        sim.finish();
+        for (me, client) in clients.iter_mut().enumerate() {
+            client.read(&mut sim, &names);
+            let told = (client.received, client.lagged);
+            prop_assert_eq!(told.0 + told.1, client.expected(me, &published), "received {}, told of {}", told.0, told.1);
         }
     }
 }

@@ -18,7 +18,8 @@ pub enum SlowConsumer {
     /// the present matters.
     DropOldest,
     /// As `DropOldest`, and a message with a key ([`Message::with_key`](crate::Message::with_key)) also replaces a
-    /// waiting one with the same key before the limit is reached. For tickers and images.
+    /// waiting one with the same key before the limit is reached, as soon as the kernel takes no more for the connection:
+    /// a consumer that keeps up gets every message. For tickers and images.
     LatestByKey,
 }
 

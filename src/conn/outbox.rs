@@ -32,6 +32,8 @@ enum What {
     Message,
     /// Never given up, and not counted as a message.
     Reply,
+    /// The same, and replaced by the next of its kind until it begins to be written.
+    Notice,
     /// The same for one control frame, or for what is no frame at all.
     Control,
 }
@@ -105,7 +107,8 @@ impl Outbox {
         policy: SlowConsumer,
     ) -> Pushed {
         let mut dropped = 0;
-        if let (SlowConsumer::LatestByKey, Some(key)) = (policy, key) {
+        // Only what the kernel has refused waits: a consumer that takes everything is not slow, and gets everything.
+        if let (true, SlowConsumer::LatestByKey, Some(key)) = (self.stuck, policy, key) {
             dropped += self.drop_where(|e| e.key == Some(key));
         }
         if self.is_empty() || self.cost() + range.len() <= limit {
@@ -222,21 +225,48 @@ impl Outbox {
     /// Queues a control frame before everything that has not begun to be written, behind other control frames.
     /// Beyond every limit: it is small, and there is at most one of each kind.
     pub(crate) fn push_control(&mut self, frame: Vec<u8>) {
-        self.cut_first();
-        let begun = usize::from(self.written > 0);
-        let waiting = self.queue.iter().skip(begun).take_while(|e| e.what == What::Control).count();
+        let (begun, waiting) = self.head();
         // RFC 6455 section 5.5.3: of several pings only the latest need be answered. So a flood of pings from a peer
         // that does not read leaves one pong waiting.
-        if let Some(same) = self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
-            self.bytes = self.bytes - same.len() + frame.len();
-            (same.end, same.frames) = (frame.len(), Frames::new(frame));
-            return;
+        match self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
+            Some(same) => {
+                self.bytes = self.bytes - same.len() + frame.len();
+                (same.end, same.frames) = (frame.len(), Frames::new(frame));
+            }
+            None => self.insert(begun + waiting, frame, What::Control),
         }
-        let at = begun + waiting;
-        self.bytes += frame.len();
+    }
+
+    /// Entries at the beginning that have begun to be written, and control frames behind them.
+    fn head(&mut self) -> (usize, usize) {
+        self.cut_first();
+        let begun = usize::from(self.written > 0);
+        (begun, self.queue.iter().skip(begun).take_while(|e| e.what == What::Control).count())
+    }
+
+    fn insert(&mut self, at: usize, frame: Vec<u8>, what: What) {
         let end = frame.len();
-        self.queue
-            .insert(at, Entry { frames: Frames::new(frame), start: 0, end, what: What::Control, key: None });
+        self.bytes += end;
+        self.queue.insert(at, Entry { frames: Frames::new(frame), start: 0, end, what, key: None });
+    }
+
+    /// Whether a notice waits that can be replaced.
+    #[cfg(feature = "push")]
+    pub(crate) fn has_notice(&mut self) -> bool {
+        let (begun, waiting) = self.head();
+        self.queue.get(begun + waiting).is_some_and(|e| e.what == What::Notice)
+    }
+
+    /// Queues a notice before everything that has not begun to be written, behind control frames, or in place of one that
+    /// waits. There is never more than one.
+    #[cfg(feature = "push")]
+    pub(crate) fn push_notice(&mut self, frame: Vec<u8>) {
+        let (begun, waiting) = self.head();
+        if self.has_notice() {
+            let old = self.queue.remove(begun + waiting);
+            self.bytes -= old.map_or(0, |e| e.len());
+        }
+        self.insert(begun + waiting, frame, What::Notice);
     }
 
     /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
@@ -485,14 +515,43 @@ mod tests {
         let key = |k: &str| Message::text("").with_key(k).key();
         let (a, b, c) = (frames(&[b"EUR 1"]), frames(&[b"USD 1"]), frames(&[b"EUR 2"]));
         let policy = SlowConsumer::LatestByKey;
+        // As long as the kernel takes everything, everything is written.
         assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        o.advance(a.len() + c.len(), a.len() + c.len());
+        // Once a message is being written it stays.
+        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        o.advance(1, a.len());
         assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Queued);
-        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), Pushed::Dropped(1));
-        assert_eq!(contents(&o), frames(&[b"USD 1", b"EUR 2"])[..]);
-        // Once it is being written it stays.
-        o.advance(1, 1);
-        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Dropped(1));
+        assert_eq!(contents(&o)[a.len() - 1..], frames(&[b"EUR 2", b"USD 1"])[..]);
         assert_eq!(o.messages(), 3);
+    }
+
+    #[cfg(feature = "push")]
+    #[test]
+    fn one_notice_waits_before_everything_else_and_is_never_given_up() {
+        let mut o = Outbox::default();
+        let message = frames(&[&[7; 100], &[8; 100]]);
+        let _ = push(&mut o, &message, 1000, CLOSE);
+        o.advance(1, 1);
+        assert!(!o.has_notice());
+        let notice = |n: u8| frames(&[&[n; 3]]).to_vec();
+        o.push_notice(notice(1));
+        o.push_control(frames(&[b"!"]).to_vec());
+        assert!(o.has_notice());
+        o.push_notice(notice(2));
+        assert_eq!((o.messages(), o.drop_waiting()), (2, 1));
+        let mut expected = message[1..102].to_vec();
+        expected.extend_from_slice(&frames(&[b"!", &[2; 3]]));
+        assert_eq!(contents(&o), expected);
+        // One that is being written is not replaced.
+        o.advance(101 + 3 + 1, 1000);
+        assert!(!o.has_notice());
+        o.push_notice(notice(3));
+        assert_eq!(contents(&o)[4..], notice(3)[..]);
+        assert_eq!(o.bytes(), contents(&o).len());
     }
 
     #[test]

@@ -32,4 +32,21 @@ impl Connection {
         self.outbox.get_or_insert_with(|| writer.outbox()).push_reply(frame);
         true
     }
+
+    /// Whether a [notice](Connection::notice) waits that can still be replaced.
+    pub(crate) fn has_notice(&mut self) -> bool {
+        self.outbox.as_mut().is_some_and(|outbox| outbox.has_notice())
+    }
+
+    /// Sends a reply before everything that waits, in place of an earlier one of this kind that has not begun to be
+    /// written. So a connection that does not read has one of them waiting, however often there is something new to say.
+    pub(crate) fn notice(&mut self, writer: &mut Writer, sink: &mut dyn Sink, text: &str) -> bool {
+        if self.phase != Phase::Open || self.outbox.is_none() {
+            return self.reply(writer, sink, text);
+        }
+        let mut frame = Vec::with_capacity(text.len() + header::MAX_HEAD);
+        header::write_frame(&mut frame, Opcode::Text, text.as_bytes());
+        self.outbox.get_or_insert_with(|| writer.outbox()).push_notice(frame);
+        true
+    }
 }

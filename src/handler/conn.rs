@@ -271,6 +271,21 @@ impl<'a, S> Conn<'a, S> {
         }
     }
 
+    /// Whether a [notice](Conn::notice) waits that the next one replaces.
+    #[cfg(feature = "push")]
+    pub(crate) fn has_notice(&mut self) -> bool {
+        self.context.conn.has_notice()
+    }
+
+    /// Sends a reply that passes everything that waits, and replaces the notice that waits.
+    #[cfg(feature = "push")]
+    pub(crate) fn notice(&mut self, text: &str) {
+        let Context { conn, turn, sink, .. } = &mut self.context;
+        if conn.notice(&mut turn.writer, &mut **sink, text) {
+            turn.counts.messages_out += 1;
+        }
+    }
+
     /// Whether this connection takes several messages of a topic, which one turn has brought, as one, where its route's
     /// envelope [can hold them](crate::Envelope::wrap_all). Default: it does not. It saves frames, and where messages are
     /// short most of the client's work; for those that a topic's filter or the publisher leaves out some they come one by

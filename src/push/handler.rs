@@ -8,7 +8,7 @@ use crate::http::Request as Opening;
 use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
 use crate::protocol::Message;
 use core::time::Duration;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Answers are never given up, so a client that asks without reading is not read any further when so many bytes of
 /// them may wait.
@@ -16,9 +16,6 @@ const MAX_OWED: usize = 64 << 10;
 
 /// An answer repeats what was asked and adds up to so many bytes.
 const ANSWER: usize = 256;
-
-/// How often a client that stays slow is told that it is.
-const TELL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Session {
@@ -30,9 +27,8 @@ pub(super) struct Session {
 pub(super) struct Client {
     /// Bytes of answers that may wait for it, at most.
     owed: usize,
-    /// Messages given up that it has not been told of, and when it was told last.
+    /// What the last `lagged` says.
     lagged: u64,
-    told: Option<Instant>,
     /// Subscriptions that have not begun.
     asked: Vec<(Box<str>, Id)>,
     /// It takes several messages of a topic as one.
@@ -141,7 +137,7 @@ impl Session {
 
 impl Client {
     pub(super) fn new(batch: bool) -> Self {
-        Self { batch, owed: 0, lagged: 0, told: None, asked: Vec::new() }
+        Self { batch, owed: 0, lagged: 0, asked: Vec::new() }
     }
 
     /// The request that asked for a subscription that has not begun; it is answered now.
@@ -175,15 +171,6 @@ fn unsubscribe(conn: &mut Link<'_>, id: Id, from: &Named) -> Result<(), Fault> {
     }
     say(conn, &Reply::Unsubscribed { id, from: from.as_target().into() });
     Ok(())
-}
-
-/// Tells a client what it missed by reading too slowly.
-fn tell(conn: &mut Link<'_>, now: Instant) {
-    let messages = core::mem::take(&mut conn.state_mut().lagged);
-    if messages > 0 {
-        conn.state_mut().told = Some(now);
-        say(conn, &Reply::Lagged { messages });
-    }
 }
 
 impl Handler for Session {
@@ -237,7 +224,6 @@ impl Handler for Session {
 
     fn drain(&self, conn: &mut Link<'_>) {
         conn.state_mut().owed = 0;
-        tell(conn, Instant::now());
         conn.resume();
     }
 
@@ -256,12 +242,10 @@ impl Handler for Session {
     }
 
     fn dropped(&self, conn: &mut Link<'_>, messages: u32) {
-        let now = Instant::now();
-        let client = conn.state_mut();
-        client.lagged += u64::from(messages);
-        // At once, and then once in a while: what is told waits itself, and is never given up.
-        if client.told.is_none_or(|told| now.duration_since(told) >= TELL) {
-            tell(conn, now);
-        }
+        // At once, so that it is told before whatever ends the connection. As long as the last one waits, it tells the sum.
+        let before = if conn.has_notice() { conn.state().lagged } else { 0 };
+        let messages = before + u64::from(messages);
+        conn.state_mut().lagged = messages;
+        conn.notice(&Reply::Lagged { messages }.to_json());
     }
 }
