@@ -506,7 +506,7 @@ class Push extends EventTarget {
         this.#end(id);
       }
       this.#flush();
-    }, clamp(retry, AGAIN, one.least));
+    }, clamp(retry, AGAIN, one.least)).unref?.(); // Node.js would wait for it after `close()`
   }
 
   #deliver(topic, one) {

@@ -2,6 +2,7 @@
 // refusals.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { after, before, describe } from "node:test";
 import { WebSocket } from "ws";
 import { connect as connectTo } from "../../js/campanile.js";
@@ -222,6 +223,28 @@ describe("refusals", () => {
     server.refuse = () => undefined;
     await push.publish("busy", 2);
     assert.equal(await again.message(), 2);
+  });
+
+  test("nothing of a closed client keeps Node.js running", async () => {
+    const asked = event(server, "subscribe");
+    server.refuse = ({ type }) => type === "subscribe" && { code: "busy", retry: 60_000 };
+    const script = `
+      import { WebSocket } from "ws";
+      import { connect } from ${JSON.stringify(new URL("../../js/campanile.js", import.meta.url).href)};
+      const push = connect(${JSON.stringify(server.url())}, { WebSocket });
+      push.subscribe("t", () => {});
+      process.stdin.once("data", () => { push.close(); process.stdin.destroy(); });`;
+    const options = { cwd: new URL(".", import.meta.url), stdio: ["pipe", "inherit", "inherit"] };
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script], options);
+    try {
+      await asked;
+      await new Promise((resolve) => setImmediate(resolve)); // the refusal is on its way
+      child.stdin.write("close");
+      assert.deepEqual(await event(child, "exit"), [0, null]);
+    } finally {
+      child.kill("SIGKILL");
+      server.refuse = () => undefined;
+    }
   });
 
   test("a subscription that is refused ends, and says so", async () => {
