@@ -137,7 +137,7 @@ fn what_is_published_is_heard_and_answered() {
     let how = expect_subscribed(&push);
     assert_eq!((how.topic.as_str(), how.recovered, how.lost, how.replayed), ("public/a", false, false, 0));
     let message = expect_message(&push);
-    assert_eq!((message.topic.as_str(), message.offset, message.replayed), ("public/a", 1, false));
+    assert_eq!((&*message.topic, message.offset, message.replayed), ("public/a", 1, false));
     assert_eq!(message.data, Data::Json(r#"{"x": 1.0}"#.into()));
     assert_eq!(message.position(), published.position);
 

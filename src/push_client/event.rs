@@ -74,8 +74,8 @@ impl Data {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {
-    /// The topic itself, also where a pattern was subscribed to.
-    pub topic: String,
+    /// The topic itself, also where a pattern was subscribed to. Messages that came as one share it.
+    pub topic: Arc<str>,
     /// Its place in the topic, from 1 in each epoch.
     pub offset: u64,
     /// The topic's life; `None` where a pattern alone heard it, which has no place to come back to.

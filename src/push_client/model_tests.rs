@@ -356,7 +356,7 @@ impl World {
             Event::Message(Message { topic, offset, epoch, .. }) => {
                 let expected = self.next.get_mut(&*topic).and_then(Option::as_mut);
                 let Some(expected) = expected else { return Err(TestCaseError::fail("not subscribed")) };
-                self.untouched.remove(&topic);
+                self.untouched.remove(&*topic);
                 prop_assert_eq!((epoch.unwrap().to_string(), offset), expected.clone());
                 expected.1 += 1;
             }

@@ -529,8 +529,8 @@ impl Session {
         }
     }
 
-    fn deliver(&mut self, topic: String, offset: u64, data: Data) {
-        let named = self.subs.get_mut(&topic).filter(|sub| sub.live);
+    fn deliver(&mut self, topic: Arc<str>, offset: u64, data: Data) {
+        let named = self.subs.get_mut(&*topic).filter(|sub| sub.live);
         let (wanted, epoch, replayed) = match named {
             Some(sub) => sub.take(offset),
             None => {

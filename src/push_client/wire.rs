@@ -11,6 +11,7 @@ use core::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// The version of the head before bytes, see `docs/protocol.md`.
 const BINARY_VERSION: u8 = 1;
@@ -137,13 +138,13 @@ pub(super) enum Incoming {
         published: Published,
     },
     Message {
-        topic: String,
+        topic: Arc<str>,
         offset: u64,
         data: Data,
     },
     /// Several of one topic, oldest first.
     Messages {
-        topic: String,
+        topic: Arc<str>,
         messages: Vec<(u64, Data)>,
     },
     Lagged {
@@ -212,13 +213,13 @@ struct Members {
 #[derive(Deserialize)]
 struct Topic {
     #[serde(deserialize_with = "topic")]
-    topic: String,
+    topic: Arc<str>,
 }
 
 #[derive(Deserialize)]
 struct Deliveries<'a> {
     #[serde(deserialize_with = "topic")]
-    topic: String,
+    topic: Arc<str>,
     #[serde(borrow)]
     messages: Vec<Content<'a>>,
 }
@@ -245,11 +246,11 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
     T::deserialize(deserializer).map(Some)
 }
 
-/// A name that a topic can have here. Each of the messages of one frame has a copy, and its patterns are looked for.
-fn topic<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+/// A name that a topic can have here. Its patterns are looked for, each of them a copy.
+fn topic<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
     let topic = String::deserialize(deserializer)?;
     check_topic(&topic).map_err(serde::de::Error::custom)?;
-    Ok(topic)
+    Ok(topic.into())
 }
 
 pub(super) fn parse(text: &str) -> Result<Incoming, serde_json::Error> {
@@ -326,7 +327,7 @@ pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Result<Incoming, String> {
     };
     let topic = core::str::from_utf8(topic).map_err(|e| format!("the topic of a binary message: {e}"))?;
     check_topic(topic).map_err(|e| e.to_string())?;
-    let topic = topic.to_owned();
+    let topic = topic.into();
     if offset > MAX_INT {
         return Err(format!("the offset {offset} of a binary message: expected an integer below 2^53"));
     }
