@@ -76,6 +76,7 @@ impl Machine {
             local: true,
         });
         let turn = Turn {
+            replays: Default::default(),
             writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),
             hub: Hub::new(0, shared.owners.clone(), Default::default(), Epochs::new([1, 1])),
             number: 1,

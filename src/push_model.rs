@@ -255,7 +255,7 @@ proptest! {
     ) {
         let policies = [SlowConsumer::DropOldest, SlowConsumer::DropNewest, SlowConsumer::LatestByKey];
         let prefixes = ["old/", "new/", "key/"];
-        let settings = |policy| TopicSettings::new().history(8).slow_consumer(policy);
+        let settings = |policy| TopicSettings::new().history(8).slow_consumer(policy).client_subscribe(true);
         let topics = prefixes.iter().zip(policies).map(|(p, policy)| ((*p).to_owned(), settings(policy)));
         let topics = SettingsTable::new(topics.collect(), 1 << 20, &[]);
         let limits = Limits { max_backlog: 3000, ..Limits::default() };

@@ -94,6 +94,7 @@ impl Simulation {
             let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), epochs);
             hub.connect(usize::MAX, shared.congestion.clone());
             let turn = Turn {
+                replays: Default::default(),
                 writer: Writer::new(
                     16 << 20,
                     Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate))),
@@ -196,6 +197,7 @@ impl Simulation {
         if slots.find(id).is_some() {
             turn.hub.remove(id);
             if let Some(mut slot) = slots.remove(id.slot()) {
+                turn.replays.remove(&mut slot.conn);
                 slot.conn.release(&mut turn.writer);
             }
         }
@@ -303,7 +305,10 @@ impl Simulation {
     fn is_idle(&self, worker: usize) -> bool {
         let SimWorker { inbox, dirty, asked, turn, .. } = &self.workers[worker];
         let hub = &turn.hub;
-        let sent = hub.log.is_empty() && hub.has_published_all() && hub.has_delivered_all();
+        let sent = !turn.replays.has_ready()
+            && hub.log.is_empty()
+            && hub.has_published_all()
+            && hub.has_delivered_all();
         inbox.len() == 0 && dirty.is_empty() && asked.is_empty() && sent
     }
 

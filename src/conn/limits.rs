@@ -49,7 +49,8 @@ pub struct Limits {
     /// Bytes waiting to be sent, frame heads included, and 96 for each buffer that they wait in (messages of up to 512
     /// bytes share theirs). A message that finds others waiting and does not fit meets
     /// [`SlowConsumer`]; one that finds none waiting is always taken, so a connection holds at most this or one
-    /// message. Default 1 MiB.
+    /// message. The replay of a recovery does not count; messages of its topic that wait behind it have the same bound of
+    /// their own. Default 1 MiB.
     pub max_backlog: usize,
     /// Bytes that the kernel may hold for the peer before it begins to send them, on TCP; above it the kernel takes
     /// nothing more, and further messages wait in the backlog, where [`SlowConsumer`] can act on them. The kernel fills

@@ -135,6 +135,11 @@ pub(crate) struct End {
     pub(crate) clean: bool,
 }
 
+/// Several messages of a topic as one.
+const BATCHED: u8 = 1;
+/// A replay is under way.
+const REPLAYING: u8 = 2;
+
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -150,8 +155,9 @@ pub(crate) struct Connection {
     pub(crate) form: Form,
     /// Topics' messages come to it in other bytes than they were published in: compressed, or in an envelope.
     pub(crate) shaped: bool,
-    /// It takes what one turn brings of a topic as one message, where the route's envelope can hold that.
-    pub(crate) batched: bool,
+    /// How it takes the messages of topics: [`BATCHED`] and [`REPLAYING`]. One byte, since a second one would make every
+    /// slot 8 bytes larger.
+    takes: u8,
     pub(crate) phase: Phase,
     /// Why it is not read from; empty: it is.
     pub(crate) pauses: Pauses,
@@ -180,7 +186,7 @@ impl Connection {
             route: u16::MAX,
             form: Form::default(),
             shaped: false,
-            batched: false,
+            takes: 0,
             phase: Phase::Http,
             pauses: Pauses::default(),
             resumed: Pauses::default(),
@@ -198,6 +204,25 @@ impl Connection {
             Phase::CloseSent | Phase::Ending | Phase::Failing | Phase::Lingering => ReadyState::Closing,
             Phase::Dead => ReadyState::Closed,
         }
+    }
+
+    /// Whether it takes what one iteration brings of a topic as one message, where its route's envelope can hold that.
+    pub(crate) fn is_batched(&self) -> bool {
+        self.takes & BATCHED != 0
+    }
+
+    pub(crate) fn set_batched(&mut self, batched: bool) {
+        self.takes = if batched { self.takes | BATCHED } else { self.takes & !BATCHED };
+    }
+
+    /// Whether a recovery has not sent all of its replay yet: new messages of that topic follow it.
+    #[inline]
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.takes & REPLAYING != 0
+    }
+
+    pub(crate) fn set_replaying(&mut self, replaying: bool) {
+        self.takes = if replaying { self.takes | REPLAYING } else { self.takes & !REPLAYING };
     }
 
     /// Whether nothing is read from it, for whatever reason.
@@ -265,7 +290,7 @@ impl Connection {
 
     /// Whether a shared frame can go to the socket directly.
     pub(crate) fn takes_directly(&self, turn: u32) -> bool {
-        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != turn
+        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != turn && !self.is_replaying()
     }
 
     /// The position in this turn's log that was reached for this connection.

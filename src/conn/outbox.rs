@@ -275,6 +275,15 @@ impl Outbox {
         self.push_own(bytes, What::Control);
     }
 
+    /// Queues shared frames at the end, whatever waits, of which none is given up.
+    pub(crate) fn push_kept(&mut self, frames: &Frames, range: Range<usize>) {
+        if !range.is_empty() {
+            self.bytes += range.len();
+            let (start, end) = (range.start, range.end);
+            self.queue.push_back(Entry { frames: frames.clone(), start, end, what: What::Reply, key: None });
+        }
+    }
+
     /// Queues a reply at the end, whatever waits.
     #[cfg(feature = "push")]
     pub(crate) fn push_reply(&mut self, frame: Vec<u8>) {

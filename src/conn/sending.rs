@@ -177,11 +177,22 @@ impl Connection {
             Pushed::Queued => {}
             Pushed::Dropped(n) => self.dropped += n,
             Pushed::Overflow => {
-                let SlowConsumer::Close(code) = terms.slow_consumer else { return pushed };
-                self.fail(writer, sink, code, "too slow: the backlog is full", Cause::SlowConsumer);
+                self.overflow(writer, sink, terms);
             }
         }
         pushed
+    }
+
+    /// More waits than may, and the policy is to close.
+    pub(crate) fn overflow(&mut self, writer: &mut Writer, sink: &mut dyn Sink, terms: &Terms) {
+        if let SlowConsumer::Close(code) = terms.slow_consumer {
+            self.fail(writer, sink, code, "too slow: the backlog is full", Cause::SlowConsumer);
+        }
+    }
+
+    /// Queues a message of a history that the peer has asked for: no policy for slow consumers gives it up.
+    pub(crate) fn replay(&mut self, writer: &mut Writer, frames: &Frames, range: Range<usize>) {
+        self.outbox.get_or_insert_with(|| writer.outbox()).push_kept(frames, range);
     }
 
     /// Messages for this connection were lost before they got here. The policy decides as for messages that find no

@@ -1,5 +1,6 @@
 //! What a callback is given: the connection, borrowed for as long as the callback runs.
 
+use super::replay::{Replays, Taken};
 use super::route::Wrapper;
 use super::{Command, Handle, Rates, RatesPaid, Route};
 use crate::Message;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 /// What a worker brings to every callback.
 pub(crate) struct Turn {
+    pub(crate) replays: Replays,
     pub(crate) writer: Writer,
     pub(crate) hub: Hub,
     /// Counts the turns of the loop, from 1.
@@ -115,7 +117,7 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Puts what the turn's log has for this connection into its backlog, so that what is sent now follows it.
     pub(crate) fn catch_up(&mut self) {
-        let Turn { writer, hub, number, .. } = &mut *self.turn;
+        let Turn { writer, hub, number, replays, .. } = &mut *self.turn;
         let slot = self.conn.id.slot() as u32;
         if !hub.index.has_subscriptions(slot) {
             return;
@@ -128,7 +130,7 @@ impl Context<'_> {
         for run in hub.log.runs_from(from) {
             let Some(by) = index.hears_by(slot, run.topic) else { continue };
             let reader = Reader { conn: self.conn.id, filter: index.filter(slot, by), from };
-            push_run(self.conn, writer, self.sink, self.route, run, index.name(run.topic), reader);
+            push_run(self.conn, writer, self.sink, replays, self.route, run, index.name(run.topic), reader);
         }
         self.conn.catch_up(*number, position);
     }
@@ -169,7 +171,7 @@ pub(crate) fn shaped(
     if route.envelope.is_some() {
         run.envelopes();
     }
-    let wrapped = wrapped(route, run, topic, conn.batched);
+    let wrapped = wrapped(route, run, topic, conn.is_batched());
     let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
     if variant.is_some() {
         conn.interrupt();
@@ -178,15 +180,25 @@ pub(crate) fn shaped(
 }
 
 /// Queues what of a run is for this connection, in the form that it takes.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn push_run(
     conn: &mut Connection,
     writer: &mut Writer,
     sink: &mut dyn Sink,
+    replays: &mut Replays,
     route: &Route,
     run: &mut Run,
     topic: &str,
     reader: Reader<'_>,
 ) {
+    if conn.is_replaying() {
+        let terms = run.terms(&route.terms);
+        match replays.take_run(conn, topic, run, reader, &terms) {
+            Taken::NotReplaying => {}
+            Taken::Follows => return,
+            Taken::Overflow => return conn.overflow(writer, sink, &terms),
+        }
+    }
     let whole = !run.selective && reader.from == 0 && reader.filter.is_none();
     if !whole && run.part(reader, None).next().is_none() {
         return;
@@ -196,7 +208,7 @@ pub(crate) fn push_run(
         run.envelopes();
     }
     let run = &*run;
-    let wrapped = wrapped(route, run, topic, whole && conn.batched);
+    let wrapped = wrapped(route, run, topic, whole && conn.is_batched());
     let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
     if variant.is_some() {
         conn.interrupt();
@@ -291,7 +303,7 @@ impl<'a, S> Conn<'a, S> {
     /// short most of the client's work; for those that a topic's filter or the publisher leaves out some they come one by
     /// one.
     pub fn batch_messages(&mut self, batch: bool) {
-        self.context.conn.batched = batch;
+        self.context.conn.set_batched(batch);
     }
 
     /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not
@@ -493,6 +505,7 @@ impl<'a, S> Conn<'a, S> {
         }
         let id = self.context.conn.id;
         let Unsubscribed { ended, cancelled } = self.context.turn.hub.unsubscribe(id, from);
+        self.context.turn.replays.cancel(self.context.conn, from.as_str());
         ended || cancelled
     }
 

@@ -9,6 +9,7 @@ mod handle;
 mod on_message;
 mod origin;
 mod rates;
+mod replay;
 mod route;
 
 pub use accept::{Accept, Pending, Refuse};
@@ -26,6 +27,7 @@ pub use on_message::{OnMessage, on_message};
 pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
 pub(crate) use rates::{Rates, RatesPaid};
+pub(crate) use replay::{Replay, WINDOW};
 pub(crate) use route::OutOfRange;
 pub use route::Route;
 

@@ -196,6 +196,18 @@ impl Run {
         })
     }
 
+    /// The messages that are for a reader one by one: offset, range of the bytes, and what is known of them.
+    pub(crate) fn messages_for<'a>(
+        &'a self,
+        reader: Reader<'a>,
+    ) -> impl Iterator<Item = (u64, Range<usize>, &'a Mark)> {
+        let skip = reader.from.saturating_sub(self.first) as usize;
+        let starts = core::iter::once(0).chain(self.marks.iter().map(|mark| mark.end));
+        let all = (self.position.offset..).zip(starts).zip(&self.marks).skip(skip);
+        let mine = all.filter(move |(_, mark)| mark.is_for(reader));
+        mine.map(|((offset, start), mark)| (offset, start..mark.end, mark))
+    }
+
     /// The messages that are for a reader, as ranges of the run or of `other` frames made of it; neighbours as one range.
     pub(crate) fn part<'a>(
         &'a self,

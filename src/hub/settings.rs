@@ -287,10 +287,10 @@ mod tests {
             [("a/", true), ("a/secret/", false), ("a/secret/not/", true), ("b/", false), ("b/open/", true)];
         let given = given.map(|(p, may)| (p.to_owned(), of(may))).into();
         let table = SettingsTable::new(given, KEPT_MOST, &[]);
-        for yes in ["a/x", "a/x/*", "a/secret/not/x", "a/secret/not/*", "b/open/*", "c/*", "c"] {
+        for yes in ["a/x", "a/x/*", "a/secret/not/x", "a/secret/not/*", "b/open/*"] {
             assert!(table.may_subscribe(yes), "{yes}");
         }
-        for no in ["a/*", "a/secret/*", "a/secret/x", "b/x", "b/*", "b/open*/*"] {
+        for no in ["a/*", "a/secret/*", "a/secret/x", "b/x", "b/*", "b/open*/*", "c/*", "c"] {
             assert!(!table.may_subscribe(no), "{no}");
         }
     }

@@ -5,7 +5,7 @@ use super::deadlines::{Due, check, ticks};
 use super::drive::call;
 use super::slots::Slot;
 use crate::conn::{Cause, Limits, PauseReason, Phase, Sink};
-use crate::handler::{ErasedEvent as Event, Route, Turn};
+use crate::handler::{ErasedEvent as Event, Route, Turn, WINDOW};
 use crate::log;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
@@ -44,8 +44,11 @@ pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[
             slot.conn.backlogged = false;
             call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Drain);
         } else {
-            return;
+            break;
         }
+    }
+    if slot.conn.is_replaying() && slot.buffered() < WINDOW {
+        turn.replays.wake(slot.conn.id);
     }
 }
 
@@ -77,7 +80,8 @@ impl Worker {
     #[inline]
     fn charge(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let held = slot.held().min(u32::MAX as usize) as u32;
+        let replays = self.turn.replays.held(&slot.conn);
+        let held = (slot.held() + replays).min(u32::MAX as usize) as u32;
         if held != slot.charged {
             self.charge_anew(at, held);
         }
@@ -322,7 +326,8 @@ impl Worker {
         let Some(slot) = slots.get(at) else { return };
         let id = slot.conn.id;
         if slot.state.is_some() {
-            let end = slot.conn.closed();
+            let mut end = slot.conn.closed();
+            end.unsent = end.unsent.saturating_add(turn.replays.remove(&mut slot.conn));
             log::line!(debug, "{} ended: {end}", slot.conn.id);
             let count = turn.count();
             count.open.sub(1);

@@ -272,9 +272,9 @@ fn deliver_by_pattern<S: Sink>(
 fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run, by: TopicKey) {
     let Slot { conn, stream, .. } = slot;
     let (from, route) = (conn.position(turn.number), &routes[usize::from(conn.route)]);
-    let Turn { writer, hub, .. } = turn;
+    let Turn { writer, hub, replays, .. } = turn;
     let reader = Reader { conn: conn.id, filter: hub.index.filter(conn.id.slot() as u32, by), from };
-    push_run(conn, writer, stream, route, run, hub.index.name(run.topic), reader);
+    push_run(conn, writer, stream, replays, route, run, hub.index.name(run.topic), reader);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.

@@ -4,16 +4,22 @@ use super::Worker;
 use super::drive::call;
 use super::fanout::mark_dirty;
 use super::slots::{Slot, Slots};
-use crate::conn::{Phase, Sink, Terms};
-use crate::handler::{Command, ErasedEvent as Event, Route, Turn};
-use crate::hub::{Added, Join, Joined, Name, Position, SubscribeError, envelope};
+use crate::conn::{ConnId, Frames, Phase, Sink};
+use crate::handler::{Command, ErasedEvent as Event, Replay, Route, Turn, WINDOW};
+use crate::hub::{Added, Entry, Join, Joined, Name, Position, SubscribeError, envelope};
 use crate::log;
+use core::ops::Range;
 use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Messages looked at in one turn for connections that come back: some 4 ms. What is over waits for the next turn, so
 /// that a crowd that asks for long histories holds up nobody; one join is one piece.
 const REPLAYED: usize = 16_384;
+
+/// Bytes that one iteration sends to connections that recover, and what a message costs beside its own: some 2 ms. What is
+/// over waits, so that long histories hold up nobody.
+const REPLAYED_BYTES: usize = 1 << 20;
+const REPLAYED_MESSAGE: usize = 256;
 
 /// Joins to be answered by this worker.
 #[derive(Debug, Default)]
@@ -22,6 +28,8 @@ pub(crate) struct Asked {
     waiting: VecDeque<(usize, Join)>,
     /// Messages looked at for them in this iteration.
     looked_at: usize,
+    /// Bytes that this iteration has sent to connections that recover.
+    replayed: usize,
 }
 
 impl Asked {
@@ -36,7 +44,7 @@ impl Asked {
     }
 
     pub(crate) fn begin_iteration(&mut self) {
-        self.looked_at = 0;
+        (self.looked_at, self.replayed) = (0, 0);
     }
 }
 
@@ -80,6 +88,7 @@ impl<S: Sink> Recovery<'_, S> {
                 self.send(from, joined);
             }
         }
+        self.replay();
     }
 
     /// Answers a join of another worker's connection, behind what waits of its topic for that worker.
@@ -105,38 +114,58 @@ impl<S: Sink> Recovery<'_, S> {
             call(slot, turn, route, Event::NotSubscribed(&topic, &e));
             return slot.conn.flush(&mut turn.writer, &mut slot.stream);
         }
-        let terms = Terms {
-            slow_consumer: turn.hub.settings.of(&topic).slow_consumer.unwrap_or(route.terms.slow_consumer),
-            ..route.terms
-        };
         call(slot, turn, route, Event::Subscribed(&topic, &subscribed));
-        // What the callback sent is first; what is kept goes behind it, as if it came now.
+        // What the callback sent is first; what is kept goes behind it.
         slot.conn.flush(&mut turn.writer, &mut slot.stream);
-        let mut replayed = 0;
-        for entry in &replay {
-            // It may have changed its mind.
-            if slot.conn.phase != Phase::Open || !turn.hub.index.is_subscribed(at as u32, &topic) {
-                break;
+        // The callback may have changed its mind.
+        if slot.conn.phase == Phase::Open && turn.hub.index.is_subscribed(at as u32, &topic) {
+            turn.replays.begin(&mut slot.conn, topic, subscribed.position.epoch, replay);
+        }
+    }
+
+    /// Goes on with replays, as many bytes as an iteration may: a piece for each connection that can take more, in turn.
+    /// The rest waits for the next iteration.
+    pub(crate) fn replay(&mut self) {
+        for _ in 0..self.turn.replays.ready() {
+            let Some(conn) = self.turn.replays.next_ready() else { return };
+            self.replay_to(conn);
+            if self.asked.replayed >= REPLAYED_BYTES {
+                return;
             }
-            let Slot { conn, stream, .. } = &mut *slot;
-            let writer = &mut turn.writer;
-            let (frames, range) = match &route.envelope {
-                None => (entry.frames.clone(), entry.range.clone()),
-                Some(wrapper) => {
-                    let at = Position { offset: entry.offset, ..subscribed.position };
-                    let frame = (&entry.frames[entry.range.clone()], entry.json);
-                    let one = core::iter::once(frame);
-                    let verbatim = entry.frames.is_verbatim();
-                    let frames = envelope::wrap(&*wrapper.envelope, &topic, at, one, verbatim);
-                    let range = 0..frames.len();
-                    (frames, range)
-                }
+        }
+    }
+
+    /// Gives a connection the next piece of its replays.
+    fn replay_to(&mut self, id: ConnId) {
+        let Self { slots, turn, routes, dirty, asked } = self;
+        let Some(slot) = slots.find(id).filter(|s| s.conn.phase == Phase::Open) else { return };
+        let route = &routes[usize::from(slot.conn.route)];
+        let mut replayed = 0;
+        while slot.buffered() < WINDOW
+            && let Some(replay) = turn.replays.first(id)
+        {
+            let Some(entry) = replay.next() else {
+                turn.replays.end_first(&mut slot.conn);
+                continue;
             };
-            let _ = conn.push(writer, stream, &frames, range, entry.key, &terms);
+            let (frames, range) = form(route, replay, &entry);
+            asked.replayed += range.len() + REPLAYED_MESSAGE;
+            slot.conn.replay(&mut turn.writer, &frames, range);
             replayed += 1;
         }
         turn.count().deliveries.add(replayed);
+        mark_dirty(slot, id.slot() as u32, dirty);
     }
+}
+
+/// A message of a history as the connections of a route take it.
+fn form(route: &Route, replay: &Replay, entry: &Entry) -> (Frames, Range<usize>) {
+    let Some(wrapper) = &route.envelope else { return (entry.frames.clone(), entry.range.clone()) };
+    let at = Position::new(replay.epoch, entry.offset);
+    let one = core::iter::once((&entry.frames[entry.range.clone()], entry.json));
+    let frames = envelope::wrap(&*wrapper.envelope, &replay.topic, at, one, entry.frames.is_verbatim());
+    let range = 0..frames.len();
+    (frames, range)
 }
 
 /// Subscribes a connection on behalf of a handle.
@@ -156,7 +185,9 @@ pub(crate) fn subscribe(turn: &mut Turn, slot: u32, to: &Name<'_>, limit: usize)
 
 /// Unsubscribes a connection on behalf of a handle.
 pub(crate) fn unsubscribe<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], from: &Name<'_>) {
-    if turn.hub.unsubscribe(slot.conn.id, from).cancelled {
+    let unsubscribed = turn.hub.unsubscribe(slot.conn.id, from);
+    turn.replays.cancel(&mut slot.conn, from.as_str());
+    if unsubscribed.cancelled {
         // Whoever asked for the subscription waits for an answer.
         let route = &routes[usize::from(slot.conn.route)];
         call(slot, turn, route, Event::NotSubscribed(from.as_str(), &SubscribeError::Cancelled));

@@ -270,6 +270,7 @@ impl Worker {
         let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed()));
         hub.connect(shared.mailbox.bytes, shared.congestion.clone());
         let turn = Turn {
+            replays: Default::default(),
             writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
             hub,
             number: 1,
@@ -399,6 +400,7 @@ impl Worker {
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
             || !self.asked.is_empty()
+            || self.turn.replays.has_ready()
             || self.accepting.is_due()
             || !self.turn.held.is_empty() && self.turn.hub.can_go_on()
         {

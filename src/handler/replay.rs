@@ -1,0 +1,244 @@
+//! Replays under way: what connections that recover still get from the histories of their topics.
+//!
+//! ```text
+//!   begin ──▶ [ history: 1 2 3 4 5 6 | live: 7 8 ] ──▶ a piece whenever less than WINDOW waits ──▶ outbox ──▶ socket
+//!                                          ▲
+//!                       the topic's new messages, until nothing is left
+//! ```
+//! A replay holds pointers into the history's frames, which are wrapped only when the socket can take them. What was asked
+//! for is exempt from the policy for slow consumers; what comes live meanwhile is bound by it.
+
+use crate::conn::{ConnId, Connection, SlowConsumer, Terms};
+use crate::hub::{Entry, Reader, Run};
+use foldhash::fast::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Bytes of replays that may wait for a socket: with less than that in its outbox a connection gets the next piece.
+pub(crate) const WINDOW: usize = 64 << 10;
+
+/// What an entry costs beside the bytes of its message.
+const ENTRY: usize = size_of::<Entry>();
+
+/// One topic's replay on one connection.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) topic: Arc<str>,
+    pub(crate) epoch: u64,
+    entries: VecDeque<Entry>,
+    /// How many at the end came while it was under way, and their bytes.
+    live: usize,
+    live_bytes: usize,
+}
+
+impl Replay {
+    /// The next message, and whether it was asked for.
+    pub(crate) fn next(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        if self.entries.len() < self.live {
+            self.live = self.entries.len();
+            self.live_bytes -= cost(&entry);
+        }
+        Some(entry)
+    }
+
+    /// Gives up live messages from the oldest on, until another one fits. Returns how many.
+    fn make_room(&mut self, bytes: usize, limit: usize) -> u32 {
+        let mut dropped = 0;
+        while self.live > 0 && self.live_bytes + bytes > limit {
+            let oldest = self.entries.len() - self.live;
+            if let Some(entry) = self.entries.remove(oldest) {
+                self.live_bytes -= cost(&entry);
+            }
+            self.live -= 1;
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Gives up the live message with the same key. Returns how many.
+    fn conflate(&mut self, entry: &Entry) -> u32 {
+        let first = self.entries.len() - self.live;
+        let same =
+            (first..self.entries.len()).find(|at| entry.key.is_some() && self.entries[*at].key == entry.key);
+        let Some(old) = same.and_then(|at| self.entries.remove(at)) else { return 0 };
+        self.live_bytes -= cost(&old);
+        self.live -= 1;
+        1
+    }
+}
+
+fn cost(entry: &Entry) -> usize {
+    entry.range.len() + ENTRY
+}
+
+/// The replays of one connection, in order.
+#[derive(Debug, Default)]
+struct OfConnection {
+    replays: Vec<Replay>,
+    /// It stands in the list of those whose sockets can take more.
+    is_ready: bool,
+}
+
+/// The replays of a worker's connections.
+#[derive(Debug, Default)]
+pub(crate) struct Replays {
+    of: HashMap<u32, OfConnection, RandomState>,
+    /// Connections whose sockets can take more, in turn.
+    ready: VecDeque<ConnId>,
+}
+
+impl Replays {
+    /// Begins a replay, in place of one of the same topic. An empty one has ended.
+    pub(crate) fn begin(&mut self, conn: &mut Connection, topic: Arc<str>, epoch: u64, entries: Vec<Entry>) {
+        self.cancel(conn, &topic);
+        if entries.is_empty() {
+            return;
+        }
+        let replay = Replay { topic, epoch, entries: entries.into(), live: 0, live_bytes: 0 };
+        self.of.entry(conn.id.slot() as u32).or_default().replays.push(replay);
+        conn.set_replaying(true);
+        self.wake(conn.id);
+    }
+
+    /// The connection no longer subscribes to the topic.
+    pub(crate) fn cancel(&mut self, conn: &mut Connection, topic: &str) {
+        if !conn.is_replaying() {
+            return;
+        }
+        let slot = conn.id.slot() as u32;
+        if let Some(of) = self.of.get_mut(&slot) {
+            of.replays.retain(|replay| *replay.topic != *topic);
+            if of.replays.is_empty() {
+                self.of.remove(&slot);
+                conn.set_replaying(false);
+            }
+        }
+    }
+
+    /// A connection has ended. Returns the messages that it did not get.
+    pub(crate) fn remove(&mut self, conn: &mut Connection) -> u32 {
+        if !conn.is_replaying() {
+            return 0;
+        }
+        conn.set_replaying(false);
+        let of = self.of.remove(&(conn.id.slot() as u32)).unwrap_or_default();
+        of.replays.iter().map(|replay| replay.entries.len() as u32).sum()
+    }
+
+    /// Takes the messages of a run for a connection whose replay of the topic is under way: they follow it. False: there is
+    /// no such replay.
+    pub(crate) fn take_run(
+        &mut self,
+        conn: &mut Connection,
+        topic: &str,
+        run: &mut Run,
+        reader: Reader<'_>,
+        terms: &Terms,
+    ) -> Taken {
+        let of = self.of.get_mut(&(conn.id.slot() as u32));
+        let Some(replay) = of.and_then(|of| of.replays.iter_mut().find(|r| *r.topic == *topic)) else {
+            return Taken::NotReplaying;
+        };
+        let limit = terms.limits.max_backlog;
+        let frames = run.share();
+        for (offset, range, mark) in run.messages_for(reader) {
+            let (key, json, tags) = (run.key, mark.json, None);
+            let entry = Entry {
+                offset,
+                frames: frames.clone(),
+                range,
+                key,
+                json,
+                tags,
+                until: u64::MAX,
+                gone: u64::MAX,
+            };
+            if terms.slow_consumer == SlowConsumer::LatestByKey {
+                conn.dropped += replay.conflate(&entry);
+            }
+            let bytes = cost(&entry);
+            if replay.live > 0 && replay.live_bytes + bytes > limit {
+                match terms.slow_consumer {
+                    SlowConsumer::Close(_) => return Taken::Overflow,
+                    SlowConsumer::DropNewest => {
+                        conn.dropped += 1;
+                        continue;
+                    }
+                    SlowConsumer::DropOldest | SlowConsumer::LatestByKey => {
+                        conn.dropped += replay.make_room(bytes, limit);
+                    }
+                }
+            }
+            replay.entries.push_back(entry);
+            replay.live += 1;
+            replay.live_bytes += bytes;
+        }
+        Taken::Follows
+    }
+
+    /// The socket of a connection has taken what it had: it gets the next piece.
+    pub(crate) fn wake(&mut self, conn: ConnId) {
+        if let Some(of) = self.of.get_mut(&(conn.slot() as u32)).filter(|of| !of.is_ready) {
+            of.is_ready = true;
+            self.ready.push_back(conn);
+        }
+    }
+
+    /// Whether a connection can be sent more now.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    pub(crate) fn next_ready(&mut self) -> Option<ConnId> {
+        let conn = self.ready.pop_front()?;
+        if let Some(of) = self.of.get_mut(&(conn.slot() as u32)) {
+            of.is_ready = false;
+        }
+        Some(conn)
+    }
+
+    /// How many connections can be sent more now.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The replay of a connection that is to go on; they go on one after the other.
+    pub(crate) fn first(&mut self, conn: ConnId) -> Option<&mut Replay> {
+        self.of.get_mut(&(conn.slot() as u32))?.replays.first_mut()
+    }
+
+    /// The first replay of a connection has nothing left.
+    pub(crate) fn end_first(&mut self, conn: &mut Connection) {
+        let slot = conn.id.slot() as u32;
+        let Some(of) = self.of.get_mut(&slot) else { return };
+        of.replays.remove(0);
+        if of.replays.is_empty() {
+            self.of.remove(&slot);
+            conn.set_replaying(false);
+        }
+    }
+
+    /// Bytes of memory that the replays of a connection hold: places in histories, and what came live.
+    pub(crate) fn held(&self, conn: &Connection) -> usize {
+        if !conn.is_replaying() {
+            return 0;
+        }
+        let of = self.of.get(&(conn.id.slot() as u32));
+        of.iter()
+            .flat_map(|of| &of.replays)
+            .map(|replay| (replay.entries.len() - replay.live) * ENTRY + replay.live_bytes)
+            .sum()
+    }
+}
+
+/// What became of a run for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// No replay of the topic is under way: it is sent as usual.
+    NotReplaying,
+    /// It follows the replay, as far as the policy allows.
+    Follows,
+    /// More came live than may wait, and the policy is to close.
+    Overflow,
+}
