@@ -138,6 +138,7 @@ mod hub;
 #[cfg(any(feature = "api", feature = "push"))]
 mod json;
 pub mod log;
+mod memory;
 mod metrics;
 mod net;
 pub mod protocol;

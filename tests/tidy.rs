@@ -13,21 +13,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("file", &[]),
     ("log", &[]),
+    ("memory", &[]),
     ("metrics", &["log"]),
     ("json", &[]),
     ("deflate", &["protocol", "http"]),
-    ("conn", &["protocol", "http", "deflate"]),
+    ("conn", &["protocol", "http", "deflate", "memory"]),
     ("tls", &["file", "http"]),
     ("net", &["conn", "http", "tls"]),
-    ("hub", &["conn", "protocol"]),
+    ("hub", &["conn", "memory", "protocol"]),
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
     ("push", &["conn", "handler", "http", "hub", "json", "protocol"]),
     ("endpoint", &["http", "log"]),
     (
         "worker",
         &[
-            "conn", "deflate", "endpoint", "handler", "http", "hub", "log", "metrics", "net", "protocol",
-            "tls",
+            "conn", "deflate", "endpoint", "handler", "http", "hub", "log", "memory", "metrics", "net",
+            "protocol", "tls",
         ],
     ),
     ("client", &["conn", "deflate", "http", "hub", "log", "net", "protocol", "tls"]),
@@ -37,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that take bytes and time and give values.
-const PURE: &[&str] = &["protocol", "http", "deflate", "tls", "conn", "hub", "json"];
+const PURE: &[&str] = &["protocol", "http", "deflate", "tls", "conn", "hub", "json", "memory"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =

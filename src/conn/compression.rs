@@ -100,6 +100,11 @@ impl Packer {
         Self { forms, deflaters, ..Self::default() }
     }
 
+    /// Gives back the buffers of earlier messages.
+    pub(crate) fn trim(&mut self) {
+        (self.packed, self.unpacked) = (Vec::new(), Vec::new());
+    }
+
     pub(crate) fn forms(&self) -> usize {
         self.forms.0.len()
     }

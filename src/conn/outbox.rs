@@ -86,6 +86,9 @@ const ENTRY_COST: usize = 96;
 pub(crate) const MAX_SLICES: usize = 64;
 
 impl Outbox {
+    /// Bytes of an empty one that is kept for later, at most.
+    pub(crate) const SPARE: usize = MAX_SLICES * size_of::<Entry>();
+
     /// Bytes waiting, frame heads included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -2,6 +2,7 @@
 //! write, and spare outboxes and buffers.
 
 use super::{Outbox, Packer};
+use crate::memory::Shrink;
 use crate::protocol::buffer::BufferPool;
 use std::io::{self, IoSlice};
 
@@ -30,6 +31,9 @@ const MIN_WRITE_THROUGH: usize = 4 << 10;
 
 /// The cork is written out when it holds this much, so that a handler that sends without end holds no memory.
 const MAX_CORK: usize = 256 << 10;
+
+/// Bytes of the cork that are never given back.
+const KEPT_CORK: usize = 16 << 10;
 
 /// Outboxes kept for later: a fan-out to slow subscribers allocates none.
 const MAX_OUTBOXES: usize = 4096;
@@ -103,6 +107,22 @@ impl Writer {
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.cork.len() > MAX_CORK
+    }
+
+    /// Bytes of buffers and outboxes kept for later.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        self.pool.bytes() + self.outboxes.len() * Outbox::SPARE + self.cork.capacity()
+    }
+
+    /// Gives back half of what is kept for later. Nothing is gathered.
+    pub(crate) fn trim(&mut self) {
+        self.pool.trim();
+        self.outboxes.truncate(self.outboxes.len() / 2);
+        self.outboxes.shrink();
+        if self.cork.capacity() > KEPT_CORK {
+            self.cork.shrink_to(KEPT_CORK);
+        }
+        self.packer.trim();
     }
 
     /// An empty outbox.

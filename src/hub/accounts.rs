@@ -8,6 +8,7 @@
 
 use super::index::{Index, TopicKey};
 use super::{Home, Millis, SettingsTable};
+use crate::memory::Shrink;
 
 /// Topics compared for one eviction. Comparing all of them would hold up the worker's connections; of 16, one is among the
 /// eighth with the most weight in 88 of 100 cases.
@@ -154,6 +155,7 @@ impl Accounts {
             list.bytes -= before.bytes;
             if moves {
                 list.topics.swap_remove(at);
+                list.topics.shrink();
                 if let Some(moved) = list.topics.get(at).and_then(|moved| index.home(*moved)) {
                     moved.listed = at as u32;
                 }

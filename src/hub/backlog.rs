@@ -248,7 +248,7 @@ impl Backlog {
         *self = Self::default();
     }
 
-    #[cfg(test)]
+    /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

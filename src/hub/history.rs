@@ -3,6 +3,7 @@
 
 use super::{Mark, Tags, TopicSettings};
 use crate::conn::Frames;
+use crate::memory::Shrink;
 use crate::protocol::Key;
 use core::ops::Range;
 use std::collections::{HashSet, VecDeque};
@@ -88,6 +89,7 @@ impl History {
             if self.entries.front().is_none_or(|next| !next.frames.is(&entry.frames)) {
                 self.buffers -= entry.frames.capacity();
             }
+            self.entries.shrink();
         }
     }
 

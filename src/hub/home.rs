@@ -6,6 +6,7 @@ use super::rate::Nanos;
 use super::shares::Shares;
 use super::{Origin, Position, Refusal, Start, Tags, TopicSettings};
 use crate::conn::ConnId;
+use crate::memory::Shrink;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -65,6 +66,8 @@ impl Ids {
             self.offsets.remove(oldest);
             self.order.pop_front();
         }
+        self.order.shrink();
+        self.offsets.shrink();
     }
 }
 

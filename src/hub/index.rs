@@ -4,6 +4,7 @@
 use super::Tags;
 use super::home::Home;
 use super::topic::{self, InvalidPattern, InvalidTopic};
+use crate::memory::Shrink;
 use core::fmt;
 use foldhash::fast::RandomState;
 use slab::Slab;
@@ -119,6 +120,18 @@ impl std::error::Error for SubscribeError {
     }
 }
 
+/// Gives back what tables have beyond what is in them. Topics keep their places.
+impl Shrink for Index {
+    fn shrink(&mut self) {
+        let used = self.links.iter().rposition(|links| !links.is_empty()).map_or(0, |last| last + 1);
+        self.links.truncate(used);
+        self.links.shrink();
+        self.topics.shrink();
+        self.by_name.shrink();
+        self.filters.shrink();
+    }
+}
+
 /// The index of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -130,6 +143,8 @@ pub(crate) struct Index {
     filters: HashMap<(u32, TopicKey), Tags, RandomState>,
     /// Topics that are patterns with at least one subscriber.
     patterns: usize,
+    /// Subscriptions of all slots.
+    subscriptions: usize,
 }
 
 impl Index {
@@ -180,6 +195,7 @@ impl Index {
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns += 1;
         }
+        self.subscriptions += 1;
         links.push(Link { topic: key, place: Place::new(subscribers.len()) });
         subscribers.push(Subscriber { slot, back: links.len() as u32 - 1 });
         if let Some(tags) = tags {
@@ -211,6 +227,8 @@ impl Index {
     fn remove_link(&mut self, slot: u32, at: usize) {
         let links = &mut self.links[slot as usize];
         let link = links.swap_remove(at);
+        links.shrink();
+        self.subscriptions -= 1;
         if let Some(moved) = links.get(at) {
             self.topics[moved.topic as usize].subscribers[moved.place.at()].back = at as u32;
         }
@@ -219,6 +237,7 @@ impl Index {
             *filtered -= 1;
         }
         subscribers.swap_remove(link.place.at());
+        subscribers.shrink();
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns -= 1;
         }
@@ -235,6 +254,13 @@ impl Index {
             let topic = self.topics.remove(key as usize);
             self.by_name.remove(&topic.name);
         }
+    }
+
+    /// Bytes of memory in use, about.
+    pub(crate) fn footprint(&self) -> usize {
+        const TOPIC: usize = 512;
+        const SUBSCRIPTION: usize = 64;
+        self.topics.len() * TOPIC + self.subscriptions * SUBSCRIPTION
     }
 
     /// Keeps a topic while a turn's log names it.
@@ -386,6 +412,12 @@ impl Index {
         (at..self.topics.capacity()).find(|at| self.topics.contains(*at)).map(|at| at as TopicKey)
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacities(&self) -> [usize; 4] {
+        let Self { topics, by_name, links, filters, .. } = self;
+        [topics.capacity(), by_name.capacity(), links.capacity(), filters.capacity()]
+    }
+
     pub(crate) fn name(&self, key: TopicKey) -> &Arc<str> {
         &self.topics[key as usize].name
     }
@@ -434,6 +466,40 @@ mod tests {
         assert_eq!(index.subscribe(0, "a", None, 1), Ok(true));
         assert_eq!(index.subscribe(0, "b", None, 1), Err(SubscribeError::TooMany { limit: 1 }));
         assert_eq!(index.len(), 1);
+    }
+
+    #[test]
+    fn tables_that_have_emptied_shrink() {
+        let mut index = Index::default();
+        for n in 0..20_000u32 {
+            index.subscribe(n % 500, &format!("topic {n}"), Tags::new(["x"]), 99).unwrap();
+            index.subscribe(n, "all", None, 99).unwrap();
+        }
+        let before = (index.capacities(), index.footprint());
+        assert!(before.0.iter().all(|capacity| *capacity >= 20_000), "{before:?}");
+        // Three of them stay, at the front.
+        let all = index.find("all").unwrap();
+        for n in (0..20_000).rev() {
+            if n >= 3 {
+                index.remove(n, |_| ());
+            }
+        }
+        for topic in (3..20_000).filter(|n| n % 500 < 3) {
+            index.unsubscribe(topic % 500, &format!("topic {topic}"));
+        }
+        assert!(
+            index.topics[all as usize].subscribers.capacity() <= 64,
+            "the list of one topic shrinks by itself"
+        );
+        assert!(index.links[..3].iter().all(|links| links.capacity() <= 64));
+        index.shrink();
+        assert_eq!((index.len(), index.capacities()[0]), (4, 4));
+        assert!(index.capacities().iter().all(|capacity| *capacity <= 64), "{:?}", index.capacities());
+        assert!(index.footprint() < before.1 / 1000);
+        for n in 0..3 {
+            assert_eq!(index.subscriptions(n), 2);
+            assert!(index.is_subscribed(n, "all") && index.is_subscribed(n, &format!("topic {n}")));
+        }
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 
 use super::{Entry, Hub, Position, SubscribeError, Tags, topic};
 use crate::conn::ConnId;
+use crate::memory::Shrink;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -166,6 +167,11 @@ impl Joining {
     /// Whether the one with this number, which has been answered, is still wanted.
     pub(crate) fn answered(&mut self, conn: ConnId, topic: &str, number: u32) -> bool {
         self.is_wanted(conn, topic, number) && self.call_off(conn, topic)
+    }
+
+    /// Gives back what its table has beyond what is in it.
+    pub(crate) fn shrink(&mut self) {
+        self.asked.shrink();
     }
 
     #[cfg(test)]

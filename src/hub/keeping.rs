@@ -1,7 +1,9 @@
 //! What topics keep for those who come back: what a turn published goes into the histories, and a walk over all topics
 //! gives up what is too old. What they may hold stands in [`Accounts`](super::accounts::Accounts).
 
+use super::backlog::Backlog;
 use super::{Entry, Home, Hub, Millis, Run, history};
+use crate::memory::Shrink;
 
 /// Topics looked at in one step of the walk.
 const WALK: usize = 1024;
@@ -41,6 +43,29 @@ impl Hub {
                 index.settle(key);
             }
         }
+    }
+}
+
+impl Hub {
+    /// Bytes of memory in use, about: what is kept and who subscribes to what.
+    pub(crate) fn footprint(&self) -> usize {
+        let waiting: usize = self.backlogs.iter().map(Backlog::bytes).sum();
+        self.accounts.held() + self.index.footprint() + self.log.spare_bytes() + waiting
+    }
+
+    /// Gives back half of the buffers that are kept for later. The log is empty.
+    pub(crate) fn trim(&mut self) {
+        self.log.trim();
+        self.joins.shrink();
+    }
+}
+
+/// Gives back what its tables have beyond what is in them.
+impl Shrink for Hub {
+    fn shrink(&mut self) {
+        self.index.shrink();
+        self.patterns.shrink();
+        self.joining.shrink();
     }
 }
 

@@ -14,6 +14,7 @@ use super::envelope::{self, Envelope, Envelopes};
 use super::index::TopicKey;
 use super::{Position, Tags};
 use crate::conn::{ConnId, Frames, SlowConsumer, Terms};
+use crate::memory::Shrink;
 use crate::protocol::{Key, Message, header};
 use core::ops::Range;
 use std::sync::Arc;
@@ -239,6 +240,9 @@ const MAX_RUN: usize = 256 << 10;
 /// Frames published elsewhere that are at least this long are shared instead of being joined to their neighbours.
 const MIN_SHARED: usize = 8 << 10;
 
+/// Marks that a buffer keeps for a later turn.
+const MAX_MARKS: usize = 4096;
+
 /// The runs of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
@@ -373,6 +377,19 @@ impl Log {
         &mut self.runs[last]
     }
 
+    /// Bytes of buffers kept for later turns.
+    pub(crate) fn spare_bytes(&self) -> usize {
+        let bytes =
+            |(bytes, marks): &(Vec<u8>, Vec<Mark>)| bytes.capacity() + marks.capacity() * size_of::<Mark>();
+        self.spare.iter().map(bytes).sum::<usize>() + self.runs.capacity() * size_of::<Run>()
+    }
+
+    /// Gives back half of the buffers kept for later turns. The log is empty.
+    pub(crate) fn trim(&mut self) {
+        self.spare.truncate(self.spare.len() / 2);
+        self.runs.shrink();
+    }
+
     /// The turn is over. Gives the topics it held, and keeps a few buffers for the next.
     pub(crate) fn clear(&mut self, mut released: impl FnMut(TopicKey)) {
         for run in self.runs.drain(..) {
@@ -384,6 +401,7 @@ impl Log {
                 let mut marks = run.marks;
                 bytes.clear();
                 marks.clear();
+                marks.shrink_to(MAX_MARKS);
                 self.spare.push((bytes, marks));
             }
         }

@@ -1,6 +1,7 @@
 //! What many, long or hostile uses of the hub cost.
 
 use super::*;
+use crate::memory::Shrink;
 use core::time::Duration;
 use std::hash::RandomState;
 
@@ -46,6 +47,35 @@ fn what_is_kept_holds_little_more_than_itself() {
             }
         }
     }
+}
+
+#[test]
+fn what_a_burst_has_grown_is_given_back() {
+    let mut hub = hub(TopicSettings::new().history(5000).history_age(Duration::from_secs(10)));
+    for n in 0..100 {
+        turn(&mut hub, &format!("kept/{n}"), 1);
+    }
+    turn(&mut hub, "kept/a", 4000);
+    for n in 0..2000 {
+        hub.publish(Publish::new("kept/a", "x").id(&n.to_string()));
+    }
+    hub.keep();
+    hub.end_turn();
+    hub.subscribe(0, &Name::topic("heard").unwrap(), None, 9).unwrap();
+    turn(&mut hub, "heard", 2000);
+    hub.remove(ConnId::new(0, 0, 1));
+    let (held, spare) = (hub.footprint(), hub.log.spare_bytes());
+    assert!(held > 1 << 20 && spare > 100 << 10, "{held} {spare}");
+    hub.now += 600_000;
+    (0..3).for_each(|_| hub.age());
+    (0..8).for_each(|_| hub.trim());
+    hub.shrink();
+    assert_eq!((hub.accounts.held(), hub.index.len()), (0, 0));
+    assert!(hub.footprint() < 64 << 10, "{}", hub.footprint());
+    assert!(hub.index.capacities().iter().all(|capacity| *capacity <= 64));
+    // It is a hub as before.
+    turn(&mut hub, "kept/a", 3);
+    assert_eq!(kept(&mut hub, "kept/a").len(), 3);
 }
 
 #[test]

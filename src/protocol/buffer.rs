@@ -116,6 +116,12 @@ impl BufferPool {
         }
     }
 
+    /// Gives back half of the buffers.
+    pub fn trim(&mut self) {
+        self.free.truncate(self.free.len() / 2);
+        self.bytes = self.free.iter().map(Vec::capacity).sum();
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
         self.bytes

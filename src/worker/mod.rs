@@ -27,6 +27,7 @@ mod shutdown;
 pub(crate) mod slots;
 #[cfg_attr(not(feature = "tls"), path = "clear.rs")]
 pub(crate) mod tls;
+mod trim;
 pub(crate) mod wheel;
 
 use crate::conn::{Forms, Packer, Phase, Writer};
@@ -50,6 +51,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 use wheel::{TICK_MS, Tick, Wheel};
 
@@ -115,6 +117,9 @@ pub(crate) struct Settings {
     pub(crate) handshakes: tls::Handshakes,
     pub(crate) receive_buffer: usize,
     pub(crate) spare_buffers: usize,
+    /// Whether the heap is trimmed, and when it last was, in milliseconds since the server was built.
+    pub(crate) trim_heap: bool,
+    pub(crate) trimmed: AtomicU64,
 }
 
 pub(crate) struct Worker {
@@ -152,8 +157,9 @@ pub(crate) struct Worker {
     began: Instant,
     /// When this turn began, since `began`.
     turned: Duration,
-    /// When topics are next looked at for what is too old.
+    /// When topics are next looked at for what is too old, and memory for what is free.
     age_at: Duration,
+    trimming: trim::Trimming,
     now: Tick,
     date: Date,
     generation: u32,
@@ -311,6 +317,7 @@ impl Worker {
             buried: 0,
             turned: Duration::ZERO,
             age_at: AGE,
+            trimming: trim::Trimming::default(),
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
@@ -408,7 +415,7 @@ impl Worker {
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
         let stop = self.stopping_patience();
-        let age = self.turn.hub.keeps().then_some(AGE);
+        let age = (self.turn.hub.keeps() || self.must_look_at_memory()).then_some(AGE);
         [timer, self.accepting.patience(), stop, age, self.expiry_patience()].into_iter().flatten().min()
     }
 
@@ -556,6 +563,7 @@ impl Worker {
         if self.turned >= self.age_at {
             self.age_at = self.turned + AGE;
             self.turn.hub.age();
+            self.look_at_memory();
         }
     }
 

@@ -5,6 +5,7 @@ use super::exchange::Exchange;
 use super::wheel::{Links, Store};
 use crate::conn::{ConnId, Connection, Sink};
 use crate::handler::AnyState;
+use crate::memory::Shrink;
 use crate::net::Stream;
 use mio::Token;
 use slab::Slab;
@@ -123,9 +124,21 @@ impl<S> Slots<S> {
         self.0.iter()
     }
 
+    /// Places, free ones included: no slot is at this number or behind it.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// Where the slots are, to walk over them while they change.
     pub(crate) fn keys(&self) -> Vec<usize> {
         self.0.iter().map(|(at, _)| at).collect()
+    }
+}
+
+/// Gives back what is free behind the last connection.
+impl<S> Shrink for Slots<S> {
+    fn shrink(&mut self) {
+        self.0.shrink();
     }
 }
 
