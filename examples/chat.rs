@@ -31,7 +31,8 @@ impl Handler for Chat {
     fn open(&self, conn: &mut Conn<'_, Self::State>) {
         let me = conn.state().clone();
         if let Err(e) = conn.subscribe(&me.room) {
-            return conn.close(CloseCode::POLICY, &e.to_string());
+            let _ = conn.close(CloseCode::POLICY, &e.to_string()); // a code that may be sent
+            return;
         }
         conn.publish_all(&me.room, &format!("{} joined", me.name));
     }
@@ -40,7 +41,9 @@ impl Handler for Chat {
         let me = conn.state().clone();
         match message.as_text() {
             Some(text) => conn.publish_all(&me.room, &format!("{}: {text}", me.name)),
-            None => conn.close(CloseCode::UNSUPPORTED_DATA, "text only"),
+            None => {
+                let _ = conn.close(CloseCode::UNSUPPORTED_DATA, "text only");
+            }
         }
     }
 

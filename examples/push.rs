@@ -24,7 +24,7 @@ impl Handler for Prices {
     }
 
     fn message(&self, conn: &mut Conn<'_, ()>, _: Message<'_>) {
-        conn.close(CloseCode::POLICY, "this is a feed: it does not listen");
+        let _ = conn.close(CloseCode::POLICY, "this is a feed: it does not listen");
     }
 
     fn dropped(&self, conn: &mut Conn<'_, ()>, messages: u32) {

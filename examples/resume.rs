@@ -50,7 +50,7 @@ impl Handler for Chat {
         let Member { topic, start } = conn.state();
         let (topic, start) = (topic.clone(), *start);
         if let Err(e) = conn.subscribe_from(&topic, start) {
-            conn.close(CloseCode::POLICY, &e.to_string());
+            let _ = conn.close(CloseCode::POLICY, &e.to_string());
         }
     }
 
@@ -65,7 +65,8 @@ impl Handler for Chat {
 
     fn message(&self, conn: &mut Conn<'_, Member>, message: Message<'_>) {
         if message.as_text().is_none() {
-            return conn.close(CloseCode::UNSUPPORTED_DATA, "text only");
+            let _ = conn.close(CloseCode::UNSUPPORTED_DATA, "text only"); // a code that may be sent
+            return;
         }
         let topic = conn.state().topic.clone();
         conn.publish_all(&topic, message);

@@ -165,7 +165,7 @@ pub use handler::{
     Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage,
     OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
 };
-pub use http::{Peer, Request, Responder, Response, TlsInfo, TlsVersion};
+pub use http::{InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{
     Delivered, Envelope, HistoryMessage, HistoryPage, InvalidPattern, InvalidTopic, MAX_TOPIC, Position,
     Publish, Published, Start, Subscribe, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings,
@@ -173,8 +173,8 @@ pub use hub::{
 };
 pub use metrics::Stats;
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
-pub use protocol::{CloseCode, Message};
-pub use server::{BuildError, Builder, Running, Server};
+pub use protocol::{CloseCode, InvalidClose, InvalidPing, Message};
+pub use server::{BuildError, Builder, InvalidSetting, Running, Server};
 #[cfg(feature = "tls")]
 pub use server::{Tls, TlsBuilder};
 #[cfg(feature = "tls")]

@@ -259,7 +259,7 @@ proptest! {
         let topics = prefixes.iter().zip(policies).map(|(p, policy)| ((*p).to_owned(), settings(policy)));
         let topics = SettingsTable::new(topics.collect(), 1 << 20, &[]);
         let limits = Limits { max_backlog: 3000, ..Limits::default() };
-        let route = Route::from(Push::new().publish(prefixes).rate(0, 0)).limits(limits);
+        let route = Route::from(Push::new().subscribe([""]).publish(prefixes).rate(0, 0)).limits(limits);
         let mut sim = Simulation::new(workers, route, topics);
         let names: Vec<String> = prefixes.iter().enumerate().map(|(n, p)| sim.topic_of(p, n)).collect();
         let mut clients: Vec<Counting> = (0..3)

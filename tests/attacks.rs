@@ -610,7 +610,7 @@ fn t33_no_path_leads_out_of_the_folder() {
 #[test]
 fn t34_a_client_that_never_answers_a_close_frame_is_left_and_does_not_hold_up_the_server() {
     let (handler, events) = recorder();
-    let handler = handler.on_open(|conn| conn.close(4000, "bye"));
+    let handler = handler.on_open(|conn| conn.close(4000, "bye").unwrap());
     let mut server = serve(Route::new(handler).limits(limits(|l| l.close_timeout = millis(200))));
     let mut clients: Vec<Client> = (0..20).map(|_| server.open("/")).collect();
     for client in &mut clients {

@@ -276,7 +276,7 @@ fn redirects_are_followed_only_when_asked_for_and_show_no_rights_to_others() {
 #[test]
 fn both_ends_close_and_hear_each_other() {
     let (handler, events) = recorder();
-    let server = serve(handler.on_message(|conn, _| conn.close(4005, "enough")));
+    let server = serve(handler.on_message(|conn, _| conn.close(4005, "enough").unwrap()));
     let client = open(&url(&server));
     assert_eq!(client.close(1005, ""), Err(InvalidClose::Code(CloseCode(1005))));
     let long = "x".repeat(124);

@@ -15,7 +15,7 @@ fn closer() -> (Recorder, Events) {
         match text.split_once(' ') {
             Some(("close", rest)) => {
                 let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-                conn.close(code.parse::<u16>().unwrap(), reason);
+                conn.close(code.parse::<u16>().unwrap(), reason).unwrap();
             }
             _ if text == "terminate" => conn.terminate(),
             _ => {
@@ -84,13 +84,7 @@ fn the_server_closes_and_waits_for_the_answer() {
 }
 
 #[test]
-fn codes_that_may_not_be_sent_and_long_reasons_are_made_to_fit() {
-    for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
-        let (server, _events) = server();
-        let mut client = server.open("/");
-        client.text(&format!("close {code} because"));
-        assert_eq!(client.read_close(), (1005, String::new()), "{code}");
-    }
+fn a_long_reason_is_cut() {
     let (server, _events) = server();
     let mut client = server.open("/");
     client.text(&format!("close 1000 {}", "é".repeat(100)));
@@ -268,14 +262,14 @@ fn a_message_after_close_is_refused_and_comes_back() {
         .on_message(|conn, message| {
             assert_eq!(conn.ready_state(), ReadyState::Open);
             conn.send("before").unwrap();
-            conn.close(1000, "done");
-            conn.close(4000, "closing twice does nothing");
+            conn.close(1000, "done").unwrap();
+            conn.close(4000, "closing twice does nothing").unwrap();
             assert_eq!(conn.ready_state(), ReadyState::Closing);
             let refused = conn.send(message).unwrap_err();
             assert_eq!(refused.reason, RefusedReason::NotOpen);
             assert_eq!(refused.message.as_text(), Some("give it back"));
             assert!(conn.subscribe("topic").is_err());
-            conn.ping(b"not any more");
+            conn.ping(b"not any more").unwrap();
         })
         .on_close(|conn| {
             assert_eq!(conn.ready_state(), ReadyState::Closed);
@@ -300,7 +294,7 @@ fn what_was_sent_before_close_arrives_before_it_however_slow_the_peer() {
         for _ in 0..64 {
             conn.send(&[7; 64 << 10]).unwrap();
         }
-        conn.close(1000, "that was all");
+        conn.close(1000, "that was all").unwrap();
     });
     let server = serve(Route::new(handler).limits(limits(|l| l.max_backlog = 8 << 20)));
     let mut client = server.open_slow("/");
@@ -325,7 +319,7 @@ fn what_could_not_be_sent_is_counted() {
             conn.send("waiting").unwrap();
         }
         if message.as_bytes() == b"close" {
-            conn.close(1000, "");
+            conn.close(1000, "").unwrap();
         }
     });
     let limits = limits(|l| {

@@ -294,7 +294,7 @@ fn turns_that_are_long_for_another_reason_go_on_compressing_or_try_again() {
 
 #[test]
 fn closing_is_never_compressed() {
-    let closing = recorder().0.on_message(|conn, _| conn.close(4000, &"x".repeat(120)));
+    let closing = recorder().0.on_message(|conn, _| conn.close(4000, &"x".repeat(120)).unwrap());
     let server = serve(Route::new(closing).deflate(small_messages_too(Deflate::shared())));
     let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
     client.text("end");

@@ -210,10 +210,12 @@ impl Handler for Undecided {
 #[test]
 fn a_refusal_can_come_later_unless_the_decision_did() {
     let server = start(builder().route("/", Undecided));
-    let mut client = server.dial();
-    client.send(support::upgrade_request("/", "") + &support::upgrade_request("/?later", ""));
-    assert_eq!((client.answer().status, client.answer().status), (402, 503));
-    client.expect_eof();
+    for (path, status) in [("/", 402), ("/?later", 503)] {
+        let mut client = server.dial();
+        client.send(support::upgrade_request(path, ""));
+        assert_eq!(client.answer().status, status);
+        client.expect_eof();
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn what_was_compressed_and_kept_can_go_to_a_server_that_does_not_compress() {
 fn final_codes_end_it_and_others_bring_it_back() {
     let server = serve(recorder().0.on_message(|conn, message| {
         let code: u16 = message.as_text().and_then(|t| t.parse().ok()).unwrap();
-        conn.close(code, "as you said");
+        conn.close(code, "as you said").unwrap();
     }));
     let client = Client::builder(&url(&server)).reconnect(soon()).connect().unwrap();
     expect_open(&client);

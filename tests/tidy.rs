@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["conn", "deflate", "http", "hub", "log", "net", "protocol", "tls"]),
     ("push_client", &["client", "conn", "hub", "log", "protocol", "push"]),
-    ("server", &["endpoint", "file", "handler", "http", "hub", "log", "net", "tls", "worker"]),
+    ("server", &["conn", "endpoint", "file", "handler", "http", "hub", "log", "net", "tls", "worker"]),
     ("api", &["conn", "file", "handler", "http", "hub", "json", "protocol", "server"]),
 ];
 

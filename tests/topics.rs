@@ -37,7 +37,7 @@ fn run(conn: &mut Conn<'_, String>, line: &str) {
         "send" => {
             conn.send(rest).unwrap();
         }
-        "close" => conn.close(1000, ""),
+        "close" => conn.close(1000, "").unwrap(),
         "topics" => {
             let mut topics: Vec<_> = conn.topics().map(str::to_owned).collect();
             topics.sort();

@@ -48,6 +48,8 @@ pub mod socket;
 mod trust;
 mod url;
 
+#[cfg(feature = "tls")]
+pub use crate::protocol::InvalidClose;
 pub use builder::Builder;
 pub use error::Error;
 pub use event::{Close, Data, Event};
@@ -57,7 +59,6 @@ pub use pool::Pool;
 pub use prepare::Attempt;
 pub use proxy::{InvalidProxy, Proxy, ProxyError};
 pub use reconnect::{Offline, Reconnect};
-#[cfg(feature = "tls")]
 pub use trust::Trust;
 pub use url::{InvalidUrl, Url, UrlFault};
 
@@ -101,19 +102,6 @@ pub enum NotOpened {
     Timeout,
     /// The client has ended, with this as its last error.
     Ended(Option<Error>),
-}
-
-/// A close that can't be on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InvalidClose {
-    /// A code that no close frame may carry: see [`CloseCode::is_valid_on_wire`].
-    Code(CloseCode),
-    /// A reason of more than 123 bytes.
-    ReasonTooLong {
-        /// Its bytes.
-        len: usize,
-    },
 }
 
 impl Client {
@@ -347,16 +335,3 @@ impl std::error::Error for NotOpened {
         }
     }
 }
-
-impl fmt::Display for InvalidClose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "close code {code} is not allowed on the wire"),
-            Self::ReasonTooLong { len } => {
-                write!(f, "a close reason of {len} bytes; 123 fit a close frame")
-            }
-        }
-    }
-}
-
-impl std::error::Error for InvalidClose {}

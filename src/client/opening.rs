@@ -2,7 +2,7 @@
 //! Bytes and values; no socket, no clock, and the nonce comes in.
 
 use super::Url;
-use crate::deflate::{self, Deflate, DeflateError};
+use crate::deflate::{self, Deflate, DeflateError, InvalidDeflate};
 use crate::protocol::handshake::{accept_key, client_key};
 use core::fmt;
 
@@ -38,6 +38,8 @@ pub enum InvalidRequest {
     Reserved(String),
     /// An origin with bytes that may not be in a header.
     Origin(String),
+    /// Settings of compression that do not exist.
+    Deflate(InvalidDeflate),
 }
 
 impl fmt::Display for InvalidRequest {
@@ -47,6 +49,7 @@ impl fmt::Display for InvalidRequest {
             Self::Header(name) => write!(f, "header {name:?} has bytes that may not be in a header"),
             Self::Reserved(name) => write!(f, "header {name:?} is written by the handshake itself"),
             Self::Origin(origin) => write!(f, "origin {origin:?} has bytes that may not be in a header"),
+            Self::Deflate(e) => e.fmt(f),
         }
     }
 }
@@ -69,6 +72,7 @@ impl Extras {
     /// # Errors
     /// The first that can't be in a request.
     pub fn check(&self) -> Result<(), InvalidRequest> {
+        self.deflate.check().map_err(InvalidRequest::Deflate)?;
         for (i, name) in self.subprotocols.iter().enumerate() {
             // Section 4.1, requirement 10: the elements are tokens, and all of them different.
             if !is_token(name) || self.subprotocols[..i].contains(name) {

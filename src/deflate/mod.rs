@@ -36,7 +36,7 @@ pub use inflater::Inflater;
 pub use negotiate::{Agreed, Context, accept_response, negotiate, offer};
 #[cfg(not(feature = "deflate"))]
 pub(crate) use off::{Deflater, Inflater};
-pub use settings::Deflate;
+pub use settings::{Deflate, InvalidDeflate};
 
 /// The extension's name in `Sec-WebSocket-Extensions`.
 pub const NAME: &str = "permessage-deflate";

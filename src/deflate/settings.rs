@@ -1,9 +1,10 @@
 //! What a route or a client says about compression.
 
 use super::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+use core::fmt;
 
-/// Whether and how messages are compressed: the settings of a route or a client. Values beyond their range are taken
-/// for the nearest.
+/// Whether and how messages are compressed: the settings of a route or a client. With values beyond their range a server
+/// is not built and a client does not connect.
 ///
 /// ```
 /// use campanile::deflate::Deflate;
@@ -17,6 +18,56 @@ pub struct Deflate {
     level: u8,
     threshold: usize,
 }
+
+/// The hardest search.
+const MAX_LEVEL: u8 = 9;
+
+/// A setting that zlib does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidDeflate {
+    /// A window of [`Deflate::dedicated`] that is not from 9 to 15 bits.
+    Window {
+        /// The bits.
+        bits: u8,
+    },
+    /// A level that is not from 0 to 9.
+    Level {
+        /// The level.
+        level: u8,
+    },
+}
+
+impl InvalidDeflate {
+    pub(crate) const fn setting(self) -> &'static str {
+        match self {
+            Self::Window { .. } => "Deflate::dedicated",
+            Self::Level { .. } => "Deflate::level",
+        }
+    }
+
+    pub(crate) const fn given(self) -> u8 {
+        match self {
+            Self::Window { bits } => bits,
+            Self::Level { level } => level,
+        }
+    }
+
+    pub(crate) const fn expected(self) -> &'static str {
+        match self {
+            Self::Window { .. } => "9 to 15 bits",
+            Self::Level { .. } => "0 to 9",
+        }
+    }
+}
+
+impl fmt::Display for InvalidDeflate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, expected {}", self.setting(), self.given(), self.expected())
+    }
+}
+
+impl core::error::Error for InvalidDeflate {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -48,18 +99,13 @@ impl Deflate {
     /// 4 KiB with 11, 64 KiB with 15. A message to many is compressed once for all, and refers to none before it.
     #[must_use]
     pub const fn dedicated(window_bits: u8) -> Self {
-        let window_bits = match window_bits {
-            0..MIN_WINDOW_BITS => MIN_WINDOW_BITS,
-            MIN_WINDOW_BITS..=MAX_WINDOW_BITS => window_bits,
-            _ => MAX_WINDOW_BITS,
-        };
         Self::new(Mode::Dedicated { window_bits }, 128)
     }
 
-    /// How hard to search, as zlib has it: 0 not at all, 1 fast, 9 long. Default 1.
+    /// How hard to search, as zlib has it: 0 not at all, 1 fast, 9 long. 0 to 9; default 1.
     #[must_use]
     pub const fn level(mut self, level: u8) -> Self {
-        self.level = if level > 9 { 9 } else { level };
+        self.level = level;
         self
     }
 
@@ -69,6 +115,17 @@ impl Deflate {
     pub const fn threshold(mut self, bytes: usize) -> Self {
         self.threshold = bytes;
         self
+    }
+
+    /// Checks what was given.
+    pub(crate) const fn check(&self) -> Result<(), InvalidDeflate> {
+        match self.mode {
+            Mode::Dedicated { window_bits: bits } if bits < MIN_WINDOW_BITS || bits > MAX_WINDOW_BITS => {
+                Err(InvalidDeflate::Window { bits })
+            }
+            _ if self.level > MAX_LEVEL => Err(InvalidDeflate::Level { level: self.level }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether offers are made and taken.

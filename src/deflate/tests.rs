@@ -429,10 +429,14 @@ fn both_roles_agree_whatever_they_are_set_to() {
 }
 
 #[test]
-fn settings_beyond_their_range_are_the_nearest() {
-    assert_eq!(Deflate::dedicated(0).window(), Some(9));
-    assert_eq!(Deflate::dedicated(200).window(), Some(15));
-    assert_eq!(Deflate::shared().level(77).compression_level(), 9);
+fn settings_beyond_their_range_are_refused() {
+    for bits in 0..=u8::MAX {
+        let good = (9..=15).contains(&bits);
+        let expected = if good { Ok(()) } else { Err(InvalidDeflate::Window { bits }) };
+        assert_eq!(Deflate::dedicated(bits).check(), expected);
+    }
+    assert_eq!(Deflate::shared().level(9).check(), Ok(()));
+    assert_eq!(Deflate::shared().level(10).check(), Err(InvalidDeflate::Level { level: 10 }));
     assert_eq!(Deflate::default(), Deflate::off());
     let shared = Deflate::shared();
     assert!(!shared.compresses(1023) && shared.compresses(1024) && shared.threshold(0).compresses(0));

@@ -2,7 +2,7 @@
 
 use super::{Command, Decision, Handle};
 use crate::conn::ConnId;
-use crate::http::{Body, HttpError, InvalidHeader, Response};
+use crate::http::{Body, HttpError, InvalidHeader, InvalidResponse, Response, is_token};
 use core::time::Duration;
 use std::marker::PhantomData;
 
@@ -28,7 +28,7 @@ pub(crate) enum AcceptKind<S> {
 impl<S> Accept<S> {
     /// Accepts, with the state that the application keeps for this connection.
     pub fn new(state: S) -> Self {
-        Self(AcceptKind::Now { state, protocol: None, response: Response::new(101) })
+        Self(AcceptKind::Now { state, protocol: None, response: Response::bare(101) })
     }
 
     /// Decides later. `start` is called at once, on the worker, with the token to answer with; it hands the token to
@@ -55,20 +55,24 @@ impl<S> Accept<S> {
     /// Chooses one of the subprotocols that the client offered ([`Request::protocols`](crate::Request::protocols);
     /// RFC 6455 section 4.2.2).
     /// A browser fails a connection whose server chose one that it did not offer, so such a choice is left out of
-    /// the answer.
+    /// the answer. With one that is not a token the client gets a 500 and the log an error.
     #[must_use]
     pub fn protocol(mut self, chosen: &str) -> Self {
-        if let AcceptKind::Now { protocol, .. } = &mut self.0 {
+        if let AcceptKind::Now { protocol, response, .. } = &mut self.0 {
+            if !is_token(chosen.as_bytes()) {
+                response.set_fault(InvalidResponse::Protocol);
+            }
             *protocol = Some(chosen.into());
         }
         self
     }
 
-    /// Adds a header to the 101, such as a cookie. Bytes that may not stand in a header are replaced.
+    /// Adds a header to the 101, such as a cookie. With one that can't be sent the client gets a 500 and the log an error,
+    /// as with [`Response::header`].
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         if let AcceptKind::Now { response, .. } = &mut self.0 {
-            *response = core::mem::replace(response, Response::new(101)).header(name, value);
+            *response = core::mem::replace(response, Response::bare(101)).header(name, value);
         }
         self
     }
@@ -82,12 +86,12 @@ impl<S> Accept<S> {
 pub struct Refuse(pub(crate) Response);
 
 impl Refuse {
-    /// Refuses with this status, 4xx or 5xx.
+    /// Refuses with this status, 4xx or 5xx. With another one the client gets a 500 and the log an error.
     pub fn new(status: u16) -> Self {
-        Self(Response::new(status))
+        Response::bare(status).into()
     }
 
-    /// Adds a header. Bytes that may not stand in one are replaced.
+    /// Adds a header, as [`Response::header`] does.
     #[must_use]
     pub fn header(self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         Self(self.0.header(name, value))
@@ -109,7 +113,12 @@ impl Refuse {
 }
 
 impl From<Response> for Refuse {
-    fn from(response: Response) -> Self {
+    /// The status must be 4xx or 5xx, as for [`Refuse::new`].
+    fn from(mut response: Response) -> Self {
+        let status = response.status();
+        if !matches!(status, 400..=599) {
+            response.set_fault(InvalidResponse::RefusalStatus { status });
+        }
         Self(response)
     }
 }

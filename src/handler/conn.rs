@@ -15,7 +15,7 @@ use crate::hub::{
     Unsubscribed,
 };
 use crate::metrics::Counters;
-use crate::protocol::{CloseCode, Opcode};
+use crate::protocol::{CloseCode, InvalidClose, InvalidPing, Opcode};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
@@ -307,11 +307,17 @@ impl<'a, S> Conn<'a, S> {
     }
 
     /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not
-    /// given to the handler any more. A code that may not be on the wire (1005, 1006 …) is sent as a close frame
-    /// without a code; a reason of more than 123 bytes is cut. Closing twice does nothing.
-    pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) {
+    /// given to the handler any more. A reason of more than 123 bytes is cut. Closing twice does nothing. The code is from
+    /// 1000 to 1003, 1007 to 1014 or 3000 to 4999; one of [`CloseCode`]'s constants that may be sent, or 4000 to 4999 for
+    /// the application's own, never fails.
+    ///
+    /// # Errors
+    /// A code that no close frame may carry (RFC 6455 section 7.4), such as 1005, 1006 and 5000: nothing was done.
+    pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) -> Result<(), InvalidClose> {
+        let code = code.into().on_wire()?;
         let Context { conn, turn, sink, .. } = &mut self.context;
-        conn.close(&mut turn.writer, &mut **sink, code.into(), reason, Cause::Application);
+        conn.close(&mut turn.writer, &mut **sink, code, reason, Cause::Application);
+        Ok(())
     }
 
     /// Ends the connection at once, without a close frame: the peer sees 1006.
@@ -351,13 +357,16 @@ impl<'a, S> Conn<'a, S> {
         self.context.conn.pauses.contains(PauseReason::Application)
     }
 
-    /// Sends a ping (RFC 6455 section 5.5.2); a payload of more than 125 bytes is cut. The server pings by itself
-    /// ([`Limits::ping_interval`]).
-    pub fn ping(&mut self, payload: &[u8]) {
+    /// Sends a ping (RFC 6455 section 5.5.2). The server pings by itself ([`Limits::ping_interval`]).
+    ///
+    /// # Errors
+    /// A payload of more than 125 bytes: nothing was done.
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), InvalidPing> {
+        InvalidPing::check(payload)?;
         if self.context.conn.phase == Phase::Open {
-            let payload = &payload[..payload.len().min(125)];
             self.context.conn.control(&mut self.context.turn.writer, Opcode::Ping, payload);
         }
+        Ok(())
     }
 
     /// The address of the peer.

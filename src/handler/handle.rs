@@ -11,7 +11,7 @@ use crate::hub::{
 };
 use crate::metrics::{Beat, Counters, Stats};
 use crate::net::Stream;
-use crate::protocol::CloseCode;
+use crate::protocol::{CloseCode, InvalidPing};
 use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
@@ -71,6 +71,10 @@ pub enum HandleError {
     Topic(crate::InvalidTopic),
     /// The text is not a pattern; it may be a topic's name.
     Pattern(crate::InvalidPattern),
+    /// The close code can't be on the wire.
+    Close(crate::InvalidClose),
+    /// The ping can't be on the wire.
+    Ping(crate::InvalidPing),
     /// The message is longer than its topic allows.
     TooBig {
         /// Its length.
@@ -105,6 +109,8 @@ impl fmt::Display for HandleError {
             Self::Ended => f.write_str("the server has ended"),
             Self::Topic(e) => e.fmt(f),
             Self::Pattern(e) => e.fmt(f),
+            Self::Close(e) => e.fmt(f),
+            Self::Ping(e) => e.fmt(f),
             Self::TooBig { len, limit } => {
                 write!(f, "message of {len} bytes refused: its topic takes up to {limit}")
             }
@@ -127,6 +133,8 @@ impl std::error::Error for HandleError {
         match self {
             Self::Topic(e) => Some(e),
             Self::Pattern(e) => Some(e),
+            Self::Close(e) => Some(e),
+            Self::Ping(e) => Some(e),
             _ => None,
         }
     }
@@ -399,9 +407,10 @@ impl Handle {
     /// Begins the closing handshake; see [`Conn::close`](super::Conn::close).
     ///
     /// # Errors
-    /// As [`Handle::send`].
+    /// As [`Handle::send`], and for a code that no close frame may carry.
     pub fn close(&self, id: ConnId, code: impl Into<CloseCode>, reason: &str) -> Result<(), HandleError> {
-        self.command(id, Command::Close(id, code.into(), reason.into()), false)
+        let code = code.into().on_wire().map_err(HandleError::Close)?;
+        self.command(id, Command::Close(id, code, reason.into()), false)
     }
 
     /// Ends a connection at once, without a close frame.
@@ -412,12 +421,13 @@ impl Handle {
         self.command(id, Command::Terminate(id), false)
     }
 
-    /// Sends a ping; a payload of more than 125 bytes is cut.
+    /// Sends a ping.
     ///
     /// # Errors
-    /// As [`Handle::send`].
+    /// As [`Handle::send`], and for a payload of more than 125 bytes.
     pub fn ping(&self, id: ConnId, payload: &[u8]) -> Result<(), HandleError> {
-        self.command(id, Command::Ping(id, payload[..payload.len().min(125)].to_vec()), false)
+        InvalidPing::check(payload).map_err(HandleError::Ping)?;
+        self.command(id, Command::Ping(id, payload.to_vec()), false)
     }
 
     /// Reads nothing more from a connection.

@@ -36,6 +36,8 @@ pub struct Route {
     pub(crate) pattern: String,
     /// Beginnings of topics that its clients can publish to under names of their own choice.
     pub(crate) publish: Vec<String>,
+    /// Beginnings of topics that it was given, and by which setting: checked when the server is built.
+    pub(crate) prefixes: Vec<(&'static str, String)>,
     /// A setting that the server will not be built with.
     pub(crate) out_of_range: Option<OutOfRange>,
 }
@@ -72,6 +74,7 @@ impl Route {
             envelope: None,
             pattern: String::new(),
             publish: Vec::new(),
+            prefixes: Vec::new(),
             out_of_range: None,
         }
     }

@@ -44,7 +44,7 @@ pub use params::Params;
 pub use query::QueryPairs;
 pub use request::{Peer, Request};
 pub use request_head::{HeaderSlots, MAX_HEADERS, RequestHead, Version};
-pub use response::{InvalidHeader, Response};
+pub use response::{InvalidHeader, InvalidResponse, Response};
 pub use router::{Match, RouteError, Router};
 pub use status::reason;
 pub use tls_info::{TlsInfo, TlsVersion};

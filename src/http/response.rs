@@ -1,9 +1,9 @@
 //! A response: status, headers, body. What frames it on the wire (Content-Length, Connection, Date) is the server's to
 //! write, so a handler can't contradict the bytes that follow.
 //!
-//! No header can smuggle a line in. [`Response::header`] is for a program's own words and can't fail: in a value each
-//! forbidden byte becomes a space (RFC 9110, section 5.5 offers that), in a name a hyphen. [`Response::try_header`] is
-//! for names and values from elsewhere and refuses what it would have to change.
+//! No header can smuggle a line in, and nothing is rewritten: a response with a status or a header that can't be sent is
+//! not sent. [`Response::header`] is for a program's own words and notes the mistake, which the server logs when it answers
+//! with 500 instead. [`Response::try_header`] is for names and values from elsewhere and returns it.
 
 use core::fmt;
 use core::time::Duration;
@@ -26,7 +26,52 @@ pub struct Response {
     body: Body,
     /// It comes later.
     later: Option<Box<Later>>,
+    /// The first thing about it that can't be sent.
+    fault: Option<InvalidResponse>,
 }
+
+/// Why a response can't be sent. The client gets a 500 instead, and the log a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidResponse {
+    /// A status that is not from 200 to 599: 1xx are not answers, and from 600 on there are none.
+    Status {
+        /// The status.
+        status: u16,
+    },
+    /// A status of a [`Refuse`](crate::Refuse) that is not from 400 to 599.
+    RefusalStatus {
+        /// The status.
+        status: u16,
+    },
+    /// A header.
+    Header {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong with it.
+        error: InvalidHeader,
+    },
+    /// A subprotocol that is not a token ([`Accept::protocol`](crate::Accept::protocol)).
+    Protocol,
+}
+
+impl fmt::Display for InvalidResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status { status } => write!(f, "response: status {status}, expected 200 to 599"),
+            Self::RefusalStatus { status } => {
+                write!(
+                    f,
+                    "refusal: status {status}, expected 400 to 599; to take the client, return an Accept"
+                )
+            }
+            Self::Header { name, error } => write!(f, "response: header {name:?}: {error}"),
+            Self::Protocol => f.write_str("accept: the subprotocol is not a token (RFC 9110 section 5.6.2)"),
+        }
+    }
+}
+
+impl core::error::Error for InvalidResponse {}
 
 /// A header that can't be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +88,9 @@ pub enum InvalidHeader {
 impl fmt::Display for InvalidHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Name => "the name of the header is not a token",
-            Self::Value => "the value of the header contains a control character",
-            Self::Reserved => "the server writes this header itself",
+            Self::Name => "its name is not a token (RFC 9110 section 5.6.2); use letters, digits and -",
+            Self::Value => "its value contains a control character, none but a tab is allowed",
+            Self::Reserved => "the server writes this header itself; leave it out",
         })
     }
 }
@@ -53,11 +98,31 @@ impl fmt::Display for InvalidHeader {
 impl core::error::Error for InvalidHeader {}
 
 impl Response {
-    /// A response without headers and body. A status that isn't three digits from 100 on becomes 500.
+    /// A response without headers and body. The status is from 200 to 599; with another one the response can't be sent,
+    /// the client gets a 500 and the log an error.
     #[must_use]
     pub const fn new(status: u16) -> Self {
-        let status = if matches!(status, 100..=999) { status } else { 500 };
-        Self { status, headers: Vec::new(), body: Body::Empty, later: None }
+        let mut response = Self::bare(status);
+        if !matches!(status, 200..=599) {
+            response.status = 500;
+            response.fault = Some(InvalidResponse::Status { status });
+        }
+        response
+    }
+
+    /// The same with whatever status, for the server's own.
+    pub(crate) const fn bare(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Body::Empty, later: None, fault: None }
+    }
+
+    /// Why this can't be sent, if it can't: the first mistake.
+    pub fn fault(&self) -> Option<InvalidResponse> {
+        self.fault
+    }
+
+    /// Notes a mistake; the first one counts.
+    pub(crate) fn set_fault(&mut self, fault: InvalidResponse) {
+        self.fault.get_or_insert(fault);
     }
 
     /// A response that comes later. `start` is called at once, on the worker, with the token to answer with; it hands the
@@ -87,13 +152,15 @@ impl Response {
         self.later.take()
     }
 
-    /// Adds a header. Bytes that mustn't stand in it are replaced, see above; one the server writes itself is ignored.
-    /// A second Content-Type replaces the first.
+    /// Adds a header. One that can't be sent, or that the server writes itself (Content-Length, Transfer-Encoding,
+    /// Connection, Date), makes the response one that can't be sent: the client gets a 500 and the log an error. Use
+    /// [`Response::try_header`] for values from elsewhere. A second Content-Type replaces the first.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
-        let name = sanitized(name.as_bytes(), b'-', |byte| is_token(&[byte]));
-        if !name.is_empty() && !is_reserved(&name) {
-            self.push(&name, &sanitized(value.as_ref(), b' ', is_value_byte));
+        let value = value.as_ref();
+        match check_header(name.as_bytes(), value) {
+            Ok(()) => self.push(name.as_bytes(), value),
+            Err(error) => self.set_fault(InvalidResponse::Header { name, error }),
         }
         self
     }
@@ -104,15 +171,7 @@ impl Response {
     /// When name or value may not stand on the wire, or the server writes this header itself.
     pub fn try_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self, InvalidHeader> {
         let (name, value) = (name.as_bytes(), value.as_ref());
-        if !is_token(name) {
-            return Err(InvalidHeader::Name);
-        }
-        if !value.iter().copied().all(is_value_byte) {
-            return Err(InvalidHeader::Value);
-        }
-        if is_reserved(name) {
-            return Err(InvalidHeader::Reserved);
-        }
+        check_header(name, value)?;
         self.push(name, value);
         Ok(self)
     }
@@ -218,16 +277,22 @@ impl Response {
     }
 }
 
+fn check_header(name: &[u8], value: &[u8]) -> Result<(), InvalidHeader> {
+    if !is_token(name) {
+        return Err(InvalidHeader::Name);
+    }
+    if !value.iter().copied().all(is_value_byte) {
+        return Err(InvalidHeader::Value);
+    }
+    if is_reserved(name) { Err(InvalidHeader::Reserved) } else { Ok(()) }
+}
+
 fn is_reserved(name: &[u8]) -> bool {
     RESERVED.iter().any(|reserved| reserved.as_bytes().eq_ignore_ascii_case(name))
 }
 
 const fn is_value_byte(byte: u8) -> bool {
     !byte.is_ascii_control() || byte == b'\t'
-}
-
-fn sanitized(bytes: &[u8], instead: u8, holds: impl Fn(u8) -> bool) -> Vec<u8> {
-    bytes.iter().map(|&byte| if holds(byte) { byte } else { instead }).collect()
 }
 
 #[cfg(test)]
@@ -259,7 +324,7 @@ mod tests {
     #[test]
     fn a_status_without_a_body_has_no_length_and_sends_none() {
         for status in [100, 101, 204, 304] {
-            let response = Response::new(status).body("lost");
+            let response = Response::bare(status).body("lost");
             assert!(!encode(&response, true, false).contains("Content-Length"), "{status}");
             assert_eq!(response.body_len(), 0);
             assert!(response.into_body().is_empty());
@@ -270,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_named_in_connection() {
-        let response = Response::new(101).header("Upgrade", "websocket");
+        let response = Response::bare(101).header("Upgrade", "websocket");
         assert!(
             encode(&response, false, false).contains("\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
         );
@@ -278,15 +343,22 @@ mod tests {
 
     #[test]
     fn no_header_can_smuggle_a_line_in() {
-        let response = Response::new(200).header("X\r\nEvil", "a\r\nSet-Cookie: b\0");
-        assert!(encode(&response, true, false).ends_with("\r\nX--Evil: a  Set-Cookie: b \r\n\r\n"));
+        let fault = |name: &'static str, value: &str| {
+            let response = Response::new(200).header(name, value);
+            assert_eq!(response.headers().count(), 0);
+            response.fault()
+        };
+        let header = |name, error| Some(InvalidResponse::Header { name, error });
+        assert_eq!(fault("X\r\nEvil", "a"), header("X\r\nEvil", InvalidHeader::Name));
+        assert_eq!(fault("X", "a\r\nSet-Cookie: b\0"), header("X", InvalidHeader::Value));
+        assert_eq!(fault("connection", "close"), header("connection", InvalidHeader::Reserved));
+        assert_eq!(Response::new(200).header("X", "a\tb").fault(), None);
         let refusal = |name: &str, value: &[u8]| Response::new(200).try_header(name, value).unwrap_err();
         assert_eq!(refusal("X", b"a\nb"), InvalidHeader::Value);
         assert_eq!(refusal("X", b"a\0"), InvalidHeader::Value);
         assert_eq!(refusal("X: a\r\nY", b"b"), InvalidHeader::Name);
         assert_eq!(refusal("", b"b"), InvalidHeader::Name);
         assert_eq!(refusal("transfer-encoding", b"chunked"), InvalidHeader::Reserved);
-        assert_eq!(Response::new(200).header("content-length", "9").headers().count(), 0);
     }
 
     #[test]
@@ -299,8 +371,16 @@ mod tests {
 
     #[test]
     fn a_status_that_is_none_is_a_failure() {
-        assert_eq!(Response::new(0).status(), 500);
-        assert_eq!(Response::new(1000).status(), 500);
+        for status in [0, 99, 100, 101, 199, 600, 999, 1000, u16::MAX] {
+            let response = Response::new(status);
+            assert_eq!(
+                (response.status(), response.fault()),
+                (500, Some(InvalidResponse::Status { status }))
+            );
+        }
+        let twice = Response::new(101).header("", "x");
+        assert_eq!(twice.fault(), Some(InvalidResponse::Status { status: 101 }), "the first mistake");
+        assert!([200, 299, 404, 599].iter().all(|status| Response::new(*status).fault().is_none()));
         assert!(encode(&Response::new(299), true, false).starts_with("HTTP/1.1 299 \r\n"));
     }
 
@@ -317,8 +397,9 @@ mod tests {
             let mut out = Vec::new();
             response.encode_head(&mut out, DATE, true, false);
             let lines = out.iter().filter(|&&byte| byte == b'\n').count();
-            prop_assert_eq!(lines, 5);
             let refused = Response::new(200).try_header("X", &value).is_err();
+            prop_assert_eq!(lines, if refused { 4 } else { 5 });
+            prop_assert_eq!(refused, response.fault().is_some());
             prop_assert_eq!(refused, response.headers().next().map(|(_, sent)| sent) != Some(&value));
         }
     }

@@ -189,6 +189,10 @@ fn check(pattern: &str) -> Result<impl Iterator<Item = &str>, RouteError> {
     }
     let mut names: Vec<&str> = Vec::new();
     for (at, segment) in path.split('/').enumerate() {
+        if segment.contains(['{', '}', '<', '>']) {
+            let (segment, instead) = (segment.to_owned(), native(segment));
+            return Err(RouteError::OtherSyntax { pattern: owned(), segment, instead });
+        }
         if segment.contains('*') && (segment != "*" || at + 1 < count) {
             return Err(RouteError::StrayStar { pattern: owned() });
         }
@@ -196,12 +200,29 @@ fn check(pattern: &str) -> Result<impl Iterator<Item = &str>, RouteError> {
         if name.is_empty() {
             return Err(RouteError::Nameless { pattern: owned() });
         }
+        if name != "*" && !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+            return Err(RouteError::BadName { pattern: owned(), name: name.to_owned() });
+        }
         if names.contains(&name) {
             return Err(RouteError::RepeatedName { pattern: owned(), name: name.to_owned() });
         }
         names.push(name);
     }
     Ok(path.split('/'))
+}
+
+/// How a parameter of another router is written here: `{id}`, `<id>`, `<int:id>`, `{id:[0-9]+}`, `{*rest}`, `{rest...}`.
+fn native(segment: &str) -> String {
+    let inner = segment.trim_matches(['{', '}', '<', '>']);
+    if inner.starts_with('*') || inner.ends_with('*') || inner.ends_with("...") {
+        return "*".to_owned();
+    }
+    let is_name = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    };
+    let mut parts = inner.split(':').filter(is_name);
+    let part = if segment.starts_with('<') { parts.next_back() } else { parts.next() };
+    format!(":{}", part.unwrap_or("name"))
 }
 
 /// Why a pattern can't be a route. All of them are mistakes in a program or a configuration, none a client's doing.
@@ -231,6 +252,22 @@ pub enum RouteError {
     StrayStar {
         /// The pattern.
         pattern: String,
+    },
+    /// A parameter in the syntax of another router, which would be a segment like any other here.
+    OtherSyntax {
+        /// The pattern.
+        pattern: String,
+        /// The segment.
+        segment: String,
+        /// How it is written here.
+        instead: String,
+    },
+    /// The name of a parameter has other characters than ASCII letters, digits, `_` and `-`.
+    BadName {
+        /// The pattern.
+        pattern: String,
+        /// The name.
+        name: String,
     },
     /// A colon without a name.
     Nameless {
@@ -262,8 +299,15 @@ impl fmt::Display for RouteError {
             }
             Self::TooLong { pattern, limit } => write!(f, "route {pattern:?} has more than {limit} segments"),
             Self::StrayStar { pattern } => {
-                write!(f, "route {pattern:?} has a * that isn't its last segment; it can't stand elsewhere")
+                write!(f, "route {pattern:?}: a star must be the whole of the last segment, as in /files/*")
             }
+            Self::OtherSyntax { pattern, segment, instead } => {
+                write!(f, "route {pattern:?}: {segment:?} is not a parameter here, expected {instead:?}")
+            }
+            Self::BadName { pattern, name } => write!(
+                f,
+                "route {pattern:?}: parameter {name:?}, expected a name of letters, digits, _ and -, as in /user/:id"
+            ),
             Self::Nameless { pattern } => write!(f, "route {pattern:?} has a : without a name"),
             Self::RepeatedName { pattern, name } => write!(f, "route {pattern:?} has two parameters :{name}"),
             Self::Taken { pattern, by } => write!(f, "route {pattern:?} matches the same paths as {by:?}"),

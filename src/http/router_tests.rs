@@ -68,6 +68,11 @@ fn bad_patterns_are_refused_each_for_its_reason() {
     let mut router = router(&["/a/:x", "/a/*", "/b"]);
     let deep = "/a".repeat(MAX_SEGMENTS + 1);
     let pattern = |text: &str| text.to_owned();
+    let other = |route: &str, segment: &str, instead: &str| RouteError::OtherSyntax {
+        pattern: pattern(route),
+        segment: pattern(segment),
+        instead: pattern(instead),
+    };
     let rows = [
         ("", RouteError::NotRooted { pattern: pattern("") }),
         ("chat", RouteError::NotRooted { pattern: pattern("chat") }),
@@ -75,6 +80,16 @@ fn bad_patterns_are_refused_each_for_its_reason() {
         ("/a%20b", RouteError::BadCharacter { pattern: pattern("/a%20b"), found: '%' }),
         ("/a/*/b", RouteError::StrayStar { pattern: pattern("/a/*/b") }),
         ("/a*", RouteError::StrayStar { pattern: pattern("/a*") }),
+        ("/a/{x}", other("/a/{x}", "{x}", ":x")),
+        ("/a/{id:[0-9]+}/b", other("/a/{id:[0-9]+}/b", "{id:[0-9]+}", ":id")),
+        ("/a/<int:id>", other("/a/<int:id>", "<int:id>", ":id")),
+        ("/files/{*rest}", other("/files/{*rest}", "{*rest}", "*")),
+        ("/files/{rest...}", other("/files/{rest...}", "{rest...}", "*")),
+        ("/a/{}", other("/a/{}", "{}", ":name")),
+        ("/a/x{y}", other("/a/x{y}", "x{y}", ":name")),
+        ("/files/*rest", RouteError::StrayStar { pattern: pattern("/files/*rest") }),
+        ("/a/:id.png", RouteError::BadName { pattern: pattern("/a/:id.png"), name: pattern("id.png") }),
+        ("/a/:id(\\d+)", RouteError::BadName { pattern: pattern("/a/:id(\\d+)"), name: pattern("id(\\d+)") }),
         ("/:", RouteError::Nameless { pattern: pattern("/:") }),
         ("/:x/:x", RouteError::RepeatedName { pattern: pattern("/:x/:x"), name: pattern("x") }),
         ("/a/:y", RouteError::Taken { pattern: pattern("/a/:y"), by: pattern("/a/:x") }),

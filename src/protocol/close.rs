@@ -71,7 +71,42 @@ impl CloseCode {
     pub const fn is_valid_on_wire(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
+
+    /// The code, if a close frame may carry it.
+    pub(crate) const fn on_wire(self) -> Result<Self, InvalidClose> {
+        if self.is_valid_on_wire() { Ok(self) } else { Err(InvalidClose::Code(self)) }
+    }
 }
+
+/// A close that can't be on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidClose {
+    /// A code that no close frame may carry: see [`CloseCode::is_valid_on_wire`].
+    Code(CloseCode),
+    /// A reason of more than 123 bytes.
+    ReasonTooLong {
+        /// Its bytes.
+        len: usize,
+    },
+}
+
+impl fmt::Display for InvalidClose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(CloseCode(code)) => write!(
+                f,
+                "close code: {code}, expected 1000 to 1003, 1007 to 1014 or 3000 to 4999 (RFC 6455 section 7.4); 4000 to 4999 \
+                 are the application's own"
+            ),
+            Self::ReasonTooLong { len } => {
+                write!(f, "close reason: {len} bytes, at most {MAX_REASON} are allowed")
+            }
+        }
+    }
+}
+
+impl core::error::Error for InvalidClose {}
 
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -106,3 +106,24 @@ impl fmt::Display for ProtocolError {
 }
 
 impl core::error::Error for ProtocolError {}
+/// A ping that can't be on the wire: control frames carry up to 125 bytes (RFC 6455 section 5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidPing {
+    /// Bytes of its payload.
+    pub len: usize,
+}
+
+impl InvalidPing {
+    pub(crate) const fn check(payload: &[u8]) -> Result<(), Self> {
+        if payload.len() <= 125 { Ok(()) } else { Err(Self { len: payload.len() }) }
+    }
+}
+
+impl fmt::Display for InvalidPing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ping: a payload of {} bytes, at most 125 are allowed", self.len)
+    }
+}
+
+impl core::error::Error for InvalidPing {}

@@ -15,9 +15,9 @@ mod message;
 mod opcode;
 pub mod utf8;
 
-pub use close::CloseCode;
+pub use close::{CloseCode, InvalidClose};
 pub use decoder::{Decoder, Incoming, Item, Payload, Rules};
-pub use error::ProtocolError;
+pub use error::{InvalidPing, ProtocolError};
 pub use header::Role;
 pub use message::{Key, Kind, Message};
 pub use opcode::Opcode;

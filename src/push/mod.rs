@@ -75,7 +75,7 @@ impl Push {
     }
 
     /// The beginnings of the topics, and of the patterns, that clients may subscribe to: `news/` allows `news/today`
-    /// and `news/*`; without a star. They count on this route instead of what the settings of the topics say, which is the default, and
+    /// and `news/*`; without a star, which the server is not built with. They count on this route instead of what the settings of the topics say, which is the default, and
     /// replace what was given before.
     #[must_use]
     pub fn subscribe<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
@@ -160,9 +160,15 @@ impl From<Push> for Route {
         let is_wrong =
             |time: &OutOfRange| !(time.bounds.contains(&time.given) || time.or_zero && time.given.is_zero());
         let publish = push.publish.clone().unwrap_or_default();
+        let named = |setting, prefixes: &Option<Vec<String>>| {
+            prefixes.iter().flatten().map(|prefix| (setting, prefix.clone())).collect::<Vec<_>>()
+        };
+        let mut prefixes = named("Push::subscribe", &push.subscribe);
+        prefixes.extend(named("Push::publish", &push.publish));
         let route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
         let mut route = route.message_rate(per_second, burst);
         route.publish = publish;
+        route.prefixes = prefixes;
         route.out_of_range = times.into_iter().find(is_wrong);
         route
     }

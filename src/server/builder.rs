@@ -1,6 +1,7 @@
 //! The one place where a server's settings come together.
 
 use super::Server;
+use super::checks::{self, InvalidSetting};
 use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, OutOfRange, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
@@ -27,6 +28,9 @@ use std::time::{Duration, Instant};
 /// then gets 70 to 170 KB of old messages instead of 4 MB. Less changes nothing, because the kernel fills a packet of
 /// up to 64 KiB in any case.
 const MAX_UNSENT: u32 = 16 << 10;
+
+/// A connection's id has one byte for its worker.
+const MAX_WORKERS: usize = 256;
 
 /// Puts a server together: where it listens, what it serves, what it may cost.
 pub struct Builder {
@@ -99,6 +103,15 @@ pub enum BuildError {
         /// Whether zero is allowed as well, for none.
         or_zero: bool,
     },
+    /// A setting with a value that means nothing, such as 1,000 workers.
+    Setting(InvalidSetting),
+    /// A method of a path was given two answers ([`Builder::on`]).
+    MethodTaken {
+        /// The method.
+        method: String,
+        /// The path.
+        pattern: String,
+    },
     /// The API was mounted without a key ([`Api::mount`](crate::api::Api::mount)).
     #[cfg(feature = "api")]
     ApiWithoutKey,
@@ -133,6 +146,10 @@ impl fmt::Display for BuildError {
                 let none = if *or_zero { ", or zero for none" } else { "" };
                 write!(f, "{setting}: {given:?}, expected {least:?} to {most:?}{none}")
             }
+            Self::Setting(e) => e.fmt(f),
+            Self::MethodTaken { method, pattern } => {
+                write!(f, "endpoint {pattern:?}: {method} has two answers, expected one; leave one of them out")
+            }
             #[cfg(feature = "api")]
             Self::ApiWithoutKey => f.write_str(
                 "api: no key, expected at least one; add one with Api::key or Api::key_file, or open the API to this \
@@ -149,6 +166,7 @@ impl std::error::Error for BuildError {
             Self::Addr(e) => Some(e),
             Self::Listen { error, .. } | Self::System(error) => Some(error),
             Self::Route(e) => Some(e),
+            Self::Setting(e) => Some(e),
             _ => None,
         }
     }
@@ -256,14 +274,16 @@ impl Builder {
         })
     }
 
-    /// Answers a method at a path; `*` stands for every method that has no answer of its own.
+    /// Answers a method at a path; `*` stands for every method that has no answer of its own. Methods are in capitals, and
+    /// [`build`](Builder::build) refuses `"get"`.
     #[must_use]
     pub fn on(mut self, method: &str, pattern: &str, endpoint: impl Endpoint) -> Self {
         self.endpoints.push((pattern.to_owned(), method.to_owned(), Arc::new(endpoint)));
         self
     }
 
-    /// How many event loops run, each on a thread of its own: 1 to 256. Default, and for 0: one for each core.
+    /// How many event loops run, each on a thread of its own: 1 to 256. Default, and for 0: one for each core, at most
+    /// 256.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
@@ -325,7 +345,7 @@ impl Builder {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
-        self.max_handshakes = most.max(1);
+        self.max_handshakes = most;
         self
     }
 
@@ -333,7 +353,7 @@ impl Builder {
     /// Default 65,536. Memory is taken only as they wait.
     #[must_use]
     pub fn mailbox(mut self, commands: usize) -> Self {
-        self.mailbox.commands = commands.max(1);
+        self.mailbox.commands = commands;
         self
     }
 
@@ -342,15 +362,15 @@ impl Builder {
     /// can have it hold.
     #[must_use]
     pub fn mailbox_bytes(mut self, bytes: usize) -> Self {
-        self.mailbox.bytes = bytes.max(1);
+        self.mailbox.bytes = bytes;
         self
     }
 
-    /// Bytes of each worker's receive buffer, which all its connections share. Default 256 KiB. A message that fits
-    /// is never copied; a buffer beyond the processor's second-level cache costs more than it saves.
+    /// Bytes of each worker's receive buffer, which all its connections share: 4 KiB to 16 MiB, with TLS at least 144 KiB.
+    /// Default 256 KiB. A message that fits is never copied; a buffer beyond the processor's second-level cache costs more than it saves.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
-        self.receive_buffer = bytes.clamp(4 << 10, 16 << 20);
+        self.receive_buffer = bytes;
         self
     }
 
@@ -400,6 +420,37 @@ impl Builder {
         self.fault.get_or_insert(fault);
     }
 
+    /// Checks what any single setting may be.
+    fn check(&self) -> Result<(), InvalidSetting> {
+        checks::number("Builder::workers", self.workers, 0, MAX_WORKERS)?;
+        checks::some("Builder::max_connections", self.max_connections)?;
+        checks::some("Builder::max_memory", self.max_memory)?;
+        #[cfg(feature = "tls")]
+        checks::some("Builder::max_handshakes", self.max_handshakes)?;
+        checks::some("Builder::mailbox", self.mailbox.commands)?;
+        checks::some("Builder::mailbox_bytes", self.mailbox.bytes)?;
+        checks::number(
+            "Builder::receive_buffer",
+            self.receive_buffer,
+            self.least_receive_buffer(),
+            16 << 20,
+        )?;
+        checks::number("ListenOptions::backlog", self.options.backlog, 1, i32::MAX)?;
+        checks::http(&self.http)?;
+        self.routes.iter().try_for_each(checks::route)?;
+        self.topics.iter().try_for_each(|(prefix, settings)| checks::topics(prefix, settings))?;
+        self.endpoints.iter().try_for_each(|(pattern, method, _)| checks::method(pattern, method))
+    }
+
+    fn least_receive_buffer(&self) -> usize {
+        #[cfg(feature = "tls")]
+        if self.listen.iter().any(|(_, security)| security.is_some()) {
+            // What is kept of a handshake and what is received behind it must be in one piece.
+            return crate::worker::tls::MIN_RECEIVE;
+        }
+        4 << 10
+    }
+
     /// Binds the addresses and prepares the workers; nothing is accepted before [`Server::run`] or [`Server::spawn`].
     ///
     /// # Errors
@@ -408,11 +459,11 @@ impl Builder {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
+        self.check().map_err(BuildError::Setting)?;
         let workers = match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
             n => n,
-        }
-        .min(256);
+        };
         match raise_open_files() {
             Ok(files) => log::line!(debug, "up to {files} open files"),
             Err(e) => log::line!(debug, "can't raise the limit on open files: {e}"),
@@ -446,12 +497,7 @@ impl Builder {
         for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {
             (wrapper.at, wrapper.of) = (at, of);
         }
-        let router = router(&self.routes, self.endpoints).map_err(BuildError::Route)?;
-        #[cfg(feature = "tls")]
-        if self.listen.iter().any(|(_, security)| security.is_some()) {
-            // What is kept of a handshake and what is received behind it must be in one piece.
-            self.receive_buffer = self.receive_buffer.max(crate::worker::tls::MIN_RECEIVE);
-        }
+        let router = router(&self.routes, self.endpoints)?;
         let secure = self.listen.iter().map(|(_, security)| security.is_some()).collect();
         let local = self.listen.iter().all(|(addr, _)| match addr {
             Ok(ListenAddr::Tcp(addr)) => addr.ip().to_canonical().is_loopback(),
@@ -548,21 +594,25 @@ fn bind(
 fn router(
     routes: &[Route],
     endpoints: Vec<(String, String, Arc<dyn Endpoint>)>,
-) -> Result<Router<Resource>, RouteError> {
+) -> Result<Router<Resource>, BuildError> {
     let mut resources: BTreeMap<&str, Resource> = BTreeMap::new();
     for (i, route) in routes.iter().enumerate() {
         let resource = resources.entry(&route.pattern).or_default();
         if resource.websocket.replace(i as u16).is_some() {
             let pattern = route.pattern.clone();
-            return Err(RouteError::Taken { by: pattern.clone(), pattern });
+            return Err(BuildError::Route(RouteError::Taken { by: pattern.clone(), pattern }));
         }
     }
     for (pattern, method, endpoint) in &endpoints {
-        resources.entry(pattern).or_default().endpoints.push((method.as_str().into(), endpoint.clone()));
+        let endpoints = &mut resources.entry(pattern).or_default().endpoints;
+        if endpoints.iter().any(|(taken, _)| **taken == **method) {
+            return Err(BuildError::MethodTaken { method: method.clone(), pattern: pattern.clone() });
+        }
+        endpoints.push((method.as_str().into(), endpoint.clone()));
     }
     let mut router = Router::new();
     for (pattern, resource) in resources {
-        router.insert(pattern, resource)?;
+        router.insert(pattern, resource).map_err(BuildError::Route)?;
     }
     Ok(router)
 }

@@ -1,10 +1,12 @@
 //! Putting a server together, starting it, and ending it.
 
 mod builder;
+mod checks;
 #[cfg(feature = "tls")]
 mod tls;
 
 pub use builder::{BuildError, Builder};
+pub use checks::InvalidSetting;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsBuilder};
 

@@ -257,6 +257,12 @@ impl Worker {
         let agreed = negotiate(head.header_values("sec-websocket-extensions"), &handler.deflate);
         let upgrade = Upgrade { accept, route, params, agreed };
         match answer {
+            Ok(Ok(ErasedAccept::Now { state, response, .. })) if response.fault().is_some() => {
+                self.drop_foreign(state);
+                let response = sendable(response);
+                self.refuse_upgrade(at, response, head);
+                Outcome::Answered(taken)
+            }
             Ok(Ok(ErasedAccept::Now { state, protocol, response })) => {
                 let protocol = protocol.filter(|p| head.protocols().any(|offered| offered == &**p));
                 self.accept_upgrade(at, upgrade, state, protocol, &response);
@@ -327,6 +333,10 @@ impl Worker {
         let Some(undecided) = slot.exchange.as_mut().and_then(|e| e.upgrade.take()) else { return };
         let Undecided { upgrade, offered } = undecided;
         match decision {
+            Decision::Accept(ErasedAccept::Now { state, response, .. }) if response.fault().is_some() => {
+                self.drop_foreign(state);
+                self.end_with(at, response);
+            }
             Decision::Accept(ErasedAccept::Now { state, protocol, response }) => {
                 let mut unread = core::mem::take(&mut slot.conn.cold().unread);
                 slot.conn.tidy();
@@ -384,6 +394,7 @@ impl Worker {
 
     /// The last response of a connection.
     fn end_with(&mut self, at: usize, response: Response) {
+        let response = sendable(response);
         let now = self.now;
         let Some(slot) = self.slots.get(at) else { return };
         let mut head = Vec::with_capacity(256);
@@ -480,6 +491,7 @@ impl Worker {
     }
 
     fn send_response(&mut self, at: usize, response: Response, asked: Asked) {
+        let response = sendable(response);
         let now = self.now;
         let Some(slot) = self.slots.get(at) else { return };
         let head_only = asked.head_only;
@@ -570,6 +582,13 @@ pub(super) fn is_answering(slot: &Slot) -> bool {
 /// Whether a response comes later.
 fn is_waiting(slot: &Slot) -> bool {
     slot.exchange.as_ref().is_some_and(|e| e.waiting.is_some())
+}
+
+/// The response, or a 500 in the place of one that can't be sent: a mistake in the program, which its log names.
+fn sendable(response: Response) -> Response {
+    let Some(fault) = response.fault() else { return response };
+    log::limited!(error, Instant::now(), "{fault}; the client got a 500 instead");
+    HttpError::Internal.response()
 }
 
 /// No response came.

@@ -49,7 +49,7 @@ impl Handler for Chat {
 
     fn open(&self, conn: &mut Conn<'_, Self::State>) {
         if let Err(e) = conn.subscribe(ROOM) {
-            conn.close(CloseCode::INTERNAL, &e.to_string());
+            let _ = conn.close(CloseCode::INTERNAL, &e.to_string());
         }
     }
 
@@ -62,7 +62,9 @@ impl Handler for Chat {
                 *conn.state_mut() = Some(name);
                 conn.publish_all(ROOM, &line);
             }
-            Err(_) => conn.close(CloseCode::INVALID_DATA, r#"expected {"name":"…","msg":"…"}"#),
+            Err(_) => {
+                let _ = conn.close(CloseCode::INVALID_DATA, r#"expected {"name":"…","msg":"…"}"#); // may be sent
+            }
         }
     }
 

@@ -69,7 +69,7 @@ impl Handler for Broadcast {
 
     fn open(&self, conn: &mut Conn<'_, ()>) {
         if let Err(e) = conn.subscribe(EVERYBODY) {
-            conn.close(CloseCode::INTERNAL, &e.to_string());
+            let _ = conn.close(CloseCode::INTERNAL, &e.to_string());
         }
     }
 
