@@ -99,6 +99,8 @@ pub(crate) struct Accounts {
     by_prefix: Box<[Account]>,
     held: usize,
     most: usize,
+    /// Prefixes that have got topics since room was last made.
+    entered: Vec<u32>,
     pub(crate) evicted: Evicted,
 }
 
@@ -113,12 +115,34 @@ impl Accounts {
             by_prefix: (0..settings.prefixes()).map(account).collect(),
             held: 0,
             most: settings.kept_most / workers,
+            entered: Vec::new(),
             evicted: Evicted::default(),
         }
     }
 
     pub(super) fn held(&self) -> usize {
         self.held
+    }
+
+    /// Books a topic that is new. Room for it is made later ([`Accounts::settle`]): whoever has just made it goes on with it.
+    pub(super) fn enter(&mut self, home: &mut Home, key: TopicKey) {
+        let held = home.held();
+        if let Some(list) = self.by_prefix[home.prefix as usize].list(held) {
+            self.held += held.bytes;
+            list.bytes += held.bytes;
+            home.listed = list.topics.len() as u32;
+            list.topics.push(key);
+            if self.entered.last() != Some(&home.prefix) {
+                self.entered.push(home.prefix);
+            }
+        }
+    }
+
+    /// Makes room for topics that are new.
+    pub(super) fn settle(&mut self, index: &mut Index, now: Millis) {
+        while let Some(prefix) = self.entered.pop() {
+            self.make_room(index, now, prefix, None);
+        }
     }
 
     /// Changes a topic, if it has an owner's part here, and books what it holds then.

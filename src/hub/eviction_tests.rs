@@ -180,6 +180,7 @@ fn names_make_room_for_the_newest_name_and_for_those_in_use_last() {
         let join = Join { conn, topic: topic.into(), start: Start::Now, tags: None, number: 0 };
         hub.joined(join, 0);
         hub.not_joined(&topic.into());
+        end(hub);
     };
     ask(&mut hub, "ticks/used");
     for n in 0..1000 {

@@ -354,19 +354,10 @@ impl Index {
         self.topics.get_mut(key as usize)?.home.as_deref_mut()
     }
 
-    /// Makes the topic's home if it isn't there; says whether it was not.
-    pub(crate) fn add_home(&mut self, key: TopicKey, make: impl FnOnce(&str) -> Home) -> bool {
+    /// The same, made if it isn't there.
+    pub(crate) fn home_or_insert(&mut self, key: TopicKey, make: impl FnOnce(&str) -> Home) -> &mut Home {
         let Topic { name, home, .. } = &mut self.topics[key as usize];
-        let is_new = home.is_none();
-        if is_new {
-            *home = Some(Box::new(make(name)));
-        }
-        is_new
-    }
-
-    /// The home of a topic that has one.
-    pub(crate) fn known_home(&mut self, key: TopicKey) -> &mut Home {
-        self.home(key).expect("a home that was added")
+        home.get_or_insert_with(|| Box::new(make(name)))
     }
 
     /// Removes the topic if there is no reason for it any more.

@@ -12,6 +12,7 @@ impl Hub {
     /// Keeps what this turn published to topics with a history.
     pub(crate) fn keep(&mut self) {
         let Self { index, log, now, accounts, .. } = self;
+        accounts.settle(index, *now);
         for run in log.runs_mut() {
             let key = run.topic;
             let Some(home) = index.home(key).filter(|home| run.begins_here && home.settings.keeps()) else {

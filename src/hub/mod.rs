@@ -279,16 +279,14 @@ impl Hub {
     }
 
     fn home(&mut self, key: TopicKey) -> &mut Home {
-        let Self { index, settings, epochs, .. } = self;
-        let make = |name: &str| {
+        let Self { index, settings, epochs, accounts, now, .. } = self;
+        index.home_or_insert(key, |name| {
             let (prefix, settings) = settings.find(name);
-            Home::new(epochs.next(), settings.clone(), prefix)
-        };
-        if index.add_home(key, make) {
-            let now = self.now;
-            self.grow(key, |home| home.linger(now));
-        }
-        self.index.known_home(key)
+            let mut home = Home::new(epochs.next(), settings.clone(), prefix);
+            home.linger(*now);
+            accounts.enter(&mut home, key);
+            home
+        })
     }
 
     /// Has a topic hold more; where that is too much, others give something back.
