@@ -31,7 +31,7 @@ fn a_connection_is_closed_terminated_and_pinged_by_name() {
     let server = serve(handler);
     let mut client = server.open("/");
     let id = events.opened();
-    server.handle.ping(id, &[b'p'; 200]).unwrap();
+    server.handle.ping(id, &[b'p'; 125]).unwrap();
     assert_eq!(client.read_ping(), [b'p'; 125]);
     client.frame(true, support::PONG, b"pong");
     let pong = events.find("the pong", |e| if let Event::Pong(_, bytes) = e { Some(bytes) } else { None });

@@ -285,10 +285,12 @@ fn in_a_chat_everyone_talks_to_everyone() {
     }
 }
 
-/// This project's own endpoint for browsers, with so many requests of a client each second, or any number.
+/// This project's own endpoint for browsers, with so many messages of the room each second, or any number.
 fn push_room(rate: u32) -> (SocketAddr, campanile::Running) {
-    let push = campanile::push::Push::new().subscribe(["room"]).publish(["room"]).rate(rate, rate);
-    let server = campanile::Server::builder().workers(1).listen("127.0.0.1:0").route("/", push);
+    let push = campanile::push::Push::new().subscribe(["room"]).publish(["room"]).rate(0, 0);
+    let room = campanile::TopicSettings::new().rate(rate, rate);
+    let server =
+        campanile::Server::builder().workers(1).listen("127.0.0.1:0").topics("room", room).route("/", push);
     let server = server.build().unwrap();
     (server.local_addr().unwrap(), server.spawn().unwrap())
 }

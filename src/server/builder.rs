@@ -416,6 +416,7 @@ impl Builder {
     }
 
     /// Notes a mistake for [`Builder::build`] to report. The first one counts: those behind it may follow from it.
+    #[cfg(feature = "api")]
     pub(crate) fn fault(&mut self, fault: BuildError) {
         self.fault.get_or_insert(fault);
     }
