@@ -24,6 +24,12 @@ const ROUNDS: usize = 4;
 #[inline]
 pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route]) {
     for _ in 0..ROUNDS {
+        // Before anything is written: what was lost comes before the message behind it.
+        if slot.conn.dropped > 0 && slot.conn.phase == Phase::Open {
+            let dropped = core::mem::take(&mut slot.conn.dropped);
+            turn.count().dropped.add(u64::from(dropped));
+            call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Dropped(dropped));
+        }
         slot.conn.flush(&mut turn.writer, &mut slot.stream);
         if let Err(e) = slot.stream.flush() {
             slot.conn.broken = Some(e.kind());
@@ -36,16 +42,14 @@ pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[
         if slot.conn.phase != Phase::Open {
             return;
         }
-        let dropped = core::mem::take(&mut slot.conn.dropped);
-        if dropped > 0 {
-            turn.count().dropped.add(u64::from(dropped));
-            call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Dropped(dropped));
-        } else if slot.conn.backlogged && slot.is_written_out() {
-            slot.conn.backlogged = false;
-            call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Drain);
-        } else {
+        if slot.conn.dropped > 0 {
+            continue;
+        }
+        if !slot.conn.backlogged || !slot.is_written_out() {
             break;
         }
+        slot.conn.backlogged = false;
+        call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Drain);
     }
     if slot.conn.is_replaying() && slot.buffered() < WINDOW {
         turn.replays.wake(slot.conn.id);
