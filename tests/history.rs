@@ -654,3 +654,27 @@ fn a_replay_larger_than_the_backlog_is_paced_by_the_socket() {
         }
     }
 }
+
+/// 19 MB of history, more than the kernel takes at once, and a message that is acknowledged while it is on its way.
+#[test]
+fn a_replay_under_way_is_finished_before_the_close_frame_of_a_shutdown() {
+    for workers in [1, 2] {
+        let settings = kept(300).history_bytes(32 << 20);
+        let server = serve(workers, settings);
+        let text = |n: usize| format!("{n:0>64000}");
+        for n in 0..300 {
+            say(&server, "kept/a", &text(n));
+        }
+        let mut client = server.open_slow("/");
+        client.text("last kept/a 300");
+        assert_eq!(begun(&mut client).2, 300);
+        say(&server, "kept/a", &text(300));
+        server.handle.shutdown(DEADLINE);
+        for n in 0..=300 {
+            assert_eq!(client.read_text(), text(n), "{workers} workers");
+        }
+        assert_eq!(client.read_close().0, 1001);
+        client.close(1001, "");
+        server.ended();
+    }
+}

@@ -6,10 +6,13 @@
 //!      all workers have said so, and what was owned here has been sent on  ─ Settled(Delivered) ─▶ all workers
 //!      all workers have said so                                            ─▶ close frames, and reading again
 //! ```
+//! A connection whose replay is under way gets the rest of it first, within the same time: what was published last may be
+//! behind it, and after a restart nobody has it.
+//!
 //! A mailbox keeps the order of each sender, so whatever was sent before a step has been taken when the step is.
 
 use super::Worker;
-use crate::conn::{Cause, Phase};
+use crate::conn::{Cause, ConnId, Phase};
 use crate::handler::{Command, Settling};
 use crate::log;
 use crate::protocol::CloseCode;
@@ -28,8 +31,17 @@ pub(super) struct Stopping {
     told: Option<Settling>,
     /// Connections have been closed.
     closing: bool,
+    /// Those that are closed when their replays have ended.
+    replaying: Vec<ConnId>,
     /// Sockets that became readable meanwhile.
     unread: Vec<u32>,
+}
+
+impl Stopping {
+    /// Whether an open connection may still wait to be closed.
+    fn waits(&self) -> bool {
+        !self.closing || !self.replaying.is_empty()
+    }
 }
 
 impl Worker {
@@ -49,14 +61,15 @@ impl Worker {
             self.slots.len()
         );
         self.listeners.clear();
-        let (told, unread) = (None, Vec::new());
-        self.stopping = Some(Stopping { deadline, code, settle_by, told, closing: false, unread });
+        let (told, closing, replaying, unread) = (None, false, Vec::new(), Vec::new());
+        self.stopping = Some(Stopping { deadline, code, settle_by, told, closing, replaying, unread });
     }
 
-    /// Whether a shutdown waits for the workers to settle: connections are not read from. `at` is one that could be.
+    /// Whether a shutdown waits for the workers to settle, or for replays: open connections are not read from. `at` is one
+    /// that could be.
     pub(super) fn waits_to_close(&mut self, at: usize) -> bool {
         match &mut self.stopping {
-            Some(stopping) if !stopping.closing => {
+            Some(stopping) if stopping.waits() => {
                 stopping.unread.push(at as u32);
                 true
             }
@@ -73,7 +86,7 @@ impl Worker {
     pub(super) fn stopping_patience(&self) -> Option<Duration> {
         let stopping = self.stopping.as_ref()?;
         let until =
-            if stopping.closing { stopping.deadline } else { stopping.deadline.min(stopping.settle_by) };
+            if stopping.waits() { stopping.deadline.min(stopping.settle_by) } else { stopping.deadline };
         Some(until.saturating_duration_since(Instant::now()))
     }
 
@@ -92,7 +105,10 @@ impl Worker {
 
     /// Goes on with a shutdown, at the end of an iteration.
     pub(super) fn settle_down(&mut self) {
-        let Some(stopping) = self.stopping.as_ref().filter(|s| !s.closing) else { return };
+        let Some(stopping) = &self.stopping else { return };
+        if stopping.closing {
+            return self.close_replayed();
+        }
         let (late, mut told) = (stopping.settle_by <= Instant::now(), stopping.told);
         let idle = self.turn.hub.log.is_empty();
         if told.is_none() && idle && self.turn.hub.has_published_all() {
@@ -114,7 +130,7 @@ impl Worker {
                     self.turn.worker
                 );
             }
-            self.close_all();
+            self.close_all(late);
         }
     }
 
@@ -134,20 +150,52 @@ impl Worker {
         Some(step)
     }
 
-    fn close_all(&mut self) {
+    fn close_all(&mut self, late: bool) {
         let Some(stopping) = &mut self.stopping else { return };
         stopping.closing = true;
-        let (code, unread) = (stopping.code, core::mem::take(&mut stopping.unread));
+        let mut replaying = Vec::new();
         for at in self.slots.keys() {
-            match self.slots.get(at).map(|s| s.conn.phase) {
-                Some(Phase::Open) => {
-                    self.close(at, code, "the server shuts down", Cause::Shutdown);
-                    self.after(at);
-                }
-                Some(Phase::Http | Phase::Deciding) => self.http_shutdown(at),
+            match self.slots.get(at).map(|s| (s.conn.phase, s.conn.is_replaying(), s.conn.id)) {
+                Some((Phase::Open, true, id)) if !late => replaying.push(id),
+                Some((Phase::Open, ..)) => self.close_for_shutdown(at),
+                Some((Phase::Http | Phase::Deciding, ..)) => self.http_shutdown(at),
                 _ => {}
             }
         }
-        unread.into_iter().for_each(|at| self.again(at as usize));
+        self.wait_for_replays(replaying);
+    }
+
+    /// Closes connections whose replays have ended, and when there is no time left all of them.
+    fn close_replayed(&mut self) {
+        let Some(stopping) = self.stopping.as_mut().filter(|s| !s.replaying.is_empty()) else { return };
+        let (late, mut replaying) =
+            (stopping.settle_by <= Instant::now(), core::mem::take(&mut stopping.replaying));
+        replaying.retain(|id| {
+            let Some(slot) = self.slots.find(*id).filter(|s| s.conn.phase == Phase::Open) else {
+                return false;
+            };
+            let waits = slot.conn.is_replaying() && !late;
+            if !waits {
+                self.close_for_shutdown(id.slot());
+            }
+            waits
+        });
+        self.wait_for_replays(replaying);
+    }
+
+    fn wait_for_replays(&mut self, replaying: Vec<ConnId>) {
+        let Some(stopping) = &mut self.stopping else { return };
+        stopping.replaying = replaying;
+        if !stopping.waits() {
+            let unread = core::mem::take(&mut stopping.unread);
+            unread.into_iter().for_each(|at| self.again(at as usize));
+        }
+    }
+
+    fn close_for_shutdown(&mut self, at: usize) {
+        let Some(code) = self.stopping.as_ref().map(|s| s.code) else { return };
+        self.close(at, code, "the server shuts down", Cause::Shutdown);
+        self.after(at);
+        self.again(at); // it may have become readable before
     }
 }
