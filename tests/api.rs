@@ -487,6 +487,7 @@ fn web_pages_of_other_hosts_are_not_let_in() {
             ("Origin: null\r\n", 403),
             ("Sec-Fetch-Site: cross-site\r\n", 403),
             ("Sec-Fetch-Site: same-site\r\n", 403),
+            ("Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n", 403),
         ] {
             let answer = post_with(&mut client, "/api/publish", &format!("{JSON}{key}{line}"), MESSAGE);
             assert_eq!(answer.status, status, "{line}");
@@ -537,8 +538,14 @@ fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
     let mut passed_on = server.dial();
     passed_on.send("GET /api/info HTTP/1.0\r\nHost: 127.0.0.1:9001\r\nConnection: close\r\n\r\n");
     assert_eq!(passed_on.answer().status, 403);
-    for line in ["X-Forwarded-For: 1.2.3.4", "Forwarded: for=1.2.3.4", "Via: 1.1 proxy", "X-Real-IP: 1.2.3.4"]
-    {
+    for line in [
+        "X-Forwarded-For: 1.2.3.4",
+        "X-Forwarded-Proto: https",
+        "Forwarded: for=1.2.3.4",
+        "Via: 1.1 proxy",
+        "X-Real-IP: 1.2.3.4",
+        "CF-Connecting-IP: 1.2.3.4",
+    ] {
         client.send(format!("GET /api/info HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n"));
         assert_eq!(client.answer().status, 403, "{line}");
     }

@@ -14,8 +14,26 @@ use core::fmt;
 /// Bytes of a key.
 const MAX_KEY: usize = 256;
 
-/// Headers that a proxy adds: who asks is then not who connects.
-const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+/// Headers that a proxy adds, beside those that begin with [`X_FORWARDED`]: who asks is then not who connects.
+const FORWARDED: [&str; 9] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "true-client-ip",
+];
+
+const X_FORWARDED: &str = "x-forwarded-";
+
+/// Whether a header says that a proxy has passed the request on.
+fn is_of_proxy(name: &str) -> bool {
+    let begins = name.get(..X_FORWARDED.len()).is_some_and(|n| n.eq_ignore_ascii_case(X_FORWARDED));
+    begins || FORWARDED.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
 
 /// A text that can't be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +150,8 @@ fn is_same(presented: &[u8], key: &[u8]) -> bool {
 }
 
 fn check_page(request: &Request<'_>) -> Result<(), Refusal> {
-    let elsewhere = request.header("sec-fetch-site").is_some_and(|s| s != b"same-origin" && s != b"none");
+    let mut sites = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("sec-fetch-site"));
+    let elsewhere = sites.any(|(_, site)| site != b"same-origin" && site != b"none");
     if elsewhere || request.origin().is_some_and(|origin| !is_from_this_host(origin, request)) {
         return Err(forbidden("web pages of other hosts may not use the API"));
     }
@@ -150,7 +169,7 @@ fn check_local(request: &Request<'_>, local: bool) -> Result<(), Refusal> {
         Peer::Ip(addr) => addr.ip().to_canonical().is_loopback(),
         Peer::Unix => true,
     };
-    if !own_address || FORWARDED.iter().any(|name| request.header(name).is_some()) {
+    if !own_address || request.headers().any(|(name, _)| is_of_proxy(name)) {
         return Err(forbidden(
             "without a key the API is for programs on this machine, and not for what a proxy passes on: give it a key \
              (--api-key-file FILE, the variable CAMPANILE_API_KEY, or Api::key)",
@@ -200,6 +219,18 @@ mod tests {
         assert_eq!(add("a b"), Err(InvalidKey::Byte { byte: b' ' }));
         assert_eq!(add("k\n"), Err(InvalidKey::Byte { byte: b'\n' }));
         assert_eq!(add(&"k".repeat(257)), Err(InvalidKey::TooLong { len: 257 }));
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_headers() {
+        for name in
+            ["Via", "forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-PORT", "X-Real-IP"]
+        {
+            assert!(is_of_proxy(name), "{name}");
+        }
+        for name in ["", "x-forwarded", "x-request-id", "User-Agent", "viable"] {
+            assert!(!is_of_proxy(name), "{name}");
+        }
     }
 
     #[test]
