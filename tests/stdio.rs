@@ -121,6 +121,16 @@ fn help_that_can_not_be_written_is_an_error_unless_its_reader_has_gone() {
     }
 }
 
+#[test]
+fn a_wrong_option_is_reported_without_waiting_for_a_reader() {
+    let (reader, mut writer) = pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 1024]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+    assert_eq!(run(&["--no-such-option"], Stdio::null(), writer.into()).0, Some(2));
+    drop(reader);
+}
+
 /// A server whose log is a pipe that nobody reads, after more than fits in it was logged.
 fn stalled(workers: &str) -> (Process, PipeReader) {
     let (reader, writer) = pipe().unwrap();

@@ -124,11 +124,18 @@ impl Writer {
         }));
     }
 
-    /// Waits until all lines are written, but not longer than this. False: some are not. For the end of a program.
+    /// Waits until all lines are written, but not longer than this. False: some are not. For the end of a program. Lines
+    /// for which the system gave no thread are written on this one, and then it waits for the file.
     pub fn flush_within(&self, timeout: Duration) -> bool {
         let shared = &*self.0;
         let deadline = Instant::now() + timeout;
         let mut state = shared.lock();
+        if !state.is_running && !state.lines.is_empty() {
+            state.is_running = true;
+            drop(state);
+            shared.run();
+            state = shared.lock();
+        }
         while !state.lines.is_empty() || state.is_writing {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -145,10 +152,10 @@ impl Writer {
         let line = cut(line);
         if state.lines.len() >= LINES || state.bytes + line.len() > BYTES {
             state.lose(1);
-            return;
+        } else {
+            state.bytes += line.len();
+            state.lines.push_back(line);
         }
-        state.bytes += line.len();
-        state.lines.push_back(line);
         if std::mem::replace(&mut state.is_running, true) {
             drop(state);
             return shared.pushed.notify_all();
@@ -157,12 +164,8 @@ impl Writer {
         let thread = self.0.clone();
         let started = std::thread::Builder::new().name("campanile-log".into()).spawn(move || thread.run());
         if started.is_err() {
-            let mut state = shared.lock();
-            let lines = state.lines.len() as u64;
-            state.lines.clear();
-            state.bytes = 0;
-            state.lose(lines);
-            state.is_running = false;
+            // They wait for the next line, which tries again, or for the end of the program.
+            shared.lock().is_running = false;
         }
     }
 }
@@ -376,6 +379,18 @@ mod tests {
                 std::thread::yield_now();
             }
         }
+    }
+
+    /// What a push leaves behind where the system gives no thread, as with RLIMIT_NPROC.
+    #[test]
+    fn lines_without_a_thread_are_written_at_the_end() {
+        let (writer, results, written) = target();
+        drop(results); // every write succeeds
+        writer.0.lock().lines.push_back(b"why it can't start\n".as_slice().into());
+        writer.0.lock().bytes = 19;
+        assert!(writer.flush_within(DEADLINE));
+        assert_eq!(written.try_iter().collect::<Vec<_>>(), ["why it can't start\n"]);
+        assert!(!writer.0.lock().is_running);
     }
 
     #[test]

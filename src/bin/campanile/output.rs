@@ -2,7 +2,7 @@
 //! and what standard output does not take is an error, unless its reader has closed the pipe.
 
 use campanile::log::Writer;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -22,7 +22,10 @@ pub(crate) fn fail(log: &mut Writer, why: &dyn std::fmt::Display) -> ExitCode {
 /// Shows help, the version, or what is wrong with an option.
 pub(crate) fn usage(log: &mut Writer, usage: &clap::Error) -> ExitCode {
     if usage.use_stderr() {
-        let _ = usage.print(); // the exit code says it too
+        match io::stderr().is_terminal() {
+            true => drop(usage.print()), // in colour; the exit code says it too
+            false => drop(log.write(usage.render().to_string().as_bytes())), // never waits for a reader
+        }
         return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
     }
     match usage.print().and_then(|()| io::stdout().flush()) {
