@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tracing::info;
+use tracing::{info, warn};
 
 /// Certificate and key, PEM.
 const FILE: &str = "self-signed.pem";
@@ -33,12 +33,30 @@ pub(crate) fn file(addrs: &[ListenAddr]) -> Result<PathBuf, Box<dyn Error>> {
     let path = folder.join(FILE);
     let exists = path.try_exists().map_err(|e| told(&path, &e))?;
     let now = SystemTime::now();
-    if !exists || ends_soon(&path, now) {
-        make(&folder, &path, names(addrs), now).map_err(|e| told(&path, &*e))?;
-        let why = if exists { ", in the place of one that has expired or will soon" } else { "" };
-        info!("made a self-signed certificate{why}: {}", path.display());
+    if (!exists || ends_soon(&path, now))
+        && let Some(line) = outcome(exists, &path, make(&folder, &path, names(addrs), now))?
+    {
+        warn!("{line}");
     }
     Ok(path)
+}
+
+/// What came of making one. Where that fails, as in a folder that is read-only by now, one that is there still serves: it is
+/// replaced days before it expires. Gives what to warn of.
+fn outcome(
+    exists: bool,
+    path: &Path,
+    made: Result<(), Box<dyn Error>>,
+) -> Result<Option<String>, Box<dyn Error>> {
+    match made {
+        Ok(()) => {
+            let why = if exists { ", in the place of one that has expired or will soon" } else { "" };
+            info!("made a self-signed certificate{why}: {}", path.display());
+            Ok(None)
+        }
+        Err(e) if exists => Ok(Some(format!("{}; the one that is there is used", told(path, &*e)))),
+        Err(e) => Err(told(path, &*e).into()),
+    }
 }
 
 /// Whether the certificate in the file has expired or will soon. One that can't be read is left to whoever reads it next:
@@ -48,7 +66,11 @@ fn ends_soon(path: &Path, now: SystemTime) -> bool {
 }
 
 fn told(path: &Path, e: &dyn Error) -> String {
-    format!("can't keep the self-signed certificate in {}: {e}", path.display())
+    format!(
+        "can't keep the self-signed certificate in {}: {e}; make the folder writable, name another one with \
+         STATE_DIRECTORY or XDG_STATE_HOME, or use --tls-cert and --tls-key",
+        path.display()
+    )
 }
 
 fn folder() -> Option<PathBuf> {
@@ -115,6 +137,20 @@ fn make(folder: &Path, path: &Path, names: Vec<String>, now: SystemTime) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_can_not_be_written_is_an_error_only_without_a_certificate() {
+        let path = Path::new("/read-only/self-signed.pem");
+        let failed = || Err(std::io::Error::from(ErrorKind::ReadOnlyFilesystem).into());
+        let error = outcome(false, path, failed()).expect_err("there is none to serve with").to_string();
+        let warning = outcome(true, path, failed()).expect("the old one serves").expect("and that is told");
+        for text in [error, warning] {
+            for words in ["/read-only/self-signed.pem", "STATE_DIRECTORY", "--tls-cert"] {
+                assert!(text.contains(words), "{text}");
+            }
+        }
+        assert_eq!(outcome(true, path, Ok(())).unwrap(), None);
+    }
 
     #[test]
     fn the_first_state_directory_of_a_list_is_used() {
