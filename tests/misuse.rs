@@ -219,6 +219,13 @@ fn a_refusal_that_is_none_is_a_500() {
     assert_eq!(server.handle.stats().upgraded, 0);
 }
 
+/// The number of a route has 16 bits; one more was answered by the handler of the first.
+#[test]
+fn more_routes_than_there_are_numbers_for_are_refused() {
+    let routes = |builder: Builder| (0..65_537).fold(builder, |b, i| b.route(&format!("/{i}"), echo()));
+    says(&fault(routes), &["Builder::route: 65537", "0 to 65536"]);
+}
+
 #[test]
 fn a_response_that_can_not_be_sent_is_a_500_and_the_connection_goes_on() {
     let answer = |request: &Request<'_>| match request.query().unwrap().parse().unwrap() {

@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// up to 64 KiB in any case.
 const MAX_UNSENT: u32 = 16 << 10;
 
+/// WebSocket routes of a server: a connection keeps the number of its own in 16 bits.
+const MAX_ROUTES: usize = 1 << 16;
+
 /// A connection's id has one byte for its worker.
 const MAX_WORKERS: usize = 256;
 
@@ -423,6 +426,7 @@ impl Builder {
 
     /// Checks what any single setting may be.
     fn check(&self) -> Result<(), InvalidSetting> {
+        checks::number("Builder::route", self.routes.len(), 0, MAX_ROUTES)?;
         checks::number("Builder::workers", self.workers, 0, MAX_WORKERS)?;
         checks::some("Builder::max_connections", self.max_connections)?;
         checks::some("Builder::max_memory", self.max_memory)?;
