@@ -3,6 +3,7 @@
 
 mod support;
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -64,9 +65,9 @@ impl Process {
         lines
     }
 
-    /// Ends it and gives its log.
+    /// Ends it and gives its log, which is whole where it ends by itself.
     fn log(mut self) -> String {
-        self.child.kill().unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         log
