@@ -290,12 +290,19 @@ impl Connection {
 
     /// Whether a shared frame can go to the socket directly.
     pub(crate) fn takes_directly(&self, turn: u32) -> bool {
-        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != turn && !self.is_replaying()
+        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != turn
     }
 
     /// The position in this turn's log that was reached for this connection.
     pub(crate) fn position(&self, turn: u32) -> u32 {
         if self.caught_up.0 == turn { self.caught_up.1 } else { 0 }
+    }
+
+    /// Nothing goes to the socket directly in this turn: what is shared passes the replay that is under way.
+    pub(crate) fn hold_back(&mut self, turn: u32) {
+        if self.caught_up.0 != turn {
+            self.caught_up = (turn, 0);
+        }
     }
 
     pub(crate) fn catch_up(&mut self, turn: u32, position: u32) {

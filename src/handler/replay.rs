@@ -177,6 +177,11 @@ impl Replays {
         Taken::Follows
     }
 
+    /// The slots with a replay under way.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.of.keys().copied()
+    }
+
     /// The socket of a connection has taken what it had: it gets the next piece.
     pub(crate) fn wake(&mut self, conn: ConnId) {
         if let Some(of) = self.of.get_mut(&(conn.slot() as u32)).filter(|of| !of.is_ready) {

@@ -210,6 +210,12 @@ pub(crate) fn deliver<S: Sink>(
     routes: &[Route],
     dirty: &mut Vec<u32>,
 ) {
+    // Once for each connection that replays, so that the others pay nothing for it in the loop below.
+    for at in turn.replays.slots() {
+        if let Some(slot) = slots.get(at as usize) {
+            slot.conn.hold_back(turn.number);
+        }
+    }
     let mut runs = turn.hub.log.take_runs();
     let alone = runs.len() == 1;
     let mut deliveries = 0;
