@@ -9,7 +9,7 @@
 //! for is exempt from the policy for slow consumers; what comes live meanwhile is bound by it.
 
 use crate::conn::{ConnId, Connection, SlowConsumer, Terms};
-use crate::hub::{Entry, Reader, Run};
+use crate::hub::{Entry, Millis, Reader, Run};
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,12 +29,21 @@ pub(crate) struct Replay {
     /// How many at the end came while it was under way, and their bytes.
     live: usize,
     live_bytes: usize,
+    /// Bytes of all messages left, and when it began.
+    bytes: usize,
+    began: Millis,
 }
+
+/// From this age on the messages of a replay are charged to its connection: the history may have evicted them, and then
+/// only the replay holds them. Younger ones share the history's memory, and a crowd that recovers at once is not closed
+/// for it.
+const CHARGED_AFTER: Millis = 10_000;
 
 impl Replay {
     /// The next message, and whether it was asked for.
     pub(crate) fn next(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
+        self.bytes -= entry.range.len();
         if self.entries.len() < self.live {
             self.live = self.entries.len();
             self.live_bytes -= cost(&entry);
@@ -48,6 +57,7 @@ impl Replay {
         while self.live > 0 && self.live_bytes + bytes > limit {
             let oldest = self.entries.len() - self.live;
             if let Some(entry) = self.entries.remove(oldest) {
+                self.bytes -= entry.range.len();
                 self.live_bytes -= cost(&entry);
             }
             self.live -= 1;
@@ -62,6 +72,7 @@ impl Replay {
         let same =
             (first..self.entries.len()).find(|at| entry.key.is_some() && self.entries[*at].key == entry.key);
         let Some(old) = same.and_then(|at| self.entries.remove(at)) else { return 0 };
+        self.bytes -= old.range.len();
         self.live_bytes -= cost(&old);
         self.live -= 1;
         1
@@ -90,12 +101,21 @@ pub(crate) struct Replays {
 
 impl Replays {
     /// Begins a replay, in place of one of the same topic. An empty one has ended.
-    pub(crate) fn begin(&mut self, conn: &mut Connection, topic: Arc<str>, epoch: u64, entries: Vec<Entry>) {
+    pub(crate) fn begin(
+        &mut self,
+        conn: &mut Connection,
+        topic: Arc<str>,
+        epoch: u64,
+        entries: Vec<Entry>,
+        now: Millis,
+    ) {
         self.cancel(conn, &topic);
         if entries.is_empty() {
             return;
         }
-        let replay = Replay { topic, epoch, entries: entries.into(), live: 0, live_bytes: 0 };
+        let bytes = entries.iter().map(|entry| entry.range.len()).sum();
+        let (entries, live, live_bytes) = (entries.into(), 0, 0);
+        let replay = Replay { topic, epoch, entries, live, live_bytes, bytes, began: now };
         self.of.entry(conn.id.slot() as u32).or_default().replays.push(replay);
         conn.set_replaying(true);
         self.wake(conn.id);
@@ -170,6 +190,7 @@ impl Replays {
                     }
                 }
             }
+            replay.bytes += entry.range.len();
             replay.entries.push_back(entry);
             replay.live += 1;
             replay.live_bytes += bytes;
@@ -224,15 +245,19 @@ impl Replays {
         }
     }
 
-    /// Bytes of memory that the replays of a connection hold: places in histories, and what came live.
-    pub(crate) fn held(&self, conn: &Connection) -> usize {
+    /// Bytes of memory that the replays of a connection hold: places in histories, what came live, and after
+    /// [`CHARGED_AFTER`] all of their messages.
+    pub(crate) fn held(&self, conn: &Connection, now: Millis) -> usize {
         if !conn.is_replaying() {
             return 0;
         }
         let of = self.of.get(&(conn.id.slot() as u32));
         of.iter()
             .flat_map(|of| &of.replays)
-            .map(|replay| (replay.entries.len() - replay.live) * ENTRY + replay.live_bytes)
+            .map(|replay| match now.saturating_sub(replay.began) < CHARGED_AFTER {
+                true => (replay.entries.len() - replay.live) * ENTRY + replay.live_bytes,
+                false => replay.entries.len() * ENTRY + replay.bytes,
+            })
             .sum()
     }
 }
@@ -246,4 +271,39 @@ pub(crate) enum Taken {
     Follows,
     /// More came live than may wait, and the policy is to close.
     Overflow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::Frames;
+    use crate::http::Peer;
+
+    #[test]
+    fn a_replay_is_charged_with_its_messages_once_it_is_old() {
+        let mut conn = Connection::new(ConnId::new(0, 3, 1), Peer::Unix);
+        let mut replays = Replays::default();
+        let frames = Frames::of("x".into());
+        let entry = |offset| {
+            let (frames, range) = (frames.clone(), 0..frames.len());
+            Entry {
+                offset,
+                frames,
+                range,
+                key: None,
+                json: false,
+                tags: None,
+                until: u64::MAX,
+                gone: u64::MAX,
+            }
+        };
+        replays.begin(&mut conn, "a".into(), 1, (1..=10).map(entry).collect(), 5);
+        assert_eq!(replays.held(&conn, 5), 10 * ENTRY);
+        let old = 5 + CHARGED_AFTER;
+        assert_eq!(replays.held(&conn, old), 10 * (ENTRY + frames.len()));
+        let sent = replays.first(conn.id).and_then(Replay::next).map(|entry| entry.offset);
+        assert_eq!((sent, replays.held(&conn, old)), (Some(1), 9 * (ENTRY + frames.len())));
+        assert_eq!(replays.remove(&mut conn), 9);
+        assert_eq!((replays.held(&conn, old), conn.is_replaying()), (0, false));
+    }
 }

@@ -108,7 +108,7 @@ impl Worker {
     }
 
     fn publish(&mut self, publication: Publication) {
-        if self.has_settled() {
+        if self.takes_no_more() {
             // It came after the shutdown had begun: connections are closing already, so nobody would get it.
             self.turn.count().publications_refused.add(1);
             if let Some(answer) = publication.answer {

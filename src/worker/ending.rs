@@ -84,7 +84,7 @@ impl Worker {
     #[inline]
     fn charge(&mut self, at: usize) {
         let Some(slot) = self.slots.get(at) else { return };
-        let replays = self.turn.replays.held(&slot.conn);
+        let replays = self.turn.replays.held(&slot.conn, self.turn.hub.now);
         let held = (slot.held() + replays).min(u32::MAX as usize) as u32;
         if held != slot.charged {
             self.charge_anew(at, held);

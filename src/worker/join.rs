@@ -119,7 +119,8 @@ impl<S: Sink> Recovery<'_, S> {
         slot.conn.flush(&mut turn.writer, &mut slot.stream);
         // The callback may have changed its mind.
         if slot.conn.phase == Phase::Open && turn.hub.index.is_subscribed(at as u32, &topic) {
-            turn.replays.begin(&mut slot.conn, topic, subscribed.position.epoch, replay);
+            let now = turn.hub.now;
+            turn.replays.begin(&mut slot.conn, topic, subscribed.position.epoch, replay, now);
         }
     }
 

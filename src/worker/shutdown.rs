@@ -78,6 +78,12 @@ impl Worker {
     }
 
     /// Whether connections are being closed: what is published now reaches nobody.
+    pub(super) fn takes_no_more(&self) -> bool {
+        let stopping = self.stopping.as_ref();
+        stopping.is_some_and(|s| s.closing || s.told == Some(Settling::Delivered))
+    }
+
+    /// Whether connections are being closed.
     pub(super) fn has_settled(&self) -> bool {
         self.stopping.as_ref().is_some_and(|s| s.closing)
     }
