@@ -207,6 +207,8 @@ impl Connection {
                     "messages were lost: the server is overloaded",
                     Cause::Congestion,
                 );
+                // The close frame may be in the cork, which the next connection uses.
+                self.flush(writer, sink);
             }
             _ => self.dropped = self.dropped.saturating_add(messages),
         }

@@ -196,7 +196,11 @@ pub(crate) fn push_run(
         match replays.take_run(conn, topic, run, reader, &terms) {
             Taken::NotReplaying => {}
             Taken::Follows => return,
-            Taken::Overflow => return conn.overflow(writer, sink, &terms),
+            Taken::Overflow => {
+                conn.overflow(writer, sink, &terms);
+                // The close frame may be in the cork, which the next connection uses.
+                return conn.flush(writer, sink);
+            }
         }
     }
     let whole = !run.selective && reader.from == 0 && reader.filter.is_none();
