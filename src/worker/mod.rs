@@ -553,6 +553,9 @@ impl Worker {
     /// Wakes the workers that wait for room in this one's mailbox, where there is some again.
     fn feed_links(&self) {
         let links = &self.shared.workers[self.turn.worker].links;
+        if links.len() == 1 {
+            return;
+        }
         for (worker, _) in links.iter().enumerate().filter(|(_, link)| link.feed()) {
             self.shared.workers[worker].mailbox.nudge();
         }
