@@ -1,5 +1,5 @@
 //! cargo run --example chat [ADDR]
-//! Rooms: whoever connects to /chat/:room receives what is said there. In the consoles of two browser tabs on
+//! Rooms: clients of /chat/:room receive what is sent to the room. In the consoles of two browser tabs on
 //! http://127.0.0.1:9001/ (pages of other sites may not connect to a loopback address):
 //!
 //!     ws = new WebSocket("ws://127.0.0.1:9001/chat/tower?name=Ann"); ws.onmessage = (e) => console.log(e.data)

@@ -35,7 +35,7 @@ impl Folder {
         std::fs::write(&self.key, &pair.key).unwrap();
     }
 
-    /// Reads the pair, on a thread, since a file that is waited for would hold up the test for ever.
+    /// Reads the pair, on a thread, since a file that is waited for would never let the test end.
     fn read(&self) -> Result<Certificate, TlsConfigError> {
         let (cert, key) = (self.cert.clone(), self.key.clone());
         within_deadline(move || Certificate::from_files(cert, key))

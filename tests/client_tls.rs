@@ -53,7 +53,7 @@ fn messages_of_all_sizes_come_back_sealed() {
 }
 
 #[test]
-fn a_client_believes_whom_it_is_told_to() {
+fn a_client_trusts_the_authorities_it_is_given() {
     let (authority, other) = (Authority::new(), Authority::new());
     let pair = authority.issue(&["localhost"]);
     let tls = campanile::Tls::new(pair.certificate()).unwrap();

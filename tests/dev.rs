@@ -178,7 +178,7 @@ fn dev_is_refused_with_addresses_that_others_can_reach() {
 }
 
 #[test]
-fn a_key_serves_the_api_to_whoever_has_it() {
+fn a_request_with_a_key_is_served_by_the_api() {
     let process = Process::start(&["--api-key", KEY]);
     assert_eq!(process.get("/api/info").status, 200);
     let mut client = Client::dial(process.addr);

@@ -268,7 +268,7 @@ fn a_panicking_envelope_does_not_shift_the_messages_of_a_filtered_compressed_bat
     other.text("id");
     let except = other.read_text().parse().unwrap();
     let long = "bell ".repeat(50);
-    // One batch, of which a message is not for everybody, so that it is sent in parts.
+    // One batch, of which a message is not for all subscribers, so that it is sent in parts.
     let publish = |text| Publish::new("kept/x", Message::text(text));
     server.handle.publish_all([publish("panic"), publish(&long).except(except), publish("end")]).unwrap();
     assert_eq!(packed.read().0, format!("kept/x 2 text {long}"));

@@ -245,7 +245,7 @@ fn self_signed(from: i32, to: i32) -> String {
 }
 
 #[test]
-fn a_certificate_of_its_own_that_has_expired_is_made_anew() {
+fn a_expired_self_signed_certificate_is_replaced() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     std::fs::create_dir(folder.0.join("campanile")).unwrap();

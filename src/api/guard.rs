@@ -1,4 +1,4 @@
-//! Who may use the API: whoever has a key; during development, and only where that was asked for, programs of this machine
+//! Who may use the API: clients with a key; during development, and only where that was asked for, programs of this machine
 //! without one. Web pages of other hosts never.
 //!
 //! A page in a browser can send requests to any address that its user can reach, the user's own machine included. So a

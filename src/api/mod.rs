@@ -38,7 +38,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 /// The API, to be mounted on a server's routes.
 ///
-/// Who may use it: whoever has a [key](Api::key). Without a key it can't be mounted, unless
+/// Who may use it: clients with a [key](Api::key). Without a key it can't be mounted, unless
 /// [`Api::without_key`] opens it to this machine for development. Web pages of other hosts never may.
 #[derive(Debug)]
 pub struct Api {

@@ -576,8 +576,8 @@ impl<'a, S> Conn<'a, S> {
         self.wait_for_room(publish.topic);
     }
 
-    /// Is not read from for now if too much of the topic waits for other workers: whoever floods a topic is slowed down,
-    /// before others suffer.
+    /// Is not read from for now if too much of the topic waits for other workers: a publisher that floods a topic is slowed
+    /// down before others suffer.
     #[inline]
     pub(crate) fn wait_for_room(&mut self, topic: &str) {
         let Context { conn, turn, .. } = &mut self.context;

@@ -99,7 +99,7 @@ impl Hub {
         self.awaits_room |= away.is_full;
     }
 
-    /// Whether whoever published to the topic should wait: more of it waits for other workers than may without delaying
+    /// Whether a publisher of the topic should wait: more of it waits for other workers than may without delaying
     /// others.
     #[inline]
     pub(crate) fn is_congested(&self, topic: &str) -> bool {

@@ -40,13 +40,13 @@ pub(crate) struct Missed {
     pub(crate) topic: Arc<str>,
     /// Behind the last of them.
     pub(crate) position: Position,
-    /// Those that were not for everybody.
+    /// Those that were not for all subscribers.
     pub(crate) marks: Vec<Mark>,
     /// The others.
     pub(crate) messages: u32,
 }
 
-/// Marks kept of lost messages that were not for everybody; of more, all subscribers are told.
+/// Marks kept of lost messages that were not for all subscribers; of more than these, all subscribers are told.
 const MARKS: usize = 1024;
 
 impl Missed {

@@ -76,7 +76,7 @@ impl Net {
         *self.published.entry(topic.to_owned()).or_default() += u64::from(taken);
     }
 
-    /// An iteration of a worker that takes so many commands.
+    /// An iteration of a worker that takes this number of commands.
     fn iterate(&mut self, worker: usize, commands: usize) {
         for _ in 0..commands {
             let Some((from, outgoing)) = self.mailboxes[worker].pop_front() else { break };
@@ -145,7 +145,7 @@ impl Net {
                 return;
             }
         }
-        panic!("something waits for ever");
+        panic!("something still waits");
     }
 }
 

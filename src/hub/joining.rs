@@ -114,7 +114,7 @@ pub struct Subscribed {
 pub(crate) struct Unsubscribed {
     /// It was subscribed.
     pub(crate) ended: bool,
-    /// A recovery was under way and is cancelled; whoever asked for it waits for an answer.
+    /// A recovery was under way and is cancelled; its requester waits for an answer.
     pub(crate) cancelled: bool,
 }
 

@@ -150,7 +150,7 @@ fn a_session_that_failed_stays_failed_and_has_its_alert() {
 }
 
 #[test]
-fn a_client_believes_whom_it_is_told_to() {
+fn a_client_trusts_the_authorities_it_is_given() {
     let (acceptor, cert) = acceptor(TlsVersion::Tls12);
     let (_, other) = self::acceptor(TlsVersion::Tls12);
     let tries = |trust: Trust, name: &str| {

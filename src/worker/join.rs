@@ -189,7 +189,7 @@ pub(crate) fn unsubscribe<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: 
     let unsubscribed = turn.hub.unsubscribe(slot.conn.id, from);
     turn.replays.cancel(&mut slot.conn, from.as_str());
     if unsubscribed.cancelled {
-        // Whoever asked for the subscription waits for an answer.
+        // The requester of the subscription waits for an answer.
         let route = &routes[usize::from(slot.conn.route)];
         call(slot, turn, route, Event::NotSubscribed(from.as_str(), &SubscribeError::Cancelled));
         slot.conn.flush(&mut turn.writer, &mut slot.stream);

@@ -277,7 +277,7 @@ describe("times that a server gives", () => {
 
 describe("publications that are put off", () => {
   // A server that takes requests when the test says so and refuses some of them. What it has published it knows again by
-  // its `dedup`, until it is started anew.
+  // its `dedup`, until it is started again.
   class Model {
     #roll;
     #known = new Map();

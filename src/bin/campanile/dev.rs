@@ -14,7 +14,7 @@ pub(crate) fn check(args: &Args) -> Result<(), String> {
     };
     match args.addresses().find(reachable) {
         Some(addr) if args.dev => Err(format!(
-            "--dev: {addr} is not a loopback address, and --dev opens the server to whoever can connect; listen on \
+            "--dev: {addr} is not a loopback address, and --dev opens the server to every client that can connect; listen on \
              127.0.0.1 or [::1], or leave out --dev"
         )),
         _ => Ok(()),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long standard output may take for the addresses. A server does not wait for whoever reads them.
+/// How long standard output may take for the addresses. A server does not wait for their reader.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the last lines of the log may take.

@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long it is valid: systems of Apple's refuse a server's certificate of more than 825 days.
 const VALID: Duration = Duration::from_secs(824 * 24 * 3600);
 
-/// Before its end it is made anew at the next start, since a server that runs on would be refused: as long before as the
+/// Before its end it is replaced at the next start, since a server that runs on would be refused: as long before as the
 /// log warns of it.
 const RENEW: Duration = Duration::from_secs(14 * 24 * 3600);
 
