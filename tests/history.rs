@@ -678,3 +678,23 @@ fn a_replay_under_way_is_finished_before_the_close_frame_of_a_shutdown() {
         server.ended();
     }
 }
+
+/// A connection that receives a topic by a pattern too unsubscribes from its name while a replay is under way: what came
+/// live meanwhile was for the pattern as well, and is sent.
+#[test]
+fn unsubscribing_during_a_replay_keeps_the_messages_of_a_pattern() {
+    let server = serve(1, kept(1000).history_bytes(8 << 20));
+    let text = "x".repeat(3600);
+    for _ in 0..1000 {
+        say(&server, "kept/a", &text);
+    }
+    let mut client = server.open_slow("/");
+    client.text("sub-pattern kept/*");
+    client.text("last kept/a 1000");
+    assert_eq!(begun(&mut client).2, 1000);
+    say(&server, "kept/a", "live");
+    client.text("unsub kept/a");
+    let replayed = (0..).take_while(|_| client.read_text() != "live").count();
+    assert!(replayed < 1000, "the replay had ended before");
+    client.expect_nothing_until_pong();
+}

@@ -86,6 +86,15 @@ impl Turn {
         }
     }
 
+    /// The connection has unsubscribed from a topic: its replay ends.
+    pub(crate) fn cancel_replay(&mut self, conn: &mut Connection, topic: &str) {
+        if conn.is_replaying() {
+            let (index, slot) = (&self.hub.index, conn.id.slot() as u32);
+            let by_pattern = index.patterns_of(topic).into_iter().any(|key| index.listens_to(slot, key));
+            self.replays.cancel(conn, topic, by_pattern);
+        }
+    }
+
     /// Tells other workers who has subscribers here now.
     pub(crate) fn tell_changes(&mut self) {
         let Self { hub, handle, worker, .. } = self;
@@ -518,7 +527,7 @@ impl<'a, S> Conn<'a, S> {
         }
         let id = self.context.conn.id;
         let Unsubscribed { ended, cancelled } = self.context.turn.hub.unsubscribe(id, from);
-        self.context.turn.replays.cancel(self.context.conn, from.as_str());
+        self.context.turn.cancel_replay(self.context.conn, from.as_str());
         ended || cancelled
     }
 

@@ -51,6 +51,13 @@ impl Replay {
         Some(entry)
     }
 
+    /// Gives up what was asked for. Returns whether live messages are left.
+    fn keep_live(&mut self) -> bool {
+        let asked_for = self.entries.len() - self.live;
+        self.bytes -= self.entries.drain(..asked_for).map(|entry| entry.range.len()).sum::<usize>();
+        self.live > 0
+    }
+
     /// Gives up live messages from the oldest on, until another one fits. Returns how many.
     fn make_room(&mut self, bytes: usize, limit: usize) -> u32 {
         let mut dropped = 0;
@@ -109,7 +116,7 @@ impl Replays {
         entries: Vec<Entry>,
         now: Millis,
     ) {
-        self.cancel(conn, &topic);
+        self.cancel(conn, &topic, false);
         if entries.is_empty() {
             return;
         }
@@ -122,13 +129,14 @@ impl Replays {
     }
 
     /// The connection no longer subscribes to the topic.
-    pub(crate) fn cancel(&mut self, conn: &mut Connection, topic: &str) {
+    /// If it `still_receives` the topic, by a pattern, the live messages that wait behind the replay are sent.
+    pub(crate) fn cancel(&mut self, conn: &mut Connection, topic: &str, still_receives: bool) {
         if !conn.is_replaying() {
             return;
         }
         let slot = conn.id.slot() as u32;
         if let Some(of) = self.of.get_mut(&slot) {
-            of.replays.retain(|replay| *replay.topic != *topic);
+            of.replays.retain_mut(|replay| *replay.topic != *topic || still_receives && replay.keep_live());
             if of.replays.is_empty() {
                 self.of.remove(&slot);
                 conn.set_replaying(false);

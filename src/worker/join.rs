@@ -187,7 +187,7 @@ pub(crate) fn subscribe(turn: &mut Turn, slot: u32, to: &Name<'_>, limit: usize)
 /// Unsubscribes a connection on behalf of a handle.
 pub(crate) fn unsubscribe<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], from: &Name<'_>) {
     let unsubscribed = turn.hub.unsubscribe(slot.conn.id, from);
-    turn.replays.cancel(&mut slot.conn, from.as_str());
+    turn.cancel_replay(&mut slot.conn, from.as_str());
     if unsubscribed.cancelled {
         // The requester of the subscription waits for an answer.
         let route = &routes[usize::from(slot.conn.route)];
