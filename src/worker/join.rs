@@ -10,7 +10,7 @@ use crate::hub::{Added, Entry, Join, Joined, Name, Position, SubscribeError, env
 use crate::log;
 use core::ops::Range;
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Messages looked at in one turn for connections that come back: some 4 ms. What is over waits for the next turn, so
 /// that a crowd that asks for long histories holds up nobody; one join is one piece.
@@ -21,6 +21,9 @@ const REPLAYED: usize = 16_384;
 const REPLAYED_BYTES: usize = 1 << 20;
 const REPLAYED_MESSAGE: usize = 256;
 
+/// Between two looks for room in a mailbox.
+const ROOM: Duration = Duration::from_millis(5);
+
 /// Joins to be answered by this worker.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
@@ -30,11 +33,20 @@ pub(crate) struct Asked {
     looked_at: usize,
     /// Bytes that this iteration has sent to connections that recover.
     replayed: usize,
+    /// The first waits for room in the mailbox of its connection's worker.
+    awaits_room: bool,
 }
 
 impl Asked {
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// How long the event loop may wait for the next one; `None`: there is none. For room in a mailbox it looks again
+    /// after a while: a worker that is blocked would otherwise keep this one awake.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        let patience = if self.awaits_room { ROOM } else { Duration::ZERO };
+        (!self.is_empty()).then_some(patience)
     }
 
     /// Notes a join of another worker's connection. It is answered when the log is empty: what was published before is
@@ -44,7 +56,7 @@ impl Asked {
     }
 
     pub(crate) fn begin_iteration(&mut self) {
-        (self.looked_at, self.replayed) = (0, 0);
+        (self.looked_at, self.replayed, self.awaits_room) = (0, 0, false);
     }
 }
 
@@ -78,6 +90,7 @@ impl<S: Sink> Recovery<'_, S> {
             // What is replayed to another worker's connections waits there, and is bounded like all that does.
             if from != me && self.turn.handle.shared.workers[from].mailbox.is_heavy() {
                 self.asked.waiting.push_front((from, join));
+                self.asked.awaits_room = true;
                 break;
             }
             let joined = self.turn.hub.joined(join, from);

@@ -406,7 +406,6 @@ impl Worker {
             || self.has_handshakes()
             || !self.dirty.is_empty()
             || !self.doomed.is_empty()
-            || !self.asked.is_empty()
             || self.turn.replays.has_ready()
             || self.accepting.is_due()
             || !self.turn.held.is_empty() && self.turn.hub.can_go_on()
@@ -416,7 +415,10 @@ impl Worker {
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
         let stop = self.stopping_patience();
         let age = (self.turn.hub.keeps() || self.must_look_at_memory()).then_some(AGE);
-        [timer, self.accepting.patience(), stop, age, self.expiry_patience()].into_iter().flatten().min()
+        [timer, self.accepting.patience(), self.asked.patience(), stop, age, self.expiry_patience()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn begin_turn(&mut self) {
