@@ -1,5 +1,6 @@
 // campanile.js: topics over one WebSocket that comes back by itself and goes on where it was. No dependencies; browsers,
-// workers and Node.js 20. The protocol is campanile.v1.json (docs/protocol.md), the guide docs/javascript.md.
+// workers and Node.js 20. The protocol is campanile.v1.json (docs/reference/protocol.md), the guide is
+// docs/guide/pages.md.
 
 const PROTOCOL = "campanile.v1.json";
 const STEADY = 5_000; // ms a connection must last before the backoff starts afresh
@@ -11,7 +12,8 @@ const DEFAULTS = {
   timeout: 10_000,
   queue: 64, // with 128 subscriptions what a server takes at once
 };
-// The least and the most of what a server can ask for, in ms; docs/protocol.md has the table. A timer overflows at 2^31.
+// The least and the most of what a server can ask for, in ms; docs/reference/protocol.md has the table. A timer
+// overflows at 2^31.
 const HEARTBEAT = [1_000, 86_400_000]; // 0: none
 const RETRY = [10, 86_400_000]; // of `hello`
 const AGAIN = [10, 60_000]; // `retry` of an error; the least doubles each time the same request is put off

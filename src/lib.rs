@@ -188,9 +188,9 @@ pub use worker::http::HttpLimits;
 struct Readme;
 
 #[cfg(all(doctest, feature = "tls"))]
-#[doc = include_str!("../docs/tls.md")]
+#[doc = include_str!("../docs/guide/tls.md")]
 struct TlsPage;
 
 #[cfg(all(doctest, feature = "api"))]
-#[doc = include_str!("../docs/api.md")]
+#[doc = include_str!("../docs/reference/http-api.md")]
 struct ApiPage;

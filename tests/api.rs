@@ -598,7 +598,7 @@ fn it_can_have_a_server_of_its_own() {
 
 // ---- the description and the page ----
 
-/// The examples in docs/api.md, run by curl: each answer has the shape that the page shows.
+/// The examples in docs/reference/http-api.md, run by curl: each answer has the shape that the page shows.
 #[test]
 fn the_examples_on_the_page_are_true() {
     if Command::new("curl").arg("--version").output().is_err() {
@@ -608,7 +608,7 @@ fn the_examples_on_the_page_are_true() {
     let (builder, events) = routes(builder().topics("orders/", kept()));
     let server = start(Api::new().without_key().mount(builder));
     let (_listening, _) = listener(&server, &events, &["orders/42"]);
-    let page = include_str!("../docs/api.md");
+    let page = include_str!("../docs/reference/http-api.md");
     let block = page.split("```console\n").nth(1).and_then(|b| b.split("```").next()).unwrap();
     let mut lines = block.lines().peekable();
     let mut run = 0;
@@ -644,7 +644,7 @@ fn shape(value: &Value) -> Value {
 fn the_description_names_every_operation() {
     let description: Value = serde_json::from_str(Api::openapi()).unwrap();
     assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
-    let page = include_str!("../docs/api.md");
+    let page = include_str!("../docs/reference/http-api.md");
     let (server, _events) = serve(1);
     let mut client = server.dial();
     let paths = description["paths"].as_object().unwrap();

@@ -66,7 +66,7 @@ fn a_bomb_costs_its_limit_and_64_kib() {
     assert!(info.bytes_max < 2 << 20, "{}", info.bytes_max);
 }
 
-/// The prices in docs/deflate.md.
+/// The prices in docs/guide/compression.md.
 #[test]
 fn contexts_cost_what_their_page_says() {
     let of = |make: &dyn Fn() -> Box<dyn std::any::Any>| measure(|| drop(make())).bytes_max;

@@ -1,4 +1,4 @@
-//! docs/protocol.md is what the endpoint for browsers does: every error code comes up, every example is taken or given.
+//! docs/reference/protocol.md is what the endpoint for browsers does: every error code comes up, every example is taken or given.
 
 #[path = "support/push.rs"]
 mod pages;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::{TEXT, TestServer, builder, frame, limits, start, until};
 
 fn page() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/protocol.md");
     std::fs::read_to_string(path).expect("the page is there")
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Layer and what it may import, as docs/architecture.md has it.
+/// Layer and what it may import, as docs/internals/architecture.md has it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("http", &[]),
@@ -298,7 +298,7 @@ fn every_folder_is_a_layer_and_the_page_has_the_same_table() {
         .collect();
     let layers: BTreeSet<_> = LAYERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(folders, layers);
-    let page = read("docs/architecture.md");
+    let page = read("docs/internals/architecture.md");
     for (layer, imports) in LAYERS {
         let mut imports: Vec<_> = imports.iter().map(|i| format!("`{i}`")).collect();
         let row = page.lines().find(|l| l.starts_with(&format!("| `{layer}` |")));
@@ -307,7 +307,7 @@ fn every_folder_is_a_layer_and_the_page_has_the_same_table() {
             cell.split(',').map(|c| c.trim().to_owned()).filter(|c| !c.is_empty()).collect();
         imports.sort();
         shown.sort();
-        assert_eq!(shown, imports, "{layer} on docs/architecture.md");
+        assert_eq!(shown, imports, "{layer} on docs/internals/architecture.md");
     }
 }
 
@@ -326,7 +326,7 @@ fn unsafe_code_is_where_its_page_says() {
     let all = ["src", "benches", "examples", "loadtest", "tests"].into_iter().flat_map(rust);
     let speaks_of_it = |path: &str| path == "tests/tidy.rs";
     let found = all.filter(|(path, text)| !speaks_of_it(path) && has_unsafe(text)).map(|(path, _)| path);
-    let page = rows(&read("docs/unsafe.md"), "# Unsafe code");
+    let page = rows(&read("docs/internals/unsafe.md"), "# Unsafe code");
     let listed = page.into_iter().filter(|name| name.ends_with(".rs")).collect();
     none(differ("unsafe code", &found.collect(), &listed));
 }
@@ -347,7 +347,7 @@ fn examples_open_with_the_line_that_runs_them() {
 
 #[test]
 fn every_option_and_metric_has_its_row() {
-    let page = read("docs/options.md");
+    let page = read("docs/reference/options.md");
     for (file, name) in [
         ("src/conn/limits.rs", "Limits"),
         ("src/worker/http.rs", "HttpLimits"),
@@ -366,7 +366,7 @@ fn every_option_and_metric_has_its_row() {
     }
     let source = counters(&read("src/metrics/mod.rs"));
     assert!(source.len() > 3, "the counters are gone, or this test has lost them");
-    none(differ("metrics", &source, &rows(&read("docs/metrics.md"), "# Metrics")));
+    none(differ("metrics", &source, &rows(&read("docs/reference/metrics.md"), "# Metrics")));
 }
 
 #[test]

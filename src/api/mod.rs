@@ -1,5 +1,5 @@
 //! Publishing over HTTP, for programs in any language: `/api/publish` and what belongs to it. JSON in and out, described
-//! by [`Api::openapi`]; docs/api.md has examples.
+//! by [`Api::openapi`]; docs/reference/http-api.md has examples.
 //!
 //! ```no_run
 //! use campanile::api::Api;

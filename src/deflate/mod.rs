@@ -14,7 +14,7 @@
 //! worker and serve all its connections, and "context takeover" is a [`History`] of the connection's own, at most as
 //! large as the window, that is lent for one message. Without takeover a connection owns nothing.
 //!
-//! What a mode costs is in `docs/deflate.md`.
+//! What a mode costs is in `docs/guide/compression.md`.
 
 #[cfg(feature = "deflate")]
 mod deflater;

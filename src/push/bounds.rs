@@ -1,5 +1,5 @@
 //! What a server can ask of its clients' clocks: the least and the most. Clients clamp what comes, since a server may be
-//! broken or hostile; [`Push`](super::Push) refuses what they would clamp. `docs/protocol.md` has the table and
+//! broken or hostile; [`Push`](super::Push) refuses what they would clamp. `docs/reference/protocol.md` has the table and
 //! `js/campanile.js` the same numbers.
 
 use core::ops::RangeInclusive;
@@ -21,9 +21,9 @@ pub(crate) const AGAIN: RangeInclusive<Duration> = Duration::from_millis(10)..=D
 mod tests {
     use super::*;
 
-    /// The row of the table in `docs/protocol.md` that begins so.
+    /// The row of the table in `docs/reference/protocol.md` that begins so.
     fn documented(time: &str) -> [u64; 2] {
-        let text = include_str!("../../docs/protocol.md");
+        let text = include_str!("../../docs/reference/protocol.md");
         let row = text.lines().find_map(|line| line.strip_prefix(&format!("| {time} |"))).expect("a row");
         let cell =
             |cell: &str| cell.trim().strip_suffix(" ms").expect("milliseconds").parse().expect("a number");

@@ -1,4 +1,4 @@
-//! The endpoint for browsers: topics over JSON, as `docs/protocol.md` specifies it. [`Push`] says what clients may do
+//! The endpoint for browsers: topics over JSON, as `docs/reference/protocol.md` specifies it. [`Push`] says what clients may do
 //! and becomes a route.
 //!
 //! ```text

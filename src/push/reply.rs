@@ -5,7 +5,7 @@ use crate::hub::{InvalidPattern, InvalidTopic, Position, SubscribeError, Target}
 use core::fmt;
 use serde::{Serialize, Serializer};
 
-/// One message of the endpoint's own. Members as in `docs/protocol.md`.
+/// One message of the endpoint's own. Members as in `docs/reference/protocol.md`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Reply<'a> {

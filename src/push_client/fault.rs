@@ -5,7 +5,7 @@ use crate::hub::{InvalidPattern, InvalidTopic};
 use core::fmt;
 use core::time::Duration;
 
-/// A refusal of the server's: an `error` of the protocol, `docs/protocol.md`.
+/// A refusal of the server's: an `error` of the protocol, `docs/reference/protocol.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
@@ -17,7 +17,7 @@ pub struct Fault {
     pub retry: Option<Duration>,
 }
 
-/// The codes of `docs/protocol.md`.
+/// The codes of `docs/reference/protocol.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Code {

@@ -1,5 +1,5 @@
 //! Topics for Rust programs: subscribes, comes back without a gap, and publishes, over one WebSocket to a server that
-//! speaks `campanile.v1.json` (`docs/protocol.md`), such as [`push::Push`](crate::push::Push). What `campanile.js` is
+//! speaks `campanile.v1.json` (`docs/reference/protocol.md`), such as [`push::Push`](crate::push::Push). What `campanile.js` is
 //! for pages.
 //!
 //! [`PushClient::connect`] begins to connect and returns; [`PushClient::next`] waits for what happens, with a deadline;

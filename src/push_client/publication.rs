@@ -3,7 +3,7 @@
 use super::Position;
 use core::time::Duration;
 
-/// Something to publish. Bytes are published over HTTP: `docs/api.md`.
+/// Something to publish. Bytes are published over HTTP: `docs/reference/http-api.md`.
 ///
 /// ```
 /// use campanile::push_client::Publication;

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The version of the head before bytes, see `docs/protocol.md`.
+/// The version of the head before bytes, see `docs/reference/protocol.md`.
 const BINARY_VERSION: u8 = 1;
 
 /// What can be asked for. Members that are not given are left out.

@@ -1,4 +1,4 @@
-// A server of campanile.v1.json (docs/protocol.md) in as few lines as its client's tests need, for what the real one
+// A server of campanile.v1.json (docs/reference/protocol.md) in as few lines as its client's tests need, for what the real one
 // can't be made to do: refusals at will, silence, messages of types to come. And a way to it that can be cut.
 
 import { EventEmitter, once } from "node:events";
