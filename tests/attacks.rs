@@ -442,6 +442,40 @@ fn t4_many_that_stay_within_their_own_limits_do_not_exceed_the_servers() {
 }
 
 #[test]
+fn unfinished_requests_of_many_clients_do_not_exceed_the_memory_budget() {
+    const BUDGET: u64 = 2 << 20;
+    let mut scene = Scene::with(start(builder().max_memory(BUDGET).route("/", echo()).post(
+        "/",
+        |request: &campanile::Request<'_>| {
+            campanile::Response::new(200).text(request.body().len().to_string())
+        },
+    )));
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
+    let mut clients: Vec<Client> = (0..100).map(|_| scene.server.dial()).collect();
+    for client in &mut clients {
+        client.send(head);
+        let _ = client.try_send(&[b'x'; 50_000]);
+    }
+    scene.server.until("some are refused", |s| s.over_budget > 0);
+    scene.server.settle();
+    let stats = scene.server.handle.stats();
+    assert!(stats.held_bytes <= BUDGET + 256 * 1024, "{} bytes", stats.held_bytes);
+    scene.all_is_well();
+    let (mut refused, mut served) = (0, 0);
+    for client in &mut clients {
+        let _ = client.try_send(&[b'x'; 10_000]);
+        match client.answer().status {
+            200 => served += 1,
+            503 => refused += 1,
+            other => panic!("status {other}"),
+        }
+    }
+    assert!(refused >= 20 && served >= 20, "{refused} refused, {served} served");
+    drop(clients);
+    scene.server.until("all is given back", |s| s.held_bytes == 0 && s.sockets == 1);
+}
+
+#[test]
 fn t21_ends_of_every_kind_leave_no_socket_behind() {
     let mut scene = Scene::new();
     for round in 0..50 {

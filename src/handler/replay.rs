@@ -6,7 +6,11 @@
 //!                       the topic's new messages, until nothing is left
 //! ```
 //! A replay holds pointers into the history's frames, which are wrapped only when the socket can take them. What was asked
-//! for is exempt from the policy for slow consumers; what comes live meanwhile is bound by it.
+//! for is exempt from the policy for slow consumers; what comes live meanwhile is bound by it, with a larger limit:
+//!
+//! A client that reads `r` bytes a second needs `asked / r` seconds for what it asked for. If it reads faster than its topics
+//! are published to, less than `asked` bytes come live meanwhile. So with `asked + max_backlog` allowed to wait, every client
+//! that can keep up with its topics catches up, and one that cannot meets the policy.
 
 use crate::conn::{ConnId, Connection, SlowConsumer, Terms};
 use crate::hub::{Entry, Millis, Reader, Run};
@@ -29,7 +33,8 @@ pub(crate) struct Replay {
     /// How many at the end came while it was under way, and their bytes.
     live: usize,
     live_bytes: usize,
-    /// Bytes of all messages left, and when it began.
+    /// Bytes of what was asked for, and of all messages left.
+    asked: usize,
     bytes: usize,
     began: Millis,
 }
@@ -94,6 +99,8 @@ fn cost(entry: &Entry) -> usize {
 #[derive(Debug, Default)]
 struct OfConnection {
     replays: Vec<Replay>,
+    /// Bytes of all that was asked for since the connection last had no replay, without what was cancelled.
+    asked: usize,
     /// It stands in the list of those whose sockets can take more.
     is_ready: bool,
 }
@@ -122,8 +129,10 @@ impl Replays {
         }
         let bytes = entries.iter().map(|entry| entry.range.len()).sum();
         let (entries, live, live_bytes) = (entries.into(), 0, 0);
-        let replay = Replay { topic, epoch, entries, live, live_bytes, bytes, began: now };
-        self.of.entry(conn.id.slot() as u32).or_default().replays.push(replay);
+        let replay = Replay { topic, epoch, entries, live, live_bytes, asked: bytes, bytes, began: now };
+        let of = self.of.entry(conn.id.slot() as u32).or_default();
+        of.asked += bytes;
+        of.replays.push(replay);
         conn.set_replaying(true);
         self.wake(conn.id);
     }
@@ -136,7 +145,14 @@ impl Replays {
         }
         let slot = conn.id.slot() as u32;
         if let Some(of) = self.of.get_mut(&slot) {
-            of.replays.retain_mut(|replay| *replay.topic != *topic || still_receives && replay.keep_live());
+            let OfConnection { replays, asked, .. } = of;
+            replays.retain_mut(|replay| {
+                if *replay.topic != *topic {
+                    return true;
+                }
+                *asked -= core::mem::take(&mut replay.asked);
+                still_receives && replay.keep_live()
+            });
             if of.replays.is_empty() {
                 self.of.remove(&slot);
                 conn.set_replaying(false);
@@ -164,11 +180,13 @@ impl Replays {
         reader: Reader<'_>,
         terms: &Terms,
     ) -> Taken {
-        let of = self.of.get_mut(&(conn.id.slot() as u32));
-        let Some(replay) = of.and_then(|of| of.replays.iter_mut().find(|r| *r.topic == *topic)) else {
+        let Some(of) = self.of.get_mut(&(conn.id.slot() as u32)) else { return Taken::NotReplaying };
+        let all_live = of.replays.iter().map(|replay| replay.live_bytes).sum::<usize>();
+        let Some(replay) = of.replays.iter_mut().find(|r| *r.topic == *topic) else {
             return Taken::NotReplaying;
         };
-        let limit = terms.limits.max_backlog;
+        // What the other replays have live counts too: the sum over the connection is what is bounded.
+        let limit = (terms.limits.max_backlog + of.asked).saturating_sub(all_live - replay.live_bytes);
         let frames = run.share();
         for (offset, range, mark) in run.messages_for(reader) {
             let (key, json, tags) = (run.key, mark.json, None);

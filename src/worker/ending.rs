@@ -97,6 +97,10 @@ impl Worker {
         let count = &self.turn.counters[self.turn.worker];
         count.held_bytes.shift(u64::from(before), u64::from(held));
         let all = || self.turn.counters.iter().map(|c| c.held_bytes.get()).sum::<u64>();
+        if held > before && slot.conn.phase == Phase::Http && all() > self.settings.max_memory {
+            count.over_budget.add(1);
+            return self.refuse_over_budget(at);
+        }
         if held > before && slot.conn.phase == Phase::Open && all() > self.settings.max_memory {
             count.over_budget.add(1);
             let (writer, code) = (&mut self.turn.writer, CloseCode::TRY_AGAIN_LATER);

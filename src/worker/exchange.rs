@@ -29,6 +29,11 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// Bytes of memory that hold requests.
+    pub(super) fn held(&self) -> usize {
+        self.buf.capacity()
+    }
+
     /// Whether nothing in it is needed any more.
     pub(super) fn is_over(&self) -> bool {
         self.buf.is_empty() && self.body.is_none() && self.waiting.is_none() && !self.last

@@ -392,6 +392,16 @@ impl Worker {
         self.end_with(at, error.response());
     }
 
+    /// Refuses what a client sends over plain HTTP because all connections together hold too much.
+    pub(super) fn refuse_over_budget(&mut self, at: usize) {
+        self.end_with(at, unavailable());
+        let Some(slot) = self.slots.get(at) else { return };
+        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+        let left = slot.held().min(u32::MAX as usize) as u32;
+        let charged = core::mem::replace(&mut slot.charged, left);
+        self.turn.count().held_bytes.shift(u64::from(charged), u64::from(left));
+    }
+
     /// The last response of a connection.
     fn end_with(&mut self, at: usize, response: Response) {
         let response = sendable(response);

@@ -44,7 +44,8 @@ impl Slot {
     /// Bytes of memory that it holds beside itself, for now.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        self.conn.held() + self.stream.held()
+        let requests = self.exchange.as_ref().map_or(0, |exchange| exchange.held());
+        self.conn.held() + self.stream.held() + requests
     }
 }
 
