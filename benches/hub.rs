@@ -94,7 +94,7 @@ fn server() -> Result<(Handle, campanile::Running), String> {
     Ok((running.handle().clone(), running))
 }
 
-/// From a thread outside. With `each` above 1 so many at a time, by `publish_all`. CPU seconds are those of the thread
+/// From a thread outside. With `each` above 1 so many at a time, by `publish_batch`. CPU seconds are those of the thread
 /// and of the worker; the share of the worker comes second.
 fn from_outside(names: &[String], each: usize, time: Duration) -> Result<(f64, f64), String> {
     let (handle, running) = server()?;
@@ -105,7 +105,10 @@ fn from_outside(names: &[String], each: usize, time: Duration) -> Result<(f64, f
         loop {
             let done = match batch {
                 [one] => handle.publish(one, &PAYLOAD),
-                all => handle.publish_all(all.iter().map(|name| Publish::new(name, &PAYLOAD))),
+                all => {
+                    let published = handle.publish_batch(all.iter().map(|name| Publish::new(name, &PAYLOAD)));
+                    published.map_err(|e| e.failed[0].1.clone())
+                }
             };
             match done {
                 Ok(()) => break,
@@ -116,7 +119,7 @@ fn from_outside(names: &[String], each: usize, time: Duration) -> Result<(f64, f
         n += batch.len();
     }
     // A question waits in the same mailbox: its answer says that all before it is done.
-    handle.subscribers(&names[0]).map_err(|e| e.to_string())?;
+    handle.subscribers(&names[0]).wait().map_err(|e| e.to_string())?;
     let (publisher, worker) = (cpu("hub") - publisher, cpu("campanile-") - worker);
     handle.shutdown(Duration::from_secs(1));
     running.join().expect("no worker failed");
@@ -169,7 +172,7 @@ fn run(time: Duration, most: usize) -> Result<(), String> {
         by_handler(one.clone(), time),
         by_handler(all.clone(), time)
     );
-    for (what, each) in [("`publish`", 1), ("`publish_all`, 100 at a time", 100)] {
+    for (what, each) in [("`publish`", 1), ("`publish_batch`, 100 at a time", 100)] {
         let repeated = vec![one[0].clone(); each];
         let (single, many) = (from_outside(&repeated, each, time)?, from_outside(&all, each, time)?);
         println!("| from a thread outside, {what} | {:.0} | {:.0} |", single.0, many.0);

@@ -266,7 +266,7 @@ impl Bench {
             n += 1;
         }
         // A question waits in the same mailboxes: its answer says that all before it is done.
-        self.handle.subscribers(NOBODY).map_err(|e| e.to_string())?;
+        self.handle.subscribers(NOBODY).wait().map_err(|e| e.to_string())?;
         let cost = cost.since();
         println!(
             "  to nobody       {:>10.0} messages per CPU second   CPU ns per message: {:.0} publisher, {:.0} workers",
@@ -361,7 +361,9 @@ fn run(workers: usize, options: Options) -> Result<(), String> {
         bench.subscribers.push(named(&format!("subscriber-{i}"), move || subscriber(stream, &inbox, clock)));
     }
     let until = Instant::now() + DEADLINE;
-    while bench.handle.subscribers(TOPIC).map_err(|e| e.to_string())? < workers && Instant::now() < until {}
+    while bench.handle.subscribers(TOPIC).wait().map_err(|e| e.to_string())? < workers
+        && Instant::now() < until
+    {}
     let spread = seen.lock().map_err(|e| e.to_string())?.len();
     if spread != workers {
         return Err(format!("the subscribers are on {spread} of {workers} workers"));

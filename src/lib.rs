@@ -40,7 +40,7 @@
 //! | what to do with connections | [`Handler`]: `upgrade` decides with [`Accept`], [`Refuse`] or later with [`Pending`] |
 //! | in a callback | [`Conn`] and the borrowed [`Message`]; [`Closed`] says how it ended |
 //! | settings of a route | [`Route`]: [`Limits`], [`SlowConsumer`], [`Origins`] |
-//! | from any other thread | [`Handle`], with [`ConnId`], [`ConnInfo`], [`Stats`] |
+//! | from any other thread | [`Handle`], with [`Answer`], [`ConnId`], [`ConnInfo`], [`Stats`] |
 //! | topics, their history, coming back | [`TopicSettings`], [`Publish`], [`Published`]; [`Conn::subscribe_from`] with [`Start`] and [`Position`]; [`Envelope`], which tells clients their position |
 //! | compression | [`Route::deflate`] with `deflate::Deflate`; [`Message::verbatim`] |
 //! | TLS | `Tls`, `Certificate`, `ClientAuth`, and in a handler [`TlsInfo`] |
@@ -61,9 +61,8 @@
 //! with its worker for life, and all callbacks of a connection run there, one at a time, while the worker's other
 //! connections wait. So a callback must not block: hand long work to a thread of the program, with [`Conn::id`] and a
 //! [`Handle`], or decide about an upgrade with [`Accept::later`]. A handler is shared by all workers (`Sync`); its state
-//! for each connection is not ([`Handler::State`] is `Send` only). The calls of a handle that wait
-//! for an answer ([`Handle::subscribers`], [`Handle::connections`], [`Handle::connection`], [`Handle::open_on`]) are not for callbacks;
-//! those whose names end with `then` are, such as [`Handle::publish_then`].
+//! for each connection is not ([`Handler::State`] is `Send` only). What a [`Handle`] asks of the workers is an [`Answer`]: a
+//! thread of the program waits for it, an async function awaits it, and a callback, which must not wait, gives it a closure.
 //!
 //! # What is promised
 //!
@@ -86,7 +85,7 @@
 //! # Errors
 //!
 //! Each boundary has its own: [`BuildError`] before the server runs, [`RunError`] where it ends by itself, [`HandleError`]
-//! from other threads, [`Refused`] (with the message in it) for a send, [`SubscribeError`], [`InvalidTopic`],
+//! and [`BatchError`] from other threads, [`Refused`] (with the message in it) for a send, [`SubscribeError`], [`InvalidTopic`],
 //! [`InvalidPattern`], [`InvalidOrigin`], [`InvalidAddr`]. What a peer does
 //! wrong is no error of the program's: it is answered on the wire, with a status ([`http::HttpError`]) before the
 //! upgrade and a close code ([`protocol::ProtocolError::close_code`]) after it, and reported as a [`Cause`].
@@ -162,8 +161,8 @@ pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason
 #[cfg(any(feature = "api", feature = "tls"))]
 pub use file::{FileError, FileErrorReason};
 pub use handler::{
-    Accept, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin, OnMessage,
-    OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
+    Accept, Answer, BatchError, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin,
+    OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
 };
 pub use http::{InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{

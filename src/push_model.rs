@@ -298,7 +298,7 @@ proptest! {
                     let tags = [&*tag.to_string()];
                     let publish = publish.tags(&tags);
                     published[topic].push(Published { tag, except: None });
-                    sim.handle.publish_then(publish, drop);
+                    sim.handle.publish_confirmed(publish).then(drop);
                 }
                 6 => {
                     let tag = n % 2;

@@ -5,7 +5,7 @@ use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{AnyState, Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
-use crate::hub::{Epochs, Hub, Owners, Publication, SettingsTable};
+use crate::hub::{Epochs, Hub, Owners, Publication, SettingsTable, Unanswered};
 use crate::protocol::{Message, Opcode, header};
 use crate::worker::deadlines::Clock;
 use crate::worker::drive::{call, decode};
@@ -255,7 +255,7 @@ impl Simulation {
 
     fn publish(&mut self, worker: usize, publication: Publication) {
         if let Some((answer, outcome)) = self.workers[worker].turn.hub.publish_here(publication) {
-            assert!(answer.send(outcome), "a callback panicked");
+            assert!(answer.send(outcome.map_err(Unanswered::Refused)), "a callback panicked");
         }
     }
 

@@ -101,7 +101,7 @@ fn a_socket_is_adopted_after_the_host_has_answered_101_itself() {
         client.send(&frame(true, TEXT, b"early")[early.len()..]);
         assert_eq!(client.read_text(), "early");
         let id = events.opened();
-        let infos = server.handle.connections("/ws/:room").unwrap();
+        let infos = server.handle.connections("/ws/:room").wait().unwrap();
         let info = infos.iter().find(|c| c.id == id).unwrap();
         assert_eq!((info.peer.to_string(), info.protocol.as_deref()), (peer.to_string(), Some("chat.v1")));
         client.reset();
@@ -116,9 +116,8 @@ fn a_state_of_the_wrong_type_and_an_unknown_route_are_refused() {
     let keep = socket.try_clone().unwrap();
     let wrong = server.handle.adopt_open(socket, Vec::new(), "/ws/:room", 42u32, None);
     assert_eq!(wrong, Err(HandleError::WrongState));
-    let pattern = "/nowhere".to_owned();
     let unknown = server.handle.adopt_open(keep, Vec::new(), "/nowhere", String::new(), None);
-    assert_eq!(unknown, Err(HandleError::NoRoute { pattern }));
+    assert!(matches!(unknown, Err(HandleError::NoRoute { .. })), "{unknown:?}");
     client.expect_eof(); // a refused socket is closed
     assert_eq!(server.handle.stats().accepted, 0);
 }

@@ -517,11 +517,11 @@ fn t25_a_flood_of_subscriptions_stops_at_its_limit_and_is_forgotten_at_the_end()
     }
     let id = events.opened();
     server.handle.subscribe(id, "one more").unwrap();
-    assert_eq!(server.handle.subscribers("one more"), Ok(0));
-    assert_eq!(server.handle.subscribers("topic 1023"), Ok(1));
+    assert_eq!(server.handle.subscribers("one more").wait(), Ok(0));
+    assert_eq!(server.handle.subscribers("topic 1023").wait(), Ok(1));
     client.reset();
     server.until("it has gone", |s| s.sockets == 0);
-    assert_eq!(server.handle.subscribers("topic 1023"), Ok(0));
+    assert_eq!(server.handle.subscribers("topic 1023").wait(), Ok(0));
     assert_eq!(server.handle.stats().panics, 0);
 }
 

@@ -45,7 +45,7 @@ fn fill(server: &TestServer, events: &Events) -> (Client, campanile::ConnId) {
 }
 
 fn buffered(server: &TestServer) -> usize {
-    let all = server.handle.connections("/").unwrap();
+    let all = server.handle.connections("/").wait().unwrap();
     all.first().map_or(0, |c| c.buffered_amount)
 }
 
@@ -399,7 +399,7 @@ fn a_slow_subscriber_does_not_hold_up_the_others() {
         assert_eq!(number(&quick.read_binary()), n);
     }
     assert!(began.elapsed() < DEADLINE);
-    let waiting = server.handle.connections("/").unwrap().iter().map(|c| c.buffered_amount).max();
+    let waiting = server.handle.connections("/").wait().unwrap().iter().map(|c| c.buffered_amount).max();
     assert!(waiting.is_some_and(|n| n <= LIMIT && n > LIMIT / 2), "{waiting:?}");
     let got = arriving(&mut slow, 1499);
     assert!(got.windows(2).all(|w| w[0] < w[1]) && got.len() < 1500);
@@ -427,7 +427,7 @@ fn a_burst_published_in_one_turn_keeps_the_limit() {
         publisher.text("burst");
         publisher.expect_nothing_until_pong();
         let waiting =
-            server.handle.connections("/").unwrap().iter().map(|c| c.buffered_amount).max().unwrap();
+            server.handle.connections("/").wait().unwrap().iter().map(|c| c.buffered_amount).max().unwrap();
         assert!(waiting <= LITTLE, "{waiting} bytes wait, the limit is {LITTLE}");
     }
     publisher.text("the last burst");
@@ -512,7 +512,7 @@ fn a_client_that_reads_again_gets_little_that_is_old() {
             bytes[..4].copy_from_slice(&n.to_be_bytes());
             let key = format!("price {}", n % KEYS);
             let message = Message::binary(&bytes).with_key(&key);
-            server.handle.publish_with(Publish::new("ticks/all", message)).unwrap().unwrap();
+            server.handle.publish_confirmed(Publish::new("ticks/all", message)).wait().unwrap().unwrap();
         };
         let read = |client: &mut Client| u32::from_be_bytes(*client.read_binary().first_chunk().unwrap());
         // What 1,000 messages each second are in 12 s: 12 MB.

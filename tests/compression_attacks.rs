@@ -128,7 +128,7 @@ fn what_inflates_to_much_takes_many_turns() {
     }
     assert!(all.len() < 256 << 10, "it is one read");
     client.client.send(&all);
-    let id = server.handle.connections("/").unwrap()[0].id;
+    let id = server.handle.connections("/").wait().unwrap()[0].id;
     server.until("it is paused", |s| s.messages_in == 1);
     let before = server.handle.stats().turns;
     server.handle.resume(id).unwrap();
@@ -164,7 +164,7 @@ fn what_many_connections_inflate_to_takes_many_turns_and_all_have_theirs() {
         client.client.send([support::frame(true, TEXT, b"pause"), bomb.clone(), bomb.clone()].concat());
     }
     server.until("all are paused", |s| s.messages_in == CLIENTS as u64);
-    let ids: Vec<_> = server.handle.connections("/").unwrap().iter().map(|c| c.id).collect();
+    let ids: Vec<_> = server.handle.connections("/").wait().unwrap().iter().map(|c| c.id).collect();
     let before = server.handle.stats().turns;
     for id in ids {
         server.handle.resume(id).unwrap();
@@ -294,7 +294,8 @@ fn a_slow_reader_with_a_context_is_closed_and_understands_all_that_came() {
         (0..len).map(|i| format!("{:x}", (n << 32 | i).wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect()
     };
     let message = |n: u64| format!("{} {} {n} {}", part(n, 60), part(n + 1, 1000), part(n + 1, 60));
-    let is_open = || server.handle.connection(id).unwrap().is_some_and(|c| c.ready_state == ReadyState::Open);
+    let is_open =
+        || server.handle.connection(id).wait().unwrap().is_some_and(|c| c.ready_state == ReadyState::Open);
     let mut sent = 0;
     while is_open() {
         for n in sent..sent + 16 {

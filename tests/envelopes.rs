@@ -138,7 +138,8 @@ fn each_route_gets_messages_in_its_own_envelope() {
 #[test]
 fn what_is_replayed_is_in_the_envelope_too_and_what_is_sent_is_not() {
     let server = server(2);
-    let first = server.handle.publish_with(Publish::new("kept/x", "1")).unwrap().unwrap().position;
+    let first =
+        server.handle.publish_confirmed(Publish::new("kept/x", "1")).wait().unwrap().unwrap().position;
     server.handle.publish("kept/x", Message::json("2")).unwrap();
     let mut client = server.open("/named");
     client.text(&format!("from kept/x {} 0", first.epoch));
@@ -270,7 +271,7 @@ fn a_panicking_envelope_does_not_shift_the_messages_of_a_filtered_compressed_bat
     let long = "bell ".repeat(50);
     // One batch, of which a message is not for all subscribers, so that it is sent in parts.
     let publish = |text| Publish::new("kept/x", Message::text(text));
-    server.handle.publish_all([publish("panic"), publish(&long).except(except), publish("end")]).unwrap();
+    server.handle.publish_batch([publish("panic"), publish(&long).except(except), publish("end")]).unwrap();
     assert_eq!(packed.read().0, format!("kept/x 2 text {long}"));
     assert_eq!(packed.read().0, "kept/x 3 text end");
     assert_eq!(server.handle.open_connections(), 2, "the worker runs on");

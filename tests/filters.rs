@@ -19,7 +19,7 @@ fn serve(workers: usize) -> TestServer {
 }
 
 fn publish(server: &TestServer, topic: &str, text: &str, tags: &[&str]) {
-    server.handle.publish_with(Publish::new(topic, text).tags(tags)).unwrap();
+    server.handle.publish_confirmed(Publish::new(topic, text).tags(tags)).wait().unwrap();
 }
 
 fn subscribe(page: &mut Page, topic: &str, more: Value) -> Value {

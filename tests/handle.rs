@@ -104,8 +104,7 @@ fn a_broadcast_reaches_one_route_and_no_other() {
         assert_eq!(client.read_binary(), b"for b");
         client.expect_nothing_until_pong();
     }
-    let pattern = "/b/1".to_owned();
-    assert_eq!(server.handle.broadcast("/b/1", "x"), Err(HandleError::NoRoute { pattern }));
+    assert!(matches!(server.handle.broadcast("/b/1", "x"), Err(HandleError::NoRoute { .. })));
 }
 
 #[test]
@@ -128,10 +127,10 @@ fn connections_are_counted_and_listed() {
     let rest: Vec<Client> = (0..3).map(|_| server.open("/")).collect();
     let other = server.open("/other");
     assert_eq!(server.handle.open_connections(), 5);
-    assert_eq!(server.handle.subscribers("room"), Ok(4));
-    let mut all = server.handle.connections("/").unwrap();
-    assert_eq!((all.len(), server.handle.connections("/other").unwrap().len()), (4, 1));
-    assert!(matches!(server.handle.connections("/none"), Err(HandleError::NoRoute { .. })));
+    assert_eq!(server.handle.subscribers("room").wait(), Ok(4));
+    let mut all = server.handle.connections("/").wait().unwrap();
+    assert_eq!((all.len(), server.handle.connections("/other").wait().unwrap().len()), (4, 1));
+    assert!(matches!(server.handle.connections("/none").wait(), Err(HandleError::NoRoute { .. })));
     all.sort_by_key(|c| c.peer.to_string());
     let its = all.iter().find(|c| c.peer.to_string() == first.local_addr().to_string()).unwrap();
     assert_eq!(
@@ -142,11 +141,11 @@ fn connections_are_counted_and_listed() {
     let id = its.id;
     server.handle.close(id, 1000, "").unwrap();
     server.settle();
-    let closing = server.handle.connections("/").unwrap();
+    let closing = server.handle.connections("/").wait().unwrap();
     assert_eq!(closing.iter().find(|c| c.id == id).map(|c| c.ready_state), Some(ReadyState::Closing));
     drop((first, rest, other));
     server.until("all have gone", |s| s.open == 0 && s.sockets == 0);
-    assert!(server.handle.connections("/").unwrap().is_empty());
+    assert!(server.handle.connections("/").wait().unwrap().is_empty());
 }
 
 #[test]
@@ -367,7 +366,7 @@ fn publications_acknowledged_during_a_shutdown_are_delivered_before_the_close_fr
                     let mut acknowledged = Vec::new();
                     for i in 0.. {
                         let text = format!("{n}:{i}");
-                        match handle.publish_with(Publish::new("town", &*text)) {
+                        match handle.publish_confirmed(Publish::new("town", &*text)).wait() {
                             Ok(published) => {
                                 assert!(published.is_some(), "there are subscribers");
                                 acknowledged.push(text);
@@ -450,8 +449,8 @@ fn an_ended_server_says_so() {
     assert_eq!(handle.send(id, "x"), Err(HandleError::Ended));
     assert_eq!(handle.publish("x", "x"), Err(HandleError::Ended));
     assert_eq!(handle.broadcast("/", "x"), Err(HandleError::Ended));
-    assert_eq!(handle.subscribers("x"), Err(HandleError::Ended));
-    assert_eq!(handle.connections("/").map(|c| c.len()), Err(HandleError::Ended));
+    assert_eq!(handle.subscribers("x").wait(), Err(HandleError::Ended));
+    assert_eq!(handle.connections("/").wait().map(|c| c.len()), Err(HandleError::Ended));
     assert_eq!(handle.open_connections(), 0);
     handle.shutdown(millis(1));
     drop(client);

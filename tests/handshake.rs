@@ -227,7 +227,7 @@ fn a_client_that_goes_before_the_decision_is_nobodys_connection() {
 }
 
 fn events_id(server: &TestServer) -> u64 {
-    let all = server.handle.connections("/").unwrap();
+    let all = server.handle.connections("/").wait().unwrap();
     assert_eq!(all.len(), 1);
     all[0].id.as_u64()
 }

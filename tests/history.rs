@@ -3,8 +3,8 @@
 mod support;
 
 use campanile::{
-    Accept, Conn, Handler, Message, Position, Publish, Published, Refuse, Request, SlowConsumer, Start,
-    Subscribed, TopicSettings,
+    Accept, Answer, Conn, Handler, Message, Position, Publish, Published, Refuse, Request, SlowConsumer,
+    Start, Subscribed, TopicSettings,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -64,8 +64,12 @@ fn kept(messages: usize) -> TopicSettings {
     TopicSettings::new().history(messages)
 }
 
+fn confirm(server: &TestServer, publish: Publish<'_>) -> Option<Published> {
+    server.handle.publish_confirmed(publish).wait().unwrap()
+}
+
 fn say(server: &TestServer, topic: &str, text: &str) -> Published {
-    server.handle.publish_with(Publish::new(topic, text)).unwrap().expect("it is kept, or heard")
+    confirm(server, Publish::new(topic, text)).expect("it has a history or subscribers")
 }
 
 /// The answer to a subscription that begins elsewhere than now: position, whether it was recovered, what is replayed.
@@ -84,9 +88,7 @@ fn resume(client: &mut Client, topic: &str, at: Position) -> (Position, bool, us
 
 /// The names of the topics with a prefix.
 fn topics(server: &TestServer, prefix: &str) -> Vec<String> {
-    let (tx, rx) = crossbeam_channel::bounded(1);
-    server.handle.topics_then(prefix, 100, move |list| tx.send(list).unwrap());
-    let list = rx.recv_timeout(DEADLINE).unwrap().unwrap();
+    let list = server.handle.topics(prefix, 100).wait().unwrap();
     list.topics.into_iter().map(|topic| topic.name).collect()
 }
 
@@ -146,7 +148,7 @@ fn the_latest_of_each_key_is_a_state() {
     let server = serve(2, kept(100));
     for (key, text) in [("eur", "1"), ("usd", "2"), ("eur", "3")] {
         let publish = Publish::new("kept/rates", Message::text(text).with_key(key));
-        server.handle.publish_with(publish).unwrap();
+        confirm(&server, publish);
     }
     let mut client = server.open("/");
     client.text("latest kept/rates");
@@ -199,12 +201,12 @@ fn a_history_is_bounded_in_bytes_and_age_and_a_message_in_time() {
     assert_eq!(replayed(2), (true, 3));
     assert_eq!(replayed(1), (false, 0));
     // Gone with its last message: another life, as soon as somebody asks.
-    let publish = || server.handle.publish_with(Publish::new("kept/a", "again")).unwrap().unwrap();
+    let publish = || confirm(&server, Publish::new("kept/a", "again")).unwrap();
     until("the topic has gone", || topics(&server, "kept/").is_empty());
     assert_ne!(publish().position.epoch, first.epoch);
 
     let short = Publish::new("kept/b", "short").ttl(millis(1));
-    let at = server.handle.publish_with(short).unwrap().unwrap().position;
+    let at = confirm(&server, short).unwrap().position;
     say(&server, "kept/b", "long");
     // Nothing is missing that should still be there.
     until("the short one has had its time", || {
@@ -276,7 +278,7 @@ fn a_repeated_publication_is_published_once() {
     let mut client = server.open("/");
     client.text("now kept/a");
     begun(&mut client);
-    let publish = |id| server.handle.publish_with(Publish::new("kept/a", "paid").id(id)).unwrap().unwrap();
+    let publish = |id| confirm(&server, Publish::new("kept/a", "paid").id(id)).unwrap();
     let first = publish("order-1");
     assert_eq!((first.position.offset, first.receivers, first.repeated), (1, 1, false));
     let again = publish("order-1");
@@ -289,17 +291,17 @@ fn a_repeated_publication_is_published_once() {
 #[test]
 fn nobody_there_means_nothing_done() {
     let server = serve(2, kept(1));
-    assert_eq!(server.handle.publish_with(Publish::new("room", "?")).unwrap(), None);
+    assert_eq!(confirm(&server, Publish::new("room", "?")), None);
     let mut clients = [(); 4].map(|()| server.open("/"));
     for client in &mut clients {
         client.text("sub room");
         client.expect_nothing_until_pong();
     }
     until("all are counted", || {
-        server.handle.publish_with(Publish::new("room", "!")).unwrap().is_some_and(|p| p.receivers == 4)
+        confirm(&server, Publish::new("room", "!")).is_some_and(|p| p.receivers == 4)
     });
     drop(clients);
-    until("none are", || server.handle.publish_with(Publish::new("room", "?")).unwrap().is_none());
+    until("none are", || confirm(&server, Publish::new("room", "?")).is_none());
 }
 
 #[test]
@@ -315,8 +317,7 @@ fn patterns_hear_all_topics_below_them_once() {
         for client in [&mut all, &mut some] {
             client.expect_nothing_until_pong();
         }
-        let receivers =
-            |topic| server.handle.publish_with(Publish::new(topic, topic)).unwrap().map(|p| p.receivers);
+        let receivers = |topic| confirm(&server, Publish::new(topic, topic)).map(|p| p.receivers);
         assert_eq!(receivers("ticks/usd"), Some(1));
         assert!(receivers("ticks/eur/usd").is_some());
         assert_eq!(receivers("ticks"), None);
@@ -365,7 +366,7 @@ fn batches_keep_the_order_of_each_topic() {
     }
     let texts: Vec<(String, String)> =
         (0..300).map(|n| (format!("kept/{}", ["a", "b", "c"][n % 3]), n.to_string())).collect();
-    server.handle.publish_all(texts.iter().map(|(topic, text)| Publish::new(topic, text))).unwrap();
+    server.handle.publish_batch(texts.iter().map(|(topic, text)| Publish::new(topic, text))).unwrap();
     let mut last = [None; 3];
     for _ in 0..300 {
         let n: usize = client.read_text().parse().unwrap();
@@ -391,7 +392,7 @@ fn whoever_goes_while_the_home_is_asked_leaves_nothing_behind() {
         (0..50).all(|n| {
             ["room", "other"].iter().all(|topic| {
                 let topic = format!("{topic}{n}");
-                server.handle.publish_with(Publish::new(&topic, "?")).unwrap().is_none()
+                confirm(&server, Publish::new(&topic, "?")).is_none()
             })
         })
     });
@@ -570,7 +571,7 @@ fn a_crowd_that_asks_for_long_histories_is_answered_in_as_many_turns() {
         let topics: Vec<String> = (0..8).map(|n| format!("kept/{n}")).collect();
         for topic in &topics {
             for _ in 0..LONG / 1000 {
-                server.handle.publish_all((0..1000).map(|_| Publish::new(topic, "x"))).unwrap();
+                server.handle.publish_batch((0..1000).map(|_| Publish::new(topic, "x"))).unwrap();
             }
             assert_eq!(say(&server, topic, "x").position.offset, LONG as u64 + 1);
         }
@@ -600,16 +601,10 @@ fn a_crowd_that_asks_for_long_histories_is_answered_in_as_many_turns() {
 fn an_epoch_does_not_return_after_a_restart() {
     let lives = |from: usize, to: usize| {
         let server = serve(1, kept(1));
-        let (tx, rx) = crossbeam_channel::unbounded();
-        for n in from..to {
-            let tx = tx.clone();
-            let topic = format!("kept/{n}");
-            server.handle.publish_then(Publish::new(&topic, "x"), move |outcome| {
-                tx.send(outcome.unwrap().unwrap().position.epoch).unwrap();
-            });
-        }
-        drop(tx);
-        (from..to).map(|_| rx.recv_timeout(DEADLINE).unwrap()).collect::<BTreeSet<u64>>()
+        let publish = |n| server.handle.publish_confirmed(Publish::new(&format!("kept/{n}"), "x"));
+        let answers: Vec<_> = (from..to).map(publish).collect();
+        let epoch = |answer: Answer<Option<Published>>| answer.wait().unwrap().unwrap().position.epoch;
+        answers.into_iter().map(epoch).collect::<BTreeSet<u64>>()
     };
     // Many lives in a short time, and a restart: epochs that were counted from the clock on would be ahead of it.
     let before = lives(0, 20_000);
@@ -637,7 +632,7 @@ fn a_replay_larger_than_the_backlog_is_paced_by_the_socket() {
             for n in 0..1000 {
                 let text = text(n);
                 let message = Message::text(&text).with_key("one");
-                server.handle.publish_with(Publish::new("kept/a", message)).unwrap();
+                confirm(&server, Publish::new("kept/a", message));
             }
             let mut client = server.open_slow("/");
             client.text("last kept/a 1000");

@@ -442,7 +442,7 @@ fn ipv6_is_served_and_several_addresses_at_once() {
         client.upgrade("/");
         client.text("hello");
         assert_eq!(client.read_text(), "hello");
-        let all = handle.connections("/").unwrap();
+        let all = handle.connections("/").wait().unwrap();
         assert!(all.iter().any(|c| c.peer.to_string() == client.local_addr().to_string()));
     }
     handle.shutdown(millis(1));

@@ -28,7 +28,7 @@ fn serve(workers: usize) -> TestServer {
 }
 
 fn publish(server: &TestServer, topic: &str, message: &str) -> u64 {
-    let published = server.handle.publish_with(Publish::new(topic, message)).unwrap();
+    let published = server.handle.publish_confirmed(Publish::new(topic, message)).wait().unwrap();
     published.expect("it is kept, or heard").position.offset
 }
 
@@ -351,7 +351,7 @@ fn a_page_recovers_a_topic_that_a_handle_has_subscribed_it_to() {
         let (mut page, hello) = Page::over(server.dial());
         let id: campanile::ConnId = hello["session"].as_str().unwrap().parse().unwrap();
         server.handle.subscribe(id, "kept/a").unwrap();
-        until("it is subscribed", || server.handle.subscribers("kept/a").unwrap() == 1);
+        until("it is subscribed", || server.handle.subscribers("kept/a").wait().unwrap() == 1);
         server.settle();
         let answer = page.resume("kept/a", &begun["epoch"], 0);
         assert_eq!((&answer["recovered"], &answer["replayed"]), (&json!(true), &json!(1)), "{answer}");

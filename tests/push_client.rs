@@ -109,7 +109,7 @@ fn say(push: &PushClient, topic: &str, text: &str) -> Receipt {
 }
 
 fn ids(server: &TestServer) -> Vec<ConnId> {
-    let open = server.handle.connections("/push").expect("the server answers");
+    let open = server.handle.connections("/push").wait().expect("the server answers");
     open.iter().map(|info| info.id).collect()
 }
 
@@ -168,7 +168,7 @@ fn a_subscription_begins_where_it_is_wanted() {
     let server = serve();
     let publish = |text: &str, key: &str| {
         let message = Sent::text(text).with_key(key);
-        server.handle.publish_with(Publish::new("kept/t", message)).unwrap().unwrap()
+        server.handle.publish_confirmed(Publish::new("kept/t", message)).wait().unwrap().unwrap()
     };
     publish("one", "a");
     publish("two", "b");
@@ -207,7 +207,7 @@ fn cut_again_and_again_it_misses_nothing_and_hears_nothing_twice() {
         let mut n = 0u64;
         while tokens.recv_timeout(DEADLINE).is_ok() {
             n += 1;
-            handle.publish_with(Publish::new("kept/t", Sent::text(&n.to_string()))).unwrap();
+            handle.publish_confirmed(Publish::new("kept/t", Sent::text(&n.to_string()))).wait().unwrap();
         }
         n
     });
@@ -281,7 +281,7 @@ fn a_restarted_server_has_forgotten_and_the_application_is_told() {
     let push = listening(&server, "kept/t");
     push.subscribe(Subscription::pattern("kept/*")).unwrap();
     assert!(!expect_subscribed(&push).lost);
-    server.handle.publish_with(Publish::new("kept/t", "one")).unwrap();
+    server.handle.publish_confirmed(Publish::new("kept/t", "one")).wait().unwrap();
     assert_eq!(expect_message(&push).offset, 1);
     server.shutdown(DEADLINE);
     let close = expect_close(&push);
@@ -296,7 +296,7 @@ fn a_restarted_server_has_forgotten_and_the_application_is_told() {
     assert_eq!((how.topic.as_str(), how.recovered, how.lost), ("kept/t", false, true));
     assert!(named.lost && pattern.lost);
     receipt.wait().unwrap();
-    server.handle.publish_with(Publish::new("kept/t", "two")).unwrap();
+    server.handle.publish_confirmed(Publish::new("kept/t", "two")).wait().unwrap();
     let message = expect_message(&push);
     assert_eq!((message.offset, message.data.as_str()), (1, Some("two")));
 }
@@ -304,7 +304,9 @@ fn a_restarted_server_has_forgotten_and_the_application_is_told() {
 #[test]
 fn too_long_away_is_lost_too_and_the_latest_follows_where_that_was_wanted() {
     let server = serve();
-    let publish = |text| server.handle.publish_with(Publish::new("short/t", Sent::text(text).with_key("k")));
+    let publish = |text| {
+        server.handle.publish_confirmed(Publish::new("short/t", Sent::text(text).with_key("k"))).wait()
+    };
     let push = listening(&server, Subscription::new("short/t").latest().resume(true));
     publish("one").unwrap();
     assert_eq!(expect_message(&push).offset, 1);
@@ -329,7 +331,7 @@ fn too_long_away_is_lost_too_and_the_latest_follows_where_that_was_wanted() {
 
 /// The epoch of the topic that was heard last.
 fn expect_place(push: &PushClient, server: &TestServer) -> String {
-    server.handle.publish_with(Publish::new("short/t", Sent::text("x").with_key("k"))).unwrap();
+    server.handle.publish_confirmed(Publish::new("short/t", Sent::text("x").with_key("k"))).wait().unwrap();
     expect_message(push).epoch.expect("it was heard by name").to_string()
 }
 
@@ -351,11 +353,11 @@ fn who_reads_too_slowly_is_told_how_much_was_given_up() {
     let text = "x".repeat(16 << 10);
     let mut published = 0;
     while server.handle.stats().dropped == 0 {
-        server.handle.publish_with(Publish::new("kept/t", Sent::text(&text))).unwrap();
+        server.handle.publish_confirmed(Publish::new("kept/t", Sent::text(&text))).wait().unwrap();
         published += 1;
         assert!(published < 100_000);
     }
-    server.handle.publish_with(Publish::new("kept/t", "last")).unwrap();
+    server.handle.publish_confirmed(Publish::new("kept/t", "last")).wait().unwrap();
     // Nothing is read, no answer either; the time goes on all the same.
     let limit = millis(20);
     let receipt = push.publish(&Publication::text("public/t", "x").timeout(limit)).unwrap();
@@ -381,7 +383,7 @@ fn the_last_messages_and_those_with_a_tag() {
     let publish = |n: usize| {
         let text = n.to_string();
         let tags: &[&str] = if n.is_multiple_of(2) { &["even"] } else { &["odd"] };
-        server.handle.publish_with(Publish::new("kept/t", &*text).tags(tags)).unwrap();
+        server.handle.publish_confirmed(Publish::new("kept/t", &*text).tags(tags)).wait().unwrap();
     };
     (1..=10).for_each(publish);
     let push = listening(&server, Subscription::new("kept/t").last(2).tags(["even"]));
@@ -406,7 +408,7 @@ fn several_messages_that_came_as_one_are_several() {
     expect_open(&push);
     push.subscribe("public/t").unwrap();
     expect_subscribed(&push);
-    server.handle.publish_all([1, 2, 3].map(|_| Publish::new("public/t", Sent::json("{}")))).unwrap();
+    server.handle.publish_batch([1, 2, 3].map(|_| Publish::new("public/t", Sent::json("{}")))).unwrap();
     for offset in 1..=3 {
         let message = expect_message(&push);
         assert_eq!((message.offset, message.data), (offset, Data::Json("{}".into())));
@@ -417,7 +419,7 @@ fn several_messages_that_came_as_one_are_several() {
 fn bytes_come_as_bytes() {
     let server = serve();
     let push = listening(&server, "kept/t");
-    server.handle.publish_with(Publish::new("kept/t", &[0xFF, 0xD8, 0][..])).unwrap();
+    server.handle.publish_confirmed(Publish::new("kept/t", &[0xFF, 0xD8, 0][..])).wait().unwrap();
     let message = expect_message(&push);
     assert_eq!((message.offset, &message.data), (1, &Data::Binary(vec![0xFF, 0xD8, 0])));
     assert_eq!((message.data.as_str(), message.data.as_bytes().len()), (None, 3));

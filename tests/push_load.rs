@@ -33,7 +33,7 @@ fn what_one_turn_brings_comes_as_one_message_to_who_takes_that() {
         let batch = |messages: &[Message<'static>]| {
             server
                 .handle
-                .publish_all(messages.iter().map(|m| Publish::new("public/t", *m)).collect::<Vec<_>>())
+                .publish_batch(messages.iter().map(|m| Publish::new("public/t", *m)).collect::<Vec<_>>())
                 .unwrap();
         };
         batch(&[Message::json("[1]"), Message::text("two"), Message::json("3")]);
@@ -127,7 +127,7 @@ fn of_several_that_came_as_one_each_is_counted_where_they_are_given_up() {
     until("some are given up", || {
         server
             .handle
-            .publish_all([
+            .publish_batch([
                 Publish::new("fast/t", &*long),
                 Publish::new("fast/t", &*long),
                 Publish::new("fast/t", &*long),

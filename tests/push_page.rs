@@ -214,7 +214,7 @@ fn batch(server: &TestServer) -> Value {
     let mut page = Page(client);
     assert_eq!(page.next()["type"], "hello");
     page.subscribe("public/batch");
-    server.handle.publish_all([1, 2].map(|_| Publish::new("public/batch", "x"))).unwrap();
+    server.handle.publish_batch([1, 2].map(|_| Publish::new("public/batch", "x"))).unwrap();
     page.next()
 }
 

@@ -29,7 +29,7 @@ fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
     };
     let (subscriber, publisher) = (connect(), connect());
     subscriber.subscribe("public/t").unwrap();
-    until("it is subscribed", || server.handle.subscribers("public/t").is_ok_and(|n| n == 1));
+    until("it is subscribed", || server.handle.subscribers("public/t").wait().is_ok_and(|n| n == 1));
     let (answered, answers) = mpsc::channel();
     let (mut made, mut waiting) = (0u64, 0);
     // Those that were not published, or that the program was told so of.
@@ -57,7 +57,7 @@ fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
         server = start_at(settings(), &addr.to_string());
     }
     // One life in which all is well, so that something is heard at the end.
-    until("the subscriber is back", || server.handle.subscribers("public/t").is_ok_and(|n| n == 1));
+    until("the subscriber is back", || server.handle.subscribers("public/t").wait().is_ok_and(|n| n == 1));
     let made = publish(200);
     let (mut last, mut lost) = (0, false);
     let mut gaps = Vec::new();

@@ -205,7 +205,7 @@ fn what_was_sent_before_the_end_is_handled_within_that_time() {
 fn a_connection_over_its_rate_is_closed_without_waiting() {
     let (server, events, mut client) = over(|_| {});
     let began = Instant::now();
-    let Some(info) = server.handle.connections("/").unwrap().pop() else { panic!("it is open") };
+    let Some(info) = server.handle.connections("/").wait().unwrap().pop() else { panic!("it is open") };
     server.handle.close(info.id, 4001, "enough").unwrap();
     assert_eq!(client.read_close(), (4001, "enough".to_owned()));
     client.close(4001, "");

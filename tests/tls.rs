@@ -308,7 +308,7 @@ fn a_slow_reader_gets_everything_in_order_and_the_handler_knows_what_waits() {
     for n in 0..MESSAGES {
         server.handle.send(id, campanile::Message::binary(&message(n))).unwrap();
     }
-    let waiting = || server.handle.connection(id).unwrap().unwrap().buffered_amount;
+    let waiting = || server.handle.connection(id).wait().unwrap().unwrap().buffered_amount;
     let total: usize = (0..MESSAGES).map(|n| SIZE + n + 10).sum();
     let before = waiting();
     assert!(before > 0 && before < total, "{before} of {total}");

@@ -45,7 +45,7 @@ fn clients_do_what_the_settings_of_a_topic_let_them() {
 }
 
 fn sent(handle: &Handle, topic: &str, text: &str) -> Result<Option<Published>, HandleError> {
-    handle.publish_with(Publish::new(topic, text))
+    handle.publish_confirmed(Publish::new(topic, text)).wait()
 }
 
 #[test]

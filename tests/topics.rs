@@ -3,8 +3,7 @@
 mod support;
 
 use campanile::{
-    Conn, ConnId, HandleError, InvalidTopic, Message, Publish, Route, Start, Subscribe, SubscribeError,
-    check_topic,
+    Conn, ConnId, HandleError, InvalidTopic, Publish, Route, Start, Subscribe, SubscribeError, check_topic,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
@@ -67,13 +66,13 @@ fn a_connection_knows_its_topics() {
     }
     client.text("sub x;topics");
     assert_eq!(client.read_text(), "x");
-    assert_eq!(server.handle.subscribers("x"), Ok(1));
-    let infos = server.handle.connections("/").unwrap();
+    assert_eq!(server.handle.subscribers("x").wait(), Ok(1));
+    let infos = server.handle.connections("/").wait().unwrap();
     assert_eq!(infos[0].topics, ["x"]);
     client.close(1000, "");
     client.skip_to_close();
     server.until("it has gone", |s| s.open == 0);
-    assert_eq!(server.handle.subscribers("x"), Ok(0));
+    assert_eq!(server.handle.subscribers("x").wait(), Ok(0));
     assert_eq!(server.handle.stats().panics, 0);
 }
 
@@ -165,7 +164,7 @@ fn a_publication_from_outside_may_leave_one_out() {
     let id = events.opened();
     let mut b = server.open("/");
     events.opened();
-    server.handle.publish_except("room", "not for a", id).unwrap();
+    server.handle.publish_with(Publish::new("room", "not for a").except(id)).unwrap();
     server.handle.publish("room", &[1u8, 2, 3]).unwrap();
     assert_eq!(a.read_binary(), [1, 2, 3]);
     assert_eq!((b.read_text(), b.read_binary()), ("not for a".into(), vec![1, 2, 3]));
@@ -315,7 +314,7 @@ fn a_name_that_a_client_chose_never_subscribes_to_a_pattern() {
             assert_eq!(client.read_text(), expected, "{id}");
         }
         for secret in ["user/alice", "user/alice/inbox", "user/a/b", "user//x"] {
-            server.handle.publish_with(Publish::new(secret, secret)).unwrap();
+            server.handle.publish_confirmed(Publish::new(secret, secret)).wait().unwrap();
         }
         server.settle();
         for (id, client) in &mut clients {
@@ -357,9 +356,9 @@ fn a_pattern_is_subscribed_to_and_left_by_calls_of_its_own() {
         assert!(matches!(wrong, Err(HandleError::Topic(InvalidTopic::Pattern { .. }))), "{wrong:?}");
     }
     assert!(matches!(server.handle.subscribe_pattern(id, "ticks"), Err(HandleError::Pattern(_))));
-    assert!(matches!(server.handle.subscribers("ticks/*"), Err(HandleError::Topic(_))));
+    assert!(matches!(server.handle.subscribers("ticks/*").wait(), Err(HandleError::Topic(_))));
     server.handle.subscribe_pattern(id, "ticks/*").unwrap();
-    let info = server.handle.connection(id).unwrap().unwrap();
+    let info = server.handle.connection(id).wait().unwrap().unwrap();
     assert_eq!((info.topics.len(), info.patterns), (0, vec!["ticks/*".to_owned()]));
     server.handle.publish("ticks/eur", "1").unwrap();
     assert_eq!(client.read_text(), "1");
@@ -452,7 +451,7 @@ fn the_sender_is_left_out_on_every_worker() {
             assert_eq!(client.read_text(), "all");
         }
     }
-    assert_eq!(server.handle.subscribers("room"), Ok(6));
+    assert_eq!(server.handle.subscribers("room").wait(), Ok(6));
 }
 
 #[test]
@@ -500,7 +499,7 @@ fn topics_that_come_and_go_while_messages_are_published_reach_whom_they_should()
         .collect();
     threads.into_iter().for_each(|t| t.join().unwrap());
     assert_eq!((count.load(Ordering::Relaxed), server.handle.stats().panics), (400, 0));
-    assert_eq!((0..3).map(|t| server.handle.subscribers(&format!("t{t}")).unwrap()).sum::<usize>(), 0);
+    assert_eq!((0..3).map(|t| server.handle.subscribers(&format!("t{t}")).wait().unwrap()).sum::<usize>(), 0);
 }
 
 #[test]
@@ -520,7 +519,7 @@ fn the_next_tenant_of_a_slot_does_not_inherit_its_topics() {
     let second = events.opened();
     assert_ne!(first, second);
     server.handle.publish("room", "for who has gone").unwrap();
-    server.handle.publish_except("room", Message::text("nor this"), first).unwrap();
+    server.handle.publish_with(Publish::new("room", "nor this").except(first)).unwrap();
     server.settle();
     next.expect_nothing_until_pong();
     assert!(matches!(events.so_far()[..], [Event::Ping(..)]));

@@ -91,8 +91,8 @@ fn a_broadcast_and_a_publication_reach_all_of_them() {
             assert_eq!(client.read_text(), format!("from {i}"));
         }
     }
-    assert_eq!(server.handle.subscribers("all"), Ok(16));
-    assert_eq!(server.handle.connections("/").unwrap().len(), 16);
+    assert_eq!(server.handle.subscribers("all").wait(), Ok(16));
+    assert_eq!(server.handle.connections("/").wait().unwrap().len(), 16);
 }
 
 #[test]

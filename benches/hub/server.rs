@@ -119,7 +119,7 @@ fn cut(handle: &Handle, conns: &[ConnId]) -> Result<(), HandleError> {
 fn question(handle: &Handle, longest: &AtomicU64) -> Result<(), HandleError> {
     loop {
         let asked = Instant::now();
-        handle.subscribers("nobody")?;
+        handle.subscribers("nobody").wait()?;
         longest.fetch_max(asked.elapsed().as_micros() as u64, Relaxed);
         thread::sleep(Duration::from_micros(500));
     }

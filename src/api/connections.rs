@@ -16,7 +16,7 @@ fn on_open(
 ) -> Response {
     Response::later(PATIENCE, move |responder| {
         let asked = handle.clone();
-        asked.connection_then(id, move |info| {
+        asked.connection(id).then(move |info| {
             let open = info.map_err(Refusal::from).and_then(|info| {
                 info.filter(|info| info.ready_state == ReadyState::Open).ok_or_else(|| gone(id))
             });

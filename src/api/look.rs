@@ -31,7 +31,7 @@ pub(super) fn topics(call: &Call<'_>) -> Result<Response, Refusal> {
     let prefix = call.request.query_value("prefix").unwrap_or_default().into_owned();
     let handle = call.handle.clone();
     Ok(Response::later(PATIENCE, move |responder| {
-        handle.topics_then(&prefix, limit, move |list| {
+        handle.topics(&prefix, limit).then(move |list| {
             responder.respond(match list {
                 Ok(list) => answer::ok(listed(&list)),
                 Err(e) => Refusal::from(e).response(),
@@ -80,7 +80,7 @@ pub(super) fn history(call: &Call<'_>) -> Result<Response, Refusal> {
     let (handle, topic) = (call.handle.clone(), topic.into_owned());
     Ok(Response::later(PATIENCE, move |responder| {
         let name = topic.clone();
-        handle.history_then(&topic, start, limit, move |page| {
+        handle.history(&topic, start, limit).then(move |page| {
             responder.respond(match page {
                 Ok(Some(page)) => answer::ok(kept(&name, &page)),
                 Ok(None) => {

@@ -9,7 +9,6 @@ use crate::hub::{
 };
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
-use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,7 +51,7 @@ pub(crate) enum Command {
     /// One message for every connection of a route.
     Broadcast(u16, Frames, Option<Key>),
     /// How many of this worker's connections listen to a topic.
-    CountSubscribers(Box<str>, Sender<usize>),
+    CountSubscribers(Box<str>, Reply<usize>),
     /// One connection, if it is still there.
     Info(ConnId, Reply<Option<ConnInfo>>),
     /// So many of the messages that a topic keeps.
@@ -60,9 +59,9 @@ pub(crate) enum Command {
     /// So many of the topics of a prefix that have their home here.
     Topics(Box<str>, usize, Reply<TopicList>),
     /// How many open connections a route has.
-    CountOpen(u16, Sender<usize>),
+    CountOpen(u16, Reply<usize>),
     /// The open connections of a route.
-    List(u16, Sender<Vec<ConnInfo>>),
+    List(u16, Reply<Vec<ConnInfo>>),
     /// Panic outside of every callback, as a fault of this crate would: for tests.
     Panic,
     /// A worker has nothing more to come before this step of the shutdown, by its number.
@@ -123,6 +122,8 @@ impl Command {
             Self::Info(_, answer) => answer.fail(why),
             Self::History(.., answer) => answer.fail(why),
             Self::Topics(.., answer) => answer.fail(why),
+            Self::CountSubscribers(_, answer) | Self::CountOpen(_, answer) => answer.fail(why),
+            Self::List(_, answer) => answer.fail(why),
             _ => {}
         }
     }

@@ -1,21 +1,17 @@
 //! The way to a running server from any thread.
 
-use super::{Adopt, Command, Decision, Route};
+use super::{Adopt, Command, Decision, HandleError, Route, Unhealthy};
 use crate::Message;
-use crate::conn::{ConnId, Frames, ReadyState};
+use crate::conn::{ConnId, Frames};
 use crate::http::Peer;
 use crate::hub::link::Link;
 use crate::hub::mailbox::{Capacity, Mailbox, Refused};
-use crate::hub::{
-    Congestion, Name, Owners, Publication, Publish, Published, Refusal, Reply, SettingsTable, check_topic,
-};
+use crate::hub::{Congestion, Name, Owners, SettingsTable};
 use crate::metrics::{Beat, Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, InvalidPing};
-use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
-use crossbeam_channel::RecvTimeoutError;
 use crossbeam_utils::CachePadded;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -50,196 +46,13 @@ pub(crate) struct WorkerShared {
     pub(crate) links: Box<[CachePadded<Link>]>,
 }
 
-/// Publishes, sends, closes and asks, from any thread. Cheap to clone. What it says is put into a worker's mailbox
-/// and done in order; nothing here waits for a socket, and only the questions wait for an answer.
+/// A handle to a running server: publishes, sends, closes and queries, from any thread. Cheap to clone.
+///
+/// Each call puts a command into a worker's mailbox and returns; one thread's commands for a worker are executed in order.
+/// What a worker answers is an [`Answer`](crate::Answer), to be waited for, awaited or given to a callback.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
-}
-
-/// Why a handle could not pass something on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HandleError {
-    /// As many commands wait for that worker as may ([`Builder::mailbox`](crate::Builder::mailbox)), or as many bytes
-    /// ([`Builder::mailbox_bytes`](crate::Builder::mailbox_bytes)). The call did
-    /// nothing; try again in a while.
-    Full,
-    /// The server has ended.
-    Ended,
-    /// The name can't be a topic's; it may be a pattern.
-    Topic(crate::InvalidTopic),
-    /// The text is not a pattern; it may be a topic's name.
-    Pattern(crate::InvalidPattern),
-    /// The close code can't be on the wire.
-    Close(crate::InvalidClose),
-    /// The ping can't be on the wire.
-    Ping(crate::InvalidPing),
-    /// The message is longer than its topic allows.
-    TooBig {
-        /// Its length.
-        len: usize,
-        /// The limit ([`TopicSettings::max_message_size`](crate::TopicSettings::max_message_size)).
-        limit: usize,
-    },
-    /// More is published to the topic than it takes ([`TopicSettings::rate`](crate::TopicSettings::rate)).
-    TooFast {
-        /// The same message may be taken after this time.
-        retry: Duration,
-    },
-    /// There is no such route.
-    NoRoute {
-        /// The pattern that was asked for.
-        pattern: String,
-    },
-    /// The state handed over is not of the type that the route's handler keeps.
-    WrongState,
-    /// A question was asked on a worker's own thread, in a handler: the worker would wait for itself.
-    InHandler,
-    /// No answer came in time: a worker is busy or stuck in a handler.
-    Timeout,
-    /// The socket can't be used.
-    Socket(std::io::ErrorKind),
-}
-
-impl fmt::Display for HandleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the worker's mailbox is full: publish slower, or raise its limit"),
-            Self::Ended => f.write_str("the server has ended"),
-            Self::Topic(e) => e.fmt(f),
-            Self::Pattern(e) => e.fmt(f),
-            Self::Close(e) => e.fmt(f),
-            Self::Ping(e) => e.fmt(f),
-            Self::TooBig { len, limit } => {
-                write!(f, "message of {len} bytes refused: its topic takes up to {limit}")
-            }
-            Self::TooFast { retry } => {
-                write!(f, "more is published to the topic than it takes: wait {} ms", in_millis(*retry))
-            }
-            Self::NoRoute { pattern } => write!(f, "there is no WebSocket route {pattern:?}"),
-            Self::WrongState => f.write_str("the state is not of the type that the route's handler keeps"),
-            Self::InHandler => {
-                f.write_str("a handler can't wait for a worker's answer: ask from another thread")
-            }
-            Self::Timeout => f.write_str("a worker did not answer in time: is a handler stuck?"),
-            Self::Socket(kind) => write!(f, "the socket can't be used: {kind}"),
-        }
-    }
-}
-
-impl std::error::Error for HandleError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Topic(e) => Some(e),
-            Self::Pattern(e) => Some(e),
-            Self::Close(e) => Some(e),
-            Self::Ping(e) => Some(e),
-            _ => None,
-        }
-    }
-}
-
-impl From<Refusal> for HandleError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::TooBig { len, limit } => Self::TooBig { len, limit },
-            Refusal::TooFast { early } => Self::TooFast { retry: early },
-        }
-    }
-}
-
-/// Why a server is not healthy ([`Handle::check_health`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Unhealthy {
-    /// A worker has ended, and with it the server, now or in a moment.
-    Ended {
-        /// The worker.
-        worker: usize,
-    },
-    /// A worker's event loop has been in one iteration for longer than is allowed. None of its connections is served
-    /// meanwhile.
-    Stuck {
-        /// The worker.
-        worker: usize,
-        /// How long the iteration has lasted.
-        busy: Duration,
-        /// How long it may.
-        limit: Duration,
-    },
-}
-
-impl fmt::Display for Unhealthy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ended { worker } => write!(f, "worker {worker} has ended"),
-            Self::Stuck { worker, busy, limit } => write!(
-                f,
-                "worker {worker}: an iteration of its event loop has lasted {busy:.1?}, at most {limit:.1?} are allowed: does a \
-                 callback block?"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Unhealthy {}
-
-/// Whole milliseconds, not fewer than there are.
-pub(crate) fn in_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
-}
-
-/// What is told of a connection.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ConnInfo {
-    /// Its name.
-    pub id: ConnId,
-    /// Where it comes from.
-    pub peer: Peer,
-    /// Open or closing.
-    pub ready_state: ReadyState,
-    /// Bytes that wait for it.
-    pub buffered_amount: usize,
-    /// The subprotocol that was chosen.
-    pub protocol: Option<String>,
-    /// The pattern of its route.
-    pub route: String,
-    /// The parameters of its route, by name.
-    pub params: Vec<(String, String)>,
-    /// The topics that it subscribed to by their names, in no order.
-    pub topics: Vec<String>,
-    /// The patterns that it subscribed to, in no order.
-    pub patterns: Vec<String>,
-}
-
-thread_local! {
-    /// Whether this thread is a worker.
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Says that the calling thread is a worker from here on, or no more.
-pub(crate) fn mark_worker(is: bool) {
-    IS_WORKER.set(is);
-}
-
-/// Between two tries to put something into a full mailbox: a worker empties one in about that time.
-const FULL: Duration = Duration::from_micros(200);
-
-/// How long a question waits for a worker.
-const ANSWER: Duration = Duration::from_secs(5);
-
-fn may_wait() -> Result<(), HandleError> {
-    if IS_WORKER.get() { Err(HandleError::InHandler) } else { Ok(()) }
-}
-
-/// A worker that ends takes the questions in its mailbox with it.
-fn no_answer(e: RecvTimeoutError) -> HandleError {
-    match e {
-        RecvTimeoutError::Timeout => HandleError::Timeout,
-        RecvTimeoutError::Disconnected => HandleError::Ended,
-    }
 }
 
 impl Handle {
@@ -269,111 +82,12 @@ impl Handle {
         let _ = self.command(id, Command::Decide(id, decision), true); // with the server the client has gone too
     }
 
-    fn route(&self, pattern: &str) -> Result<u16, HandleError> {
+    pub(super) fn route(&self, pattern: &str) -> Result<u16, HandleError> {
         let found = self.shared.routes.iter().position(|r| r.pattern == pattern);
-        found.map(|r| r as u16).ok_or_else(|| HandleError::NoRoute { pattern: pattern.to_owned() })
-    }
-
-    /// Publishes to everybody who listens to the topic. Messages of one thread to one topic keep their order, and
-    /// every subscriber sees a topic's messages in the same order.
-    ///
-    /// # Errors
-    /// The topic's name is none, or the worker that orders it has a full mailbox: then nothing was published.
-    pub fn publish<'m>(&self, topic: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
-        self.publish_except(topic, message, None)
-    }
-
-    /// Publishes to everybody who listens but this connection.
-    ///
-    /// # Errors
-    /// As [`Handle::publish`].
-    pub fn publish_except<'m>(
-        &self,
-        topic: &str,
-        message: impl Into<Message<'m>>,
-        except: impl Into<Option<ConnId>>,
-    ) -> Result<(), HandleError> {
-        let message: Message<'m> = message.into();
-        let mut publish = Publish::new(topic, message);
-        publish.except = except.into();
-        self.send_publication(topic, self.publication(publish)?)
-    }
-
-    /// Publishes and waits for what becomes of it: the message's place in its topic, and how many connections it is
-    /// queued for. `None`: nobody listens and nothing is kept, so there was nothing to do.
-    ///
-    /// # Errors
-    /// As [`Handle::publish`]; more is published to the topic than it takes; no answer came within 5 s: then it may still be
-    /// published. In a handler it is
-    /// [`HandleError::InHandler`].
-    pub fn publish_with(&self, publish: Publish<'_>) -> Result<Option<Published>, HandleError> {
-        may_wait()?;
-        let mut publication = self.publication(publish)?;
-        let (tx, rx) = crossbeam_channel::bounded(1);
-        publication.answer = Some(Reply::new(move |outcome| {
-            let _ = tx.send(outcome); // whoever asked may have stopped waiting
-        }));
-        self.send_publication(publish.topic, publication)?;
-        Ok(rx.recv_timeout(ANSWER).map_err(no_answer)?.map_err(HandleError::from)??)
-    }
-
-    /// Publishes many messages, to one topic or several, with one command for each worker. Each topic's messages keep
-    /// their order.
-    ///
-    /// # Errors
-    /// As [`Handle::publish`]. A name that is none refuses all of them; a full mailbox those of the topics that have
-    /// their home there.
-    pub fn publish_all<'a>(
-        &self,
-        messages: impl IntoIterator<Item = Publish<'a>>,
-    ) -> Result<(), HandleError> {
-        let workers = self.shared.workers.len();
-        let mut by_home: Vec<Vec<Publication>> = (0..workers).map(|_| Vec::new()).collect();
-        for publish in messages {
-            by_home[self.shared.owners.of(publish.topic)].push(self.publication(publish)?);
-        }
-        let waiting = by_home.into_iter().enumerate().filter(|(_, publications)| !publications.is_empty());
-        let sent = waiting.map(|(home, all)| self.command_worker(home, Command::Publish(all), false));
-        sent.fold(Ok(()), Result::and)
-    }
-
-    /// Publishes, and where the mailbox is full tries again until there is room or the time is over.
-    ///
-    /// # Errors
-    /// As [`Handle::publish`]; [`HandleError::Full`] only after `timeout`. In a handler it is
-    /// [`HandleError::InHandler`].
-    pub fn publish_within(&self, publish: Publish<'_>, timeout: Duration) -> Result<(), HandleError> {
-        may_wait()?;
-        let deadline = Instant::now() + timeout;
-        loop {
-            match self.send_publication(publish.topic, self.publication(publish)?) {
-                Err(HandleError::Full) if Instant::now() < deadline => std::thread::sleep(FULL),
-                done => return done,
-            }
-        }
-    }
-
-    /// Checks what can be checked on this side.
-    pub(crate) fn check_publication(&self, topic: &str, len: usize) -> Result<(), HandleError> {
-        check_topic(topic).map_err(HandleError::Topic)?;
-        if self.shared.stopping.load(Ordering::Relaxed) {
-            return Err(HandleError::Ended);
-        }
-        if self.shared.congestion.is_full(topic) {
-            return Err(HandleError::Full);
-        }
-        let limit = self.shared.topics.of(topic).max_message_size;
-        if len > limit { Err(HandleError::TooBig { len, limit }) } else { Ok(()) }
-    }
-
-    pub(crate) fn publication(&self, publish: Publish<'_>) -> Result<Publication, HandleError> {
-        self.check_publication(publish.topic, publish.message.len())?;
-        Ok(Publication::new(publish))
-    }
-
-    fn send_publication(&self, topic: &str, publication: Publication) -> Result<(), HandleError> {
-        let home = self.shared.owners.of(topic);
-        self.command_worker(home, Command::PublishOne(publication), false)
+        found.map(|r| r as u16).ok_or_else(|| HandleError::NoRoute {
+            pattern: pattern.to_owned(),
+            routes: self.shared.routes.iter().map(|r| r.pattern.clone()).collect(),
+        })
     }
 
     /// Sends to every open connection of a route, given by its pattern (`"/chat/:room"`). A message's key has no effect
@@ -509,65 +223,6 @@ impl Handle {
     /// WebSockets that are open now, on all routes.
     pub fn open_connections(&self) -> usize {
         self.stats().open as usize
-    }
-
-    /// How many connections subscribed to a topic by its name. Asks every worker.
-    ///
-    /// # Errors
-    /// The name can't be a topic's, a worker did not answer within 5 s, or the server has ended. In a handler it is [`HandleError::InHandler`].
-    pub fn subscribers(&self, topic: &str) -> Result<usize, HandleError> {
-        may_wait()?;
-        check_topic(topic).map_err(HandleError::Topic)?;
-        let (tx, rx) = crossbeam_channel::unbounded();
-        self.every_worker(|| Command::CountSubscribers(topic.into(), tx.clone()), false)?;
-        drop(tx);
-        self.answers(&rx).map(|counts| counts.into_iter().sum())
-    }
-
-    /// What there is to tell of one connection; `None` when it has gone. Asks its worker.
-    ///
-    /// # Errors
-    /// As [`Handle::subscribers`].
-    pub fn connection(&self, id: ConnId) -> Result<Option<ConnInfo>, HandleError> {
-        may_wait()?;
-        let (tx, rx) = crossbeam_channel::bounded(1);
-        let reply = Reply::new(move |info| {
-            let _ = tx.send(info); // whoever asked may have stopped waiting
-        });
-        self.command(id, Command::Info(id, reply), false)?;
-        rx.recv_timeout(ANSWER).map_err(no_answer)?.map_err(HandleError::from)
-    }
-
-    /// How many open connections a route has, given by its pattern. Asks every worker.
-    ///
-    /// # Errors
-    /// As [`Handle::subscribers`], and there is no such route.
-    pub fn open_on(&self, route: &str) -> Result<usize, HandleError> {
-        let route = self.route(route)?;
-        may_wait()?;
-        let (tx, rx) = crossbeam_channel::unbounded();
-        self.every_worker(|| Command::CountOpen(route, tx.clone()), false)?;
-        drop(tx);
-        self.answers(&rx).map(|counts| counts.into_iter().sum())
-    }
-
-    /// The open connections of a route, given by its pattern. Asks every worker.
-    ///
-    /// # Errors
-    /// As [`Handle::subscribers`], and there is no such route.
-    pub fn connections(&self, route: &str) -> Result<Vec<ConnInfo>, HandleError> {
-        let route = self.route(route)?;
-        may_wait()?;
-        let (tx, rx) = crossbeam_channel::unbounded();
-        self.every_worker(|| Command::List(route, tx.clone()), false)?;
-        drop(tx);
-        self.answers(&rx).map(|lists| lists.into_iter().flatten().collect())
-    }
-
-    fn answers<T>(&self, answers: &crossbeam_channel::Receiver<T>) -> Result<Vec<T>, HandleError> {
-        let deadline = Instant::now() + ANSWER;
-        let answer = |_| answers.recv_deadline(deadline).map_err(no_answer);
-        (0..self.shared.workers.len()).map(answer).collect()
     }
 
     /// Ends the server: no new connections, everything that was published before is delivered, a close frame with 1001 to

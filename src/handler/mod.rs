@@ -1,31 +1,37 @@
 //! What an application writes: a [`Handler`] for each route, and what it is given to work with.
 
 mod accept;
-mod ask;
+mod answer;
 mod command;
 mod conn;
 mod erased;
+mod error;
 mod handle;
 mod on_message;
 mod origin;
+mod publish;
+mod query;
 mod rates;
 mod replay;
 mod route;
 
 pub use accept::{Accept, Pending, Refuse};
-pub use ask::InvalidConnId;
+pub use answer::Answer;
+pub(crate) use answer::mark_worker;
 pub(crate) use command::{Adopt, Command, Decision, Settling};
 pub use conn::Conn;
 pub(crate) use conn::{Context, Turn, push_run, shaped};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 #[cfg(any(feature = "push", feature = "api"))]
-pub(crate) use handle::in_millis;
-pub use handle::{ConnInfo, Handle, HandleError, Unhealthy};
-pub(crate) use handle::{Shared, WorkerShared, mark_worker};
+pub(crate) use error::in_millis;
+pub use error::{BatchError, HandleError, Unhealthy};
+pub use handle::Handle;
+pub(crate) use handle::{Shared, WorkerShared};
 pub use on_message::{OnMessage, on_message};
 #[cfg(feature = "api")]
 pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
+pub use query::{ConnInfo, InvalidConnId};
 pub(crate) use rates::{Rates, RatesPaid};
 pub(crate) use replay::{Replay, WINDOW};
 pub(crate) use route::OutOfRange;

@@ -10,7 +10,7 @@ use core::ops::Range;
 /// Topics looked at for one question: a walk over a million of them would hold up the worker's connections.
 const MOST_LOOKED_AT: usize = 1 << 16;
 
-/// What a topic keeps, or a part of it: the answer to [`Handle::history_then`](crate::Handle::history_then).
+/// What a topic keeps, or a part of it: the answer to [`Handle::history`](crate::Handle::history).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HistoryPage {
@@ -72,7 +72,7 @@ pub struct TopicInfo {
     pub kept: usize,
 }
 
-/// Topics of a prefix: the answer to [`Handle::topics_then`](crate::Handle::topics_then).
+/// Topics of a prefix: the answer to [`Handle::topics`](crate::Handle::topics).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicList {

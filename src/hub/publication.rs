@@ -116,11 +116,11 @@ pub(crate) struct Publication {
     pub(crate) json: bool,
     pub(crate) tags: Option<Tags>,
     /// Whoever waits to know what became of it.
-    pub(crate) answer: Option<Reply<Outcome>>,
+    pub(crate) answer: Option<Reply<Option<Published>>>,
 }
 
 /// Whoever waits to know what became of a publication, and what did.
-pub(crate) type Told = (Reply<Outcome>, Outcome);
+pub(crate) type Told = (Reply<Option<Published>>, Outcome);
 
 impl Publication {
     pub(crate) fn new(publish: Publish<'_>) -> Self {

@@ -1,7 +1,20 @@
-//! Answers to what other threads ask of a worker: a callback that is called once, whatever becomes of the question.
+//! One-shot answers to questions that other threads put to a worker. A reply is called exactly once, also when no answer
+//! can be given any more.
+//!
+//! ```text
+//!  asker                                   worker
+//!  one_shot() ─▶ Pending ─┐     ┌─ Reply ─▶ Command ─▶ send(answer)
+//!                         ▼     ▼
+//!               Mutex: Waiting(waiter) ─▶ Answered(answer) ─▶ Taken
+//! ```
+//! The lock is held while a value is moved and never while a waker or a callback runs, so a worker waits for nothing here.
 
+use super::Refusal;
 use core::fmt;
+use core::mem::replace;
+use core::task::{Poll, Waker};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,38 +23,161 @@ pub(crate) enum Unanswered {
     Full,
     /// The worker has ended.
     Ended,
+    /// The topic refused the publication.
+    Refused(Refusal),
 }
 
-/// Where an answer goes. Dropped, it says that the worker has ended: with its mailbox go the questions in it.
-pub(crate) struct Reply<T>(Option<Then<T>>);
+type Outcome<T> = Result<T, Unanswered>;
 
-type Then<T> = Box<dyn FnOnce(Result<T, Unanswered>) + Send>;
+type Then<T> = Box<dyn FnOnce(Outcome<T>) + Send>;
+
+/// Where an answer goes. A dropped one reports that the worker has ended: the questions in a mailbox are dropped with it.
+pub(crate) struct Reply<T>(Option<To<T>>);
+
+enum To<T> {
+    Callback(Then<T>),
+    Pending(Arc<Mutex<State<T>>>),
+}
+
+enum State<T> {
+    /// The answer has not come.
+    Waiting(Option<Waiter<T>>),
+    /// The answer has come and was not asked for yet.
+    Answered(Outcome<T>),
+    /// The answer was taken, or nobody waits for it.
+    Taken,
+}
+
+enum Waiter<T> {
+    Task(Waker),
+    Callback(Then<T>),
+}
+
+/// The asker's side of a one-shot answer.
+pub(crate) struct Pending<T>(Arc<Mutex<State<T>>>);
+
+/// A one-shot answer: where it is awaited, and where it is given.
+pub(crate) fn one_shot<T>() -> (Pending<T>, Reply<T>) {
+    let state = Arc::new(Mutex::new(State::Waiting(None)));
+    (Pending(state.clone()), Reply(Some(To::Pending(state))))
+}
+
+/// Nothing that can panic runs under the lock, so it is never poisoned.
+fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T> Pending<T> {
+    /// Takes the answer, or has this waker called when it has come. A second call replaces the first one's waker.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome<T>> {
+        // Cloned before and dropped behind the lock: both run code of an executor's.
+        let waiter = Waiter::Task(waker.clone());
+        let mut state = lock(&self.0);
+        match replace(&mut *state, State::Taken) {
+            State::Answered(answer) => Poll::Ready(answer),
+            State::Waiting(before) => {
+                *state = State::Waiting(Some(waiter));
+                drop(state);
+                drop(before);
+                Poll::Pending
+            }
+            State::Taken => Poll::Ready(Err(Unanswered::Ended)),
+        }
+    }
+
+    /// Takes the answer if it has come.
+    pub(crate) fn take(&self) -> Option<Outcome<T>> {
+        let mut state = lock(&self.0);
+        match replace(&mut *state, State::Taken) {
+            State::Answered(answer) => Some(answer),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Has the callback called with the answer: by the worker, or here if the answer has come.
+    pub(crate) fn then(self, then: impl FnOnce(Outcome<T>) + Send + 'static) {
+        let mut state = lock(&self.0);
+        match replace(&mut *state, State::Taken) {
+            State::Waiting(before) => {
+                *state = State::Waiting(Some(Waiter::Callback(Box::new(then))));
+                drop(state);
+                drop(before);
+            }
+            State::Answered(answer) => {
+                drop(state);
+                then(answer);
+            }
+            State::Taken => {}
+        }
+    }
+}
+
+/// Nobody waits any more, unless a callback was left.
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0);
+        if matches!(*state, State::Waiting(Some(Waiter::Callback(_)))) {
+            return;
+        }
+        let before = replace(&mut *state, State::Taken);
+        drop(state);
+        drop(before);
+    }
+}
 
 impl<T> Reply<T> {
-    pub(crate) fn new(then: impl FnOnce(Result<T, Unanswered>) + Send + 'static) -> Self {
-        Self(Some(Box::new(then)))
+    pub(crate) fn callback(then: impl FnOnce(Result<T, Unanswered>) + Send + 'static) -> Self {
+        Self(Some(To::Callback(Box::new(then))))
     }
 
-    /// Answers. The callback is the application's: false says that it panicked.
+    /// Answers. Callbacks and wakers are the application's code: false reports that one panicked.
     #[must_use]
-    pub(crate) fn send(mut self, answer: T) -> bool {
-        self.call(Ok(answer))
+    pub(crate) fn send(mut self, answer: Result<T, Unanswered>) -> bool {
+        self.give(answer)
     }
 
-    /// Says why there is none.
+    /// Reports why there is no answer.
     pub(crate) fn fail(mut self, why: Unanswered) {
-        self.call(Err(why));
+        self.give(Err(why));
     }
 
-    fn call(&mut self, answer: Result<T, Unanswered>) -> bool {
-        let Some(then) = self.0.take() else { return true };
-        catch_unwind(AssertUnwindSafe(|| then(answer))).is_ok()
+    fn give(&mut self, answer: Outcome<T>) -> bool {
+        let Some(to) = self.0.take() else { return true };
+        catch_unwind(AssertUnwindSafe(|| match to {
+            To::Callback(then) => then(answer),
+            To::Pending(state) => give(&state, answer),
+        }))
+        .is_ok()
+    }
+}
+
+fn give<T>(state: &Mutex<State<T>>, answer: Outcome<T>) {
+    let mut locked = lock(state);
+    match replace(&mut *locked, State::Taken) {
+        State::Waiting(Some(Waiter::Callback(then))) => {
+            drop(locked);
+            then(answer);
+        }
+        State::Waiting(waiter) => {
+            *locked = State::Answered(answer);
+            drop(locked);
+            if let Some(Waiter::Task(waker)) = waiter {
+                waker.wake();
+            }
+        }
+        State::Answered(_) | State::Taken => {
+            drop(locked);
+            drop(answer);
+        }
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        self.call(Err(Unanswered::Ended));
+        self.give(Err(Unanswered::Ended));
     }
 }
 
@@ -51,26 +187,147 @@ impl<T> fmt::Debug for Reply<T> {
     }
 }
 
+/// Answers of several workers on their way to one [`Reply`].
+struct Gathered<T> {
+    left: usize,
+    all: Outcome<T>,
+    reply: Option<Reply<T>>,
+}
+
+/// Splits a reply into `parts`: `all` with what `merge` adds for each answer is sent when the last one has come, or the
+/// first failure.
+pub(crate) fn gather<T, P>(
+    parts: usize,
+    all: T,
+    reply: Reply<T>,
+    merge: impl Fn(&mut T, P) + Clone + Send + 'static,
+) -> impl Iterator<Item = Reply<P>>
+where
+    T: Send + 'static,
+    P: 'static,
+{
+    let gathered = Arc::new(Mutex::new(Gathered { left: parts, all: Ok(all), reply: Some(reply) }));
+    (0..parts).map(move |_| {
+        let (gathered, merge) = (gathered.clone(), merge.clone());
+        Reply::callback(move |part| {
+            let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut gathered.all, part) {
+                (Ok(all), Ok(part)) => merge(all, part),
+                (Ok(_), Err(e)) => gathered.all = Err(e),
+                (Err(_), _) => {}
+            }
+            gathered.left -= 1;
+            if gathered.left == 0
+                && let Some(reply) = gathered.reply.take()
+            {
+                let all = replace(&mut gathered.all, Err(Unanswered::Ended));
+                drop(gathered);
+                let _ = reply.send(all); // a panic in there is caught by the reply that this runs in
+            }
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 
     #[test]
-    fn whoever_asks_is_told_once_also_when_nobody_answers() {
+    fn a_reply_is_called_once_also_without_an_answer() {
         let (tx, rx) = channel();
         let reply = || {
             let tx = tx.clone();
-            Reply::new(move |answer: Result<u8, Unanswered>| tx.send(answer).unwrap())
+            Reply::callback(move |answer: Result<u8, Unanswered>| tx.send(answer).unwrap())
         };
-        assert!(reply().send(7));
+        assert!(reply().send(Ok(7)));
         reply().fail(Unanswered::Full);
         drop(reply());
         assert_eq!(rx.try_iter().collect::<Vec<_>>(), [Ok(7), Err(Unanswered::Full), Err(Unanswered::Ended)]);
     }
 
     #[test]
-    fn a_panic_in_the_callback_is_its_own() {
-        assert!(!Reply::new(|_: Result<(), Unanswered>| panic!("in a callback")).send(()));
+    fn a_panic_in_a_callback_is_caught_wherever_it_was_left() {
+        assert!(!Reply::callback(|_: Result<(), Unanswered>| panic!("in a callback")).send(Ok(())));
+        let (pending, reply) = one_shot::<()>();
+        pending.then(|_| panic!("in a callback"));
+        assert!(!reply.send(Ok(())));
+    }
+
+    #[test]
+    fn an_answer_is_taken_once_whichever_side_is_first() {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let (pending, reply) = one_shot();
+        assert!(pending.poll(&waker).is_pending() && pending.poll(&waker).is_pending());
+        assert_eq!(pending.take(), None);
+        assert!(reply.send(Ok(1)));
+        assert_eq!(count.0.load(Ordering::SeqCst), 1, "the last waker is called, and no other");
+        assert_eq!(pending.poll(&waker), Poll::Ready(Ok(1)));
+        assert_eq!(pending.poll(&waker), Poll::Ready(Err(Unanswered::Ended)));
+        let (pending, reply) = one_shot();
+        assert!(reply.send(Ok(2)));
+        assert_eq!(pending.take(), Some(Ok(2)));
+        let (pending, reply) = one_shot::<u8>();
+        drop(reply);
+        assert_eq!(pending.poll(&waker), Poll::Ready(Err(Unanswered::Ended)));
+        assert_eq!(Arc::strong_count(&count), 2, "no waker is left behind");
+    }
+
+    #[test]
+    fn a_callback_is_called_whichever_side_is_first() {
+        let (tx, rx) = channel();
+        for first in [true, false] {
+            let (pending, reply) = one_shot();
+            let (tx, send) = (tx.clone(), |reply: Reply<bool>| assert!(reply.send(Ok(first))));
+            let then = move |answer| tx.send(answer).unwrap();
+            if first {
+                send(reply);
+                pending.then(then);
+            } else {
+                pending.then(then);
+                send(reply);
+            }
+        }
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [Ok(true), Ok(false)]);
+    }
+
+    #[test]
+    fn a_dropped_asker_drops_its_waker_and_the_answer() {
+        let count = Arc::new(Count::default());
+        let (pending, reply) = one_shot();
+        assert!(pending.poll(&Waker::from(count.clone())).is_pending());
+        drop(pending);
+        assert_eq!(Arc::strong_count(&count), 1);
+        let answer = Arc::new(());
+        assert!(reply.send(Ok(answer.clone())));
+        assert_eq!((Arc::strong_count(&answer), count.0.load(Ordering::SeqCst)), (1, 0));
+    }
+
+    #[test]
+    fn answers_of_several_are_merged_and_the_first_failure_counts() {
+        let sum = |parts: [Result<u8, Unanswered>; 3]| {
+            let (pending, reply) = one_shot();
+            for (part, reply) in parts.into_iter().zip(gather(3, 0, reply, |sum, n: u8| *sum += u32::from(n)))
+            {
+                assert_eq!(pending.take(), None);
+                assert!(reply.send(part));
+            }
+            pending.take()
+        };
+        assert_eq!(sum([Ok(1), Ok(2), Ok(3)]), Some(Ok(6)));
+        let failed = sum([Ok(1), Err(Unanswered::Full), Err(Unanswered::Ended)]);
+        assert_eq!(failed, Some(Err(Unanswered::Full)));
     }
 }

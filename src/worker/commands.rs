@@ -80,27 +80,29 @@ impl Worker {
             Command::CountSubscribers(topic, answer) => {
                 let index = &self.turn.hub.index;
                 let count = index.find(&topic).map_or(0, |key| index.subscribers(key).len());
-                let _ = answer.send(count); // whoever asked may have stopped waiting
+                self.reply(answer, Ok(count));
             }
             Command::List(route, answer) => {
-                let _ = answer.send(self.of_route(route).map(|s| self.info(s)).collect());
+                let all = self.of_route(route).map(|s| self.info(s)).collect();
+                self.reply(answer, Ok(all));
             }
             Command::Info(id, answer) => {
                 let info = self.slots.peek(id).map(|s| self.info(s));
-                self.reply(answer, info);
+                self.reply(answer, Ok(info));
             }
             Command::History(topic, start, limit, answer) => {
                 self.settle(); // what was published before is in it
                 let page = self.turn.hub.history(&topic, start, limit);
-                self.reply(answer, page);
+                self.reply(answer, Ok(page));
             }
             Command::Topics(prefix, limit, answer) => {
                 self.settle();
                 let topics = self.turn.hub.topics(&prefix, limit);
-                self.reply(answer, topics);
+                self.reply(answer, Ok(topics));
             }
             Command::CountOpen(route, answer) => {
-                let _ = answer.send(self.of_route(route).count());
+                let count = self.of_route(route).count();
+                self.reply(answer, Ok(count));
             }
             Command::Panic => panic!("as a test asked"),
             Command::Shutdown { code, deadline } => self.shut_down(code, deadline),
@@ -117,12 +119,12 @@ impl Worker {
             return;
         }
         if let Some((answer, outcome)) = self.turn.hub.publish_here(publication) {
-            self.reply(answer, outcome);
+            self.reply(answer, outcome.map_err(Unanswered::Refused));
         }
     }
 
-    /// Answers a question. What is called is the application's.
-    fn reply<T>(&self, reply: Reply<T>, answer: T) {
+    /// Answers a query. A panic is the application's: in a callback or in the executor that the answer wakes.
+    fn reply<T>(&self, reply: Reply<T>, answer: Result<T, Unanswered>) {
         if !reply.send(answer) {
             self.turn.count().panics.add(1);
         }

@@ -100,7 +100,7 @@ impl TestServer {
 
     /// Waits until every worker has done what was asked of it before.
     pub(crate) fn settle(&self) {
-        self.handle.subscribers("nobody listens here").expect("every worker answers");
+        self.handle.subscribers("nobody listens here").wait().expect("every worker answers");
     }
 
     /// Shuts down with this much time for goodbyes and waits for the end.
@@ -115,7 +115,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        let answer = self.handle.subscribers("nobody listens here");
+        let answer = self.handle.subscribers("nobody listens here").wait();
         self.handle.shutdown(Duration::from_millis(1));
         if std::thread::panicking() {
             return; // the failure that is known already is the one to report
