@@ -610,13 +610,16 @@ fn the_examples_on_the_page_are_true() {
     let (_listening, _) = listener(&server, &events, &["orders/42"]);
     let page = include_str!("../docs/reference/http-api.md");
     let block = page.split("```console\n").nth(1).and_then(|b| b.split("```").next()).unwrap();
-    let mut lines = block.lines().peekable();
-    let mut run = 0;
-    while let Some(line) = lines.next() {
-        let command = line.strip_prefix("$ ").unwrap_or_else(|| panic!("no command: {line}"));
+    let (mut functions, mut run) = (String::new(), 0);
+    for example in block.split("$ ").filter(|example| !example.trim().is_empty()) {
+        let (command, answer) = example.split_once('\n').unwrap_or((example, ""));
         let command = command.replace("localhost:9001", &server.addr.to_string());
-        let out = Command::new("sh").arg("-c").arg(&command).output().unwrap();
-        let expected: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+        if answer.is_empty() {
+            functions.push_str(&format!("{command}\n"));
+            continue;
+        }
+        let out = Command::new("sh").arg("-c").arg(format!("{functions}{command}")).output().unwrap();
+        let expected: Value = serde_json::from_str(answer).unwrap();
         let got: Value = serde_json::from_slice(&out.stdout)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stdout)));
         assert_eq!(shape(&got), shape(&expected), "{command}\n{got}");
