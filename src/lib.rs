@@ -181,15 +181,42 @@ pub use tls::{Certificate, ClientAuth, TlsConfigError};
 pub use worker::failure::RunError;
 pub use worker::http::HttpLimits;
 
-/// The README's examples are tests.
+/// The examples of the README and the documents are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
 
-#[cfg(all(doctest, feature = "tls"))]
-#[doc = include_str!("../docs/guide/tls.md")]
-struct TlsPage;
+    #[doc = include_str!("../docs/guide/getting-started.md")]
+    struct GettingStarted;
 
-#[cfg(all(doctest, feature = "api"))]
-#[doc = include_str!("../docs/reference/http-api.md")]
-struct ApiPage;
+    #[doc = include_str!("../docs/guide/embedding.md")]
+    struct Embedding;
+
+    #[cfg(feature = "push")]
+    #[doc = include_str!("../docs/guide/topics.md")]
+    struct Topics;
+
+    #[cfg(feature = "push")]
+    #[doc = include_str!("../docs/guide/recovery.md")]
+    struct Recovery;
+
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("../docs/guide/tls.md")]
+    struct Tls;
+
+    #[cfg(feature = "deflate")]
+    #[doc = include_str!("../docs/guide/compression.md")]
+    struct Compression;
+
+    #[doc = include_str!("../docs/guide/migrating.md")]
+    struct Migrating;
+
+    #[cfg(feature = "api")]
+    #[doc = include_str!("../docs/reference/http-api.md")]
+    struct HttpApi;
+
+    #[cfg(all(feature = "client", feature = "push", feature = "tls"))]
+    #[doc = include_str!("../docs/reference/client.md")]
+    struct Client;
+}
