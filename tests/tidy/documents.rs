@@ -194,7 +194,8 @@ fn dead_paths(path: &str, page: &str, source: &BTreeMap<String, String>) -> Vec<
     let mut complaints = Vec::new();
     let places = page.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | ':' | '-')));
     for place in places.filter(|place| place.contains(".rs")) {
-        let (file, function) = place.split_once("::").unwrap_or((place.trim_end_matches([':', '.']), ""));
+        let (file, function) =
+            place.split_once("::").unwrap_or_else(|| (place.trim_end_matches([':', '.']), ""));
         let Some((_, text)) = source.iter().find(|(p, _)| *p == file || p.ends_with(&format!("/{file}")))
         else {
             complaints.push(format!("{path}: names {file}, which is not there"));
