@@ -1,7 +1,5 @@
 //! What the client's tests share: waiting for its events, and servers that say every byte themselves.
 
-#![allow(dead_code)] // each test file uses its part
-
 use crate::support::{DEADLINE, TestServer, millis};
 use campanile::client::{Client, Close, Data, Error, Event, NoEvent, Reconnect};
 use campanile::protocol::handshake::accept_key;

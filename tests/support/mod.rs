@@ -1,9 +1,20 @@
 //! What the tests over real sockets share: a server that ends with its test, a raw client that says every byte itself,
 //! and a handler that reports what it was told. Everything waits for something with a deadline; nothing sleeps.
 
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code)] // each suite uses its part
 
+#[cfg(feature = "client")]
+pub(crate) mod clients;
+pub(crate) mod data;
+#[cfg(feature = "deflate")]
+pub(crate) mod packed;
+#[cfg(any(feature = "api", feature = "push"))]
+pub(crate) mod push;
 mod recorder;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(any(feature = "api", feature = "push"))]
+pub(crate) mod traveller;
 
 #[allow(unused_imports)]
 pub(crate) use recorder::{Event, Events, Recorder, echo, recorder};

@@ -1,7 +1,5 @@
 //! What the tests of compression share: a client that compresses.
 
-#![allow(dead_code)] // each test file uses its part
-
 use crate::support::{Client, TEXT, TestServer};
 use campanile::deflate::{Deflate, Deflater, History, Inflater};
 use campanile::protocol::Kind;

@@ -1,7 +1,5 @@
 //! A client of the endpoint for browsers that says every message itself.
 
-#![allow(dead_code)] // each test file uses its part
-
 use crate::support::{Client, TestServer};
 pub(crate) use serde_json::{Value, json};
 

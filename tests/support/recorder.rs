@@ -1,7 +1,5 @@
 //! A handler that reports what it was told, and does what a test wants done.
 
-#![allow(dead_code)] // each test file uses its part
-
 use super::DEADLINE;
 use campanile::{Accept, Closed, Conn, ConnId, Handler, Message, Refuse, Request};
 use crossbeam_channel::{Receiver, Sender, unbounded};

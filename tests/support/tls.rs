@@ -1,7 +1,5 @@
 //! What the tests of TLS share: certificates, and a client that speaks TLS through rustls's other interface.
 
-#![allow(dead_code)] // each test file uses its part
-
 use crate::support::{Client, DEADLINE, TestServer};
 use campanile::{Builder, Certificate, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};

@@ -1,0 +1,8 @@
+//! The `campanile` binary as a process of its own.
+
+#![cfg(feature = "cli")]
+
+mod dev;
+mod stdio;
+#[path = "../support/mod.rs"]
+mod support;

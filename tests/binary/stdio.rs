@@ -1,0 +1,180 @@
+//! The binary where its standard output and standard error fail, or are read by nobody: it serves on, ends when it is told
+//! to, and with the exit code that it would have had.
+
+use crate::support::{Client, DEADLINE, until};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+/// What fails at every write, with "No space left on device".
+fn full() -> Stdio {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+/// A pipe that its reader has closed.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+const KEY: &str = "a-key-for-this-test-only-0123456789";
+
+struct Process {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Process {
+    fn start(args: &[&str], stderr: Stdio) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
+        command.args(["--listen", "127.0.0.1:0", "--dev"]).args(args).env("CAMPANILE_API_KEY", KEY);
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let addr = line.split("http://").nth(1).and_then(|a| a.trim().trim_end_matches('/').parse().ok());
+        Self { child, addr: addr.unwrap_or_else(|| panic!("no address in {line:?}")) }
+    }
+
+    fn echoes(&self) {
+        let mut client = Client::dial(self.addr);
+        client.upgrade("/echo");
+        client.text("still here");
+        assert_eq!(client.read_text(), "still here");
+    }
+
+    fn terminate(mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        exit_of(&mut self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn exit_of(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    until("the process ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// Runs to the end, with nothing on standard input.
+fn run(args: &[&str], stdout: Stdio, stderr: Stdio) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
+    let mut child = command.args(args).stdout(stdout).stderr(stderr).spawn().unwrap();
+    let status = exit_of(&mut child);
+    let mut text = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut text).unwrap();
+    }
+    (status.code(), text)
+}
+
+#[test]
+fn a_standard_error_that_can_not_be_written_ends_nothing() {
+    for stderr in [full, closed_pipe] {
+        for workers in ["1", "2"] {
+            let process = Process::start(&["--workers", workers, "--log", "debug"], stderr());
+            process.echoes();
+            process.echoes();
+            assert_eq!(process.terminate().code(), Some(0), "{workers} workers");
+        }
+    }
+}
+
+#[test]
+fn a_standard_error_that_can_not_be_written_leaves_the_exit_code_of_a_failed_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    for stderr in [full, closed_pipe] {
+        assert_eq!(run(&["--listen", &addr], Stdio::null(), stderr()).0, Some(1));
+        assert_eq!(run(&["--no-such-option"], Stdio::null(), stderr()).0, Some(2));
+    }
+    let (code, text) = run(&["--listen", &addr], Stdio::null(), Stdio::piped());
+    assert_eq!(code, Some(1));
+    assert!(text.starts_with(&format!("campanile: can't listen on {addr}: ")), "{text}");
+}
+
+#[test]
+fn help_that_can_not_be_written_is_an_error_unless_its_reader_has_gone() {
+    for option in ["--help", "--version"] {
+        let (code, text) = run(&[option], full(), Stdio::piped());
+        assert_eq!(code, Some(1), "{option}");
+        assert!(
+            text.starts_with("campanile: can't write to standard output: No space left"),
+            "{option}: {text}"
+        );
+        assert_eq!(run(&[option], closed_pipe(), Stdio::piped()), (Some(0), String::new()), "{option}");
+        assert_eq!(run(&[option], Stdio::null(), Stdio::piped()), (Some(0), String::new()), "{option}");
+    }
+}
+
+#[test]
+fn a_wrong_option_is_reported_without_waiting_for_a_reader() {
+    let (reader, mut writer) = pipe().unwrap();
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'\n'; 1024]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+    assert_eq!(run(&["--no-such-option"], Stdio::null(), writer.into()).0, Some(2));
+    drop(reader);
+}
+
+/// A server whose log is a pipe that nobody reads, after more than fits in it was logged.
+fn stalled(workers: &str) -> (Process, PipeReader) {
+    let (reader, writer) = pipe().unwrap();
+    let process = Process::start(&["--workers", workers, "--log", "debug"], writer.into());
+    let began = Instant::now();
+    // Some 64 bytes of debug lines for each; the pipe holds 64 KiB and the queue 4,096 lines.
+    for _ in 0..6000 {
+        let mut socket = TcpStream::connect(process.addr).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(began.elapsed() < 6 * DEADLINE);
+    }
+    (process, reader)
+}
+
+#[test]
+fn a_log_that_nobody_reads_stalls_no_worker_and_not_the_end() {
+    for workers in ["1", "2"] {
+        let (process, reader) = stalled(workers);
+        process.echoes();
+        let asked = Instant::now();
+        assert_eq!(process.terminate().code(), Some(0), "{workers} workers");
+        assert!(asked.elapsed() < DEADLINE / 2);
+        drop(reader);
+    }
+}
+
+#[test]
+fn lost_log_lines_are_counted_and_told_when_the_log_is_read_again() {
+    let (process, reader) = stalled("1");
+    let mut lines = BufReader::new(reader).lines();
+    let told = lines
+        .find(|line| line.as_ref().is_ok_and(|line| line.contains(" log lines lost: ")))
+        .unwrap()
+        .unwrap();
+    let lost: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!(lost > 0, "{told}");
+    let mut client = Client::dial(process.addr);
+    client.send(format!("GET /api/info HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n"));
+    let answer = client.answer();
+    let info = answer.text();
+    let (_, counted) = info.split_once("\"log_lines_lost\":").unwrap_or_else(|| panic!("{info}"));
+    let counted: u64 = counted[..counted.find([',', '}']).unwrap()].parse().unwrap();
+    assert!(counted >= lost, "{counted} counted, {lost} told");
+    std::thread::spawn(move || lines.for_each(drop));
+    assert_eq!(process.terminate().code(), Some(0));
+}

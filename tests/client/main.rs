@@ -1,0 +1,14 @@
+//! The client for Rust programs.
+
+#![cfg(feature = "client")]
+
+mod failure;
+#[cfg(all(feature = "deflate", feature = "tls"))]
+mod foreign;
+mod hostile;
+mod messages;
+mod reconnect;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(all(feature = "deflate", feature = "tls"))]
+mod tls;

@@ -1,0 +1,650 @@
+//! The client of topics against servers in the same process, which die, forget and refuse. Nothing sleeps.
+
+use crate::support::clients;
+use crate::support::clients::{accept, agree, soon};
+#[cfg(all(feature = "deflate", feature = "tls"))]
+use crate::support::tls;
+use crate::support::{DEADLINE, TestServer, builder, limits, millis, start, start_at};
+use campanile::client::{self, Client, NoEvent, Reconnect};
+use campanile::push::Push;
+use campanile::push_client::{
+    Code, Data, Error, Event, Limits, Message, Position, Publication, PublishError, PushClient, Receipt,
+    SubscribeError, Subscribed, Subscription,
+};
+use campanile::{
+    Builder, CloseCode, ConnId, Message as Sent, Publish, ReadyState, Route, SlowConsumer, TopicSettings,
+};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::time::Instant;
+
+/// Clients may publish below `public/`, and hear what is below `public/`, `kept/` and `short/`; the first two are kept.
+fn route() -> Push {
+    Push::new().subscribe(["public/", "kept/", "short/"]).publish(["public/"]).rate(0, 0)
+}
+
+fn settings(route: impl Into<Route>) -> Builder {
+    builder()
+        .topics("public/", TopicSettings::new().history(1000))
+        .topics("kept/", TopicSettings::new().history(1000))
+        .topics("short/", TopicSettings::new().history(2))
+        .route("/push", route)
+}
+
+fn serve() -> TestServer {
+    start(settings(route()))
+}
+
+fn url(addr: SocketAddr) -> String {
+    format!("ws://{addr}/push")
+}
+
+fn connections(addr: SocketAddr) -> client::Builder {
+    Client::builder(&url(addr)).reconnect(soon())
+}
+
+/// A client that comes back at once.
+fn connect(server: &TestServer) -> PushClient {
+    PushClient::builder(connections(server.addr)).connect().expect("a client")
+}
+
+/// The next event that is not about trying to connect.
+#[track_caller]
+fn next(push: &PushClient) -> Event {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match push.next_before(deadline).expect("an event") {
+            Event::Reconnecting { .. } | Event::Error(Error::Client(_)) => {}
+            event => return event,
+        }
+    }
+}
+
+#[track_caller]
+fn expect_open(push: &PushClient) {
+    let event = next(push);
+    assert!(matches!(event, Event::Open(_)), "{event:?}");
+}
+
+#[track_caller]
+fn expect_subscribed(push: &PushClient) -> Subscribed {
+    match next(push) {
+        Event::Subscribed(how) => how,
+        other => panic!("no subscription: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn expect_message(push: &PushClient) -> Message {
+    match next(push) {
+        Event::Message(message) => message,
+        other => panic!("no message: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn expect_close(push: &PushClient) -> client::Close {
+    match next(push) {
+        Event::Close(close) => close,
+        other => panic!("no close: {other:?}"),
+    }
+}
+
+/// Connected, and listening to this alone.
+fn listening(server: &TestServer, to: impl Into<Subscription>) -> PushClient {
+    let push = connect(server);
+    push.subscribe(to).unwrap();
+    expect_open(&push);
+    expect_subscribed(&push);
+    push
+}
+
+fn say(push: &PushClient, topic: &str, text: &str) -> Receipt {
+    push.publish(&Publication::text(topic, text)).expect("it is taken")
+}
+
+fn ids(server: &TestServer) -> Vec<ConnId> {
+    let open = server.handle.connections("/push").wait().expect("the server answers");
+    open.iter().map(|info| info.id).collect()
+}
+
+/// Ends all connections of the server's as a broken network would.
+fn terminate(server: &TestServer) {
+    let ids = ids(server);
+    assert!(!ids.is_empty());
+    for id in ids {
+        server.handle.terminate(id).expect("the server runs");
+    }
+}
+
+#[test]
+fn what_is_published_is_heard_and_answered() {
+    let server = serve();
+    let push = connect(&server);
+    // All before there is a connection.
+    push.subscribe("public/a").unwrap();
+    let receipt = push.publish(&Publication::json("public/a", r#"{"x": 1.0}"#)).unwrap();
+    let published = receipt.wait().unwrap();
+    assert_eq!((published.receivers, published.repeated), (1, false));
+    expect_open(&push);
+    assert_eq!(push.ready_state(), ReadyState::Open);
+    assert_eq!(push.hello().unwrap().max_subscriptions, 128);
+    let how = expect_subscribed(&push);
+    assert_eq!((how.topic.as_str(), how.recovered, how.lost, how.replayed), ("public/a", false, false, 0));
+    let message = expect_message(&push);
+    assert_eq!((&*message.topic, message.offset, message.replayed), ("public/a", 1, false));
+    assert_eq!(message.data, Data::Json(r#"{"x": 1.0}"#.into()));
+    assert_eq!(message.position(), published.position);
+
+    // With everything that can be said of it.
+    let other = listening(&server, Subscription::pattern("public/*"));
+    let full = Publication::text("public/a", "ding")
+        .key("k")
+        .dedup("once")
+        .ttl(millis(60_000))
+        .echo(false)
+        .tags(["a"])
+        .timeout(DEADLINE);
+    let first = push.publish(&full).unwrap().wait().unwrap();
+    assert_eq!((first.position.as_ref().map(|p| p.offset), first.repeated), (Some(2), false));
+    let second = push.publish(&full).unwrap().wait().unwrap();
+    assert_eq!((second.position, second.repeated), (first.position, true));
+    let heard = expect_message(&other);
+    assert_eq!((heard.offset, heard.data.as_str(), heard.epoch), (2, Some("ding"), None));
+
+    assert!(push.unsubscribe("public/a") && !push.unsubscribe("public/a"));
+    assert_eq!(say(&push, "public/a", "x").wait().unwrap().receivers, 1, "the other one");
+    push.subscribe("public/b").unwrap();
+    assert_eq!(expect_subscribed(&push).topic, "public/b", "nothing of the echo, nothing after the end");
+}
+
+#[test]
+fn a_subscription_begins_where_it_is_wanted() {
+    let server = serve();
+    let publish = |text: &str, key: &str| {
+        let message = Sent::text(text).with_key(key);
+        server.handle.publish_confirmed(Publish::new("kept/t", message)).wait().unwrap().unwrap()
+    };
+    publish("one", "a");
+    publish("two", "b");
+    let latest = publish("three", "a").position;
+    let texts = |push: &PushClient, n: usize| -> Vec<String> {
+        (0..n).map(|_| expect_message(push).data.as_str().unwrap().to_owned()).collect()
+    };
+    let push = connect(&server);
+    push.subscribe(Subscription::new("kept/t").latest()).unwrap();
+    expect_open(&push);
+    assert_eq!(expect_subscribed(&push).replayed, 2);
+    assert_eq!(texts(&push, 2), ["two", "three"]);
+    // Another begins where this one is, and goes on from a place that was kept.
+    let place = Position::new(&format!("{:x}", latest.epoch), 1);
+    let push = connect(&server);
+    push.subscribe(Subscription::new("kept/t").since(place.clone())).unwrap();
+    expect_open(&push);
+    let how = expect_subscribed(&push);
+    assert_eq!((how.recovered, how.lost, how.replayed), (true, false, 2));
+    let first = expect_message(&push);
+    assert!(first.replayed && first.position() == Some(Position::new(&place.epoch, 2)));
+    assert_eq!(texts(&push, 1), ["three"]);
+    publish("four", "a");
+    assert!(!expect_message(&push).replayed);
+}
+
+#[test]
+fn cut_again_and_again_it_misses_nothing_and_hears_nothing_twice() {
+    let server = serve();
+    let push = listening(&server, "kept/t");
+    // The publisher is at most so far ahead, less than what is kept.
+    let (heard_one, tokens) = mpsc::channel();
+    (0..500).for_each(|_| heard_one.send(()).unwrap());
+    let handle = server.handle.clone();
+    let publisher = std::thread::spawn(move || {
+        let mut n = 0u64;
+        while tokens.recv_timeout(DEADLINE).is_ok() {
+            n += 1;
+            handle.publish_confirmed(Publish::new("kept/t", Sent::text(&n.to_string()))).wait().unwrap();
+        }
+        n
+    });
+    let (mut heard, mut cuts, mut is_open) = (0u64, 0, true);
+    let mut step = || {
+        match next(&push) {
+            Event::Message(message) => {
+                heard += 1;
+                assert_eq!(message.data.as_str(), Some(&*heard.to_string()), "cut {cuts} times");
+                assert_eq!(message.offset, heard);
+                if is_open && cuts < 5 && heard > 100 * cuts {
+                    (is_open, cuts) = (false, cuts + 1);
+                    terminate(&server);
+                }
+            }
+            Event::Subscribed(how) => {
+                assert!(how.recovered && !how.lost, "{how:?}");
+                is_open = true;
+            }
+            event @ (Event::Lagged { .. } | Event::Refused { .. }) => panic!("{event:?}"),
+            _ => {}
+        }
+        (heard, cuts, is_open)
+    };
+    let mut before = 0;
+    while let (heard, cuts, is_open) = step()
+        && (cuts < 5 || !is_open)
+    {
+        (before..heard).for_each(|_| heard_one.send(()).unwrap());
+        before = heard;
+    }
+    drop(heard_one);
+    let all = publisher.join().unwrap();
+    while step().0 < all {}
+}
+
+#[test]
+fn publications_outlive_their_connection_and_are_published_once() {
+    let server = serve();
+    let other = listening(&server, "public/t");
+    let push = listening(&server, "public/t");
+    let mut receipts = Vec::new();
+    for n in 1..=200 {
+        receipts.push(say(&push, "public/t", &n.to_string()));
+        if n % 50 == 0 {
+            push.reset();
+        }
+    }
+    for receipt in receipts {
+        receipt.wait().unwrap();
+    }
+    for push in [&push, &other] {
+        let mut expected = 1;
+        while expected <= 200 {
+            match next(push) {
+                Event::Message(message) => {
+                    assert_eq!(message.data.as_str(), Some(&*expected.to_string()));
+                    expected += 1;
+                }
+                Event::Subscribed(how) => assert!(!how.lost),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_restarted_server_has_forgotten_and_the_application_is_told() {
+    let mut server = serve();
+    let addr = server.addr;
+    let push = listening(&server, "kept/t");
+    push.subscribe(Subscription::pattern("kept/*")).unwrap();
+    assert!(!expect_subscribed(&push).lost);
+    server.handle.publish_confirmed(Publish::new("kept/t", "one")).wait().unwrap();
+    assert_eq!(expect_message(&push).offset, 1);
+    server.shutdown(DEADLINE);
+    let close = expect_close(&push);
+    assert_eq!((close.code, close.will_reconnect), (CloseCode::GOING_AWAY, true));
+    assert_eq!((push.ready_state(), push.hello()), (ReadyState::Connecting, None));
+    // Said meanwhile, it waits.
+    let receipt = say(&push, "public/t", "meanwhile");
+    let server = start_at(settings(route()), &addr.to_string());
+    expect_open(&push);
+    let [named, pattern] = [expect_subscribed(&push), expect_subscribed(&push)];
+    let how = if named.topic == "kept/t" { &named } else { &pattern };
+    assert_eq!((how.topic.as_str(), how.recovered, how.lost), ("kept/t", false, true));
+    assert!(named.lost && pattern.lost);
+    receipt.wait().unwrap();
+    server.handle.publish_confirmed(Publish::new("kept/t", "two")).wait().unwrap();
+    let message = expect_message(&push);
+    assert_eq!((message.offset, message.data.as_str()), (1, Some("two")));
+}
+
+#[test]
+fn too_long_away_is_lost_too_and_the_latest_follows_where_that_was_wanted() {
+    let server = serve();
+    let publish = |text| {
+        server.handle.publish_confirmed(Publish::new("short/t", Sent::text(text).with_key("k"))).wait()
+    };
+    let push = listening(&server, Subscription::new("short/t").latest().resume(true));
+    publish("one").unwrap();
+    assert_eq!(expect_message(&push).offset, 1);
+    // It comes back when the test says so.
+    let place = Position::new(&expect_place(&push, &server), 1);
+    push.close(1000, "").unwrap();
+    for text in ["two", "three", "four"] {
+        publish(text).unwrap();
+    }
+    let push = connect(&server);
+    push.subscribe(Subscription::new("short/t").latest().since(place.clone())).unwrap();
+    expect_open(&push);
+    let how = expect_subscribed(&push);
+    assert_eq!((how.lost, how.recovered, how.replayed), (true, false, 1));
+    assert_eq!(expect_message(&push).data.as_str(), Some("four"));
+    let push = connect(&server);
+    push.subscribe(Subscription::new("short/t").since(place)).unwrap();
+    expect_open(&push);
+    let how = expect_subscribed(&push);
+    assert_eq!((how.lost, how.recovered, how.replayed), (true, false, 0));
+}
+
+/// The epoch of the topic that was heard last.
+fn expect_place(push: &PushClient, server: &TestServer) -> String {
+    server.handle.publish_confirmed(Publish::new("short/t", Sent::text("x").with_key("k"))).wait().unwrap();
+    expect_message(push).epoch.expect("it was heard by name").to_string()
+}
+
+#[test]
+fn who_reads_too_slowly_is_told_how_much_was_given_up() {
+    let slow = Route::from(route())
+        .slow_consumer(SlowConsumer::DropOldest)
+        .limits(limits(|l| (l.max_backlog, l.max_subscriptions) = (64 << 10, 128)));
+    let server = start(settings(slow));
+    // Little waits anywhere, so the server's backlog fills.
+    let mut bounds = client::Limits::default();
+    bounds.max_inbox = 64 << 10;
+    let mut own = Limits::default();
+    own.max_inbox = 64 << 10;
+    let push = PushClient::builder(connections(server.addr).limits(bounds)).limits(own).connect().unwrap();
+    push.subscribe("kept/t").unwrap();
+    expect_open(&push);
+    expect_subscribed(&push);
+    let text = "x".repeat(16 << 10);
+    let mut published = 0;
+    while server.handle.stats().dropped == 0 {
+        server.handle.publish_confirmed(Publish::new("kept/t", Sent::text(&text))).wait().unwrap();
+        published += 1;
+        assert!(published < 100_000);
+    }
+    server.handle.publish_confirmed(Publish::new("kept/t", "last")).wait().unwrap();
+    // Nothing is read, no answer either; the time goes on all the same.
+    let limit = millis(20);
+    let receipt = push.publish(&Publication::text("public/t", "x").timeout(limit)).unwrap();
+    assert_eq!(receipt.wait(), Err(PublishError::Timeout { limit }));
+    let (mut heard, mut lagged, mut is_last) = (0, 0, false);
+    while !is_last || heard + lagged < published + 1 {
+        match next(&push) {
+            Event::Message(message) => {
+                heard += 1;
+                is_last = is_last || message.data.as_str() == Some("last");
+            }
+            Event::Lagged { messages } => lagged += messages,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(heard + lagged, published + 1);
+    assert!(lagged > 0);
+}
+
+#[test]
+fn the_last_messages_and_those_with_a_tag() {
+    let server = serve();
+    let publish = |n: usize| {
+        let text = n.to_string();
+        let tags: &[&str] = if n.is_multiple_of(2) { &["even"] } else { &["odd"] };
+        server.handle.publish_confirmed(Publish::new("kept/t", &*text).tags(tags)).wait().unwrap();
+    };
+    (1..=10).for_each(publish);
+    let push = listening(&server, Subscription::new("kept/t").last(2).tags(["even"]));
+    let texts = |n: usize| -> Vec<Data> { (0..n).map(|_| expect_message(&push).data).collect() };
+    assert_eq!(texts(2), ["8", "10"].map(|t| Data::Text(t.into())));
+    terminate(&server);
+    (11..=14).for_each(publish);
+    expect_close(&push);
+    expect_open(&push);
+    let how = expect_subscribed(&push);
+    assert!(how.recovered && !how.lost, "{how:?}");
+    assert_eq!(texts(2), ["12", "14"].map(|t| Data::Text(t.into())));
+    let odd = push.publish(&Publication::text("public/x", "x").tags(["odd"])).unwrap();
+    assert_eq!(odd.wait().unwrap().receivers, 0);
+}
+
+#[test]
+fn several_messages_that_came_as_one_are_several() {
+    let server = serve();
+    let url = format!("{}?batch=true", url(server.addr));
+    let push = PushClient::builder(Client::builder(&url)).connect().unwrap();
+    expect_open(&push);
+    push.subscribe("public/t").unwrap();
+    expect_subscribed(&push);
+    server.handle.publish_batch([1, 2, 3].map(|_| Publish::new("public/t", Sent::json("{}")))).unwrap();
+    for offset in 1..=3 {
+        let message = expect_message(&push);
+        assert_eq!((message.offset, message.data), (offset, Data::Json("{}".into())));
+    }
+}
+
+#[test]
+fn bytes_come_as_bytes() {
+    let server = serve();
+    let push = listening(&server, "kept/t");
+    server.handle.publish_confirmed(Publish::new("kept/t", &[0xFF, 0xD8, 0][..])).wait().unwrap();
+    let message = expect_message(&push);
+    assert_eq!((message.offset, &message.data), (1, &Data::Binary(vec![0xFF, 0xD8, 0])));
+    assert_eq!((message.data.as_str(), message.data.as_bytes().len()), (None, 3));
+}
+
+#[test]
+fn refusals_say_why() {
+    let server = start(settings(route().max_subscriptions(1)));
+    let push = connect(&server);
+    push.subscribe("secret").unwrap();
+    expect_open(&push);
+    match next(&push) {
+        Event::Refused { topic, fault } => assert_eq!((&*topic, fault.code), ("secret", Code::Forbidden)),
+        other => panic!("{other:?}"),
+    }
+    push.subscribe("kept/t").unwrap();
+    expect_subscribed(&push);
+    assert!(matches!(push.subscribe("kept/t"), Err(SubscribeError::Already { .. })));
+    for no_topic in ["a\nb", "a\u{85}b", "kept/*"] {
+        assert!(matches!(push.subscribe(no_topic), Err(SubscribeError::Topic(_))), "{no_topic:?}");
+    }
+    assert!(matches!(push.subscribe(Subscription::pattern("kept/t")), Err(SubscribeError::Pattern(_))));
+    push.subscribe("kept/u").unwrap();
+    assert!(matches!(next(&push), Event::Refused { fault, .. } if fault.code == Code::Subscriptions));
+    match say(&push, "kept/t", "x").wait() {
+        Err(PublishError::Refused(fault)) => assert_eq!(fault.code, Code::Forbidden),
+        other => panic!("{other:?}"),
+    }
+    match say(&push, "public/t", &"x".repeat(64 << 10)).wait() {
+        Err(PublishError::Refused(fault)) => assert_eq!(fault.code, Code::TooBig),
+        other => panic!("{other:?}"),
+    }
+    let no_json = push.publish(&Publication::json("public/t", "{")).map(drop);
+    assert!(matches!(no_json, Err(PublishError::Json(_))));
+    let pattern = push.publish(&Publication::text("public/*", "x")).map(drop);
+    assert!(matches!(pattern, Err(PublishError::Topic(_))));
+    // After all that it is still there.
+    say(&push, "public/t", "x").wait().unwrap();
+}
+
+#[test]
+fn a_server_that_asks_to_wait_is_asked_again() {
+    let slow = TopicSettings::new().history(1000).rate(100, 5);
+    let server = start(settings(route()).topics("public/slow", slow));
+    let push = connect(&server);
+    push.subscribe("public/slow").unwrap();
+    let receipts: Vec<_> = (0..20).map(|n| say(&push, "public/slow", &n.to_string())).collect();
+    for receipt in receipts {
+        receipt.wait().unwrap();
+    }
+    assert!(server.handle.stats().publications_refused > 0);
+}
+
+#[test]
+fn its_end_is_the_end_of_all_that_waits() {
+    let server = serve();
+    let push = listening(&server, "public/t");
+    push.close(1000, "enough").unwrap();
+    let close = expect_close(&push);
+    assert_eq!((close.code, close.was_clean, close.will_reconnect), (CloseCode(1000), true, false));
+    assert_eq!(push.next(DEADLINE).unwrap_err(), NoEvent::Ended);
+    assert_eq!(push.ready_state(), ReadyState::Closed);
+    assert_eq!(push.publish(&Publication::text("t", "x")).map(drop), Err(PublishError::Closed));
+    assert_eq!(push.subscribe("public/u"), Err(SubscribeError::Closed));
+
+    // A server that has no more use for it, while something waits.
+    let push = connect(&server);
+    expect_open(&push);
+    for id in ids(&server) {
+        server.handle.close(id, 4001, "go away").unwrap();
+    }
+    assert_eq!(expect_close(&push).code, CloseCode(4001));
+    assert_eq!(push.next(DEADLINE).unwrap_err(), NoEvent::Ended);
+
+    // The last handle ends it as well.
+    let push = connect(&server);
+    expect_open(&push);
+    server.until("it is open", |stats| stats.open == 1);
+    drop(push);
+    server.until("it has gone", |stats| stats.open == 0);
+}
+
+#[test]
+fn nobody_waits_longer_than_they_said() {
+    let (_held, addr) = clients::nobody();
+    let push = PushClient::builder(connections(addr)).connect().unwrap();
+    let limit = millis(20);
+    let soon = Publication::text("t", "x").timeout(limit);
+    let receipt = push.publish(&soon).unwrap();
+    assert_eq!(receipt.wait(), Err(PublishError::Timeout { limit }));
+    let (tx, rx) = mpsc::channel();
+    push.publish_then(&soon, move |result| tx.send(result).unwrap()).unwrap();
+    assert_eq!(rx.recv_timeout(DEADLINE).unwrap(), Err(PublishError::Timeout { limit }));
+    let receipt = say(&push, "t", "x");
+    push.close(1000, "").unwrap();
+    assert_eq!(receipt.wait(), Err(PublishError::Closed));
+}
+
+#[test]
+fn a_callback_hears_all_and_may_ask_for_more() {
+    let server = serve();
+    let (tx, rx) = mpsc::channel();
+    let push = PushClient::builder(connections(server.addr))
+        .connect_with(move |push, event| {
+            match &event {
+                Event::Subscribed(_) => {
+                    let receipt = say(push, "public/t", "from the callback");
+                    assert_eq!(receipt.wait(), Err(PublishError::OwnThread));
+                }
+                Event::Message(message) if message.data.as_str() == Some("panic") => {
+                    panic!("as it was asked to")
+                }
+                _ => {}
+            }
+            tx.send(event).unwrap();
+        })
+        .unwrap();
+    push.subscribe("public/t").unwrap();
+    let heard = || rx.recv_timeout(DEADLINE).expect("an event");
+    assert!(matches!(heard(), Event::Open(_)));
+    assert!(matches!(heard(), Event::Subscribed(_)));
+    assert!(matches!(heard(), Event::Message(m) if m.data.as_str() == Some("from the callback")));
+    assert_eq!(push.next(DEADLINE).unwrap_err(), NoEvent::Ended);
+    // A refusal that is known at once reaches it too.
+    push.subscribe("secret").unwrap();
+    assert!(matches!(heard(), Event::Refused { .. }));
+    let _ = say(&push, "public/t", "panic");
+    server.until("it has gone", |stats| stats.open == 0);
+}
+
+#[cfg(all(feature = "deflate", feature = "tls"))]
+#[test]
+fn it_goes_over_tls_and_compressed() {
+    use campanile::client::Trust;
+    use campanile::deflate::Deflate;
+    let authority = tls::Authority::new();
+    let deflate = Deflate::dedicated(15).threshold(0);
+    let server = tls::start_tls(settings(Route::from(route()).deflate(deflate)), &authority.tls());
+    let connections = Client::builder(&format!("wss://localhost:{}/push", server.addr.port()))
+        .trust(&Trust::authorities(authority.pem()).unwrap())
+        .reconnect(soon())
+        .deflate(deflate);
+    let push = PushClient::builder(connections).connect().unwrap();
+    push.subscribe("public/t").unwrap();
+    expect_open(&push);
+    expect_subscribed(&push);
+    let text = "to and fro ".repeat(1000);
+    say(&push, "public/t", &text).wait().unwrap();
+    assert_eq!(expect_message(&push).data.as_str(), Some(&*text));
+    push.reset();
+    say(&push, "public/t", "again").wait().unwrap();
+    assert!(expect_close(&push).will_reconnect);
+    expect_open(&push);
+    assert!(expect_subscribed(&push).recovered);
+    assert_eq!(expect_message(&push).data.as_str(), Some("again"));
+    let stats = server.handle.stats();
+    assert!(stats.inflated > 0 && stats.deflated > 0, "both ways were compressed");
+}
+
+// ---- a server that says every byte itself ----
+
+/// An unmasked frame of text below 126 bytes, or up to 64 KiB.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u8::try_from(text.len()) {
+        Ok(len @ 0..126) => frame.push(len),
+        _ => {
+            frame.push(126);
+            frame.extend_from_slice(&u16::try_from(text.len()).unwrap().to_be_bytes());
+        }
+    }
+    [&frame[..], text.as_bytes()].concat()
+}
+
+#[test]
+fn a_server_that_falls_silent_is_asked_and_then_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let greet = |heartbeat: u32| {
+            let (mut socket, request) = accept(&listener);
+            assert!(request.contains("Sec-WebSocket-Protocol: campanile.v1.json\r\n"), "{request}");
+            socket.write_all(agree(&request, "").as_bytes()).unwrap();
+            let hello = format!(r#"{{"type":"hello","heartbeat":{heartbeat},"max_message_size":1000}}"#);
+            socket.write_all(&frame(&hello)).unwrap();
+            socket
+        };
+        let mut silent = greet(20);
+        let mut all = Vec::new();
+        let _ = silent.read_to_end(&mut all); // the client's reset ends it as well
+        // A ping is 15 bytes of text, masked.
+        assert_eq!(all.get(..2), Some(&[0x81, 0x8f][..]));
+        greet(0)
+    });
+    let mut own = Limits::default();
+    own.pong_timeout = millis(20);
+    let push = PushClient::builder(connections(addr)).limits(own).connect().unwrap();
+    expect_open(&push);
+    let event = next(&push);
+    assert!(matches!(event, Event::Error(Error::PongTimeout { .. })), "{event:?}");
+    assert!(expect_close(&push).will_reconnect);
+    expect_open(&push);
+    drop(server.join().unwrap());
+}
+
+#[test]
+fn the_servers_hint_is_the_base_of_the_backoff() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (go, goes) = mpsc::channel();
+    let server = std::thread::spawn(move || {
+        for hint in [r#","retry":30"#, ""] {
+            let (mut socket, request) = accept(&listener);
+            socket.write_all(agree(&request, "").as_bytes()).unwrap();
+            socket.write_all(&frame(&format!(r#"{{"type":"hello"{hint}}}"#))).unwrap();
+            goes.recv_timeout(DEADLINE).unwrap();
+        }
+    });
+    let reconnect = Reconnect::default().first(DEADLINE * 100).cap(DEADLINE * 200).jitter(false);
+    let push = PushClient::builder(Client::builder(&url(addr)).reconnect(reconnect)).connect().unwrap();
+    let mut delays = Vec::new();
+    while delays.len() < 2 {
+        match push.next(DEADLINE).expect("an event") {
+            Event::Open(_) => go.send(()).unwrap(),
+            Event::Reconnecting { delay, .. } => delays.push(delay),
+            _ => {}
+        }
+    }
+    // The second connection took the hint back; it is the second failure in a row.
+    assert_eq!(delays, [millis(30), DEADLINE * 200]);
+    server.join().unwrap();
+}
