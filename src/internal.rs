@@ -6,7 +6,7 @@ use crate::conn::{ConnId, Connection, Forms, Packer, Pauses, Phase, Sink, Writer
 use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
-use crate::hub::{Epochs, Hub, Name, Owners};
+use crate::hub::{Epochs, Hub, Owners, TopicOrPattern};
 use crate::protocol::{Message, Rules};
 use crate::worker::deadlines::{Clock, Due, check};
 use crate::worker::drive::decode;
@@ -61,7 +61,7 @@ impl Machine {
         let route = route.into();
         let [rules, _] = route.rules();
         let (tx, _) = mailbox::<Command>(Capacity { commands: 1, bytes: 1 }, Box::new(Nobody));
-        let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default(), links: Box::default() }];
+        let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default(), flows: Box::default() }];
         let counters: Arc<[_]> = vec![CachePadded::default()].into();
         let shared = Arc::new(Shared {
             workers,
@@ -120,7 +120,7 @@ impl Machine {
 
     /// Makes a connection listen.
     pub fn subscribe(&mut self, at: usize, topic: &str) {
-        let topic = Name::topic(topic).expect("a good name");
+        let topic = TopicOrPattern::topic(topic).expect("a good name");
         self.turn.hub.subscribe(at as u32, &topic, None, usize::MAX).expect("a good name");
     }
 
@@ -145,7 +145,7 @@ impl Machine {
     /// Ends the turn: what was published goes to its subscribers.
     pub fn fan_out(&mut self) {
         deliver(&mut self.slots, &mut self.turn, &self.shared.routes, &mut self.dirty);
-        self.turn.hub.end_turn();
+        self.turn.hub.end_iteration();
         self.turn.number += 1;
         for at in self.dirty.drain(..) {
             let slot = self.slots.get(at as usize).expect("an open connection");

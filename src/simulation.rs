@@ -5,12 +5,12 @@ use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
 use crate::handler::{AnyState, Command, Handle, Route, Shared, Turn, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
-use crate::hub::{Epochs, Hub, Owners, Publication, SettingsTable, Unanswered};
+use crate::hub::{Epochs, Hub, NoReply, Owners, PublishRequest, SettingsTable};
 use crate::protocol::{Message, Opcode, header};
 use crate::worker::deadlines::Clock;
 use crate::worker::drive::{call, decode};
 use crate::worker::ending::write_out;
-use crate::worker::fanout::{deliver, mark_dirty, queue_reply, send_away, tell_missed};
+use crate::worker::fanout::{deliver, mark_dirty, queue_reply, send_to_workers, tell_missed};
 use crate::worker::join::{self, Asked, Recovery};
 use crate::worker::slots::{Marks, Slot, Slots};
 use crate::worker::wheel::Links;
@@ -72,8 +72,8 @@ impl Simulation {
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| mailbox::<Command>(unbounded, Box::new(Nobody))).unzip();
         let shared = |mailbox| {
-            let links = (0..workers).map(|_| CachePadded::default()).collect();
-            WorkerShared { mailbox, load: CachePadded::default(), links }
+            let flows = (0..workers).map(|_| CachePadded::default()).collect();
+            WorkerShared { mailbox, load: CachePadded::default(), flows }
         };
         let counters: Arc<[_]> = (0..workers).map(|_| CachePadded::default()).collect();
         let shared = Arc::new(Shared {
@@ -206,8 +206,8 @@ impl Simulation {
     /// A worker does the next command of its mailbox, if there is one.
     pub(crate) fn command(&mut self, worker: usize) -> bool {
         let Some(command) = self.workers[worker].inbox.take() else { return false };
-        if let Some(from) = command.link() {
-            self.handle.shared.workers[worker].links[from].taken(command.weight());
+        if let Some(from) = command.flow_from() {
+            self.handle.shared.workers[worker].flows[from].record_received(command.weight());
         }
         match command {
             Command::Subscribe(id, topic) => {
@@ -227,17 +227,19 @@ impl Simulation {
                     mark_dirty(slot, id.slot() as u32, dirty);
                 }
             }
-            Command::Changed(from, changes) => self.workers[worker].turn.hub.changed(from, changes),
-            Command::Join(from, join) => self.workers[worker].asked.push(from, join),
-            Command::Joined(joined) => {
-                self.settle(worker);
-                self.recovery(worker).begin(*joined);
+            Command::SubscriberChanges(from, changes) => {
+                self.workers[worker].turn.hub.apply_subscriber_changes(from, changes)
             }
-            Command::Publish(all) | Command::PassOn(_, all) => {
+            Command::RecoveryRequest(from, request) => self.workers[worker].asked.push(from, request),
+            Command::RecoveryReply(reply) => {
+                self.settle(worker);
+                self.recovery(worker).begin(*reply);
+            }
+            Command::Publish(all) | Command::Forward(_, all) => {
                 all.into_iter().for_each(|one| self.publish(worker, one))
             }
             Command::PublishOne(one) => self.publish(worker, one),
-            Command::Deliver(_, delivery) => self.workers[worker].turn.hub.deliver(&delivery),
+            Command::Batch(_, forwarded) => self.workers[worker].turn.hub.receive_batch(&forwarded),
             Command::Reply(id, text) => {
                 let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
                 queue_reply(slots, turn, &self.handle.shared.routes, dirty, id, &text);
@@ -247,15 +249,15 @@ impl Simulation {
                 let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
                 tell_missed(slots, turn, &self.handle.shared.routes, dirty, &missed);
             }
-            Command::Released => self.workers[worker].turn.hub.go_on(),
+            Command::CongestionCleared => self.workers[worker].turn.hub.release_publishers(),
             _ => unreachable!("a command that no simulation sends"),
         }
         true
     }
 
-    fn publish(&mut self, worker: usize, publication: Publication) {
-        if let Some((answer, outcome)) = self.workers[worker].turn.hub.publish_here(publication) {
-            assert!(answer.send(outcome.map_err(Unanswered::Refused)), "a callback panicked");
+    fn publish(&mut self, worker: usize, publication: PublishRequest) {
+        if let Some((answer, outcome)) = self.workers[worker].turn.hub.publish_owned(publication) {
+            assert!(answer.send(outcome.map_err(NoReply::Refused)), "a callback panicked");
         }
     }
 
@@ -265,7 +267,7 @@ impl Simulation {
     }
 
     fn settle(&mut self, worker: usize) {
-        if !self.workers[worker].turn.hub.log.is_empty() {
+        if !self.workers[worker].turn.hub.batch_log.is_empty() {
             self.fan_out(worker);
         }
     }
@@ -280,12 +282,12 @@ impl Simulation {
         let routes = self.handle.shared.routes.clone();
         loop {
             let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
-            turn.hub.keep();
-            send_away(turn);
-            if !turn.hub.log.is_empty() {
+            turn.hub.record_history();
+            send_to_workers(turn);
+            if !turn.hub.batch_log.is_empty() {
                 deliver(slots, turn, &routes, dirty);
             }
-            turn.hub.end_turn();
+            turn.hub.end_iteration();
             turn.number += 1;
             self.recovery(worker).answer();
             let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
@@ -295,7 +297,7 @@ impl Simulation {
                     write_out(slot, turn, &routes);
                 }
             }
-            if turn.hub.log.is_empty() && turn.hub.joins.is_empty() {
+            if turn.hub.batch_log.is_empty() && turn.hub.recovery_requests.is_empty() {
                 return;
             }
         }
@@ -306,7 +308,7 @@ impl Simulation {
         let SimWorker { inbox, dirty, asked, turn, .. } = &self.workers[worker];
         let hub = &turn.hub;
         let sent = !turn.replays.has_ready()
-            && hub.log.is_empty()
+            && hub.batch_log.is_empty()
             && hub.has_published_all()
             && hub.has_delivered_all();
         inbox.len() == 0 && dirty.is_empty() && asked.is_empty() && sent

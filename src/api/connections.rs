@@ -6,7 +6,7 @@ use super::{Call, PATIENCE};
 use crate::conn::{ConnId, ReadyState};
 use crate::handler::{ConnInfo, Handle};
 use crate::http::Response;
-use crate::hub::Target;
+use crate::hub::SubscribeTarget;
 
 /// Has the worker of a connection answer, if it is open.
 fn on_open(
@@ -38,12 +38,12 @@ pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, Refusal> {
     let about: About<'_> = body(call.request)?;
     let (id, target) = (connection(call, &about)?, about.target()?);
     let (name, is_pattern) = match target {
-        Target::Topic(topic) => (topic.to_owned(), false),
-        Target::Pattern(pattern) => (pattern.to_owned(), true),
+        SubscribeTarget::Topic(topic) => (topic.to_owned(), false),
+        SubscribeTarget::Pattern(pattern) => (pattern.to_owned(), true),
     };
     match target {
-        Target::Topic(topic) => call.handle.subscribe(id, topic)?,
-        Target::Pattern(pattern) => call.handle.subscribe_pattern(id, pattern)?,
+        SubscribeTarget::Topic(topic) => call.handle.subscribe(id, topic)?,
+        SubscribeTarget::Pattern(pattern) => call.handle.subscribe_pattern(id, pattern)?,
     }
     // The answer to this question comes after it has been done.
     Ok(on_open(call.handle.clone(), id, move |_, info| {
@@ -60,8 +60,8 @@ pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, Refusal> {
     let about: About<'_> = body(call.request)?;
     let id = connection(call, &about)?;
     match about.target()? {
-        Target::Topic(topic) => call.handle.unsubscribe(id, topic)?,
-        Target::Pattern(pattern) => call.handle.unsubscribe_pattern(id, pattern)?,
+        SubscribeTarget::Topic(topic) => call.handle.unsubscribe(id, topic)?,
+        SubscribeTarget::Pattern(pattern) => call.handle.unsubscribe_pattern(id, pattern)?,
     }
     Ok(on_open(call.handle.clone(), id, |_, _| Ok(r#"{"subscribed":false}"#)))
 }

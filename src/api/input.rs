@@ -4,7 +4,7 @@ use super::answer::Refusal;
 use crate::conn::ConnId;
 use crate::handler::InvalidConnId;
 use crate::http::Request;
-use crate::hub::{MAX_TAG, MAX_TAGS, Target};
+use crate::hub::{MAX_TAG, MAX_TAGS, SubscribeTarget};
 use crate::json::{self, MAX_NESTING};
 use crate::protocol::{CloseCode, Message};
 use base64::Engine;
@@ -259,13 +259,13 @@ impl About<'_> {
     }
 
     /// The topic or the pattern, where the operation is about one.
-    pub(super) fn target(&self) -> Result<Target<'_>, Refusal> {
+    pub(super) fn target(&self) -> Result<SubscribeTarget<'_>, Refusal> {
         if self.code.is_some() || self.reason.is_some() {
             return Err(superfluous(if self.code.is_some() { "code" } else { "reason" }));
         }
         match (self.topic.as_deref(), self.pattern.as_deref()) {
-            (Some(topic), None) => Ok(Target::Topic(topic)),
-            (None, Some(pattern)) => Ok(Target::Pattern(pattern)),
+            (Some(topic), None) => Ok(SubscribeTarget::Topic(topic)),
+            (None, Some(pattern)) => Ok(SubscribeTarget::Pattern(pattern)),
             (None, None) => Err(missing("topic")),
             (Some(_), Some(_)) => {
                 Err(Refusal::invalid("\"topic\" and \"pattern\" exclude each other: send one"))

@@ -6,7 +6,7 @@ use super::input::{Batch, Given, body};
 use super::{Call, PATIENCE};
 use crate::handler::{Handle, HandleError};
 use crate::http::{Responder, Response};
-use crate::hub::{Publication, Publish, Published};
+use crate::hub::{Publish, PublishRequest, Published};
 use crate::protocol::Message;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ fn publication(
     topic: &str,
     message: Message<'_>,
     given: &Given<'_>,
-) -> Result<Publication, Refusal> {
+) -> Result<PublishRequest, Refusal> {
     let tags = given.tags()?;
     let mut publish = Publish::new(topic, message).tags(&tags);
     if let Some(id) = given.id()? {
@@ -27,7 +27,7 @@ fn publication(
     Ok(handle.publication(publish)?)
 }
 
-fn of_one_topic(handle: &Handle, given: &Given<'_>) -> Result<Publication, Refusal> {
+fn of_one_topic(handle: &Handle, given: &Given<'_>) -> Result<PublishRequest, Refusal> {
     let mut decoded = Vec::new();
     publication(handle, given.topic()?, given.message(&mut decoded)?, given)
 }
@@ -65,7 +65,7 @@ pub(super) fn broadcast(call: &Call<'_>) -> Result<Response, Refusal> {
     let topics = given.topics()?;
     let mut decoded = Vec::new();
     let message = given.message(&mut decoded)?;
-    let mut publications: Vec<Publication> = Vec::with_capacity(topics.len());
+    let mut publications: Vec<PublishRequest> = Vec::with_capacity(topics.len());
     for (i, topic) in topics.iter().enumerate() {
         let checked = call.handle.check_publication(topic, message.len()).map_err(Refusal::from);
         checked.map_err(|refusal| refusal.at(&format!("topics[{i}]")))?;
@@ -86,7 +86,7 @@ struct Gathered {
 }
 
 /// Publishes all and answers when the last has been.
-fn all(handle: &Handle, publications: Vec<Publication>) -> Response {
+fn all(handle: &Handle, publications: Vec<PublishRequest>) -> Response {
     let handle = handle.clone();
     Response::later(PATIENCE, move |responder| {
         let left = publications.len();

@@ -67,7 +67,7 @@ impl Thread {
     }
 
     pub(super) fn command(&self, command: Command) {
-        let _ = self.mailbox.send_always(command); // a thread that ended has no connections
+        let _ = self.mailbox.send_unbounded(command); // a thread that ended has no connections
     }
 
     /// Gives it a client.
@@ -75,7 +75,7 @@ impl Thread {
     /// # Errors
     /// The thread has ended, since its event loop failed.
     pub(super) fn add(&self, client: Box<NewClient>) -> Result<(), Error> {
-        let added = self.mailbox.send_always(Command::Add(client));
+        let added = self.mailbox.send_unbounded(Command::Add(client));
         added.map_err(|_| Error::System(std::io::ErrorKind::BrokenPipe))
     }
 

@@ -25,7 +25,7 @@ pub enum SlowConsumer {
 
 impl SlowConsumer {
     /// Whether newer messages take the place of older ones, so that it matters that old ones don't wait in the kernel.
-    pub(crate) const fn replaces(self) -> bool {
+    pub(crate) const fn replaces_older(self) -> bool {
         matches!(self, Self::DropOldest | Self::LatestByKey)
     }
 }

@@ -1,7 +1,7 @@
 //! What a question to the server's workers returns: to be waited for, awaited, or given to a callback.
 
 use super::HandleError;
-use crate::hub::{Pending, Reply, one_shot};
+use crate::hub::{PendingReply, ReplySender, one_shot};
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -67,7 +67,7 @@ pub struct Answer<T>(State<T>);
 enum State<T> {
     /// Nothing could be asked.
     Failed(HandleError),
-    Asked(Pending<T>),
+    Asked(PendingReply<T>),
     /// It was returned by `poll`.
     Taken,
 }
@@ -78,7 +78,7 @@ impl<T> Answer<T> {
     }
 
     /// Asks: `ask` passes on where the answer goes.
-    pub(crate) fn ask(ask: impl FnOnce(Reply<T>)) -> Self {
+    pub(crate) fn ask(ask: impl FnOnce(ReplySender<T>)) -> Self {
         let (pending, reply) = one_shot();
         ask(reply);
         Self(State::Asked(pending))

@@ -5,7 +5,8 @@ use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
 use crate::hub::mailbox::Weigh;
 use crate::hub::{
-    Delivery, HistoryPage, Join, Joined, Missed, Name, Publication, Reply, Start, Step, TopicList, Unanswered,
+    ForwardedBatch, HistoryPage, Missed, NoReply, PublishRequest, RecoveryReply, RecoveryRequest,
+    ReplySender, Start, TopicList, TopicOrPattern, TopicUpdate,
 };
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
@@ -28,40 +29,40 @@ pub(crate) enum Command {
     Close(ConnId, CloseCode, Box<str>),
     Terminate(ConnId),
     Pause(ConnId, bool),
-    Subscribe(ConnId, Name<'static>),
-    Unsubscribe(ConnId, Name<'static>),
+    Subscribe(ConnId, TopicOrPattern<'static>),
+    Unsubscribe(ConnId, TopicOrPattern<'static>),
     /// Messages to topics that this worker owns, from outside.
-    Publish(Vec<Publication>),
+    Publish(Vec<PublishRequest>),
     /// Messages to topics that this worker owns, from another worker.
-    PassOn(u16, Vec<Publication>),
+    Forward(u16, Vec<PublishRequest>),
     /// The same for one, from outside.
-    PublishOne(Publication),
+    PublishOne(PublishRequest),
     /// A run from its owner, by the owner's number.
-    Deliver(u16, Delivery),
+    Batch(u16, ForwardedBatch),
     /// Messages of a topic were lost on their way from its owner.
     Missed(u16, Missed),
     /// Publishers that wait for a congested topic may go on.
-    Released,
+    CongestionCleared,
     /// Subscribers of another worker have come or gone, by topic.
-    Changed(usize, Vec<(Arc<str>, i32)>),
+    SubscriberChanges(usize, Vec<(Arc<str>, i32)>),
     /// A connection of another worker wants to listen to a topic that has its home here.
-    Join(usize, Join),
+    RecoveryRequest(usize, RecoveryRequest),
     /// The answer.
-    Joined(Box<Joined>),
+    RecoveryReply(Box<RecoveryReply>),
     /// One message for every connection of a route.
     Broadcast(u16, Frames, Option<Key>),
     /// How many of this worker's connections listen to a topic.
-    CountSubscribers(Box<str>, Reply<usize>),
+    CountSubscribers(Box<str>, ReplySender<usize>),
     /// One connection, if it is still there.
-    Info(ConnId, Reply<Option<ConnInfo>>),
+    Info(ConnId, ReplySender<Option<ConnInfo>>),
     /// So many of the messages that a topic keeps.
-    History(Box<str>, Start, usize, Reply<Option<HistoryPage>>),
+    History(Box<str>, Start, usize, ReplySender<Option<HistoryPage>>),
     /// So many of the topics of a prefix that have their home here.
-    Topics(Box<str>, usize, Reply<TopicList>),
+    Topics(Box<str>, usize, ReplySender<TopicList>),
     /// How many open connections a route has.
-    CountOpen(u16, Reply<usize>),
+    CountOpen(u16, ReplySender<usize>),
     /// The open connections of a route.
-    List(u16, Reply<Vec<ConnInfo>>),
+    List(u16, ReplySender<Vec<ConnInfo>>),
     /// Panic outside of every callback, as a fault of this crate would: for tests.
     Panic,
     /// A worker has nothing more to come before this step of the shutdown, by its number.
@@ -77,10 +78,10 @@ impl Weigh for Command {
     fn weight(&self) -> usize {
         match self {
             Self::Send(_, frames, _) | Self::Broadcast(_, frames, _) => frames.len(),
-            Self::Publish(all) | Self::PassOn(_, all) => all.iter().map(|p| p.frames.len()).sum(),
+            Self::Publish(all) | Self::Forward(_, all) => all.iter().map(|p| p.frames.len()).sum(),
             Self::PublishOne(publication) => publication.frames.len(),
-            Self::Deliver(_, delivery) => delivery.frames.len(),
-            Self::Joined(joined) => size_of_val(&*joined.replay),
+            Self::Batch(_, forwarded) => forwarded.frames.len(),
+            Self::RecoveryReply(reply) => size_of_val(&*reply.replay),
             _ => 0,
         }
     }
@@ -97,28 +98,26 @@ pub(crate) enum Settling {
 
 impl Command {
     /// A step of a topic from its owner.
-    pub(crate) fn of_step(owner: usize, step: Step) -> Self {
-        match step {
-            Step::Deliver(delivery) => Self::Deliver(owner as u16, delivery),
-            Step::Missed(missed) => Self::Missed(owner as u16, missed),
-            Step::Joined(joined) => Self::Joined(joined),
+    pub(crate) fn from_update(owner: usize, update: TopicUpdate) -> Self {
+        match update {
+            TopicUpdate::Batch(forwarded) => Self::Batch(owner as u16, forwarded),
+            TopicUpdate::Missed(missed) => Self::Missed(owner as u16, missed),
+            TopicUpdate::RecoveryReply(reply) => Self::RecoveryReply(reply),
         }
     }
 
     /// The worker whose link it came by, whose room it has taken.
-    pub(crate) fn link(&self) -> Option<usize> {
+    pub(crate) fn flow_from(&self) -> Option<usize> {
         match self {
-            Self::PassOn(from, _) | Self::Deliver(from, _) | Self::Missed(from, _) => {
-                Some(usize::from(*from))
-            }
+            Self::Forward(from, _) | Self::Batch(from, _) | Self::Missed(from, _) => Some(usize::from(*from)),
             _ => None,
         }
     }
 
     /// Tells whoever waits for its answer that there will be none.
-    pub(crate) fn fail(self, why: Unanswered) {
+    pub(crate) fn fail(self, why: NoReply) {
         match self {
-            Self::PublishOne(Publication { answer: Some(answer), .. }) => answer.fail(why),
+            Self::PublishOne(PublishRequest { reply: Some(reply), .. }) => reply.fail(why),
             Self::Info(_, answer) => answer.fail(why),
             Self::History(.., answer) => answer.fail(why),
             Self::Topics(.., answer) => answer.fail(why),

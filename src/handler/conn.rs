@@ -2,7 +2,7 @@
 
 use super::replay::{Replays, Taken};
 use super::route::Wrapper;
-use super::{Command, Handle, Rates, RatesPaid, Route};
+use super::{Command, Handle, RateState, Rates, Route};
 use crate::Message;
 use crate::conn::{
     Cause, ConnId, Connection, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent, Sink, Writer,
@@ -11,8 +11,8 @@ use crate::http::{Params, Peer};
 use crate::hub::rate::Nanos;
 use crate::hub::topic::is_pattern;
 use crate::hub::{
-    Added, Hub, Join, Name, Publish, Reader, Run, Start, Subscribe, SubscribeError, Tags, Target,
-    Unsubscribed,
+    Added, Batch, Hub, Publish, Recipient, RecoveryRequest, Start, Subscribe, SubscribeError,
+    SubscribeTarget, Tags, TopicOrPattern, Unsubscribed,
 };
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, InvalidClose, InvalidPing, Opcode};
@@ -36,7 +36,7 @@ pub(crate) struct Turn {
     /// When it began, since the worker did.
     pub(crate) time: Nanos,
     /// What the connections of routes with rates have taken of them, by slot.
-    pub(crate) paid: Vec<RatesPaid>,
+    pub(crate) paid: Vec<RateState>,
 }
 
 /// Counts of messages that are not in the counters yet: adding there costs a small message a twentieth of its way.
@@ -56,9 +56,9 @@ impl Turn {
     /// A connection of a route with rates begins: it has taken nothing.
     pub(crate) fn begin_rates(&mut self, id: ConnId) {
         if self.paid.len() <= id.slot() {
-            self.paid.resize(id.slot() + 1, RatesPaid::default());
+            self.paid.resize(id.slot() + 1, RateState::default());
         }
-        self.paid[id.slot()] = RatesPaid::default();
+        self.paid[id.slot()] = RateState::default();
     }
 
     /// Charges a message that has come, and stops reading if the next one would come too early.
@@ -90,16 +90,17 @@ impl Turn {
     pub(crate) fn cancel_replay(&mut self, conn: &mut Connection, topic: &str) {
         if conn.is_replaying() {
             let (index, slot) = (&self.hub.index, conn.id.slot() as u32);
-            let by_pattern = index.patterns_of(topic).into_iter().any(|key| index.listens_to(slot, key));
+            let by_pattern =
+                index.matching_patterns(topic).into_iter().any(|key| index.has_subscription(slot, key));
             self.replays.cancel(conn, topic, by_pattern);
         }
     }
 
     /// Tells other workers who has subscribers here now.
-    pub(crate) fn tell_changes(&mut self) {
+    pub(crate) fn send_subscriber_changes(&mut self) {
         let Self { hub, handle, worker, .. } = self;
-        for (to, changes) in hub.take_changes() {
-            let _ = handle.command_worker(to, Command::Changed(*worker, changes), true); // it has ended, as we will
+        for (to, changes) in hub.take_subscriber_changes() {
+            let _ = handle.command_worker(to, Command::SubscriberChanges(*worker, changes), true); // it has ended, as we will
         }
     }
 
@@ -135,18 +136,27 @@ impl Context<'_> {
         if !writer.cork.is_empty() {
             self.conn.flush_cork(writer, self.sink);
         }
-        let (index, position) = (&hub.index, hub.log.position());
-        for run in hub.log.runs_from(from) {
-            let Some(by) = index.hears_by(slot, run.topic) else { continue };
-            let reader = Reader { conn: self.conn.id, filter: index.filter(slot, by), from };
-            push_run(self.conn, writer, self.sink, replays, self.route, run, index.name(run.topic), reader);
+        let (index, next_index) = (&hub.index, hub.batch_log.next_index());
+        for batch in hub.batch_log.batches_from(from) {
+            let Some(by) = index.subscription_for(slot, batch.topic) else { continue };
+            let recipient = Recipient { conn: self.conn.id, filter: index.filter(slot, by), from };
+            push_batch(
+                self.conn,
+                writer,
+                self.sink,
+                replays,
+                self.route,
+                batch,
+                index.name(batch.topic),
+                recipient,
+            );
         }
-        self.conn.catch_up(*number, position);
+        self.conn.catch_up(*number, next_index);
     }
 
     #[inline]
     fn send<'m>(&mut self, message: Message<'m>) -> Result<Sent, Refused<'m>> {
-        if !self.turn.hub.log.is_empty() {
+        if !self.turn.hub.batch_log.is_empty() {
             self.catch_up();
         }
         let writer = &mut self.turn.writer;
@@ -160,11 +170,11 @@ impl Context<'_> {
 }
 
 /// A run in its route's envelope, if it has one: of several messages in one where these are to be `batched`.
-fn wrapped<'r>(route: &Route, run: &'r Run, topic: &str, batched: bool) -> Option<&'r Frames> {
+fn wrapped<'r>(route: &Route, batch: &'r Batch, topic: &str, batched: bool) -> Option<&'r Frames> {
     let Wrapper { at, of, envelope } = route.envelope.as_ref()?;
-    match batched && run.messages() > 1 {
-        false => run.wrapped(2 * at, 2 * of, || run.wrap(topic, &**envelope)),
-        true => run.wrapped(2 * at + 1, 2 * of, || run.wrap_all(topic, &**envelope)),
+    match batched && batch.messages() > 1 {
+        false => batch.wrapped(2 * at, 2 * of, || batch.wrap(topic, &**envelope)),
+        true => batch.wrapped(2 * at + 1, 2 * of, || batch.wrap_all(topic, &**envelope)),
     }
 }
 
@@ -173,14 +183,14 @@ pub(crate) fn shaped(
     conn: &mut Connection,
     writer: &mut Writer,
     route: &Route,
-    run: &mut Run,
+    batch: &mut Batch,
     topic: &str,
 ) -> Option<Frames> {
-    let plain = run.share();
+    let plain = batch.share();
     if route.envelope.is_some() {
-        run.envelopes();
+        batch.envelopes();
     }
-    let wrapped = wrapped(route, run, topic, conn.is_batched());
+    let wrapped = wrapped(route, batch, topic, conn.is_batched());
     let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
     if variant.is_some() {
         conn.interrupt();
@@ -190,19 +200,19 @@ pub(crate) fn shaped(
 
 /// Queues what of a run is for this connection, in the form that it takes.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn push_run(
+pub(crate) fn push_batch(
     conn: &mut Connection,
     writer: &mut Writer,
     sink: &mut dyn Sink,
     replays: &mut Replays,
     route: &Route,
-    run: &mut Run,
+    batch: &mut Batch,
     topic: &str,
-    reader: Reader<'_>,
+    recipient: Recipient<'_>,
 ) {
     if conn.is_replaying() {
-        let terms = run.terms(&route.terms);
-        match replays.take_run(conn, topic, run, reader, &terms) {
+        let terms = batch.terms(&route.terms);
+        match replays.take_batch(conn, topic, batch, recipient, &terms) {
             Taken::NotReplaying => {}
             Taken::Follows => return,
             Taken::Overflow => {
@@ -212,16 +222,16 @@ pub(crate) fn push_run(
             }
         }
     }
-    let whole = !run.selective && reader.from == 0 && reader.filter.is_none();
-    if !whole && run.part(reader, None).next().is_none() {
+    let whole = !batch.selective && recipient.from == 0 && recipient.filter.is_none();
+    if !whole && batch.ranges_for(recipient, None).next().is_none() {
         return;
     }
-    let (terms, plain) = (&run.terms(&route.terms), run.share());
+    let (terms, plain) = (&batch.terms(&route.terms), batch.share());
     if route.envelope.is_some() {
-        run.envelopes();
+        batch.envelopes();
     }
-    let run = &*run;
-    let wrapped = wrapped(route, run, topic, whole && conn.is_batched());
+    let batch = &*batch;
+    let wrapped = wrapped(route, batch, topic, whole && conn.is_batched());
     let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
     if variant.is_some() {
         conn.interrupt();
@@ -230,10 +240,10 @@ pub(crate) fn push_run(
     let frames = other.unwrap_or(&plain);
     // What becomes of it is the policy's business, and counted there.
     if whole {
-        let _ = conn.push(writer, sink, frames, 0..frames.len(), run.key, terms);
+        let _ = conn.push(writer, sink, frames, 0..frames.len(), batch.key, terms);
     } else {
-        for range in run.part(reader, other) {
-            let _ = conn.push(writer, sink, frames, range, run.key, terms);
+        for range in batch.ranges_for(recipient, other) {
+            let _ = conn.push(writer, sink, frames, range, batch.key, terms);
         }
     }
 }
@@ -287,7 +297,7 @@ impl<'a, S> Conn<'a, S> {
     /// Sends a text that no policy for slow consumers gives up, also beyond the limit of the backlog.
     #[cfg(feature = "push")]
     pub(crate) fn reply(&mut self, text: &str) {
-        if !self.context.turn.hub.log.is_empty() {
+        if !self.context.turn.hub.batch_log.is_empty() {
             self.context.catch_up();
         }
         let Context { conn, turn, sink, .. } = &mut self.context;
@@ -435,7 +445,7 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// The name can't be a topic's or is a pattern, the connection has too many subscriptions, or it is closing.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
-        self.begin(&Name::topic(topic).map_err(SubscribeError::Topic)?, None)
+        self.begin(&TopicOrPattern::topic(topic).map_err(SubscribeError::Topic)?, None)
     }
 
     /// Subscribes to every topic below a prefix, at any depth: `ticks/*`. Says whether that is new. A message that several
@@ -444,16 +454,16 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// The text is not a pattern, the connection has too many subscriptions, or it is closing.
     pub fn subscribe_pattern(&mut self, pattern: &str) -> Result<bool, SubscribeError> {
-        self.begin(&Name::pattern(pattern).map_err(SubscribeError::Pattern)?, None)
+        self.begin(&TopicOrPattern::pattern(pattern).map_err(SubscribeError::Pattern)?, None)
     }
 
-    fn begin(&mut self, to: &Name<'_>, tags: Option<Tags>) -> Result<bool, SubscribeError> {
+    fn begin(&mut self, to: &TopicOrPattern<'_>, tags: Option<Tags>) -> Result<bool, SubscribeError> {
         let Context { conn, turn, .. } = &self.context;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
         // What this turn published before is not for a subscriber that comes after it.
-        let log = (turn.number, turn.hub.log.position());
+        let log = (turn.number, turn.hub.batch_log.next_index());
         if log.1 > 0 {
             self.context.catch_up();
         }
@@ -466,7 +476,7 @@ impl<'a, S> Conn<'a, S> {
         }
         let added = turn.hub.subscribe(slot, to, tags, limit)?;
         if added == Added::First {
-            turn.tell_changes();
+            turn.send_subscriber_changes();
         }
         let new = added != Added::Already;
         if new && log.1 > 0 {
@@ -495,10 +505,11 @@ impl<'a, S> Conn<'a, S> {
         let Subscribe { target, start, tags } = subscribe;
         let tags = Tags::new(tags.iter().copied());
         let topic = match target {
-            Target::Topic(topic) => topic,
-            Target::Pattern(_) if start != Start::Now => return Err(SubscribeError::PatternStart),
-            Target::Pattern(pattern) => {
-                let new = self.begin(&Name::pattern(pattern).map_err(SubscribeError::Pattern)?, tags)?;
+            SubscribeTarget::Topic(topic) => topic,
+            SubscribeTarget::Pattern(_) if start != Start::Now => return Err(SubscribeError::PatternStart),
+            SubscribeTarget::Pattern(pattern) => {
+                let new =
+                    self.begin(&TopicOrPattern::pattern(pattern).map_err(SubscribeError::Pattern)?, tags)?;
                 return if new { Ok(()) } else { Err(SubscribeError::Already) };
             }
         };
@@ -507,22 +518,25 @@ impl<'a, S> Conn<'a, S> {
             return Err(SubscribeError::Closed);
         }
         let limit = route.terms.limits.max_subscriptions;
-        turn.hub.join(Join { conn: conn.id, topic: topic.into(), start, tags, number: 0 }, limit)
+        turn.hub.request_recovery(
+            RecoveryRequest { conn: conn.id, topic: topic.into(), start, tags, request_id: 0 },
+            limit,
+        )
     }
 
     /// Ends the subscription to a topic, and cancels one that was asked for and has not begun. Says whether there was
     /// either. What was published before is still sent.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
-        Name::topic(topic).is_ok_and(|topic| self.end(&topic))
+        TopicOrPattern::topic(topic).is_ok_and(|topic| self.end(&topic))
     }
 
     /// Ends the subscription to a pattern. Says whether there was one.
     pub fn unsubscribe_pattern(&mut self, pattern: &str) -> bool {
-        Name::pattern(pattern).is_ok_and(|pattern| self.end(&pattern))
+        TopicOrPattern::pattern(pattern).is_ok_and(|pattern| self.end(&pattern))
     }
 
-    fn end(&mut self, from: &Name<'_>) -> bool {
-        if !self.context.turn.hub.log.is_empty() {
+    fn end(&mut self, from: &TopicOrPattern<'_>) -> bool {
+        if !self.context.turn.hub.batch_log.is_empty() {
             self.context.catch_up();
         }
         let id = self.context.conn.id;

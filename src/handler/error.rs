@@ -1,6 +1,6 @@
 //! Why a call of a [`Handle`](super::Handle) failed, and why a server is not healthy.
 
-use crate::hub::{Refusal, Unanswered};
+use crate::hub::{NoReply, TopicLimitExceeded};
 use core::fmt;
 use core::time::Duration;
 
@@ -95,13 +95,13 @@ impl std::error::Error for HandleError {
     }
 }
 
-impl From<Unanswered> for HandleError {
-    fn from(why: Unanswered) -> Self {
+impl From<NoReply> for HandleError {
+    fn from(why: NoReply) -> Self {
         match why {
-            Unanswered::Full => Self::Full,
-            Unanswered::Ended => Self::Ended,
-            Unanswered::Refused(Refusal::TooBig { len, limit }) => Self::TooBig { len, limit },
-            Unanswered::Refused(Refusal::TooFast { early }) => Self::TooFast { retry: early },
+            NoReply::Full => Self::Full,
+            NoReply::Ended => Self::Ended,
+            NoReply::Refused(TopicLimitExceeded::TooBig { len, limit }) => Self::TooBig { len, limit },
+            NoReply::Refused(TopicLimitExceeded::TooFast { early }) => Self::TooFast { retry: early },
         }
     }
 }

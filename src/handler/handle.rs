@@ -4,9 +4,9 @@ use super::{Adopt, Command, Decision, HandleError, Route, Unhealthy};
 use crate::Message;
 use crate::conn::{ConnId, Frames};
 use crate::http::Peer;
-use crate::hub::link::Link;
-use crate::hub::mailbox::{Capacity, Mailbox, Refused};
-use crate::hub::{Congestion, Name, Owners, SettingsTable};
+use crate::hub::flow_control::FlowControl;
+use crate::hub::mailbox::{Capacity, Mailbox, TrySendError};
+use crate::hub::{Congestion, Owners, SettingsTable, TopicOrPattern};
 use crate::metrics::{Beat, Counters, Stats};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, InvalidPing};
@@ -43,7 +43,7 @@ pub(crate) struct WorkerShared {
     /// Sockets placed there: counted by whoever places one, so that a burst does not all go to one worker.
     pub(crate) load: CachePadded<AtomicUsize>,
     /// What the other workers have put into the mailbox and is not taken yet, by worker.
-    pub(crate) links: Box<[CachePadded<Link>]>,
+    pub(crate) flows: Box<[CachePadded<FlowControl>]>,
 }
 
 /// A handle to a running server: publishes, sends, closes and queries, from any thread. Cheap to clone.
@@ -67,10 +67,10 @@ impl Handle {
         always: bool,
     ) -> Result<(), HandleError> {
         let worker = self.shared.workers.get(worker).ok_or(HandleError::Ended)?;
-        let sent = if always { worker.mailbox.send_always(command) } else { worker.mailbox.send(command) };
+        let sent = if always { worker.mailbox.send_unbounded(command) } else { worker.mailbox.send(command) };
         sent.map_err(|e| match e {
-            Refused::Full(_) => HandleError::Full,
-            Refused::Closed(_) => HandleError::Ended,
+            TrySendError::Full(_) => HandleError::Full,
+            TrySendError::Closed(_) => HandleError::Ended,
         })
     }
 
@@ -165,7 +165,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::publish`]; a pattern is refused with [`InvalidTopic::Pattern`](crate::InvalidTopic::Pattern).
     pub fn subscribe(&self, id: ConnId, topic: &str) -> Result<(), HandleError> {
-        let to = Name::topic(topic).map_err(HandleError::Topic)?.into_owned();
+        let to = TopicOrPattern::topic(topic).map_err(HandleError::Topic)?.into_owned();
         self.command(id, Command::Subscribe(id, to), false)
     }
 
@@ -174,7 +174,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::send`], and the text is not a pattern.
     pub fn subscribe_pattern(&self, id: ConnId, pattern: &str) -> Result<(), HandleError> {
-        let to = Name::pattern(pattern).map_err(HandleError::Pattern)?.into_owned();
+        let to = TopicOrPattern::pattern(pattern).map_err(HandleError::Pattern)?.into_owned();
         self.command(id, Command::Subscribe(id, to), false)
     }
 
@@ -183,7 +183,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::subscribe`].
     pub fn unsubscribe(&self, id: ConnId, topic: &str) -> Result<(), HandleError> {
-        let from = Name::topic(topic).map_err(HandleError::Topic)?.into_owned();
+        let from = TopicOrPattern::topic(topic).map_err(HandleError::Topic)?.into_owned();
         self.command(id, Command::Unsubscribe(id, from), false)
     }
 
@@ -192,7 +192,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::subscribe_pattern`].
     pub fn unsubscribe_pattern(&self, id: ConnId, pattern: &str) -> Result<(), HandleError> {
-        let from = Name::pattern(pattern).map_err(HandleError::Pattern)?.into_owned();
+        let from = TopicOrPattern::pattern(pattern).map_err(HandleError::Pattern)?.into_owned();
         self.command(id, Command::Unsubscribe(id, from), false)
     }
 

@@ -20,7 +20,7 @@ pub use answer::Answer;
 pub(crate) use answer::mark_worker;
 pub(crate) use command::{Adopt, Command, Decision, Settling};
 pub use conn::Conn;
-pub(crate) use conn::{Context, Turn, push_run, shaped};
+pub(crate) use conn::{Context, Turn, push_batch, shaped};
 pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
 #[cfg(any(feature = "push", feature = "api"))]
 pub(crate) use error::in_millis;
@@ -32,7 +32,7 @@ pub use on_message::{OnMessage, on_message};
 pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
 pub use query::{ConnInfo, InvalidConnId};
-pub(crate) use rates::{Rates, RatesPaid};
+pub(crate) use rates::{RateState, Rates};
 pub(crate) use replay::{Replay, WINDOW};
 pub(crate) use route::OutOfRange;
 pub use route::Route;

@@ -3,7 +3,7 @@
 use super::answer::may_wait;
 use super::{Answer, BatchError, Command, Handle, HandleError};
 use crate::Message;
-use crate::hub::{Publication, Publish, Published, Reply, check_topic};
+use crate::hub::{Publish, PublishRequest, Published, ReplySender, check_topic};
 use core::time::Duration;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -66,7 +66,7 @@ impl Handle {
         messages: impl IntoIterator<Item = Publish<'a>>,
     ) -> Result<(), BatchError> {
         let workers = self.shared.workers.len();
-        let mut by_owner: Vec<Vec<Publication>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut by_owner: Vec<Vec<PublishRequest>> = (0..workers).map(|_| Vec::new()).collect();
         let (mut owners, mut failed) = (Vec::new(), Vec::new());
         for publish in messages {
             let owner = self.shared.owners.of(publish.topic);
@@ -125,20 +125,20 @@ impl Handle {
     #[cfg(any(feature = "push", feature = "api"))]
     pub(crate) fn send_then(
         &self,
-        publication: Publication,
+        publication: PublishRequest,
         then: impl FnOnce(Result<Option<Published>, HandleError>) + Send + 'static,
     ) {
-        let reply = Reply::callback(move |published| then(published.map_err(HandleError::from)));
+        let reply = ReplySender::callback(move |published| then(published.map_err(HandleError::from)));
         self.send_replied(publication, reply);
     }
 
-    fn send_replied(&self, mut publication: Publication, reply: Reply<Option<Published>>) {
-        publication.answer = Some(reply);
+    fn send_replied(&self, mut publication: PublishRequest, reply: ReplySender<Option<Published>>) {
+        publication.reply = Some(reply);
         let owner = self.shared.owners.of(&publication.topic);
         self.ask(owner, Command::PublishOne(publication));
     }
 
-    fn send_publication(&self, topic: &str, publication: Publication) -> Result<(), HandleError> {
+    fn send_publication(&self, topic: &str, publication: PublishRequest) -> Result<(), HandleError> {
         let owner = self.shared.owners.of(topic);
         self.command_worker(owner, Command::PublishOne(publication), false)
     }
@@ -156,9 +156,9 @@ impl Handle {
         if len > limit { Err(HandleError::TooBig { len, limit }) } else { Ok(()) }
     }
 
-    pub(crate) fn publication(&self, publish: Publish<'_>) -> Result<Publication, HandleError> {
+    pub(crate) fn publication(&self, publish: Publish<'_>) -> Result<PublishRequest, HandleError> {
         self.check_publication(publish.topic, publish.message.len())?;
-        Ok(Publication::new(publish))
+        Ok(PublishRequest::new(publish))
     }
 }
 

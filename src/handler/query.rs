@@ -3,7 +3,7 @@
 use super::{Answer, Command, Handle, HandleError};
 use crate::conn::{ConnId, MAX_SLOTS, ReadyState};
 use crate::http::Peer;
-use crate::hub::{HistoryPage, Reply, Start, TopicList, Unanswered, check_topic, gather};
+use crate::hub::{HistoryPage, NoReply, ReplySender, Start, TopicList, check_topic, gather};
 use core::fmt;
 use core::str::FromStr;
 
@@ -121,7 +121,7 @@ impl Handle {
         &self,
         all: T,
         merge: impl Fn(&mut T, P) + Clone + Send + 'static,
-        command: impl Fn(Reply<P>) -> Command,
+        command: impl Fn(ReplySender<P>) -> Command,
     ) -> Answer<T> {
         Answer::ask(|reply| {
             for (worker, part) in gather(self.shared.workers.len(), all, reply, merge).enumerate() {
@@ -132,7 +132,7 @@ impl Handle {
 
     pub(super) fn ask(&self, worker: usize, command: Command) {
         let Some(worker) = self.shared.workers.get(worker) else {
-            return command.fail(Unanswered::Ended);
+            return command.fail(NoReply::Ended);
         };
         if let Err(refused) = worker.mailbox.send(command) {
             let (command, why) = refused.into_parts();

@@ -17,7 +17,7 @@ pub(crate) struct Rates {
 
 /// What one connection has taken of them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RatesPaid {
+pub(crate) struct RateState {
     messages: Nanos,
     bytes: Nanos,
 }
@@ -39,14 +39,14 @@ impl Rates {
 
     /// Charges a message that has come. Returns whether the next one may come at once.
     #[inline]
-    pub(crate) fn charge(&self, paid: &mut RatesPaid, now: Nanos, bytes: usize) -> bool {
-        let messages = self.messages.charge(&mut paid.messages, now, 1);
-        messages.max(self.bytes.charge(&mut paid.bytes, now, bytes as u64)) <= now
+    pub(crate) fn charge(&self, state: &mut RateState, now: Nanos, bytes: usize) -> bool {
+        let messages = self.messages.charge(&mut state.messages, now, 1);
+        messages.max(self.bytes.charge(&mut state.bytes, now, bytes as u64)) <= now
     }
 
     /// From when on the next message may come.
-    pub(crate) fn free_at(&self, paid: &RatesPaid) -> Nanos {
-        self.messages.free_at(paid.messages).max(self.bytes.free_at(paid.bytes))
+    pub(crate) fn free_at(&self, state: &RateState) -> Nanos {
+        self.messages.free_at(state.messages).max(self.bytes.free_at(state.bytes))
     }
 }
 
@@ -57,13 +57,13 @@ mod tests {
     #[test]
     fn the_rate_that_is_exceeded_more_decides() {
         let rates = Rates::UNLIMITED.messages(10, 10).bytes(1000, 1000);
-        let mut paid = RatesPaid::default();
-        assert!(rates.charge(&mut paid, 0, 10));
-        assert!(!rates.charge(&mut paid, 0, 5000), "five seconds' worth of bytes");
-        assert_eq!(rates.free_at(&paid) / 1_000_000, 4011);
-        let mut paid = RatesPaid::default();
-        assert!((0..9).all(|_| rates.charge(&mut paid, 0, 0)) && !rates.charge(&mut paid, 0, 0));
-        assert_eq!(rates.free_at(&paid) / 1_000_000, 100);
+        let mut state = RateState::default();
+        assert!(rates.charge(&mut state, 0, 10));
+        assert!(!rates.charge(&mut state, 0, 5000), "five seconds' worth of bytes");
+        assert_eq!(rates.free_at(&state) / 1_000_000, 4011);
+        let mut state = RateState::default();
+        assert!((0..9).all(|_| rates.charge(&mut state, 0, 0)) && !rates.charge(&mut state, 0, 0));
+        assert_eq!(rates.free_at(&state) / 1_000_000, 100);
         assert!(Rates::UNLIMITED.is_unlimited() && !rates.is_unlimited());
     }
 }

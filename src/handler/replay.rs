@@ -13,7 +13,7 @@
 //! that can keep up with its topics catches up, and one that cannot meets the policy.
 
 use crate::conn::{ConnId, Connection, SlowConsumer, Terms};
-use crate::hub::{Entry, Millis, Reader, Run};
+use crate::hub::{Batch, HistoryEntry, Millis, Recipient};
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use std::sync::Arc;
 pub(crate) const WINDOW: usize = 64 << 10;
 
 /// What an entry costs beside the bytes of its message.
-const ENTRY: usize = size_of::<Entry>();
+const ENTRY: usize = size_of::<HistoryEntry>();
 
 /// One topic's replay on one connection.
 #[derive(Debug)]
 pub(crate) struct Replay {
     pub(crate) topic: Arc<str>,
     pub(crate) epoch: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<HistoryEntry>,
     /// How many at the end came while it was under way, and their bytes.
     live: usize,
     live_bytes: usize,
@@ -46,7 +46,7 @@ const CHARGED_AFTER: Millis = 10_000;
 
 impl Replay {
     /// The next message, and whether it was asked for.
-    pub(crate) fn next(&mut self) -> Option<Entry> {
+    pub(crate) fn next(&mut self) -> Option<HistoryEntry> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.range.len();
         if self.entries.len() < self.live {
@@ -79,7 +79,7 @@ impl Replay {
     }
 
     /// Gives up the live message with the same key. Returns how many.
-    fn conflate(&mut self, entry: &Entry) -> u32 {
+    fn conflate(&mut self, entry: &HistoryEntry) -> u32 {
         let first = self.entries.len() - self.live;
         let same =
             (first..self.entries.len()).find(|at| entry.key.is_some() && self.entries[*at].key == entry.key);
@@ -91,7 +91,7 @@ impl Replay {
     }
 }
 
-fn cost(entry: &Entry) -> usize {
+fn cost(entry: &HistoryEntry) -> usize {
     entry.range.len() + ENTRY
 }
 
@@ -120,7 +120,7 @@ impl Replays {
         conn: &mut Connection,
         topic: Arc<str>,
         epoch: u64,
-        entries: Vec<Entry>,
+        entries: Vec<HistoryEntry>,
         now: Millis,
     ) {
         self.cancel(conn, &topic, false);
@@ -172,12 +172,12 @@ impl Replays {
 
     /// Takes the messages of a run for a connection whose replay of the topic is under way: they follow it. False: there is
     /// no such replay.
-    pub(crate) fn take_run(
+    pub(crate) fn take_batch(
         &mut self,
         conn: &mut Connection,
         topic: &str,
-        run: &mut Run,
-        reader: Reader<'_>,
+        batch: &mut Batch,
+        recipient: Recipient<'_>,
         terms: &Terms,
     ) -> Taken {
         let Some(of) = self.of.get_mut(&(conn.id.slot() as u32)) else { return Taken::NotReplaying };
@@ -187,18 +187,18 @@ impl Replays {
         };
         // What the other replays have live counts too: the sum over the connection is what is bounded.
         let limit = (terms.limits.max_backlog + of.asked).saturating_sub(all_live - replay.live_bytes);
-        let frames = run.share();
-        for (offset, range, mark) in run.messages_for(reader) {
-            let (key, json, tags) = (run.key, mark.json, None);
-            let entry = Entry {
+        let frames = batch.share();
+        for (offset, range, meta) in batch.messages_for(recipient) {
+            let (key, json, tags) = (batch.key, meta.json, None);
+            let entry = HistoryEntry {
                 offset,
                 frames: frames.clone(),
                 range,
                 key,
                 json,
                 tags,
-                until: u64::MAX,
-                gone: u64::MAX,
+                expires_at: u64::MAX,
+                remove_at: u64::MAX,
             };
             if terms.slow_consumer == SlowConsumer::LatestByKey {
                 conn.dropped += replay.conflate(&entry);
@@ -312,15 +312,15 @@ mod tests {
         let frames = Frames::of("x".into());
         let entry = |offset| {
             let (frames, range) = (frames.clone(), 0..frames.len());
-            Entry {
+            HistoryEntry {
                 offset,
                 frames,
                 range,
                 key: None,
                 json: false,
                 tags: None,
-                until: u64::MAX,
-                gone: u64::MAX,
+                expires_at: u64::MAX,
+                remove_at: u64::MAX,
             }
         };
         replays.begin(&mut conn, "a".into(), 1, (1..=10).map(entry).collect(), 5);

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Marks for the hashes of names: with ten congested topics another one is held up with a chance of 1 %.
-const MARKS: usize = 1024;
+const BUCKETS: usize = 1024;
 
 /// In a mark, one full topic; below it congested ones are counted.
 const FULL: u32 = 1 << 16;
@@ -18,52 +18,52 @@ const FULL: u32 = 1 << 16;
 pub(crate) struct Congestion {
     /// Congested topics.
     topics: AtomicU32,
-    marks: Box<[AtomicU32]>,
+    buckets: Box<[AtomicU32]>,
     hashes: RandomState,
 }
 
 impl Default for Congestion {
     fn default() -> Self {
-        let marks = (0..MARKS).map(|_| AtomicU32::new(0)).collect();
-        Self { topics: AtomicU32::new(0), marks, hashes: RandomState::new() }
+        let buckets = (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
+        Self { topics: AtomicU32::new(0), buckets, hashes: RandomState::new() }
     }
 }
 
 impl Congestion {
-    fn of(&self, topic: &str) -> &AtomicU32 {
-        &self.marks[self.hashes.hash_one(topic) as usize % MARKS]
+    fn bucket_of(&self, topic: &str) -> &AtomicU32 {
+        &self.buckets[self.hashes.hash_one(topic) as usize % BUCKETS]
     }
 
     /// Whether the topic, or one that shares its mark, is congested.
     #[inline]
-    pub(crate) fn has(&self, topic: &str) -> bool {
-        self.topics.load(Ordering::Relaxed) > 0 && self.of(topic).load(Ordering::Relaxed) > 0
+    pub(crate) fn is_congested(&self, topic: &str) -> bool {
+        self.topics.load(Ordering::Relaxed) > 0 && self.bucket_of(topic).load(Ordering::Relaxed) > 0
     }
 
     /// Whether so much of it waits that what is published now may be lost.
     #[inline]
     pub(crate) fn is_full(&self, topic: &str) -> bool {
-        self.topics.load(Ordering::Relaxed) > 0 && self.of(topic).load(Ordering::Relaxed) >= FULL
+        self.topics.load(Ordering::Relaxed) > 0 && self.bucket_of(topic).load(Ordering::Relaxed) >= FULL
     }
 
-    /// Marks a topic. To be undone once with [`Congestion::unmark`].
-    pub(crate) fn mark(&self, topic: &str) {
-        self.of(topic).fetch_add(1, Ordering::Relaxed);
+    /// Marks a topic. To be undone once with [`Congestion::clear_congested`].
+    pub(crate) fn set_congested(&self, topic: &str) {
+        self.bucket_of(topic).fetch_add(1, Ordering::Relaxed);
         self.topics.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn unmark(&self, topic: &str) {
-        self.of(topic).fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn clear_congested(&self, topic: &str) {
+        self.bucket_of(topic).fetch_sub(1, Ordering::Relaxed);
         self.topics.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Marks a topic that is marked already as full, or no longer.
     pub(crate) fn set_full(&self, topic: &str, full: bool) {
-        let mark = self.of(topic);
+        let bucket = self.bucket_of(topic);
         if full {
-            mark.fetch_add(FULL, Ordering::Relaxed)
+            bucket.fetch_add(FULL, Ordering::Relaxed)
         } else {
-            mark.fetch_sub(FULL, Ordering::Relaxed)
+            bucket.fetch_sub(FULL, Ordering::Relaxed)
         };
     }
 }
@@ -75,15 +75,15 @@ mod tests {
     #[test]
     fn a_topic_is_congested_until_its_last_mark_is_gone() {
         let congestion = Congestion::default();
-        assert!(!congestion.has("a"));
-        congestion.mark("a");
-        congestion.mark("a");
-        congestion.unmark("a");
-        assert!(congestion.has("a") && !congestion.is_full("a"));
+        assert!(!congestion.is_congested("a"));
+        congestion.set_congested("a");
+        congestion.set_congested("a");
+        congestion.clear_congested("a");
+        assert!(congestion.is_congested("a") && !congestion.is_full("a"));
         congestion.set_full("a", true);
-        assert!(congestion.has("a") && congestion.is_full("a"));
+        assert!(congestion.is_congested("a") && congestion.is_full("a"));
         congestion.set_full("a", false);
-        congestion.unmark("a");
-        assert!(!congestion.has("a"));
+        congestion.clear_congested("a");
+        assert!(!congestion.is_congested("a"));
     }
 }

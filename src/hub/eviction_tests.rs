@@ -25,8 +25,8 @@ fn publish(hub: &mut Hub, topic: &str, len: usize) {
 }
 
 fn end(hub: &mut Hub) {
-    hub.keep();
-    hub.end_turn();
+    hub.record_history();
+    hub.end_iteration();
 }
 
 /// The offsets that each topic's history has, by prefix and name.
@@ -40,16 +40,16 @@ fn kept(hub: &Hub) -> Kept {
     let (mut kept, mut from) = (Kept::new(), 0);
     while let Some(key) = hub.index.next_from(from) {
         from = key as usize + 1;
-        if let Some(home) = hub.index.peek_home(key) {
-            let offsets = home.history.last(usize::MAX, |_| true).iter().map(|e| e.offset).collect();
-            kept.insert((home.prefix as usize, hub.index.name(key).clone()), offsets);
+        if let Some(owned) = hub.index.owned(key) {
+            let offsets = owned.history.last(usize::MAX, |_| true).iter().map(|e| e.offset).collect();
+            kept.insert((owned.prefix as usize, hub.index.name(key).clone()), offsets);
         }
     }
     kept
 }
 
 fn held(hub: &Hub, prefix: usize) -> usize {
-    let (names, histories) = hub.accounts.sums()[prefix];
+    let (names, histories) = hub.accounting.sums()[prefix];
     names + histories
 }
 
@@ -74,7 +74,7 @@ proptest! {
         for (messages, pause) in turns {
             let before = kept(&hub);
             let held_before: Vec<usize> = (0..PREFIXES.len()).map(|at| held(&hub, at)).collect();
-            let evicted_before = hub.accounts.evicted;
+            let evicted_before = hub.accounting.evicted;
             let mut grown = vec![0; PREFIXES.len()];
             let mut published: BTreeMap<(usize, String), usize> = BTreeMap::new();
             for (at, name, len) in messages {
@@ -86,9 +86,9 @@ proptest! {
             end(&mut hub);
             let after = kept(&hub);
             let sum: usize = (0..PREFIXES.len()).map(|at| held(&hub, at)).sum();
-            prop_assert!(hub.accounts.held() == sum && sum <= most, "{sum} of {most}");
+            prop_assert!(hub.accounting.held() == sum && sum <= most, "{sum} of {most}");
             for prefix in 0..PREFIXES.len() {
-                if held_before[prefix] + grown[prefix] > hub.accounts.reserved(prefix) {
+                if held_before[prefix] + grown[prefix] > hub.accounting.reserved(prefix) {
                     continue;
                 }
                 for ((_, topic), offsets) in before.iter().filter(|((p, _), _)| *p == prefix) {
@@ -104,7 +104,7 @@ proptest! {
             // What is gone is counted, and what is kept of a topic has no gap.
             let count = |kept: &Kept| kept.values().map(Vec::len).sum::<usize>() as u64;
             let new = published.values().sum::<usize>() as u64;
-            let evicted = hub.accounts.evicted.messages - evicted_before.messages;
+            let evicted = hub.accounting.evicted.messages - evicted_before.messages;
             prop_assert_eq!(count(&before) + new, count(&after) + evicted);
             prop_assert!(after.values().all(|o| o.windows(2).all(|pair| pair[1] == pair[0] + 1)));
             hub.now += pause;
@@ -130,7 +130,7 @@ fn a_flood_of_fresh_names_evicts_from_its_own_prefix_alone() {
         let prefix = prefix_of(hub, prefix);
         kept(hub).iter().filter(|((p, _), _)| *p == prefix).map(|(_, offsets)| offsets.len()).sum::<usize>()
     };
-    assert_eq!((of(&hub, 0), of(&hub, 2), hub.accounts.evicted.messages), (200, 20, 0));
+    assert_eq!((of(&hub, 0), of(&hub, 2), hub.accounting.evicted.messages), (200, 20, 0));
     for n in 0..2000 {
         hub.now += 10;
         publish(&mut hub, &format!("public/{n}"), 16 << 10);
@@ -138,19 +138,19 @@ fn a_flood_of_fresh_names_evicts_from_its_own_prefix_alone() {
         assert_eq!((of(&hub, 0), of(&hub, 2)), (200, 20), "after {n}");
         assert!(kept(&hub).iter().any(|((_, name), o)| **name == format!("public/{n}") && o.len() == 1));
     }
-    assert!(hub.accounts.held() <= 4 << 20);
-    let evicted = hub.accounts.evicted;
+    assert!(hub.accounting.held() <= 4 << 20);
+    let evicted = hub.accounting.evicted;
     assert!(evicted.messages > 1800 && evicted.for_others == 0, "{evicted:?}");
     // Its small topic has less weight than the large ones, although it is older.
-    let lobby = hub.index.find("public/lobby").and_then(|key| hub.index.peek_home(key));
-    assert!(lobby.is_some_and(|home| home.history.len() == 1));
+    let lobby = hub.index.find("public/lobby").and_then(|key| hub.index.owned(key));
+    assert!(lobby.is_some_and(|owned| owned.history.len() == 1));
     // What orders/ has is still its own, and it may grow into its part.
     for _ in 0..500 {
         publish(&mut hub, "orders/new", 1000);
         end(&mut hub);
     }
     assert_eq!(of(&hub, 0), 700);
-    assert!(hub.accounts.evicted.for_others > 0);
+    assert!(hub.accounting.evicted.for_others > 0);
 }
 
 #[test]
@@ -174,12 +174,13 @@ fn evicted_messages_are_the_oldest_of_the_topic_that_holds_much() {
 #[test]
 fn names_make_room_for_the_newest_name_and_for_those_in_use_last() {
     let mut hub = hub(64 << 10, [Some(0), Some(0), Some(64 << 10)], 9);
-    hub.subscribe(0, &topic::Name::topic("ticks/used").unwrap(), None, 9).unwrap();
+    hub.subscribe(0, &topic::TopicOrPattern::topic("ticks/used").unwrap(), None, 9).unwrap();
     let ask = |hub: &mut Hub, topic: &str| {
         let conn = ConnId::new(0, 0, 1);
-        let join = Join { conn, topic: topic.into(), start: Start::Now, tags: None, number: 0 };
-        hub.joined(join, 0);
-        hub.not_joined(&topic.into());
+        let request =
+            RecoveryRequest { conn, topic: topic.into(), start: Start::Now, tags: None, request_id: 0 };
+        hub.answer_recovery(request, 0);
+        hub.discard_recovery(&topic.into());
         end(hub);
     };
     ask(&mut hub, "ticks/used");
@@ -187,8 +188,8 @@ fn names_make_room_for_the_newest_name_and_for_those_in_use_last() {
         hub.now += 1;
         ask(&mut hub, &format!("ticks/{n}"));
         assert!(hub.index.find(&format!("ticks/{n}")).is_some() && hub.index.len() <= 17);
-        let used = hub.index.find("ticks/used").and_then(|key| hub.index.peek_home(key));
-        assert!(used.is_some_and(|home| home.held().bytes > 0), "after {n}");
+        let used = hub.index.find("ticks/used").and_then(|key| hub.index.owned(key));
+        assert!(used.is_some_and(|owned| owned.held().bytes > 0), "after {n}");
     }
-    assert!(hub.accounts.evicted.names > 900);
+    assert!(hub.accounting.evicted.topics > 900);
 }

@@ -1,7 +1,7 @@
 //! Several workers' hubs with bounded mailboxes between them: whatever is published, however little room there is, each
 //! subscriber gets a topic's messages in order and is told how many are missing.
 
-use super::link::Link;
+use super::flow_control::FlowControl;
 use super::mailbox::Weigh;
 use super::*;
 use crate::protocol::Message;
@@ -26,7 +26,7 @@ struct Net {
     hubs: Vec<Hub>,
     /// By receiver: the mailbox, and the links by sender.
     mailboxes: Vec<VecDeque<(usize, Outgoing)>>,
-    links: Vec<Vec<Link>>,
+    flows: Vec<Vec<FlowControl>>,
     seen: Vec<BTreeMap<Arc<str>, Seen>>,
     /// Messages that were taken, by topic.
     published: BTreeMap<String, u64>,
@@ -36,43 +36,43 @@ impl Weigh for Outgoing {
     fn weight(&self) -> usize {
         match self {
             Self::Publications(all) => all.iter().map(|p| p.frames.len()).sum(),
-            Self::Step(step) => step.weight(),
+            Self::Update(update) => update.weight(),
         }
     }
 }
 
 impl Net {
-    fn new(workers: usize, most_waiting: usize) -> Self {
+    fn new(workers: usize, max_waiting: usize) -> Self {
         let owners = Owners::new(RandomState::new(), workers);
         let congestion: Arc<Congestion> = Arc::default();
         let hubs = (0..workers).map(|worker| {
             let mut hub = Hub::new(worker, owners.clone(), SettingsTable::default(), Epochs::new([1, 2]));
-            hub.connect(most_waiting, congestion.clone());
+            hub.connect(max_waiting, congestion.clone());
             hub
         });
         Self {
             hubs: hubs.collect(),
             mailboxes: (0..workers).map(|_| VecDeque::new()).collect(),
-            links: (0..workers).map(|_| (0..workers).map(|_| Link::default()).collect()).collect(),
+            flows: (0..workers).map(|_| (0..workers).map(|_| FlowControl::default()).collect()).collect(),
             seen: (0..workers).map(|_| BTreeMap::new()).collect(),
             published: BTreeMap::new(),
         }
     }
 
     fn subscribe(&mut self, worker: usize, topic: &str) {
-        let name = Name::topic(topic).unwrap();
+        let name = TopicOrPattern::topic(topic).unwrap();
         self.hubs[worker].subscribe(SUBSCRIBER, &name, None, 99).unwrap();
         self.seen[worker].insert(topic.into(), Seen::default());
-        let changes: Vec<_> = self.hubs[worker].take_changes().collect();
+        let changes: Vec<_> = self.hubs[worker].take_subscriber_changes().collect();
         for (to, changes) in changes {
-            self.hubs[to].changed(worker, changes);
+            self.hubs[to].apply_subscriber_changes(worker, changes);
         }
     }
 
     fn publish(&mut self, worker: usize, topic: &str, len: usize) {
-        let refused = self.hubs[worker].refused;
+        let refused = self.hubs[worker].refused_publications;
         self.hubs[worker].publish(Publish::new(topic, Message::binary(&vec![b'x'; len])));
-        let taken = self.hubs[worker].refused == refused;
+        let taken = self.hubs[worker].refused_publications == refused;
         *self.published.entry(topic.to_owned()).or_default() += u64::from(taken);
     }
 
@@ -80,12 +80,12 @@ impl Net {
     fn iterate(&mut self, worker: usize, commands: usize) {
         for _ in 0..commands {
             let Some((from, outgoing)) = self.mailboxes[worker].pop_front() else { break };
-            self.links[worker][from].taken(outgoing.weight());
+            self.flows[worker][from].record_received(outgoing.weight());
             let hub = &mut self.hubs[worker];
             match outgoing {
-                Outgoing::Publications(all) => all.into_iter().for_each(|p| drop(hub.publish_here(p))),
-                Outgoing::Step(Step::Deliver(delivery)) => hub.deliver(&delivery),
-                Outgoing::Step(Step::Missed(missed)) => {
+                Outgoing::Publications(all) => all.into_iter().for_each(|p| drop(hub.publish_owned(p))),
+                Outgoing::Update(TopicUpdate::Batch(forwarded)) => hub.receive_batch(&forwarded),
+                Outgoing::Update(TopicUpdate::Missed(missed)) => {
                     self.end(worker);
                     let seen = self.seen[worker].get_mut(&missed.topic).unwrap();
                     assert_eq!(
@@ -96,40 +96,44 @@ impl Net {
                     seen.offset = missed.position.offset;
                     seen.missed += u64::from(missed.messages);
                 }
-                Outgoing::Step(Step::Joined(_)) => unreachable!("nobody recovers"),
+                Outgoing::Update(TopicUpdate::RecoveryReply(_)) => unreachable!("nobody recovers"),
             }
         }
-        for link in &self.links[worker] {
-            link.feed();
+        for flow in &self.flows[worker] {
+            flow.take_wake();
         }
         self.end(worker);
     }
 
     fn end(&mut self, worker: usize) {
-        let Self { hubs, mailboxes, links, seen, .. } = self;
+        let Self { hubs, mailboxes, flows, seen, .. } = self;
         let hub = &mut hubs[worker];
-        hub.send_away(|to, outgoing| {
-            let link = &links[to][worker];
-            if !link.has_room() && !link.wait() {
+        hub.send_to_workers(|to, outgoing| {
+            let flow = &flows[to][worker];
+            if !flow.has_room() && !flow.wait_for_room() {
                 return Err(outgoing);
             }
-            link.put(outgoing.weight());
+            flow.record_sent(outgoing.weight());
             mailboxes[to].push_back((worker, outgoing));
             Ok(())
         });
-        for run in hub.log.runs() {
-            if let Some(seen) = seen[worker].get_mut(hub.index.name(run.topic)) {
-                assert_eq!(run.position.offset, seen.offset + 1, "in order, and nothing missing untold");
-                seen.offset += u64::from(run.messages());
-                seen.messages += u64::from(run.messages());
+        for batch in hub.batch_log.batches() {
+            if let Some(seen) = seen[worker].get_mut(hub.index.name(batch.topic)) {
+                assert_eq!(batch.position.offset, seen.offset + 1, "in order, and nothing missing untold");
+                seen.offset += u64::from(batch.messages());
+                seen.messages += u64::from(batch.messages());
             }
         }
-        hub.end_turn();
-        for away in &hub.away {
-            assert!(away.bytes <= hub.most_waiting.max(1 << 21), "{} wait", away.bytes);
+        hub.end_iteration();
+        for forward_queue in &hub.forward_queues {
+            assert!(forward_queue.bytes <= hub.max_waiting.max(1 << 21), "{} wait", forward_queue.bytes);
         }
-        for backlog in &hub.backlogs {
-            assert!(backlog.bytes() <= 2 * hub.most_waiting + (4 << 20), "{} wait", backlog.bytes());
+        for delivery_queue in &hub.delivery_queues {
+            assert!(
+                delivery_queue.bytes() <= 2 * hub.max_waiting + (4 << 20),
+                "{} wait",
+                delivery_queue.bytes()
+            );
         }
     }
 
@@ -154,14 +158,14 @@ proptest! {
     #[test]
     fn every_message_is_delivered_or_told_as_missed(
         workers in 2_usize..5,
-        most_waiting in prop::sample::select(vec![1000_usize, 50_000, 1 << 20, 64 << 20]),
+        max_waiting in prop::sample::select(vec![1000_usize, 50_000, 1 << 20, 64 << 20]),
         subscribed in any::<u16>(),
         steps in prop::collection::vec(
             (0_usize..5, 0_usize..6, 0_usize..4, prop::sample::select(vec![0_usize, 100, 4000, 9000, 40_000]), 1_u32..80),
             1..60,
         ),
     ) {
-        let mut net = Net::new(workers, most_waiting);
+        let mut net = Net::new(workers, max_waiting);
         for n in (0..4 * workers).filter(|n| subscribed & (1 << n) != 0) {
             net.subscribe(n / 4, TOPICS[n % 4]);
         }
@@ -183,7 +187,7 @@ proptest! {
             }
         }
         let congestion = &net.hubs[0].congestion;
-        prop_assert!(TOPICS.iter().all(|topic| !congestion.has(topic)), "marks are taken back");
+        prop_assert!(TOPICS.iter().all(|topic| !congestion.is_congested(topic)), "marks are taken back");
     }
 }
 
@@ -191,8 +195,7 @@ proptest! {
 #[test]
 fn a_flooded_topic_delays_no_other_by_more_than_a_turn() {
     let mut net = Net::new(2, 64 << 20);
-    let owned: Vec<String> =
-        (0..).map(|n| format!("t{n}")).filter(|t| net.hubs[0].is_home(t)).take(2).collect();
+    let owned: Vec<String> = (0..).map(|n| format!("t{n}")).filter(|t| net.hubs[0].owns(t)).take(2).collect();
     let (flooded, quiet) = (&*owned[0], &*owned[1]);
     owned.iter().for_each(|topic| net.subscribe(1, topic));
     let mut waited = 0;

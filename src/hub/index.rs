@@ -2,7 +2,7 @@
 //! the other, so that leaving costs the same however many there are.
 
 use super::Tags;
-use super::home::Home;
+use super::owned_topic::OwnedTopic;
 use super::topic::{self, InvalidPattern, InvalidTopic};
 use crate::memory::Shrink;
 use core::fmt;
@@ -19,11 +19,11 @@ struct Topic {
     name: Arc<str>,
     subscribers: Vec<Subscriber>,
     /// A turn's log still names it, so it stays although nobody listens.
-    held: bool,
+    pinned: bool,
     /// Subscribers with a filter.
     filtered: u32,
     /// What its home knows of it; only there, and once something was published or asked.
-    home: Option<Box<Home>>,
+    owned: Option<Box<OwnedTopic>>,
 }
 
 /// An entry of a topic's list.
@@ -31,21 +31,21 @@ struct Topic {
 pub(crate) struct Subscriber {
     pub(crate) slot: u32,
     /// Where the slot's list names this topic.
-    back: u32,
+    subscription_index: u32,
 }
 
 /// An entry of a slot's list.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct Subscription {
     topic: TopicKey,
-    place: Place,
+    subscriber_index: SubscriberIndex,
 }
 
 /// Where the topic's list names a slot, and who made the subscription: one word, as there is one for each subscription.
 #[derive(Clone, Copy, Debug)]
-struct Place(u32);
+struct SubscriberIndex(u32);
 
-impl Place {
+impl SubscriberIndex {
     /// Slots are numbered below 2^24.
     const BY_HANDLE: u32 = 1 << 31;
 
@@ -123,9 +123,13 @@ impl std::error::Error for SubscribeError {
 /// Gives back what tables have beyond what is in them. Topics keep their places.
 impl Shrink for Index {
     fn shrink(&mut self) {
-        let used = self.links.iter().rposition(|links| !links.is_empty()).map_or(0, |last| last + 1);
-        self.links.truncate(used);
-        self.links.shrink();
+        let used = self
+            .by_slot
+            .iter()
+            .rposition(|subscriptions| !subscriptions.is_empty())
+            .map_or(0, |last| last + 1);
+        self.by_slot.truncate(used);
+        self.by_slot.shrink();
         self.topics.shrink();
         self.by_name.shrink();
         self.filters.shrink();
@@ -138,13 +142,13 @@ pub(crate) struct Index {
     topics: Slab<Topic>,
     by_name: HashMap<Arc<str>, TopicKey, RandomState>,
     /// By slot.
-    links: Vec<Vec<Link>>,
+    by_slot: Vec<Vec<Subscription>>,
     /// What subscribers ask for of a topic; those without a filter are not in it.
     filters: HashMap<(u32, TopicKey), Tags, RandomState>,
     /// Topics that are patterns with at least one subscriber.
     patterns: usize,
     /// Subscriptions of all slots.
-    subscriptions: usize,
+    subscription_count: usize,
 }
 
 impl Index {
@@ -161,9 +165,9 @@ impl Index {
         let key = self.topics.insert(Topic {
             name: name.clone(),
             subscribers: Vec::new(),
-            held: false,
+            pinned: false,
             filtered: 0,
-            home: None,
+            owned: None,
         }) as u32;
         self.by_name.insert(name, key);
         key
@@ -180,24 +184,25 @@ impl Index {
         if self.is_subscribed(slot, name) {
             return Ok(false);
         }
-        if self.links_of(slot).len() >= limit {
+        if self.subscriptions_of(slot).len() >= limit {
             return Err(SubscribeError::TooMany { limit });
         }
         let key = self.find_or_add(name);
-        if self.links.len() <= slot as usize {
-            self.links.resize_with(slot as usize + 1, Vec::new);
+        if self.by_slot.len() <= slot as usize {
+            self.by_slot.resize_with(slot as usize + 1, Vec::new);
         }
-        let links = &mut self.links[slot as usize];
+        let subscriptions = &mut self.by_slot[slot as usize];
         let subscribers = &mut self.topics[key as usize].subscribers;
-        if links.capacity() == 0 {
-            links.reserve_exact(1); // most listen to one topic
+        if subscriptions.capacity() == 0 {
+            subscriptions.reserve_exact(1); // most listen to one topic
         }
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns += 1;
         }
-        self.subscriptions += 1;
-        links.push(Link { topic: key, place: Place::new(subscribers.len()) });
-        subscribers.push(Subscriber { slot, back: links.len() as u32 - 1 });
+        self.subscription_count += 1;
+        subscriptions
+            .push(Subscription { topic: key, subscriber_index: SubscriberIndex::new(subscribers.len()) });
+        subscribers.push(Subscriber { slot, subscription_index: subscriptions.len() as u32 - 1 });
         if let Some(tags) = tags {
             self.filters.insert((slot, key), tags);
             self.topics[key as usize].filtered += 1;
@@ -208,49 +213,52 @@ impl Index {
     /// Says whether there was a subscription.
     pub(crate) fn unsubscribe(&mut self, slot: u32, name: &str) -> bool {
         let Some(key) = self.find(name) else { return false };
-        let Some(at) = self.links_of(slot).iter().position(|l| l.topic == key) else { return false };
-        self.remove_link(slot, at);
+        let Some(at) = self.subscriptions_of(slot).iter().position(|l| l.topic == key) else { return false };
+        self.remove_subscription(slot, at);
         true
     }
 
     /// Ends every subscription of a slot and gives back what it held. `left` hears of each topic.
     pub(crate) fn remove(&mut self, slot: u32, mut left: impl FnMut(&Arc<str>)) {
-        while let Some(last) = self.links_of(slot).last() {
+        while let Some(last) = self.subscriptions_of(slot).last() {
             left(&self.topics[last.topic as usize].name);
-            self.remove_link(slot, self.links_of(slot).len() - 1);
+            self.remove_subscription(slot, self.subscriptions_of(slot).len() - 1);
         }
-        if let Some(links) = self.links.get_mut(slot as usize) {
-            *links = Vec::new();
+        if let Some(subscriptions) = self.by_slot.get_mut(slot as usize) {
+            *subscriptions = Vec::new();
         }
     }
 
-    fn remove_link(&mut self, slot: u32, at: usize) {
-        let links = &mut self.links[slot as usize];
-        let link = links.swap_remove(at);
-        links.shrink();
-        self.subscriptions -= 1;
-        if let Some(moved) = links.get(at) {
-            self.topics[moved.topic as usize].subscribers[moved.place.at()].back = at as u32;
+    fn remove_subscription(&mut self, slot: u32, at: usize) {
+        let subscriptions = &mut self.by_slot[slot as usize];
+        let subscription = subscriptions.swap_remove(at);
+        subscriptions.shrink();
+        self.subscription_count -= 1;
+        if let Some(moved) = subscriptions.get(at) {
+            self.topics[moved.topic as usize].subscribers[moved.subscriber_index.at()].subscription_index =
+                at as u32;
         }
-        let Topic { name, subscribers, filtered, .. } = &mut self.topics[link.topic as usize];
-        if *filtered > 0 && self.filters.remove(&(slot, link.topic)).is_some() {
+        let Topic { name, subscribers, filtered, .. } = &mut self.topics[subscription.topic as usize];
+        if *filtered > 0 && self.filters.remove(&(slot, subscription.topic)).is_some() {
             *filtered -= 1;
         }
-        subscribers.swap_remove(link.place.at());
+        subscribers.swap_remove(subscription.subscriber_index.at());
         subscribers.shrink();
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns -= 1;
         }
-        if let Some(moved) = subscribers.get(link.place.at()) {
-            self.links[moved.slot as usize][moved.back as usize].place.move_to(link.place.at());
+        if let Some(moved) = subscribers.get(subscription.subscriber_index.at()) {
+            self.by_slot[moved.slot as usize][moved.subscription_index as usize]
+                .subscriber_index
+                .move_to(subscription.subscriber_index.at());
         }
-        self.remove_if_unused(link.topic);
+        self.remove_if_unused(subscription.topic);
     }
 
     fn remove_if_unused(&mut self, key: TopicKey) {
         let topic = &self.topics[key as usize];
-        let is_idle = topic.home.as_ref().is_none_or(|home| home.is_idle());
-        if topic.subscribers.is_empty() && !topic.held && is_idle {
+        let is_idle = topic.owned.as_ref().is_none_or(|owned| owned.is_idle());
+        if topic.subscribers.is_empty() && !topic.pinned && is_idle {
             let topic = self.topics.remove(key as usize);
             self.by_name.remove(&topic.name);
         }
@@ -260,64 +268,67 @@ impl Index {
     pub(crate) fn footprint(&self) -> usize {
         const TOPIC: usize = 512;
         const SUBSCRIPTION: usize = 64;
-        self.topics.len() * TOPIC + self.subscriptions * SUBSCRIPTION
+        self.topics.len() * TOPIC + self.subscription_count * SUBSCRIPTION
     }
 
     /// Keeps a topic while a turn's log names it.
-    pub(crate) fn hold(&mut self, key: TopicKey) {
-        self.topics[key as usize].held = true;
+    pub(crate) fn pin(&mut self, key: TopicKey) {
+        self.topics[key as usize].pinned = true;
     }
 
-    pub(crate) fn release(&mut self, key: TopicKey) {
+    pub(crate) fn unpin(&mut self, key: TopicKey) {
         if let Some(topic) = self.topics.get_mut(key as usize) {
-            topic.held = false;
+            topic.pinned = false;
             self.remove_if_unused(key);
         }
     }
 
-    fn links_of(&self, slot: u32) -> &[Link] {
-        self.links.get(slot as usize).map_or(&[], |l| l)
+    fn subscriptions_of(&self, slot: u32) -> &[Subscription] {
+        self.by_slot.get(slot as usize).map_or(&[], |l| l)
     }
 
     pub(crate) fn has_subscriptions(&self, slot: u32) -> bool {
-        !self.links_of(slot).is_empty()
+        !self.subscriptions_of(slot).is_empty()
     }
 
-    pub(crate) fn subscriptions(&self, slot: u32) -> usize {
-        self.links_of(slot).len()
+    pub(crate) fn subscription_count(&self, slot: u32) -> usize {
+        self.subscriptions_of(slot).len()
     }
 
-    pub(crate) fn listens_to(&self, slot: u32, key: TopicKey) -> bool {
-        self.links_of(slot).iter().any(|l| l.topic == key)
+    pub(crate) fn has_subscription(&self, slot: u32, key: TopicKey) -> bool {
+        self.subscriptions_of(slot).iter().any(|l| l.topic == key)
     }
 
     pub(crate) fn is_subscribed(&self, slot: u32, name: &str) -> bool {
-        self.find(name).is_some_and(|key| self.listens_to(slot, key))
+        self.find(name).is_some_and(|key| self.has_subscription(slot, key))
     }
 
-    fn link_mut(&mut self, slot: u32, name: &str) -> Option<&mut Link> {
+    fn subscription_mut(&mut self, slot: u32, name: &str) -> Option<&mut Subscription> {
         let key = self.find(name)?;
-        self.links.get_mut(slot as usize)?.iter_mut().find(|link| link.topic == key)
+        self.by_slot.get_mut(slot as usize)?.iter_mut().find(|subscription| subscription.topic == key)
     }
 
     /// Whether a subscription was made by a handle. `None`: there is no such subscription.
     pub(crate) fn is_by_handle(&self, slot: u32, name: &str) -> Option<bool> {
         let key = self.find(name)?;
-        self.links_of(slot).iter().find(|link| link.topic == key).map(|link| link.place.is_by_handle())
+        self.subscriptions_of(slot)
+            .iter()
+            .find(|subscription| subscription.topic == key)
+            .map(|subscription| subscription.subscriber_index.is_by_handle())
     }
 
     /// Notes that a subscription was made by a handle: the connection's handler was not told where it began.
     pub(crate) fn set_by_handle(&mut self, slot: u32, name: &str) {
-        if let Some(link) = self.link_mut(slot, name) {
-            link.place.set_by_handle(true);
+        if let Some(subscription) = self.subscription_mut(slot, name) {
+            subscription.subscriber_index.set_by_handle(true);
         }
     }
 
     /// Makes a subscription the one that the connection's handler has asked for, with its filter.
-    pub(crate) fn begin_again(&mut self, slot: u32, name: &str, tags: Option<Tags>) {
-        let Some(link) = self.link_mut(slot, name) else { return };
-        link.place.set_by_handle(false);
-        let key = link.topic;
+    pub(crate) fn restart_subscription(&mut self, slot: u32, name: &str, tags: Option<Tags>) {
+        let Some(subscription) = self.subscription_mut(slot, name) else { return };
+        subscription.subscriber_index.set_by_handle(false);
+        let key = subscription.topic;
         let was = match tags {
             Some(tags) => self.filters.insert((slot, key), tags).is_some(),
             None => self.filters.remove(&(slot, key)).is_some(),
@@ -329,7 +340,7 @@ impl Index {
 
     /// The topics and patterns of a slot.
     pub(crate) fn names_of(&self, slot: u32) -> impl Iterator<Item = &str> {
-        self.links_of(slot).iter().map(|l| &*self.topics[l.topic as usize].name)
+        self.subscriptions_of(slot).iter().map(|l| &*self.topics[l.topic as usize].name)
     }
 
     pub(crate) fn subscribers(&self, key: TopicKey) -> &[Subscriber] {
@@ -350,18 +361,22 @@ impl Index {
     }
 
     /// What is known of a topic whose home this is.
-    pub(crate) fn home(&mut self, key: TopicKey) -> Option<&mut Home> {
-        self.topics.get_mut(key as usize)?.home.as_deref_mut()
+    pub(crate) fn owned_mut(&mut self, key: TopicKey) -> Option<&mut OwnedTopic> {
+        self.topics.get_mut(key as usize)?.owned.as_deref_mut()
     }
 
     /// The same, made if it isn't there.
-    pub(crate) fn home_or_insert(&mut self, key: TopicKey, make: impl FnOnce(&str) -> Home) -> &mut Home {
-        let Topic { name, home, .. } = &mut self.topics[key as usize];
-        home.get_or_insert_with(|| Box::new(make(name)))
+    pub(crate) fn owned_or_insert(
+        &mut self,
+        key: TopicKey,
+        make: impl FnOnce(&str) -> OwnedTopic,
+    ) -> &mut OwnedTopic {
+        let Topic { name, owned, .. } = &mut self.topics[key as usize];
+        owned.get_or_insert_with(|| Box::new(make(name)))
     }
 
     /// Removes the topic if there is no reason for it any more.
-    pub(crate) fn settle(&mut self, key: TopicKey) {
+    pub(crate) fn remove_unused(&mut self, key: TopicKey) {
         if self.topics.contains(key as usize) {
             self.remove_if_unused(key);
         }
@@ -373,19 +388,21 @@ impl Index {
     }
 
     /// The patterns with subscribers here that a topic's name matches, the longest first.
-    pub(crate) fn patterns_of(&self, name: &str) -> Vec<TopicKey> {
+    pub(crate) fn matching_patterns(&self, name: &str) -> Vec<TopicKey> {
         if self.patterns == 0 {
             return Vec::new();
         }
-        topic::patterns_of(name).filter_map(|pattern| self.find(&pattern)).collect()
+        topic::matching_patterns(name).filter_map(|pattern| self.find(&pattern)).collect()
     }
 
     /// By which of its subscriptions a slot hears a topic: the topic's own name, or the longest pattern.
-    pub(crate) fn hears_by(&self, slot: u32, key: TopicKey) -> Option<TopicKey> {
-        if self.listens_to(slot, key) {
+    pub(crate) fn subscription_for(&self, slot: u32, key: TopicKey) -> Option<TopicKey> {
+        if self.has_subscription(slot, key) {
             return Some(key);
         }
-        self.patterns_of(self.name(key)).into_iter().find(|pattern| self.listens_to(slot, *pattern))
+        self.matching_patterns(self.name(key))
+            .into_iter()
+            .find(|pattern| self.has_subscription(slot, *pattern))
     }
 
     /// Whether any subscriber of a topic or pattern has a filter.
@@ -405,8 +422,8 @@ impl Index {
 
     #[cfg(test)]
     pub(crate) fn capacities(&self) -> [usize; 4] {
-        let Self { topics, by_name, links, filters, .. } = self;
-        [topics.capacity(), by_name.capacity(), links.capacity(), filters.capacity()]
+        let Self { topics, by_name, by_slot, filters, .. } = self;
+        [topics.capacity(), by_name.capacity(), by_slot.capacity(), filters.capacity()]
     }
 
     pub(crate) fn name(&self, key: TopicKey) -> &Arc<str> {
@@ -414,8 +431,8 @@ impl Index {
     }
 
     #[cfg(test)]
-    pub(crate) fn peek_home(&self, key: TopicKey) -> Option<&Home> {
-        self.topics[key as usize].home.as_deref()
+    pub(crate) fn owned(&self, key: TopicKey) -> Option<&OwnedTopic> {
+        self.topics[key as usize].owned.as_deref()
     }
 
     #[cfg(test)]
@@ -482,13 +499,13 @@ mod tests {
             index.topics[all as usize].subscribers.capacity() <= 64,
             "the list of one topic shrinks by itself"
         );
-        assert!(index.links[..3].iter().all(|links| links.capacity() <= 64));
+        assert!(index.by_slot[..3].iter().all(|subscriptions| subscriptions.capacity() <= 64));
         index.shrink();
         assert_eq!((index.len(), index.capacities()[0]), (4, 4));
         assert!(index.capacities().iter().all(|capacity| *capacity <= 64), "{:?}", index.capacities());
         assert!(index.footprint() < before.1 / 1000);
         for n in 0..3 {
-            assert_eq!(index.subscriptions(n), 2);
+            assert_eq!(index.subscription_count(n), 2);
             assert!(index.is_subscribed(n, "all") && index.is_subscribed(n, &format!("topic {n}")));
         }
     }

@@ -64,10 +64,10 @@ impl Capacity {
 /// The sending side, one for each thread that wants it.
 pub(crate) struct Mailbox<C> {
     channel: Sender<C>,
-    shared: Arc<Shared>,
+    shared: Arc<MailboxShared>,
 }
 
-struct Shared {
+struct MailboxShared {
     flag: WakeFlag,
     /// Commands waiting and bytes of theirs, for the bounds.
     waiting: AtomicUsize,
@@ -78,19 +78,19 @@ struct Shared {
 
 /// A command that was not taken.
 #[derive(Debug)]
-pub(crate) enum Refused<C> {
+pub(crate) enum TrySendError<C> {
     /// As many wait as may, or as many bytes.
     Full(C),
     /// The worker has ended.
     Closed(C),
 }
 
-impl<C> Refused<C> {
+impl<C> TrySendError<C> {
     /// The command, and why it was not taken.
-    pub(crate) fn into_parts(self) -> (C, super::Unanswered) {
+    pub(crate) fn into_parts(self) -> (C, super::NoReply) {
         match self {
-            Self::Full(command) => (command, super::Unanswered::Full),
-            Self::Closed(command) => (command, super::Unanswered::Ended),
+            Self::Full(command) => (command, super::NoReply::Full),
+            Self::Closed(command) => (command, super::NoReply::Ended),
         }
     }
 }
@@ -104,25 +104,25 @@ impl<C> Clone for Mailbox<C> {
 impl<C: Weigh> Mailbox<C> {
     /// Puts a command into the mailbox, unless as many or as heavy ones wait already as may. One that alone is over the
     /// bound for bytes finds room where nothing weighs.
-    pub(crate) fn send(&self, command: C) -> Result<(), Refused<C>> {
-        let Shared { waiting, bytes, capacity, .. } = &*self.shared;
+    pub(crate) fn send(&self, command: C) -> Result<(), TrySendError<C>> {
+        let MailboxShared { waiting, bytes, capacity, .. } = &*self.shared;
         let weight = command.weight();
         let room = waiting.fetch_add(1, Ordering::Relaxed) < capacity.commands;
         let before = if weight > 0 { bytes.fetch_add(weight, Ordering::Relaxed) } else { 0 };
         if !room || before > 0 && before.saturating_add(weight) > capacity.bytes {
-            self.shared.leave(weight);
-            return Err(Refused::Full(command));
+            self.shared.subtract(weight);
+            return Err(TrySendError::Full(command));
         }
         self.push(command, weight)
     }
 
     /// Whether as many bytes wait as may.
-    pub(crate) fn is_heavy(&self) -> bool {
+    pub(crate) fn is_over_bytes(&self) -> bool {
         self.shared.bytes.load(Ordering::Relaxed) >= self.shared.capacity.bytes
     }
 
     /// The same without the bound: for commands that are few by their nature (shutting down, answers of handlers).
-    pub(crate) fn send_always(&self, command: C) -> Result<(), Refused<C>> {
+    pub(crate) fn send_unbounded(&self, command: C) -> Result<(), TrySendError<C>> {
         let weight = command.weight();
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         self.shared.bytes.fetch_add(weight, Ordering::Relaxed);
@@ -130,16 +130,16 @@ impl<C: Weigh> Mailbox<C> {
     }
 
     /// Makes the worker go through an iteration although there is no command.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn wake(&self) {
         if self.shared.flag.arm() {
             self.shared.wake.wake();
         }
     }
 
-    fn push(&self, command: C, weight: usize) -> Result<(), Refused<C>> {
+    fn push(&self, command: C, weight: usize) -> Result<(), TrySendError<C>> {
         if let Err(e) = self.channel.send(command) {
-            self.shared.leave(weight);
-            return Err(Refused::Closed(e.into_inner()));
+            self.shared.subtract(weight);
+            return Err(TrySendError::Closed(e.into_inner()));
         }
         if self.shared.flag.arm() {
             self.shared.wake.wake();
@@ -148,9 +148,9 @@ impl<C: Weigh> Mailbox<C> {
     }
 }
 
-impl Shared {
+impl MailboxShared {
     /// A command of this weight waits no more.
-    fn leave(&self, weight: usize) {
+    fn subtract(&self, weight: usize) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         if weight > 0 {
             self.bytes.fetch_sub(weight, Ordering::Relaxed);
@@ -161,7 +161,7 @@ impl Shared {
 /// The worker's side.
 pub(crate) struct Inbox<C> {
     channel: Receiver<C>,
-    shared: Arc<Shared>,
+    shared: Arc<MailboxShared>,
 }
 
 impl<C: Weigh> Inbox<C> {
@@ -179,7 +179,7 @@ impl<C: Weigh> Inbox<C> {
     pub(crate) fn take(&self) -> Option<C> {
         match self.channel.try_recv() {
             Ok(command) => {
-                self.shared.leave(command.weight());
+                self.shared.subtract(command.weight());
                 Some(command)
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
@@ -191,7 +191,7 @@ impl<C: Weigh> Inbox<C> {
 pub(crate) fn mailbox<C>(capacity: Capacity, wake: Box<dyn Wake>) -> (Mailbox<C>, Inbox<C>) {
     let (tx, rx) = crossbeam_channel::unbounded();
     let (waiting, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let shared = Arc::new(Shared { flag: WakeFlag::new(), waiting, bytes, capacity, wake });
+    let shared = Arc::new(MailboxShared { flag: WakeFlag::new(), waiting, bytes, capacity, wake });
     (Mailbox { channel: tx, shared: shared.clone() }, Inbox { channel: rx, shared })
 }
 
@@ -218,13 +218,13 @@ mod tests {
         let capacity = Capacity { commands: 9, bytes: 100 };
         let (tx, rx) = mailbox(capacity, Box::new(Count(Arc::default())));
         tx.send(500).unwrap();
-        assert!(matches!(tx.send(10), Err(Refused::Full(10))));
+        assert!(matches!(tx.send(10), Err(TrySendError::Full(10))));
         tx.send(5).unwrap(); // weighs nothing
-        tx.send_always(20).unwrap();
+        tx.send_unbounded(20).unwrap();
         assert_eq!([rx.take(), rx.take(), rx.take(), rx.take()], [Some(500), Some(5), Some(20), None]);
         tx.send(60).unwrap();
         tx.send(40).unwrap();
-        assert!(matches!(tx.send(10), Err(Refused::Full(10))));
+        assert!(matches!(tx.send(10), Err(TrySendError::Full(10))));
     }
 
     #[test]
@@ -234,14 +234,14 @@ mod tests {
         for i in 0..3 {
             tx.send(i).unwrap();
         }
-        assert!(matches!(tx.send(3), Err(Refused::Full(3))));
+        assert!(matches!(tx.send(3), Err(TrySendError::Full(3))));
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
         rx.disarm();
         assert_eq!([rx.take(), rx.take(), rx.take(), rx.take()], [Some(0), Some(1), Some(2), None]);
         tx.send(4).unwrap();
         assert_eq!(wakes.load(Ordering::SeqCst), 2);
         drop(rx);
-        assert!(matches!(tx.send(5), Err(Refused::Closed(5))));
+        assert!(matches!(tx.send(5), Err(TrySendError::Closed(5))));
     }
 }
 

@@ -2,7 +2,7 @@
 //! other workers.
 
 use super::tags::Tags;
-use super::{Envelopes, Mark, Position, Reply};
+use super::{Envelopes, FrameMeta, Position, ReplySender};
 use crate::conn::{ConnId, Frames};
 use crate::protocol::{Key, Message};
 use core::time::Duration;
@@ -85,11 +85,11 @@ pub struct Published {
 }
 
 /// What a topic's home says of a publication: nothing where nobody listens and nothing is kept.
-pub(crate) type Outcome = Result<Option<Published>, Refusal>;
+pub(crate) type PublishOutcome = Result<Option<Published>, TopicLimitExceeded>;
 
 /// What a topic does not take, by its [settings](super::TopicSettings).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum TopicLimitExceeded {
     TooBig {
         len: usize,
         limit: usize,
@@ -102,7 +102,7 @@ pub(crate) enum Refusal {
 
 /// A message on its way to its topic's home.
 #[derive(Debug)]
-pub(crate) struct Publication {
+pub(crate) struct PublishRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) frames: Frames,
     /// Bytes of the message, without the frame's head.
@@ -116,13 +116,13 @@ pub(crate) struct Publication {
     pub(crate) json: bool,
     pub(crate) tags: Option<Tags>,
     /// Whoever waits to know what became of it.
-    pub(crate) answer: Option<Reply<Option<Published>>>,
+    pub(crate) reply: Option<ReplySender<Option<Published>>>,
 }
 
 /// Whoever waits to know what became of a publication, and what did.
-pub(crate) type Told = (Reply<Option<Published>>, Outcome);
+pub(crate) type PublishReply = (ReplySender<Option<Published>>, PublishOutcome);
 
-impl Publication {
+impl PublishRequest {
     pub(crate) fn new(publish: Publish<'_>) -> Self {
         let Publish { topic, message, except, publisher, id, ttl, tags } = publish;
         let id = id.map(Into::into);
@@ -130,7 +130,7 @@ impl Publication {
         let (key, json) = (message.key(), message.is_json());
         let tags = Tags::new(tags.iter().copied());
         let len = message.len();
-        Self { topic: topic.into(), frames, len, key, except, publisher, id, ttl, json, tags, answer: None }
+        Self { topic: topic.into(), frames, len, key, except, publisher, id, ttl, json, tags, reply: None }
     }
 
     /// The same message for another topic. What was encoded is shared.
@@ -147,19 +147,19 @@ impl Publication {
             ttl: self.ttl,
             json: self.json,
             tags: self.tags.clone(),
-            answer: None,
+            reply: None,
         }
     }
 }
 
 /// A run on its way from its home to the other workers.
 #[derive(Clone, Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct ForwardedBatch {
     /// Shared by all workers, as the frames are.
     pub(crate) envelopes: Arc<Envelopes>,
     pub(crate) topic: Arc<str>,
     pub(crate) frames: Frames,
-    pub(crate) marks: Arc<[Mark]>,
+    pub(crate) metas: Arc<[FrameMeta]>,
     pub(crate) key: Option<Key>,
     pub(crate) position: Position,
 }

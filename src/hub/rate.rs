@@ -14,88 +14,88 @@ const SECOND: Nanos = 1_000_000_000;
 pub(crate) struct Rate {
     /// What one token costs, in units of 2^-32 ns, so that neither one token a day nor four a nanosecond is rounded away.
     /// Zero: unlimited.
-    unit: u64,
+    token_cost: u64,
     /// How far ahead of the present the paid time may get.
-    ahead: Nanos,
+    tolerance: Nanos,
 }
 
 impl Rate {
-    pub(crate) const UNLIMITED: Self = Self { unit: 0, ahead: 0 };
+    pub(crate) const UNLIMITED: Self = Self { token_cost: 0, tolerance: 0 };
 
     /// Zero each second is unlimited.
     pub(crate) const fn new(per_second: u64, burst: u64) -> Self {
         if per_second == 0 {
             return Self::UNLIMITED;
         }
-        let rate = Self { unit: (SECOND << 32) / per_second, ahead: 0 };
-        Self { ahead: rate.cost(burst.saturating_sub(1)), ..rate }
+        let rate = Self { token_cost: (SECOND << 32) / per_second, tolerance: 0 };
+        Self { tolerance: rate.cost(burst.saturating_sub(1)), ..rate }
     }
 
     /// The same with a burst that is worth at least so much time.
     pub(crate) const fn with_burst_of(self, time: Duration) -> Self {
         let time = time.as_nanos() as Nanos;
-        if self.unit == 0 || self.ahead >= time { self } else { Self { ahead: time, ..self } }
+        if self.token_cost == 0 || self.tolerance >= time { self } else { Self { tolerance: time, ..self } }
     }
 
     pub(crate) const fn is_unlimited(self) -> bool {
-        self.unit == 0
+        self.token_cost == 0
     }
 
     /// The time that so many tokens cost.
     #[inline]
     const fn cost(self, tokens: u64) -> Nanos {
         const MOST: u128 = (Nanos::MAX / 4) as u128; // added to any time it is still one
-        let cost = (tokens as u128 * self.unit as u128) >> 32;
+        let cost = (tokens as u128 * self.token_cost as u128) >> 32;
         if cost < MOST { cost as Nanos } else { MOST as Nanos }
     }
 
     /// One of so many equal parts of it. Its burst is at least one token.
-    pub(crate) fn part(self, parts: u64) -> Part {
+    pub(crate) fn share(self, parts: u64) -> RateShare {
         let interval = self.cost(parts);
-        Part { interval, ahead: (self.ahead + self.cost(1)).saturating_sub(interval) }
+        RateShare { interval, tolerance: (self.tolerance + self.cost(1)).saturating_sub(interval) }
     }
 
     /// Takes one token.
     ///
     /// # Errors
     /// There is none: how long until there is one.
-    pub(crate) fn take(self, paid: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
-        Part { interval: self.cost(1), ahead: self.ahead }.take(paid, now)
+    pub(crate) fn take(self, tat: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
+        RateShare { interval: self.cost(1), tolerance: self.tolerance }.take(tat, now)
     }
 
     /// Takes so many tokens for something that has happened already, although there may be fewer. Returns from when on
     /// there is one again: at once if that is not in the future.
     #[inline]
-    pub(crate) fn charge(self, paid: &mut Nanos, now: Nanos, tokens: u64) -> Nanos {
-        *paid = now.max(*paid).saturating_add(self.cost(tokens));
-        self.free_at(*paid)
+    pub(crate) fn charge(self, tat: &mut Nanos, now: Nanos, tokens: u64) -> Nanos {
+        *tat = now.max(*tat).saturating_add(self.cost(tokens));
+        self.free_at(*tat)
     }
 
     /// From when on there is a token.
     #[inline]
-    pub(crate) fn free_at(self, paid: Nanos) -> Nanos {
-        paid.saturating_sub(self.ahead)
+    pub(crate) fn free_at(self, tat: Nanos) -> Nanos {
+        tat.saturating_sub(self.tolerance)
     }
 }
 
 /// A bucket whose tokens cost a certain time each.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
+pub(crate) struct RateShare {
     interval: Nanos,
-    ahead: Nanos,
+    tolerance: Nanos,
 }
 
-impl Part {
+impl RateShare {
     /// Takes one token.
     ///
     /// # Errors
     /// There is none: how long until there is one.
-    pub(crate) fn take(self, paid: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
-        let from = now.max(*paid);
-        match (from - now).checked_sub(self.ahead) {
+    pub(crate) fn take(self, tat: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
+        let from = now.max(*tat);
+        match (from - now).checked_sub(self.tolerance) {
             Some(early) if early > 0 => Err(early),
             _ => {
-                *paid = from.saturating_add(self.interval);
+                *tat = from.saturating_add(self.interval);
                 Ok(())
             }
         }
@@ -103,7 +103,7 @@ impl Part {
 
     /// Up to when a bucket is paid for that is empty now: the next token comes after one interval.
     pub(crate) fn empty(self, now: Nanos) -> Nanos {
-        now.saturating_add(self.ahead).saturating_add(self.interval)
+        now.saturating_add(self.tolerance).saturating_add(self.interval)
     }
 }
 
@@ -116,57 +116,57 @@ mod tests {
     #[test]
     fn a_burst_and_then_so_many_each_second() {
         let rate = Rate::new(10, 3);
-        let mut paid = 0;
+        let mut tat = 0;
         for _ in 0..3 {
-            assert_eq!(rate.take(&mut paid, 7 * MS), Ok(()));
+            assert_eq!(rate.take(&mut tat, 7 * MS), Ok(()));
         }
-        assert_eq!(rate.take(&mut paid, 7 * MS), Err(100 * MS));
-        assert_eq!(rate.take(&mut paid, 106 * MS), Err(MS));
-        assert_eq!(rate.take(&mut paid, 107 * MS), Ok(()));
-        assert!(rate.take(&mut paid, 107 * MS).is_err());
+        assert_eq!(rate.take(&mut tat, 7 * MS), Err(100 * MS));
+        assert_eq!(rate.take(&mut tat, 106 * MS), Err(MS));
+        assert_eq!(rate.take(&mut tat, 107 * MS), Ok(()));
+        assert!(rate.take(&mut tat, 107 * MS).is_err());
         // A pause is worth the burst and no more.
         for _ in 0..3 {
-            assert_eq!(rate.take(&mut paid, 60_000 * MS), Ok(()));
+            assert_eq!(rate.take(&mut tat, 60_000 * MS), Ok(()));
         }
-        assert!(rate.take(&mut paid, 60_000 * MS).is_err());
+        assert!(rate.take(&mut tat, 60_000 * MS).is_err());
     }
 
     #[test]
     fn zero_each_second_is_unlimited_and_a_burst_of_zero_is_one() {
-        let (now, mut paid) = (0, 0);
+        let (now, mut tat) = (0, 0);
         let unlimited = Rate::new(0, 0);
-        assert!((0..1000).all(|_| unlimited.take(&mut paid, now).is_ok()));
-        assert_eq!(unlimited.charge(&mut paid, now, u64::MAX), 0);
+        assert!((0..1000).all(|_| unlimited.take(&mut tat, now).is_ok()));
+        assert_eq!(unlimited.charge(&mut tat, now, u64::MAX), 0);
         let one = Rate::new(1, 0);
-        assert!(one.take(&mut paid, now).is_ok() && one.take(&mut paid, now).is_err());
+        assert!(one.take(&mut tat, now).is_ok() && one.take(&mut tat, now).is_err());
     }
 
     #[test]
     fn what_has_happened_is_charged_in_full_and_waited_for_afterwards() {
         let rate = Rate::new(1000, 500);
-        let (now, mut paid) = (5 * SECOND, 0);
-        assert!(rate.charge(&mut paid, now, 499) <= now, "one token is left");
-        assert_eq!(rate.charge(&mut paid, now, 1), now + MS, "none is left");
-        assert_eq!(rate.charge(&mut paid, now, 10_000), now + 10_001 * MS, "ten seconds' worth at once");
-        assert!(rate.charge(&mut paid, now + 11 * SECOND, 1) <= now + 11 * SECOND);
+        let (now, mut tat) = (5 * SECOND, 0);
+        assert!(rate.charge(&mut tat, now, 499) <= now, "one token is left");
+        assert_eq!(rate.charge(&mut tat, now, 1), now + MS, "none is left");
+        assert_eq!(rate.charge(&mut tat, now, 10_000), now + 10_001 * MS, "ten seconds' worth at once");
+        assert!(rate.charge(&mut tat, now + 11 * SECOND, 1) <= now + 11 * SECOND);
     }
 
     #[test]
     fn no_rate_is_rounded_away_and_no_charge_overflows() {
         for per_second in [1, 3, 1_000_000, 3_000_000_000, 40_000_000_000] {
-            let (rate, mut paid) = (Rate::new(per_second, 1), 0);
-            rate.charge(&mut paid, 0, 10 * per_second);
-            assert!(paid.abs_diff(10 * SECOND) < 100, "{per_second}: {paid}");
+            let (rate, mut tat) = (Rate::new(per_second, 1), 0);
+            rate.charge(&mut tat, 0, 10 * per_second);
+            assert!(tat.abs_diff(10 * SECOND) < 100, "{per_second}: {tat}");
         }
-        let (rate, mut paid) = (Rate::new(1, u64::MAX), Nanos::MAX - 1);
-        assert_eq!(rate.charge(&mut paid, Nanos::MAX / 2, u64::MAX), Nanos::MAX - Nanos::MAX / 4);
+        let (rate, mut tat) = (Rate::new(1, u64::MAX), Nanos::MAX - 1);
+        assert_eq!(rate.charge(&mut tat, Nanos::MAX / 2, u64::MAX), Nanos::MAX - Nanos::MAX / 4);
     }
 
     #[test]
     fn a_burst_can_be_raised_to_a_time() {
-        let (tenth, mut paid) = (Duration::from_millis(100), 0);
+        let (tenth, mut tat) = (Duration::from_millis(100), 0);
         let rate = Rate::new(100, 1).with_burst_of(tenth);
-        assert_eq!((0..100).filter(|_| rate.take(&mut paid, 0).is_ok()).count(), 11);
+        assert_eq!((0..100).filter(|_| rate.take(&mut tat, 0).is_ok()).count(), 11);
         assert_eq!(Rate::new(100, 50).with_burst_of(tenth), Rate::new(100, 50));
         assert!(Rate::UNLIMITED.with_burst_of(tenth).is_unlimited());
     }

@@ -133,18 +133,18 @@ impl TopicSettings {
         self
     }
 
-    pub(crate) const fn age(&self) -> Millis {
+    pub(crate) const fn max_age(&self) -> Millis {
         let age = self.history_age.as_millis();
-        if age < FOREVER as u128 { age as Millis } else { FOREVER }
+        if age < LONGEST_AGE as u128 { age as Millis } else { LONGEST_AGE }
     }
 
-    pub(crate) const fn keeps(&self) -> bool {
+    pub(crate) const fn has_history(&self) -> bool {
         self.history > 0
     }
 }
 
 /// The longest age: added to any time it is still one.
-const FOREVER: Millis = Millis::MAX >> 1;
+const LONGEST_AGE: Millis = Millis::MAX >> 1;
 
 /// The settings of one prefix.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ struct Prefix {
     /// Bytes of history that its topics have to themselves.
     reserved: usize,
     /// Clients can name topics here and publish to them.
-    is_open: bool,
+    clients_publish: bool,
 }
 
 /// The settings of all prefixes of a server.
@@ -163,25 +163,25 @@ pub(crate) struct SettingsTable {
     /// The longest prefix first; the last is the empty one.
     by_prefix: Arc<[Prefix]>,
     /// Bytes that all topics together may keep.
-    pub(crate) kept_most: usize,
+    pub(crate) max_history: usize,
 }
 
 /// What all topics together may keep by default.
-pub(crate) const KEPT_MOST: usize = 256 << 20;
+pub(crate) const DEFAULT_MAX_HISTORY: usize = 256 << 20;
 
 impl SettingsTable {
     /// `open` are prefixes that routes let clients publish to, whatever the settings say. What the settings reserve has
     /// been [checked](reserved).
-    pub(crate) fn new(mut given: Vec<(String, TopicSettings)>, kept_most: usize, open: &[&str]) -> Self {
+    pub(crate) fn new(mut given: Vec<(String, TopicSettings)>, max_history: usize, open: &[&str]) -> Self {
         if given.iter().all(|(prefix, _)| !prefix.is_empty()) {
             given.push((String::new(), TopicSettings::new()));
         }
-        let rest = kept_most.saturating_sub(reserved(&given));
+        let rest = max_history.saturating_sub(total_reserved(&given));
         let sharers = given.iter().filter(|(_, s)| s.history_reserved.is_none()).count();
         let share = rest / sharers.max(1);
         let of = |(prefix, settings): (String, TopicSettings)| Prefix {
             reserved: settings.history_reserved.unwrap_or(share),
-            is_open: settings.client_publish || open.iter().any(|open| prefix.starts_with(open)),
+            clients_publish: settings.client_publish || open.iter().any(|open| prefix.starts_with(open)),
             prefix: prefix.into(),
             settings: Arc::new(settings),
         };
@@ -189,10 +189,10 @@ impl SettingsTable {
         by_prefix.sort_by_key(|prefix| core::cmp::Reverse(prefix.prefix.len()));
         for open in open {
             if let Some(prefix) = by_prefix.iter_mut().find(|p| open.starts_with(&*p.prefix)) {
-                prefix.is_open = true;
+                prefix.clients_publish = true;
             }
         }
-        Self { by_prefix: by_prefix.into(), kept_most }
+        Self { by_prefix: by_prefix.into(), max_history }
     }
 
     /// Whether clients may subscribe to a topic, or to all that is below a pattern.
@@ -216,8 +216,10 @@ impl SettingsTable {
     }
 
     /// Whether any topics have a policy for slow consumers that gives up old messages for new ones.
-    pub(crate) fn replaces(&self) -> bool {
-        self.by_prefix.iter().any(|prefix| prefix.settings.slow_consumer.is_some_and(SlowConsumer::replaces))
+    pub(crate) fn replaces_older(&self) -> bool {
+        self.by_prefix
+            .iter()
+            .any(|prefix| prefix.settings.slow_consumer.is_some_and(SlowConsumer::replaces_older))
     }
 
     /// How many prefixes have settings, the empty one included.
@@ -226,20 +228,20 @@ impl SettingsTable {
     }
 
     /// Of a prefix, the bytes of history that are reserved for it, and whether clients can publish to it.
-    pub(crate) fn account(&self, prefix: usize) -> (usize, bool) {
-        let Prefix { reserved, is_open, .. } = self.by_prefix[prefix];
-        (reserved, is_open)
+    pub(crate) fn reservation(&self, prefix: usize) -> (usize, bool) {
+        let Prefix { reserved, clients_publish, .. } = self.by_prefix[prefix];
+        (reserved, clients_publish)
     }
 }
 
 /// The bytes of history that prefixes reserve, without those that take an equal part.
-pub(crate) fn reserved(given: &[(String, TopicSettings)]) -> usize {
+pub(crate) fn total_reserved(given: &[(String, TopicSettings)]) -> usize {
     given.iter().filter_map(|(_, s)| s.history_reserved).fold(0, usize::saturating_add)
 }
 
 impl Default for SettingsTable {
     fn default() -> Self {
-        Self::new(Vec::new(), KEPT_MOST, &[])
+        Self::new(Vec::new(), DEFAULT_MAX_HISTORY, &[])
     }
 }
 
@@ -251,7 +253,8 @@ mod tests {
     fn the_longest_prefix_decides() {
         let of = |n| TopicSettings::new().history(n);
         let given = [("ticks/", 4), ("", 2), ("ticks/eur", 3)];
-        let table = SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into(), KEPT_MOST, &[]);
+        let table =
+            SettingsTable::new(given.map(|(p, n)| (p.to_owned(), of(n))).into(), DEFAULT_MAX_HISTORY, &[]);
         for (topic, n) in [("ticks/usd", 4), ("ticks/eurusd", 3), ("room", 2), ("tick", 2)] {
             assert_eq!(table.of(topic).history, n, "{topic}");
         }
@@ -265,11 +268,11 @@ mod tests {
         let given = [("a/", Some(50)), ("a/b/", None), ("c/", Some(0)), ("public/", None)];
         let mut given: Vec<_> = given.map(|(p, reserved)| (p.to_owned(), of(reserved))).into();
         given[3].1.client_publish = true;
-        let account = |table: &SettingsTable, topic: &str| table.account(table.find(topic).0 as usize);
+        let account = |table: &SettingsTable, topic: &str| table.reservation(table.find(topic).0 as usize);
         let table = SettingsTable::new(given.clone(), 200, &[]);
         let expected = [("a/x", 50, false), ("a/b/x", 50, false), ("c/x", 0, false), ("public/x", 50, true)];
-        for (topic, reserved, is_open) in expected.into_iter().chain([("x", 50, false)]) {
-            assert_eq!(account(&table, topic), (reserved, is_open), "{topic}");
+        for (topic, reserved, clients_publish) in expected.into_iter().chain([("x", 50, false)]) {
+            assert_eq!(account(&table, topic), (reserved, clients_publish), "{topic}");
         }
         for (open, topics) in [("a/", &["a/x", "a/b/x", "public/x"][..]), ("c/d/", &["c/x", "public/x"])] {
             let table = SettingsTable::new(given.clone(), 200, &[open]);
@@ -277,7 +280,7 @@ mod tests {
                 assert_eq!(account(&table, topic).1, topics.contains(&topic), "{topic} with {open}");
             }
         }
-        assert_eq!(reserved(&given), 50);
+        assert_eq!(total_reserved(&given), 50);
     }
 
     #[test]
@@ -286,7 +289,7 @@ mod tests {
         let given =
             [("a/", true), ("a/secret/", false), ("a/secret/not/", true), ("b/", false), ("b/open/", true)];
         let given = given.map(|(p, may)| (p.to_owned(), of(may))).into();
-        let table = SettingsTable::new(given, KEPT_MOST, &[]);
+        let table = SettingsTable::new(given, DEFAULT_MAX_HISTORY, &[]);
         for yes in ["a/x", "a/x/*", "a/secret/not/x", "a/secret/not/*", "b/open/*"] {
             assert!(table.may_subscribe(yes), "{yes}");
         }

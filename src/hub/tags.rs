@@ -30,7 +30,7 @@ impl Tags {
     }
 
     /// Whether a subscriber that asks for these gets a message that carries those.
-    pub(crate) fn want(&self, carried: Option<&Self>) -> bool {
+    pub(crate) fn matches(&self, carried: Option<&Self>) -> bool {
         carried.is_some_and(|carried| carried.0.iter().any(|tag| self.0.contains(tag)))
     }
 }
@@ -43,8 +43,8 @@ mod tests {
     fn one_in_common_is_enough_and_none_is_not() {
         let tags = |names: &[&'static str]| Tags::new(names.iter().copied());
         let asked = tags(&["eur", "usd"]).unwrap();
-        assert!(asked.want(tags(&["gbp", "usd"]).as_ref()));
-        assert!(!asked.want(tags(&["gbp"]).as_ref()));
-        assert!(!asked.want(tags(&[]).as_ref()) && !asked.want(None));
+        assert!(asked.matches(tags(&["gbp", "usd"]).as_ref()));
+        assert!(!asked.matches(tags(&["gbp"]).as_ref()));
+        assert!(!asked.matches(tags(&[]).as_ref()) && !asked.matches(None));
     }
 }

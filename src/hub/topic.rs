@@ -100,9 +100,9 @@ impl std::error::Error for InvalidPattern {}
 /// A checked name of a topic, or a checked pattern. Only the two constructors make one, so what was checked as a topic is
 /// never used as a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name<'a>(Cow<'a, str>);
+pub(crate) struct TopicOrPattern<'a>(Cow<'a, str>);
 
-impl<'a> Name<'a> {
+impl<'a> TopicOrPattern<'a> {
     pub(crate) fn topic(name: &'a str) -> Result<Self, InvalidTopic> {
         check(name)?;
         Ok(Self(Cow::Borrowed(name)))
@@ -121,8 +121,8 @@ impl<'a> Name<'a> {
         is_pattern(&self.0)
     }
 
-    pub(crate) fn into_owned(self) -> Name<'static> {
-        Name(Cow::Owned(self.0.into_owned()))
+    pub(crate) fn into_owned(self) -> TopicOrPattern<'static> {
+        TopicOrPattern(Cow::Owned(self.0.into_owned()))
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn is_pattern(name: &str) -> bool {
 }
 
 /// The patterns that match a topic's name, the longest first: `a/b/*` and `a/*` for `a/b/c`.
-pub(crate) fn patterns_of(name: &str) -> impl Iterator<Item = String> {
+pub(crate) fn matching_patterns(name: &str) -> impl Iterator<Item = String> {
     name.rmatch_indices('/').map(move |(at, _)| format!("{}*", &name[..=at]))
 }
 
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_prefix_that_ends_with_a_slash() {
-        assert_eq!(patterns_of("a/b/c").collect::<Vec<_>>(), ["a/b/*", "a/*"]);
-        assert_eq!(patterns_of("room").count(), 0);
+        assert_eq!(matching_patterns("a/b/c").collect::<Vec<_>>(), ["a/b/*", "a/*"]);
+        assert_eq!(matching_patterns("room").count(), 0);
         for pattern in ["ticks/*", "/*", "a/*/b/*", "a/**/*"] {
             assert_eq!(check_pattern(pattern), Ok(()), "{pattern}");
             assert_eq!(check(pattern), Err(InvalidTopic::Pattern { name: pattern.to_owned() }));
@@ -242,8 +242,8 @@ mod tests {
         #[test]
         fn what_follows_a_prefix_can_not_leave_it(id in ".{0,20}|\\*|[a-z]{0,3}/\\*") {
             let name = format!("user/{id}");
-            if let Ok(name) = Name::topic(&name) {
-                prop_assert!(!name.is_pattern() && !patterns_of("user/somebody else").any(|p| p == name.as_str()));
+            if let Ok(name) = TopicOrPattern::topic(&name) {
+                prop_assert!(!name.is_pattern() && !matching_patterns("user/somebody else").any(|p| p == name.as_str()));
             }
         }
     }

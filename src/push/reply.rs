@@ -1,7 +1,7 @@
 //! What the endpoint says: answers, and the refusals behind each error code.
 
 use crate::handler::{HandleError, in_millis};
-use crate::hub::{InvalidPattern, InvalidTopic, Position, SubscribeError, Target};
+use crate::hub::{InvalidPattern, InvalidTopic, Position, SubscribeError, SubscribeTarget};
 use core::fmt;
 use serde::{Serialize, Serializer};
 
@@ -75,11 +75,11 @@ pub(super) enum Member<'a> {
     Pattern(&'a str),
 }
 
-impl<'a> From<Target<'a>> for Member<'a> {
-    fn from(target: Target<'a>) -> Self {
+impl<'a> From<SubscribeTarget<'a>> for Member<'a> {
+    fn from(target: SubscribeTarget<'a>) -> Self {
         match target {
-            Target::Topic(name) => Self::Topic(name),
-            Target::Pattern(name) => Self::Pattern(name),
+            SubscribeTarget::Topic(name) => Self::Topic(name),
+            SubscribeTarget::Pattern(name) => Self::Pattern(name),
         }
     }
 }

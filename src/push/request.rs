@@ -1,7 +1,7 @@
 //! What clients of the endpoint ask: from a text to a checked request, or to what is wrong with it. Pure.
 
 use super::reply::{Fault, Id, cut};
-use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start, Target, check_pattern, check_topic};
+use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start, SubscribeTarget, check_pattern, check_topic};
 use crate::json::{self, MAX_NESTING};
 use core::time::Duration;
 use serde::de::DeserializeOwned;
@@ -42,10 +42,10 @@ impl Named {
         }
     }
 
-    pub(super) fn as_target(&self) -> Target<'_> {
+    pub(super) fn as_target(&self) -> SubscribeTarget<'_> {
         match self {
-            Self::Topic(name) => Target::Topic(name),
-            Self::Pattern(name) => Target::Pattern(name),
+            Self::Topic(name) => SubscribeTarget::Topic(name),
+            Self::Pattern(name) => SubscribeTarget::Pattern(name),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::publication::{Publication, Start, Subscription};
 use super::wire::{self, Begin, Incoming};
 use super::{Limits, Position, Published};
 use crate::hub::topic::is_pattern;
-use crate::hub::{MAX_TAG, MAX_TAGS, Target, check_pattern, check_topic};
+use crate::hub::{MAX_TAG, MAX_TAGS, SubscribeTarget, check_pattern, check_topic};
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -534,7 +534,7 @@ impl Session {
         let (wanted, epoch, replayed) = match named {
             Some(sub) => sub.take(offset),
             None => {
-                let mut patterns = crate::hub::topic::patterns_of(&topic);
+                let mut patterns = crate::hub::topic::matching_patterns(&topic);
                 (patterns.any(|p| self.subs.get(&p).is_some_and(|sub| sub.live)), None, false)
             }
         };
@@ -545,8 +545,8 @@ impl Session {
 }
 
 /// What the server is to be asked for. The name has been checked, and no topic is named as a pattern is.
-fn target(name: &str) -> Target<'_> {
-    if is_pattern(name) { Target::Pattern(name) } else { Target::Topic(name) }
+fn target(name: &str) -> SubscribeTarget<'_> {
+    if is_pattern(name) { SubscribeTarget::Pattern(name) } else { SubscribeTarget::Topic(name) }
 }
 
 impl Sub {

@@ -4,7 +4,7 @@ use super::event::{Data, Hello};
 use super::fault::Fault;
 use super::publication::Publication;
 use super::{Position, Published};
-use crate::hub::{Target, check_topic};
+use crate::hub::{SubscribeTarget, check_topic};
 use crate::push::bounds::{HEARTBEAT, RETRY};
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -71,14 +71,14 @@ fn encode(request: &Request<'_>) -> String {
 }
 
 /// The members that name what a subscription is to.
-const fn members<'a>(target: Target<'a>) -> (Option<&'a str>, Option<&'a str>) {
+const fn members<'a>(target: SubscribeTarget<'a>) -> (Option<&'a str>, Option<&'a str>) {
     match target {
-        Target::Topic(topic) => (Some(topic), None),
-        Target::Pattern(pattern) => (None, Some(pattern)),
+        SubscribeTarget::Topic(topic) => (Some(topic), None),
+        SubscribeTarget::Pattern(pattern) => (None, Some(pattern)),
     }
 }
 
-pub(super) fn subscribe(id: u64, to: Target<'_>, begin: Begin<'_>, tags: &[String]) -> String {
+pub(super) fn subscribe(id: u64, to: SubscribeTarget<'_>, begin: Begin<'_>, tags: &[String]) -> String {
     let (topic, pattern) = members(to);
     let mut request = Request { kind: "subscribe", id, topic, pattern, tags, ..Request::default() };
     match begin {
@@ -90,7 +90,7 @@ pub(super) fn subscribe(id: u64, to: Target<'_>, begin: Begin<'_>, tags: &[Strin
     encode(&request)
 }
 
-pub(super) fn unsubscribe(id: u64, from: Target<'_>) -> String {
+pub(super) fn unsubscribe(id: u64, from: SubscribeTarget<'_>) -> String {
     let (topic, pattern) = members(from);
     encode(&Request { kind: "unsubscribe", id, topic, pattern, ..Request::default() })
 }
@@ -347,27 +347,30 @@ mod tests {
         let tags = ["a".to_owned(), "b\"".to_owned()];
         for (got, expected) in [
             (
-                subscribe(1, Target::Topic("t"), Begin::Live, &[]),
+                subscribe(1, SubscribeTarget::Topic("t"), Begin::Live, &[]),
                 r#"{"type":"subscribe","id":1,"topic":"t"}"#,
             ),
             (
-                subscribe(2, Target::Topic("t"), Begin::Since(&place), &tags),
+                subscribe(2, SubscribeTarget::Topic("t"), Begin::Since(&place), &tags),
                 r#"{"type":"subscribe","id":2,"topic":"t","since":{"epoch":"1f","offset":12},"tags":["a","b\""]}"#,
             ),
             (
-                subscribe(3, Target::Topic("t"), Begin::Latest, &[]),
+                subscribe(3, SubscribeTarget::Topic("t"), Begin::Latest, &[]),
                 r#"{"type":"subscribe","id":3,"topic":"t","latest":true}"#,
             ),
             (
-                subscribe(4, Target::Topic("t"), Begin::Last(5), &[]),
+                subscribe(4, SubscribeTarget::Topic("t"), Begin::Last(5), &[]),
                 r#"{"type":"subscribe","id":4,"topic":"t","last":5}"#,
             ),
-            (unsubscribe(5, Target::Topic("t")), r#"{"type":"unsubscribe","id":5,"topic":"t"}"#),
+            (unsubscribe(5, SubscribeTarget::Topic("t")), r#"{"type":"unsubscribe","id":5,"topic":"t"}"#),
             (
-                subscribe(6, Target::Pattern("t/*"), Begin::Live, &[]),
+                subscribe(6, SubscribeTarget::Pattern("t/*"), Begin::Live, &[]),
                 r#"{"type":"subscribe","id":6,"pattern":"t/*"}"#,
             ),
-            (unsubscribe(7, Target::Pattern("t/*")), r#"{"type":"unsubscribe","id":7,"pattern":"t/*"}"#),
+            (
+                unsubscribe(7, SubscribeTarget::Pattern("t/*")),
+                r#"{"type":"unsubscribe","id":7,"pattern":"t/*"}"#,
+            ),
         ] {
             assert_eq!(got, expected);
         }

@@ -7,7 +7,7 @@ use crate::handler::{Command, Handle, OutOfRange, Route, Shared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::check_topic;
 use crate::hub::mailbox::{Capacity, mailbox};
-use crate::hub::{KEPT_MOST, Owners, SettingsTable, TopicSettings, reserved};
+use crate::hub::{DEFAULT_MAX_HISTORY, Owners, SettingsTable, TopicSettings, total_reserved};
 use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
@@ -186,7 +186,7 @@ impl Default for Builder {
             workers: 0,
             pin: false,
             topics: Vec::new(),
-            max_history: KEPT_MOST,
+            max_history: DEFAULT_MAX_HISTORY,
             http: HttpLimits::default(),
             max_connections: 1 << 20,
             max_memory: 1 << 30,
@@ -482,7 +482,7 @@ impl Builder {
         if let Some(twice) = prefixes.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(BuildError::TopicPrefixTwice { prefix: twice[0].to_owned() });
         }
-        let (reserved, max_history) = (reserved(&self.topics), self.max_history);
+        let (reserved, max_history) = (total_reserved(&self.topics), self.max_history);
         if reserved > max_history {
             return Err(BuildError::HistoryReserved { reserved, max_history });
         }
@@ -494,7 +494,7 @@ impl Builder {
             return Err(BuildError::OutOfRange { setting, given, least, most, or_zero });
         }
         for terms in self.routes.iter_mut().map(|route| &mut route.terms) {
-            if terms.slow_consumer.replaces() || topics.replaces() {
+            if terms.slow_consumer.replaces_older() || topics.replaces_older() {
                 terms.limits.max_unsent.get_or_insert(MAX_UNSENT);
             }
         }
@@ -519,8 +519,8 @@ impl Builder {
             let (tx, rx) = mailbox::<Command>(self.mailbox, wake);
             polls.push(poll);
             inboxes.push(rx);
-            let links = (0..workers).map(|_| CachePadded::default()).collect();
-            shared.push(WorkerShared { mailbox: tx, load: CachePadded::default(), links });
+            let flows = (0..workers).map(|_| CachePadded::default()).collect();
+            shared.push(WorkerShared { mailbox: tx, load: CachePadded::default(), flows });
         }
         let shared = Arc::new(Shared {
             workers: shared,

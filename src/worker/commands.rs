@@ -5,7 +5,7 @@ use super::slots::Slot;
 use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::hub::topic::is_pattern;
-use crate::hub::{Name, Publication, Reply, Unanswered};
+use crate::hub::{NoReply, PublishRequest, ReplySender, TopicOrPattern};
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
 
@@ -52,23 +52,25 @@ impl Worker {
             }),
             Command::Subscribe(id, to) => self.on_open(id, |w, at| w.subscribe(at, &to)),
             Command::Unsubscribe(id, from) => self.on_open(id, |w, at| w.unsubscribe(at, &from)),
-            Command::Changed(worker, changes) => self.turn.hub.changed(worker, changes),
-            Command::Join(from, join) => self.asked.push(from, join),
-            Command::Joined(joined) => {
-                self.settle();
-                self.recovery().begin(*joined);
+            Command::SubscriberChanges(worker, changes) => {
+                self.turn.hub.apply_subscriber_changes(worker, changes)
             }
-            Command::Publish(publications) | Command::PassOn(_, publications) => {
+            Command::RecoveryRequest(from, request) => self.asked.push(from, request),
+            Command::RecoveryReply(reply) => {
+                self.settle();
+                self.recovery().begin(*reply);
+            }
+            Command::Publish(publications) | Command::Forward(_, publications) => {
                 publications.into_iter().for_each(|p| self.publish(p));
             }
             Command::PublishOne(publication) => self.publish(publication),
-            Command::Deliver(_, delivery) => self.turn.hub.deliver(&delivery),
+            Command::Batch(_, forwarded) => self.turn.hub.receive_batch(&forwarded),
             Command::Missed(_, missed) => {
                 self.settle(); // what was published before comes before
                 let Self { slots, turn, shared, dirty, .. } = self;
                 super::fanout::tell_missed(slots, turn, &shared.routes, dirty, &missed);
             }
-            Command::Released => self.turn.hub.go_on(),
+            Command::CongestionCleared => self.turn.hub.release_publishers(),
             Command::Settled(from, step) => self.settled(usize::from(from), step),
             Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
@@ -109,22 +111,22 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, publication: Publication) {
+    fn publish(&mut self, publication: PublishRequest) {
         if self.takes_no_more() {
             // It came after the shutdown had begun: connections are closing already, so nobody would get it.
             self.turn.count().publications_refused.add(1);
-            if let Some(answer) = publication.answer {
-                answer.fail(Unanswered::Ended);
+            if let Some(answer) = publication.reply {
+                answer.fail(NoReply::Ended);
             }
             return;
         }
-        if let Some((answer, outcome)) = self.turn.hub.publish_here(publication) {
-            self.reply(answer, outcome.map_err(Unanswered::Refused));
+        if let Some((answer, outcome)) = self.turn.hub.publish_owned(publication) {
+            self.reply(answer, outcome.map_err(NoReply::Refused));
         }
     }
 
     /// Answers a query. A panic is the application's: in a callback or in the executor that the answer wakes.
-    fn reply<T>(&self, reply: Reply<T>, answer: Result<T, Unanswered>) {
+    fn reply<T>(&self, reply: ReplySender<T>, answer: Result<T, NoReply>) {
         if !reply.send(answer) {
             self.turn.count().panics.add(1);
         }
@@ -143,7 +145,7 @@ impl Worker {
 
     /// Messages that were published before go out before, so that what follows is ordered after them.
     fn settle(&mut self) {
-        if !self.turn.hub.log.is_empty() {
+        if !self.turn.hub.batch_log.is_empty() {
             self.fan_out();
         }
     }
@@ -155,13 +157,13 @@ impl Worker {
         }
     }
 
-    fn subscribe(&mut self, at: usize, to: &Name<'_>) {
+    fn subscribe(&mut self, at: usize, to: &TopicOrPattern<'_>) {
         self.settle();
         let limit = self.limits_of(at).max_subscriptions;
         super::join::subscribe(&mut self.turn, at as u32, to, limit);
     }
 
-    fn unsubscribe(&mut self, at: usize, from: &Name<'_>) {
+    fn unsubscribe(&mut self, at: usize, from: &TopicOrPattern<'_>) {
         self.settle();
         let Self { slots, turn, shared, .. } = self;
         if let Some(slot) = slots.get(at) {

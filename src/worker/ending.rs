@@ -324,7 +324,7 @@ impl Worker {
         while self.buried < BURIALS
             && let Some(at) = self.doomed.pop()
         {
-            self.buried += 1 + self.turn.hub.index.subscriptions(at) / SUBSCRIPTIONS;
+            self.buried += 1 + self.turn.hub.index.subscription_count(at) / SUBSCRIPTIONS;
             self.bury(at as usize);
         }
     }

@@ -5,9 +5,9 @@ use super::slots::{Slot, Slots};
 #[cfg(feature = "push")]
 use crate::conn::ConnId;
 use crate::conn::{Frames, PauseReason, Phase, Sink, Terms};
-use crate::handler::{Command, Context, Route, Turn, push_run, shaped};
+use crate::handler::{Command, Context, Route, Turn, push_batch, shaped};
 use crate::hub::mailbox::Weigh;
-use crate::hub::{Evicted, Hub, Missed, Outgoing, Reader, Run, TopicKey};
+use crate::hub::{Batch, Evicted, Hub, Missed, Outgoing, Recipient, TopicKey};
 use crate::log;
 use crate::protocol::Key;
 use foldhash::fast::RandomState;
@@ -16,38 +16,38 @@ use std::time::Instant;
 
 impl Worker {
     fn count_evicted(&mut self) {
-        let evicted = core::mem::take(&mut self.turn.hub.accounts.evicted);
+        let evicted = core::mem::take(&mut self.turn.hub.accounting.evicted);
         if evicted != Evicted::default() {
             let count = self.turn.count();
             count.history_evicted.add(evicted.messages);
             count.history_evicted_for_others.add(evicted.for_others);
-            count.topics_evicted.add(evicted.names);
+            count.topics_evicted.add(evicted.topics);
         }
     }
 
     /// Delivers until nothing is left to deliver: a connection that ends here may publish its leaving.
     pub(super) fn fan_out(&mut self) {
         loop {
-            self.turn.hub.keep();
+            self.turn.hub.record_history();
             self.count_evicted();
-            let refused = core::mem::take(&mut self.turn.hub.refused);
+            let refused = core::mem::take(&mut self.turn.hub.refused_publications);
             if refused > 0 {
                 self.turn.count().publications_refused.add(refused);
             }
-            send_away(&mut self.turn);
-            if !self.turn.hub.log.is_empty() {
+            send_to_workers(&mut self.turn);
+            if !self.turn.hub.batch_log.is_empty() {
                 let Self { slots, turn, shared, dirty, .. } = self;
                 deliver(slots, turn, &shared.routes, dirty);
             }
-            self.turn.hub.end_turn();
+            self.turn.hub.end_iteration();
             self.turn.number = self.turn.number.wrapping_add(1).max(1);
             self.recovery().answer();
             self.write_dirty();
             let buried = self.buried;
             self.sweep();
             // None has ended, or the turn has buried as many as it may; and no callback said anything more.
-            let Hub { log, joins, .. } = &self.turn.hub;
-            if self.buried == buried && log.is_empty() && joins.is_empty() {
+            let Hub { batch_log, recovery_requests, .. } = &self.turn.hub;
+            if self.buried == buried && batch_log.is_empty() && recovery_requests.is_empty() {
                 return;
             }
         }
@@ -56,7 +56,7 @@ impl Worker {
     /// Reads again from the connections that waited for room for what they publish, where there is some. One that
     /// publishes to a topic that is still congested is held again after its next message.
     pub(super) fn release_held(&mut self) {
-        if self.turn.held.is_empty() || !self.turn.hub.take_go_on() {
+        if self.turn.held.is_empty() || !self.turn.hub.take_release() {
             return;
         }
         for id in core::mem::take(&mut self.turn.held) {
@@ -94,7 +94,7 @@ impl Worker {
         let Self { slots, turn, shared, dirty, .. } = self;
         let Some(slot) = slots.get(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
-        if !turn.hub.log.is_empty() {
+        if !turn.hub.batch_log.is_empty() {
             // What one thread published before it sent comes before.
             Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
         }
@@ -113,26 +113,26 @@ impl Worker {
 }
 
 /// Sends what other workers are to order or to deliver, as far as their mailboxes have room for it.
-pub(crate) fn send_away(turn: &mut Turn) {
-    turn.tell_changes();
+pub(crate) fn send_to_workers(turn: &mut Turn) {
+    turn.send_subscriber_changes();
     let (me, shared) = (turn.worker, &turn.handle.shared);
-    turn.hub.send_away(|to, outgoing| {
+    turn.hub.send_to_workers(|to, outgoing| {
         let worker = &shared.workers[to];
-        let link = &worker.links[me];
-        if !link.has_room() && !link.wait() {
+        let flow = &worker.flows[me];
+        if !flow.has_room() && !flow.wait_for_room() {
             return Err(outgoing);
         }
         let command = match outgoing {
-            Outgoing::Publications(publications) => Command::PassOn(me as u16, publications),
-            Outgoing::Step(step) => Command::of_step(me, step),
+            Outgoing::Publications(publications) => Command::Forward(me as u16, publications),
+            Outgoing::Update(update) => Command::from_update(me, update),
         };
-        if command.link().is_some() {
-            link.put(command.weight());
+        if command.flow_from().is_some() {
+            flow.record_sent(command.weight());
         }
-        let _ = worker.mailbox.send_always(command); // a worker that has ended delivers nothing more
+        let _ = worker.mailbox.send_unbounded(command); // a worker that has ended delivers nothing more
         Ok(())
     });
-    let missed = core::mem::take(&mut turn.hub.lost);
+    let missed = core::mem::take(&mut turn.hub.lost_messages);
     if missed > 0 {
         turn.count().missed.add(missed);
         log::limited!(
@@ -141,9 +141,9 @@ pub(crate) fn send_away(turn: &mut Turn) {
             "worker {me}: {missed} messages are lost: too much waits for other workers, publish more slowly"
         );
     }
-    if core::mem::take(&mut turn.hub.released) {
+    if core::mem::take(&mut turn.hub.congestion_cleared) {
         for worker in 0..turn.handle.shared.workers.len() {
-            let _ = turn.handle.command_worker(worker, Command::Released, true); // as above
+            let _ = turn.handle.command_worker(worker, Command::CongestionCleared, true); // as above
         }
     }
 }
@@ -159,7 +159,7 @@ pub(crate) fn tell_missed<S: Sink>(
     let policy = turn.hub.settings.of(&missed.topic).slow_consumer;
     let mut told = HashSet::with_hasher(RandomState::default());
     let own = turn.hub.index.find(&missed.topic);
-    for key in own.into_iter().chain(turn.hub.index.patterns_of(&missed.topic)) {
+    for key in own.into_iter().chain(turn.hub.index.matching_patterns(&missed.topic)) {
         let subscribers = turn.hub.index.take_subscribers(key);
         for subscriber in &subscribers {
             let slot = slots.get(subscriber.slot as usize);
@@ -168,7 +168,7 @@ pub(crate) fn tell_missed<S: Sink>(
                 continue;
             };
             let filter = turn.hub.index.filter(subscriber.slot, key);
-            let messages = missed.count_for(Reader { conn: slot.conn.id, filter, from: 0 });
+            let messages = missed.count_for(Recipient { conn: slot.conn.id, filter, from: 0 });
             if messages > 0 {
                 let Slot { conn, stream, .. } = &mut *slot;
                 let route = &routes[usize::from(conn.route)].terms;
@@ -193,7 +193,7 @@ pub(crate) fn queue_reply<S: Sink>(
 ) {
     let Some(slot) = slots.find(to).filter(|s| s.conn.phase == Phase::Open) else { return };
     let route = &routes[usize::from(slot.conn.route)];
-    if !turn.hub.log.is_empty() {
+    if !turn.hub.batch_log.is_empty() {
         Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
     }
     if slot.conn.queue_reply(&mut turn.writer, text) {
@@ -216,31 +216,31 @@ pub(crate) fn deliver<S: Sink>(
             slot.conn.hold_back(turn.number);
         }
     }
-    let mut runs = turn.hub.log.take_runs();
-    let alone = runs.len() == 1;
+    let mut batches = turn.hub.batch_log.take_batches();
+    let alone = batches.len() == 1;
     let mut deliveries = 0;
-    for run in &mut runs {
-        let subscribers = turn.hub.index.take_subscribers(run.topic);
-        deliveries += subscribers.len() as u64 * u64::from(run.messages());
-        let direct = alone && !run.selective && !turn.hub.index.is_filtered(run.topic);
+    for batch in &mut batches {
+        let subscribers = turn.hub.index.take_subscribers(batch.topic);
+        deliveries += subscribers.len() as u64 * u64::from(batch.messages());
+        let direct = alone && !batch.selective && !turn.hub.index.is_filtered(batch.topic);
         for subscriber in &subscribers {
             let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
             if direct && slot.conn.takes_directly(turn.number) {
-                if !write_run(slot, turn, routes, run) {
+                if !write_batch(slot, turn, routes, batch) {
                     mark_dirty(slot, subscriber.slot, dirty);
                 }
             } else if slot.conn.phase == Phase::Open {
-                queue_run(slot, turn, routes, run, run.topic);
+                queue_batch(slot, turn, routes, batch, batch.topic);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
-        turn.hub.index.put_back(run.topic, subscribers);
+        turn.hub.index.put_back(batch.topic, subscribers);
         if turn.hub.index.has_patterns() {
-            deliveries += deliver_by_pattern(slots, turn, routes, run, dirty);
+            deliveries += deliver_by_pattern(slots, turn, routes, batch, dirty);
         }
     }
     turn.count().deliveries.add(deliveries);
-    turn.hub.log.put_back(runs);
+    turn.hub.batch_log.put_back(batches);
 }
 
 /// To those who listen to a pattern that the topic's name matches, and hear of it once. Says how many deliveries.
@@ -249,11 +249,11 @@ fn deliver_by_pattern<S: Sink>(
     slots: &mut Slots<S>,
     turn: &mut Turn,
     routes: &[Route],
-    run: &mut Run,
+    batch: &mut Batch,
     dirty: &mut Vec<u32>,
 ) -> u64 {
     let mut deliveries = 0;
-    let patterns = turn.hub.index.patterns_of(turn.hub.index.name(run.topic));
+    let patterns = turn.hub.index.matching_patterns(turn.hub.index.name(batch.topic));
     // A name has up to 127 patterns, and a connection may listen to all of them: its subscriptions are looked through
     // once, and not once for each pattern and each before it.
     let mut seen = HashSet::with_hasher(RandomState::default());
@@ -261,12 +261,12 @@ fn deliver_by_pattern<S: Sink>(
         let subscribers = turn.hub.index.take_subscribers(*pattern);
         for subscriber in &subscribers {
             let first = patterns.len() == 1 || seen.insert(subscriber.slot);
-            let once = first && !turn.hub.index.listens_to(subscriber.slot, run.topic);
+            let once = first && !turn.hub.index.has_subscription(subscriber.slot, batch.topic);
             let open = slots.get(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
             if let Some(slot) = open {
-                queue_run(slot, turn, routes, run, *pattern);
+                queue_batch(slot, turn, routes, batch, *pattern);
                 mark_dirty(slot, subscriber.slot, dirty);
-                deliveries += u64::from(run.messages());
+                deliveries += u64::from(batch.messages());
             }
         }
         turn.hub.index.put_back(*pattern, subscribers);
@@ -275,31 +275,37 @@ fn deliver_by_pattern<S: Sink>(
 }
 
 /// `by` is the subscription, a topic's own or a pattern's.
-fn queue_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run, by: TopicKey) {
+fn queue_batch<S: Sink>(
+    slot: &mut Slot<S>,
+    turn: &mut Turn,
+    routes: &[Route],
+    batch: &mut Batch,
+    by: TopicKey,
+) {
     let Slot { conn, stream, .. } = slot;
     let (from, route) = (conn.position(turn.number), &routes[usize::from(conn.route)]);
     let Turn { writer, hub, replays, .. } = turn;
-    let reader = Reader { conn: conn.id, filter: hub.index.filter(conn.id.slot() as u32, by), from };
-    push_run(conn, writer, stream, replays, route, run, hub.index.name(run.topic), reader);
+    let recipient = Recipient { conn: conn.id, filter: hub.index.filter(conn.id.slot() as u32, by), from };
+    push_batch(conn, writer, stream, replays, route, batch, hub.index.name(batch.topic), recipient);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
 #[inline]
-fn write_run<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], run: &mut Run) -> bool {
+fn write_batch<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], batch: &mut Batch) -> bool {
     let Slot { conn, stream, .. } = slot;
     let Turn { writer, hub, .. } = turn;
     let shaped = match conn.shaped {
         false => None,
-        true => shaped(conn, writer, &routes[usize::from(conn.route)], run, hub.index.name(run.topic)),
+        true => shaped(conn, writer, &routes[usize::from(conn.route)], batch, hub.index.name(batch.topic)),
     };
-    let bytes = shaped.as_deref().unwrap_or_else(|| run.bytes());
+    let bytes = shaped.as_deref().unwrap_or_else(|| batch.bytes());
     match stream.write(bytes, &mut writer.scratch) {
         Ok(n) if n == bytes.len() => return stream.is_written_out(),
         Ok(n) => {
-            let frames = shaped.unwrap_or_else(|| run.share());
-            let terms = &run.terms(&routes[usize::from(conn.route)].terms);
+            let frames = shaped.unwrap_or_else(|| batch.share());
+            let terms = &batch.terms(&routes[usize::from(conn.route)].terms);
             // What becomes of the rest is the policy's business, and counted there.
-            let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, run.key, terms);
+            let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, batch.key, terms);
         }
         Err(e) => conn.broken = Some(e.kind()),
     }

@@ -6,7 +6,9 @@ use super::fanout::mark_dirty;
 use super::slots::{Slot, Slots};
 use crate::conn::{ConnId, Frames, Phase, Sink};
 use crate::handler::{Command, ErasedEvent as Event, Replay, Route, Turn, WINDOW};
-use crate::hub::{Added, Entry, Join, Joined, Name, Position, SubscribeError, envelope};
+use crate::hub::{
+    Added, HistoryEntry, Position, RecoveryReply, RecoveryRequest, SubscribeError, TopicOrPattern, envelope,
+};
 use crate::log;
 use core::ops::Range;
 use std::collections::VecDeque;
@@ -28,9 +30,9 @@ const ROOM: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     /// Each with the worker of its connection.
-    waiting: VecDeque<(usize, Join)>,
+    waiting: VecDeque<(usize, RecoveryRequest)>,
     /// Messages looked at for them in this iteration.
-    looked_at: usize,
+    scanned: usize,
     /// Bytes that this iteration has sent to connections that recover.
     replayed: usize,
     /// The first waits for room in the mailbox of its connection's worker.
@@ -51,12 +53,12 @@ impl Asked {
 
     /// Notes a join of another worker's connection. It is answered when the log is empty: what was published before is
     /// in the replay, and with the topic's other subscribers on that worker before the answer.
-    pub(crate) fn push(&mut self, from: usize, join: Join) {
-        self.waiting.push_back((from, join));
+    pub(crate) fn push(&mut self, from: usize, request: RecoveryRequest) {
+        self.waiting.push_back((from, request));
     }
 
     pub(crate) fn begin_iteration(&mut self) {
-        (self.looked_at, self.replayed, self.awaits_room) = (0, 0, false);
+        (self.scanned, self.replayed, self.awaits_room) = (0, 0, false);
     }
 }
 
@@ -73,57 +75,57 @@ impl<S: Sink> Recovery<'_, S> {
     /// Passes on the joins of this iteration, and answers those that were asked here. The log is empty.
     pub(crate) fn answer(&mut self) {
         let me = self.turn.worker;
-        for join in self.turn.hub.take_joins() {
-            let home = self.turn.handle.shared.owners.of(&join.topic);
-            if home == me {
-                self.asked.push(me, join);
+        for request in self.turn.hub.take_recovery_requests() {
+            let owner = self.turn.handle.shared.owners.of(&request.topic);
+            if owner == me {
+                self.asked.push(me, request);
             } else {
-                let _ = self.turn.handle.command_worker(home, Command::Join(me, join), true); // it has ended
+                let _ = self.turn.handle.command_worker(owner, Command::RecoveryRequest(me, request), true); // it has ended
             }
         }
-        while self.asked.looked_at < REPLAYED
-            && let Some((from, join)) = self.asked.waiting.pop_front()
+        while self.asked.scanned < REPLAYED
+            && let Some((from, request)) = self.asked.waiting.pop_front()
         {
-            if from == me && !self.turn.hub.is_wanted(&join) {
+            if from == me && !self.turn.hub.is_pending(&request) {
                 continue;
             }
             // What is replayed to another worker's connections waits there, and is bounded like all that does.
-            if from != me && self.turn.handle.shared.workers[from].mailbox.is_heavy() {
-                self.asked.waiting.push_front((from, join));
+            if from != me && self.turn.handle.shared.workers[from].mailbox.is_over_bytes() {
+                self.asked.waiting.push_front((from, request));
                 self.asked.awaits_room = true;
                 break;
             }
-            let joined = self.turn.hub.joined(join, from);
-            self.asked.looked_at += 1 + joined.looked_at;
+            let reply = self.turn.hub.answer_recovery(request, from);
+            self.asked.scanned += 1 + reply.scanned;
             if from == me {
-                self.begin(joined);
+                self.begin(reply);
             } else {
-                self.send(from, joined);
+                self.send(from, reply);
             }
         }
         self.replay();
     }
 
     /// Answers a join of another worker's connection, behind what waits of its topic for that worker.
-    fn send(&mut self, to: usize, joined: Joined) {
-        if let Some(joined) = self.turn.hub.queue_joined(to, Box::new(joined)) {
-            let _ = self.turn.handle.command_worker(to, Command::Joined(joined), true); // it has ended
+    fn send(&mut self, to: usize, reply: RecoveryReply) {
+        if let Some(reply) = self.turn.hub.queue_recovery_reply(to, Box::new(reply)) {
+            let _ = self.turn.handle.command_worker(to, Command::RecoveryReply(reply), true); // it has ended
         }
     }
 
     /// Takes the answer to a join: from here on the connection is subscribed, and what was kept for it comes first. The
     /// log is empty.
-    pub(crate) fn begin(&mut self, joined: Joined) {
-        let at = joined.conn.slot();
-        let wanted = self.turn.hub.is_joining(&joined);
-        let open = self.slots.find(joined.conn).filter(|s| wanted && s.conn.phase == Phase::Open);
-        let Joined { topic, tags, subscribed, replay, .. } = joined;
-        let Some(slot) = open else { return self.turn.hub.not_joined(&topic) };
+    pub(crate) fn begin(&mut self, reply: RecoveryReply) {
+        let at = reply.conn.slot();
+        let wanted = self.turn.hub.complete_recovery(&reply);
+        let open = self.slots.find(reply.conn).filter(|s| wanted && s.conn.phase == Phase::Open);
+        let RecoveryReply { topic, tags, subscribed, replay, .. } = reply;
+        let Some(slot) = open else { return self.turn.hub.discard_recovery(&topic) };
         let turn = &mut *self.turn;
         let route = &self.routes[usize::from(slot.conn.route)];
         let limit = route.terms.limits.max_subscriptions;
         mark_dirty(slot, at as u32, self.dirty);
-        if let Err(e) = turn.hub.begin_joined(at as u32, &topic, tags, limit) {
+        if let Err(e) = turn.hub.subscribe_recovered(at as u32, &topic, tags, limit) {
             call(slot, turn, route, Event::NotSubscribed(&topic, &e));
             return slot.conn.flush(&mut turn.writer, &mut slot.stream);
         }
@@ -173,7 +175,7 @@ impl<S: Sink> Recovery<'_, S> {
 }
 
 /// A message of a history as the connections of a route take it.
-fn form(route: &Route, replay: &Replay, entry: &Entry) -> (Frames, Range<usize>) {
+fn form(route: &Route, replay: &Replay, entry: &HistoryEntry) -> (Frames, Range<usize>) {
     let Some(wrapper) = &route.envelope else { return (entry.frames.clone(), entry.range.clone()) };
     let at = Position::new(replay.epoch, entry.offset);
     let one = core::iter::once((&entry.frames[entry.range.clone()], entry.json));
@@ -183,14 +185,14 @@ fn form(route: &Route, replay: &Replay, entry: &Entry) -> (Frames, Range<usize>)
 }
 
 /// Subscribes a connection on behalf of a handle.
-pub(crate) fn subscribe(turn: &mut Turn, slot: u32, to: &Name<'_>, limit: usize) {
+pub(crate) fn subscribe(turn: &mut Turn, slot: u32, to: &TopicOrPattern<'_>, limit: usize) {
     match turn.hub.subscribe(slot, to, None, limit) {
         Ok(Added::Already) => {}
         Ok(added) => {
             turn.hub.index.set_by_handle(slot, to.as_str());
             // Whoever asked may hear at once that it is done, and publish.
             if added == Added::First {
-                turn.tell_changes();
+                turn.send_subscriber_changes();
             }
         }
         Err(e) => log::limited!(info, Instant::now(), "subscription to {:?} refused: {e}", to.as_str()),
@@ -198,7 +200,12 @@ pub(crate) fn subscribe(turn: &mut Turn, slot: u32, to: &Name<'_>, limit: usize)
 }
 
 /// Unsubscribes a connection on behalf of a handle.
-pub(crate) fn unsubscribe<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], from: &Name<'_>) {
+pub(crate) fn unsubscribe<S: Sink>(
+    slot: &mut Slot<S>,
+    turn: &mut Turn,
+    routes: &[Route],
+    from: &TopicOrPattern<'_>,
+) {
     let unsubscribed = turn.hub.unsubscribe(slot.conn.id, from);
     turn.cancel_replay(&mut slot.conn, from.as_str());
     if unsubscribed.cancelled {

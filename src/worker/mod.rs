@@ -408,13 +408,13 @@ impl Worker {
             || !self.doomed.is_empty()
             || self.turn.replays.has_ready()
             || self.accepting.is_due()
-            || !self.turn.held.is_empty() && self.turn.hub.can_go_on()
+            || !self.turn.held.is_empty() && self.turn.hub.can_release_publishers()
         {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
         let stop = self.stopping_patience();
-        let age = (self.turn.hub.keeps() || self.must_look_at_memory()).then_some(AGE);
+        let age = (self.turn.hub.holds_history() || self.must_look_at_memory()).then_some(AGE);
         [timer, self.accepting.patience(), self.asked.patience(), stop, age, self.expiry_patience()]
             .into_iter()
             .flatten()
@@ -534,8 +534,8 @@ impl Worker {
             // the turn would not end before they do.
             for _ in 0..self.inbox.len().min(left) {
                 let Some(command) = self.inbox.take() else { break };
-                if let Some(from) = command.link() {
-                    self.shared.workers[self.turn.worker].links[from].taken(command.weight());
+                if let Some(from) = command.flow_from() {
+                    self.shared.workers[self.turn.worker].flows[from].record_received(command.weight());
                 }
                 self.command(command);
                 left -= 1;
@@ -549,17 +549,17 @@ impl Worker {
                 break;
             }
         }
-        self.feed_links();
+        self.wake_waiting_senders();
     }
 
     /// Wakes the workers that wait for room in this one's mailbox, where there is some again.
-    fn feed_links(&self) {
-        let links = &self.shared.workers[self.turn.worker].links;
-        if links.len() == 1 {
+    fn wake_waiting_senders(&self) {
+        let flows = &self.shared.workers[self.turn.worker].flows;
+        if flows.len() == 1 {
             return;
         }
-        for (worker, _) in links.iter().enumerate().filter(|(_, link)| link.feed()) {
-            self.shared.workers[worker].mailbox.nudge();
+        for (worker, _) in flows.iter().enumerate().filter(|(_, flow)| flow.take_wake()) {
+            self.shared.workers[worker].mailbox.wake();
         }
     }
 
@@ -567,7 +567,7 @@ impl Worker {
     fn age(&mut self) {
         if self.turned >= self.age_at {
             self.age_at = self.turned + AGE;
-            self.turn.hub.age();
+            self.turn.hub.expire_topics();
             self.look_at_memory();
         }
     }

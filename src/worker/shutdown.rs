@@ -116,7 +116,7 @@ impl Worker {
             return self.close_replayed();
         }
         let (late, mut told) = (stopping.settle_by <= Instant::now(), stopping.told);
-        let idle = self.turn.hub.log.is_empty();
+        let idle = self.turn.hub.batch_log.is_empty();
         if told.is_none() && idle && self.turn.hub.has_published_all() {
             told = self.tell_settled(Settling::Published);
         }

@@ -37,7 +37,7 @@ impl Worker {
     }
 
     fn spare_bytes(&self) -> usize {
-        self.turn.writer.spare_bytes() + self.turn.hub.log.spare_bytes()
+        self.turn.writer.spare_bytes() + self.turn.hub.batch_log.spare_bytes()
     }
 
     /// Bytes in use, about.
@@ -53,7 +53,7 @@ impl Worker {
         if self.trimming.looks >= SPARE_LOOKS {
             self.trimming.looks = 0;
             self.turn.writer.trim();
-            if self.turn.hub.log.is_empty() {
+            if self.turn.hub.batch_log.is_empty() {
                 self.turn.hub.trim();
             }
         }

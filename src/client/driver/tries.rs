@@ -66,7 +66,7 @@ impl Driver {
         let (client, mailbox) = (slot.client, self.mailbox.clone());
         let done = Box::new(move |result, hook| {
             let prepared = Prepared { key, client, attempt, result, hook };
-            let _ = mailbox.send_always(Command::Prepared(Box::new(prepared))); // or the thread has ended
+            let _ = mailbox.send_unbounded(Command::Prepared(Box::new(prepared))); // or the thread has ended
         });
         self.preparers.prepare(Job { hook, url, extras, proxy, done });
     }

@@ -9,7 +9,7 @@
 //! ```
 //! The lock is held while a value is moved and never while a waker or a callback runs, so a worker waits for nothing here.
 
-use super::Refusal;
+use super::TopicLimitExceeded;
 use core::fmt;
 use core::mem::replace;
 use core::task::{Poll, Waker};
@@ -18,21 +18,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unanswered {
+pub(crate) enum NoReply {
     /// The mailbox took no more.
     Full,
     /// The worker has ended.
     Ended,
     /// The topic refused the publication.
-    Refused(Refusal),
+    Refused(TopicLimitExceeded),
 }
 
-type Outcome<T> = Result<T, Unanswered>;
+type Outcome<T> = Result<T, NoReply>;
 
 type Then<T> = Box<dyn FnOnce(Outcome<T>) + Send>;
 
 /// Where an answer goes. A dropped one reports that the worker has ended: the questions in a mailbox are dropped with it.
-pub(crate) struct Reply<T>(Option<To<T>>);
+pub(crate) struct ReplySender<T>(Option<To<T>>);
 
 enum To<T> {
     Callback(Then<T>),
@@ -54,12 +54,12 @@ enum Waiter<T> {
 }
 
 /// The asker's side of a one-shot answer.
-pub(crate) struct Pending<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct PendingReply<T>(Arc<Mutex<State<T>>>);
 
 /// A one-shot answer: where it is awaited, and where it is given.
-pub(crate) fn one_shot<T>() -> (Pending<T>, Reply<T>) {
+pub(crate) fn one_shot<T>() -> (PendingReply<T>, ReplySender<T>) {
     let state = Arc::new(Mutex::new(State::Waiting(None)));
-    (Pending(state.clone()), Reply(Some(To::Pending(state))))
+    (PendingReply(state.clone()), ReplySender(Some(To::Pending(state))))
 }
 
 /// Nothing that can panic runs under the lock, so it is never poisoned.
@@ -67,7 +67,7 @@ fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T> Pending<T> {
+impl<T> PendingReply<T> {
     /// Takes the answer, or has this waker called when it has come. A second call replaces the first one's waker.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome<T>> {
         // Cloned before and dropped behind the lock: both run code of an executor's.
@@ -81,7 +81,7 @@ impl<T> Pending<T> {
                 drop(before);
                 Poll::Pending
             }
-            State::Taken => Poll::Ready(Err(Unanswered::Ended)),
+            State::Taken => Poll::Ready(Err(NoReply::Ended)),
         }
     }
 
@@ -116,7 +116,7 @@ impl<T> Pending<T> {
 }
 
 /// Nobody waits any more, unless a callback was left.
-impl<T> Drop for Pending<T> {
+impl<T> Drop for PendingReply<T> {
     fn drop(&mut self) {
         let mut state = lock(&self.0);
         if matches!(*state, State::Waiting(Some(Waiter::Callback(_)))) {
@@ -128,19 +128,19 @@ impl<T> Drop for Pending<T> {
     }
 }
 
-impl<T> Reply<T> {
-    pub(crate) fn callback(then: impl FnOnce(Result<T, Unanswered>) + Send + 'static) -> Self {
+impl<T> ReplySender<T> {
+    pub(crate) fn callback(then: impl FnOnce(Result<T, NoReply>) + Send + 'static) -> Self {
         Self(Some(To::Callback(Box::new(then))))
     }
 
     /// Answers. Callbacks and wakers are the application's code: false reports that one panicked.
     #[must_use]
-    pub(crate) fn send(mut self, answer: Result<T, Unanswered>) -> bool {
+    pub(crate) fn send(mut self, answer: Result<T, NoReply>) -> bool {
         self.give(answer)
     }
 
     /// Reports why there is no answer.
-    pub(crate) fn fail(mut self, why: Unanswered) {
+    pub(crate) fn fail(mut self, why: NoReply) {
         self.give(Err(why));
     }
 
@@ -175,23 +175,23 @@ fn give<T>(state: &Mutex<State<T>>, answer: Outcome<T>) {
     }
 }
 
-impl<T> Drop for Reply<T> {
+impl<T> Drop for ReplySender<T> {
     fn drop(&mut self) {
-        self.give(Err(Unanswered::Ended));
+        self.give(Err(NoReply::Ended));
     }
 }
 
-impl<T> fmt::Debug for Reply<T> {
+impl<T> fmt::Debug for ReplySender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reply")
     }
 }
 
-/// Answers of several workers on their way to one [`Reply`].
+/// Answers of several workers on their way to one [`ReplySender`].
 struct Gathered<T> {
     left: usize,
     all: Outcome<T>,
-    reply: Option<Reply<T>>,
+    reply: Option<ReplySender<T>>,
 }
 
 /// Splits a reply into `parts`: `all` with what `merge` adds for each answer is sent when the last one has come, or the
@@ -199,9 +199,9 @@ struct Gathered<T> {
 pub(crate) fn gather<T, P>(
     parts: usize,
     all: T,
-    reply: Reply<T>,
+    reply: ReplySender<T>,
     merge: impl Fn(&mut T, P) + Clone + Send + 'static,
-) -> impl Iterator<Item = Reply<P>>
+) -> impl Iterator<Item = ReplySender<P>>
 where
     T: Send + 'static,
     P: 'static,
@@ -209,7 +209,7 @@ where
     let gathered = Arc::new(Mutex::new(Gathered { left: parts, all: Ok(all), reply: Some(reply) }));
     (0..parts).map(move |_| {
         let (gathered, merge) = (gathered.clone(), merge.clone());
-        Reply::callback(move |part| {
+        ReplySender::callback(move |part| {
             let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
             match (&mut gathered.all, part) {
                 (Ok(all), Ok(part)) => merge(all, part),
@@ -220,7 +220,7 @@ where
             if gathered.left == 0
                 && let Some(reply) = gathered.reply.take()
             {
-                let all = replace(&mut gathered.all, Err(Unanswered::Ended));
+                let all = replace(&mut gathered.all, Err(NoReply::Ended));
                 drop(gathered);
                 let _ = reply.send(all); // a panic in there is caught by the reply that this runs in
             }
@@ -249,17 +249,17 @@ mod tests {
         let (tx, rx) = channel();
         let reply = || {
             let tx = tx.clone();
-            Reply::callback(move |answer: Result<u8, Unanswered>| tx.send(answer).unwrap())
+            ReplySender::callback(move |answer: Result<u8, NoReply>| tx.send(answer).unwrap())
         };
         assert!(reply().send(Ok(7)));
-        reply().fail(Unanswered::Full);
+        reply().fail(NoReply::Full);
         drop(reply());
-        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [Ok(7), Err(Unanswered::Full), Err(Unanswered::Ended)]);
+        assert_eq!(rx.try_iter().collect::<Vec<_>>(), [Ok(7), Err(NoReply::Full), Err(NoReply::Ended)]);
     }
 
     #[test]
     fn a_panic_in_a_callback_is_caught_wherever_it_was_left() {
-        assert!(!Reply::callback(|_: Result<(), Unanswered>| panic!("in a callback")).send(Ok(())));
+        assert!(!ReplySender::callback(|_: Result<(), NoReply>| panic!("in a callback")).send(Ok(())));
         let (pending, reply) = one_shot::<()>();
         pending.then(|_| panic!("in a callback"));
         assert!(!reply.send(Ok(())));
@@ -275,13 +275,13 @@ mod tests {
         assert!(reply.send(Ok(1)));
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "the last waker is called, and no other");
         assert_eq!(pending.poll(&waker), Poll::Ready(Ok(1)));
-        assert_eq!(pending.poll(&waker), Poll::Ready(Err(Unanswered::Ended)));
+        assert_eq!(pending.poll(&waker), Poll::Ready(Err(NoReply::Ended)));
         let (pending, reply) = one_shot();
         assert!(reply.send(Ok(2)));
         assert_eq!(pending.take(), Some(Ok(2)));
         let (pending, reply) = one_shot::<u8>();
         drop(reply);
-        assert_eq!(pending.poll(&waker), Poll::Ready(Err(Unanswered::Ended)));
+        assert_eq!(pending.poll(&waker), Poll::Ready(Err(NoReply::Ended)));
         assert_eq!(Arc::strong_count(&count), 2, "no waker is left behind");
     }
 
@@ -290,7 +290,7 @@ mod tests {
         let (tx, rx) = channel();
         for first in [true, false] {
             let (pending, reply) = one_shot();
-            let (tx, send) = (tx.clone(), |reply: Reply<bool>| assert!(reply.send(Ok(first))));
+            let (tx, send) = (tx.clone(), |reply: ReplySender<bool>| assert!(reply.send(Ok(first))));
             let then = move |answer| tx.send(answer).unwrap();
             if first {
                 send(reply);
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn answers_of_several_are_merged_and_the_first_failure_counts() {
-        let sum = |parts: [Result<u8, Unanswered>; 3]| {
+        let sum = |parts: [Result<u8, NoReply>; 3]| {
             let (pending, reply) = one_shot();
             for (part, reply) in parts.into_iter().zip(gather(3, 0, reply, |sum, n: u8| *sum += u32::from(n)))
             {
@@ -327,7 +327,7 @@ mod tests {
             pending.take()
         };
         assert_eq!(sum([Ok(1), Ok(2), Ok(3)]), Some(Ok(6)));
-        let failed = sum([Ok(1), Err(Unanswered::Full), Err(Unanswered::Ended)]);
-        assert_eq!(failed, Some(Err(Unanswered::Full)));
+        let failed = sum([Ok(1), Err(NoReply::Full), Err(NoReply::Ended)]);
+        assert_eq!(failed, Some(Err(NoReply::Full)));
     }
 }

@@ -22,20 +22,24 @@ const WINDOW_COMMANDS: usize = 2048;
 
 /// One direction between two workers.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct FlowControl {
     commands: AtomicUsize,
     bytes: AtomicUsize,
     /// The sender waits for room.
-    starved: AtomicBool,
+    sender_waits: AtomicBool,
 }
 
-impl Default for Link {
+impl Default for FlowControl {
     fn default() -> Self {
-        Self { commands: AtomicUsize::new(0), bytes: AtomicUsize::new(0), starved: AtomicBool::new(false) }
+        Self {
+            commands: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            sender_waits: AtomicBool::new(false),
+        }
     }
 }
 
-impl Link {
+impl FlowControl {
     // ---- the sender ----
 
     /// Whether another command may be sent.
@@ -46,14 +50,14 @@ impl Link {
     }
 
     /// Asks to be woken when there is room. True: there is room by now.
-    pub(crate) fn wait(&self) -> bool {
-        self.starved.store(true, Ordering::SeqCst);
+    pub(crate) fn wait_for_room(&self) -> bool {
+        self.sender_waits.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.has_room()
     }
 
     /// A command is being sent.
-    pub(crate) fn put(&self, weight: usize) {
+    pub(crate) fn record_sent(&self, weight: usize) {
         self.commands.fetch_add(1, Ordering::SeqCst);
         self.bytes.fetch_add(weight, Ordering::SeqCst);
     }
@@ -61,15 +65,17 @@ impl Link {
     // ---- the receiver ----
 
     /// A command was taken from the mailbox.
-    pub(crate) fn taken(&self, weight: usize) {
+    pub(crate) fn record_received(&self, weight: usize) {
         self.commands.fetch_sub(1, Ordering::SeqCst);
         self.bytes.fetch_sub(weight, Ordering::SeqCst);
     }
 
     /// Whether the sender is to be woken: it waits, and there is room.
-    pub(crate) fn feed(&self) -> bool {
+    pub(crate) fn take_wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.starved.load(Ordering::SeqCst) && self.has_room() && self.starved.swap(false, Ordering::SeqCst)
+        self.sender_waits.load(Ordering::SeqCst)
+            && self.has_room()
+            && self.sender_waits.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -79,16 +85,16 @@ mod tests {
 
     #[test]
     fn a_link_is_full_by_bytes_or_commands_and_one_command_always_fits() {
-        let link = Link::default();
-        link.put(10 * WINDOW_BYTES);
-        assert!(!link.has_room() && !link.feed(), "nobody waits");
-        assert!(!link.wait() && !link.feed());
-        link.taken(10 * WINDOW_BYTES);
-        assert!(link.feed() && !link.feed(), "woken once");
-        (0..WINDOW_COMMANDS).for_each(|_| link.put(0));
-        assert!(!link.wait());
-        link.taken(0);
-        assert!(link.feed() && link.has_room() && link.wait());
+        let flow = FlowControl::default();
+        flow.record_sent(10 * WINDOW_BYTES);
+        assert!(!flow.has_room() && !flow.take_wake(), "nobody waits");
+        assert!(!flow.wait_for_room() && !flow.take_wake());
+        flow.record_received(10 * WINDOW_BYTES);
+        assert!(flow.take_wake() && !flow.take_wake(), "woken once");
+        (0..WINDOW_COMMANDS).for_each(|_| flow.record_sent(0));
+        assert!(!flow.wait_for_room());
+        flow.record_received(0);
+        assert!(flow.take_wake() && flow.has_room() && flow.wait_for_room());
     }
 }
 
@@ -100,16 +106,16 @@ mod loom_tests {
     #[test]
     fn a_sender_that_waits_is_woken() {
         loom::model(|| {
-            let link = Arc::new(Link::default());
-            link.put(WINDOW_BYTES);
+            let flow = Arc::new(FlowControl::default());
+            flow.record_sent(WINDOW_BYTES);
             let receiver = {
-                let link = link.clone();
+                let flow = flow.clone();
                 loom::thread::spawn(move || {
-                    link.taken(WINDOW_BYTES);
-                    link.feed()
+                    flow.record_received(WINDOW_BYTES);
+                    flow.take_wake()
                 })
             };
-            let has_room = link.has_room() || link.wait();
+            let has_room = flow.has_room() || flow.wait_for_room();
             let woken = receiver.join().unwrap();
             assert!(has_room || woken);
         });

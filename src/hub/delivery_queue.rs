@@ -9,29 +9,29 @@
 //! A topic that passes its bound loses its newest messages; in their place the queue keeps how many there were, so that
 //! the subscribers are told.
 
-use super::{Congestion, Delivery, Joined, Mark, Position, Reader};
+use super::{Congestion, ForwardedBatch, FrameMeta, Position, Recipient, RecoveryReply};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Bytes that a topic may send in its turn.
 const QUANTUM: isize = 64 << 10;
 
-/// Bytes of a topic from which on it is congested: publishers wait, until [`LOW`] is reached.
-const HIGH: usize = 256 << 10;
-const LOW: usize = 64 << 10;
+/// Bytes of a topic from which on it is congested: publishers wait, until [`LOW_WATER`] is reached.
+const HIGH_WATER: usize = 256 << 10;
+const LOW_WATER: usize = 64 << 10;
 
 /// What an entry costs beside the bytes of its messages.
-const ENTRY: usize = 256;
+const UPDATE_COST: usize = 256;
 
 /// A step in a topic's stream to another worker.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum TopicUpdate {
     /// Messages.
-    Deliver(Delivery),
+    Batch(ForwardedBatch),
     /// Messages were lost.
     Missed(Missed),
     /// The answer to a recovery: what comes before it is in its replay.
-    Joined(Box<Joined>),
+    RecoveryReply(Box<RecoveryReply>),
 }
 
 /// Messages of a topic that were lost on the way to a worker.
@@ -41,60 +41,60 @@ pub(crate) struct Missed {
     /// Behind the last of them.
     pub(crate) position: Position,
     /// Those that were not for all subscribers.
-    pub(crate) marks: Vec<Mark>,
+    pub(crate) metas: Vec<FrameMeta>,
     /// The others.
     pub(crate) messages: u32,
 }
 
 /// Marks kept of lost messages that were not for all subscribers; of more than these, all subscribers are told.
-const MARKS: usize = 1024;
+const MAX_MISSED_METAS: usize = 1024;
 
 impl Missed {
-    fn new(delivery: &Delivery) -> Self {
+    fn new(forwarded: &ForwardedBatch) -> Self {
         let mut missed = Self {
-            topic: delivery.topic.clone(),
-            position: delivery.position,
-            marks: Vec::new(),
+            topic: forwarded.topic.clone(),
+            position: forwarded.position,
+            metas: Vec::new(),
             messages: 0,
         };
-        missed.add(delivery);
+        missed.add(forwarded);
         missed
     }
 
-    fn add(&mut self, delivery: &Delivery) {
-        for mark in &*delivery.marks {
-            if (mark.except.is_some() || mark.tags.is_some()) && self.marks.len() < MARKS {
-                self.marks.push(mark.clone());
+    fn add(&mut self, forwarded: &ForwardedBatch) {
+        for meta in &*forwarded.metas {
+            if (meta.except.is_some() || meta.tags.is_some()) && self.metas.len() < MAX_MISSED_METAS {
+                self.metas.push(meta.clone());
             } else {
                 self.messages += 1;
             }
         }
-        let offset = delivery.position.offset + delivery.marks.len() as u64 - 1;
-        self.position = Position { offset, ..delivery.position };
+        let offset = forwarded.position.offset + forwarded.metas.len() as u64 - 1;
+        self.position = Position { offset, ..forwarded.position };
     }
 }
 
 impl Missed {
     /// How many of them were for a subscriber.
-    pub(crate) fn count_for(&self, reader: Reader<'_>) -> u32 {
-        self.messages + self.marks.iter().filter(|mark| mark.is_for(reader)).count() as u32
+    pub(crate) fn count_for(&self, recipient: Recipient<'_>) -> u32 {
+        self.messages + self.metas.iter().filter(|meta| meta.is_for(recipient)).count() as u32
     }
 }
 
-impl Step {
+impl TopicUpdate {
     /// Bytes that it keeps from being freed.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Self::Deliver(delivery) => delivery.frames.len(),
-            Self::Missed(missed) => missed.marks.len() * size_of::<Mark>(),
-            Self::Joined(joined) => size_of_val(&*joined.replay),
+            Self::Batch(forwarded) => forwarded.frames.len(),
+            Self::Missed(missed) => missed.metas.len() * size_of::<FrameMeta>(),
+            Self::RecoveryReply(reply) => size_of_val(&*reply.replay),
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    steps: VecDeque<Step>,
+struct TopicQueue {
+    updates: VecDeque<TopicUpdate>,
     bytes: usize,
     /// Bytes that it may still send in its turn; below zero after a step that was larger than what was left.
     credit: isize,
@@ -105,37 +105,37 @@ struct Queue {
 /// Of the bytes that may wait for a worker, the part of one topic from which on it is full.
 const FULL_PART: usize = 4;
 
-impl Queue {
+impl TopicQueue {
     /// Takes back its marks.
-    fn relax(&mut self, topic: &str, congestion: &Congestion) {
+    fn clear_congestion(&mut self, topic: &str, congestion: &Congestion) {
         if core::mem::take(&mut self.full) {
             congestion.set_full(topic, false);
         }
         if core::mem::take(&mut self.congested) {
-            congestion.unmark(topic);
+            congestion.clear_congested(topic);
         }
     }
 }
 
 /// What waits for one other worker.
 #[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    topics: HashMap<Arc<str>, Queue>,
+pub(crate) struct DeliveryQueue {
+    topics: HashMap<Arc<str>, TopicQueue>,
     /// The topics in turn; each stands here once.
-    turns: VecDeque<Arc<str>>,
+    round_robin: VecDeque<Arc<str>>,
     bytes: usize,
 }
 
 /// What sending from a backlog came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sent {
+pub(crate) struct SendOutcome {
     /// A topic is no longer congested: publishers that wait for it may go on.
-    pub(crate) released: bool,
+    pub(crate) congestion_cleared: bool,
 }
 
-impl Backlog {
+impl DeliveryQueue {
     pub(crate) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.round_robin.is_empty()
     }
 
     /// Whether something of this topic waits, which has to be sent first.
@@ -143,47 +143,47 @@ impl Backlog {
         !self.is_empty() && self.topics.contains_key(topic)
     }
 
-    /// Appends a step of a topic. Over `most` bytes a topic is bound to its part of them, and loses its newest messages.
+    /// Appends a step of a topic. Over `limit` bytes a topic is bound to its part of them, and loses its newest messages.
     /// Returns the number of messages that are lost.
     pub(crate) fn push(
         &mut self,
         topic: &Arc<str>,
-        step: Step,
-        most: usize,
+        update: TopicUpdate,
+        limit: usize,
         congestion: &Congestion,
     ) -> usize {
         let topics = self.topics.len().max(1);
         let queue = self.topics.entry(topic.clone()).or_insert_with(|| {
-            self.turns.push_back(topic.clone());
-            Queue::default()
+            self.round_robin.push_back(topic.clone());
+            TopicQueue::default()
         });
-        let weight = ENTRY + step.weight();
-        let full = self.bytes + weight > most && queue.bytes + weight > most / (2 * topics);
+        let weight = UPDATE_COST + update.weight();
+        let full = self.bytes + weight > limit && queue.bytes + weight > limit / (2 * topics);
         // A single message always finds room, and so does an answer: there is one for each request that was taken.
-        let (step, lost) = match step {
-            Step::Deliver(delivery) if full && !queue.steps.is_empty() => {
-                let lost = delivery.marks.len();
-                if let Some(Step::Missed(missed)) = queue.steps.back_mut() {
-                    let before = missed.marks.len();
-                    missed.add(&delivery);
-                    let more = (missed.marks.len() - before) * size_of::<Mark>();
+        let (update, lost) = match update {
+            TopicUpdate::Batch(forwarded) if full && !queue.updates.is_empty() => {
+                let lost = forwarded.metas.len();
+                if let Some(TopicUpdate::Missed(missed)) = queue.updates.back_mut() {
+                    let before = missed.metas.len();
+                    missed.add(&forwarded);
+                    let more = (missed.metas.len() - before) * size_of::<FrameMeta>();
                     queue.bytes += more;
                     self.bytes += more;
                     return lost;
                 }
-                (Step::Missed(Missed::new(&delivery)), lost)
+                (TopicUpdate::Missed(Missed::new(&forwarded)), lost)
             }
-            step => (step, 0),
+            update => (update, 0),
         };
-        let weight = ENTRY + step.weight();
-        queue.steps.push_back(step);
+        let weight = UPDATE_COST + update.weight();
+        queue.updates.push_back(update);
         queue.bytes += weight;
         self.bytes += weight;
-        if queue.bytes > HIGH && !queue.congested {
+        if queue.bytes > HIGH_WATER && !queue.congested {
             queue.congested = true;
-            congestion.mark(topic);
+            congestion.set_congested(topic);
         }
-        if queue.congested && queue.bytes > most / FULL_PART && !queue.full {
+        if queue.congested && queue.bytes > limit / FULL_PART && !queue.full {
             queue.full = true;
             congestion.set_full(topic, true);
         }
@@ -194,12 +194,12 @@ impl Backlog {
     pub(crate) fn send(
         &mut self,
         congestion: &Congestion,
-        mut send: impl FnMut(Step) -> Result<(), Step>,
-    ) -> Sent {
-        let mut sent = Sent::default();
-        while let Some(topic) = self.turns.front().cloned() {
+        mut send: impl FnMut(TopicUpdate) -> Result<(), TopicUpdate>,
+    ) -> SendOutcome {
+        let mut sent = SendOutcome::default();
+        while let Some(topic) = self.round_robin.front().cloned() {
             let Some(queue) = self.topics.get_mut(&topic) else {
-                self.turns.pop_front();
+                self.round_robin.pop_front();
                 continue;
             };
             if queue.credit <= 0 {
@@ -207,11 +207,11 @@ impl Backlog {
             }
             let mut has_room = true;
             while queue.credit > 0
-                && let Some(step) = queue.steps.pop_front()
+                && let Some(update) = queue.updates.pop_front()
             {
-                let weight = ENTRY + step.weight();
-                if let Err(step) = send(step) {
-                    queue.steps.push_front(step);
+                let weight = UPDATE_COST + update.weight();
+                if let Err(update) = send(update) {
+                    queue.updates.push_front(update);
                     has_room = false;
                     break;
                 }
@@ -219,15 +219,15 @@ impl Backlog {
                 self.bytes -= weight;
                 queue.credit = queue.credit.saturating_sub_unsigned(weight);
             }
-            if queue.congested && queue.bytes <= LOW {
-                queue.relax(&topic, congestion);
-                sent.released = true;
+            if queue.congested && queue.bytes <= LOW_WATER {
+                queue.clear_congestion(&topic, congestion);
+                sent.congestion_cleared = true;
             }
-            if queue.steps.is_empty() {
+            if queue.updates.is_empty() {
                 self.topics.remove(&topic);
-                self.turns.pop_front();
+                self.round_robin.pop_front();
             } else if has_room {
-                self.turns.rotate_left(1);
+                self.round_robin.rotate_left(1);
             }
             if !has_room {
                 break;
@@ -243,7 +243,7 @@ impl Backlog {
     /// The other worker has ended: nothing is sent any more.
     pub(crate) fn clear(&mut self, congestion: &Congestion) {
         for (topic, mut queue) in self.topics.drain() {
-            queue.relax(&topic, congestion);
+            queue.clear_congestion(&topic, congestion);
         }
         *self = Self::default();
     }

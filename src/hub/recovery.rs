@@ -1,7 +1,7 @@
 //! Subscriptions that begin at a certain place: what is asked of a topic's home, its answer, and what has been asked for
 //! and not answered.
 
-use super::{Entry, Hub, Position, SubscribeError, Tags, topic};
+use super::{HistoryEntry, Hub, Position, SubscribeError, Tags, topic};
 use crate::conn::ConnId;
 use crate::memory::Shrink;
 use std::collections::HashMap;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 /// A connection that wants to listen from a certain place on, on its way to the topic's home.
 #[derive(Clone, Debug)]
-pub(crate) struct Join {
+pub(crate) struct RecoveryRequest {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
     pub(crate) start: Start,
     pub(crate) tags: Option<Tags>,
-    /// Given by [`Joining`].
-    pub(crate) number: u32,
+    /// Given by [`PendingRecoveries`].
+    pub(crate) request_id: u32,
 }
 
 /// Where a subscription begins.
@@ -43,14 +43,14 @@ pub enum Start {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Subscribe<'a> {
-    pub(crate) target: Target<'a>,
+    pub(crate) target: SubscribeTarget<'a>,
     pub(crate) start: Start,
     pub(crate) tags: &'a [&'a str],
 }
 
 /// What a subscription is to, as it was named.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Target<'a> {
+pub(crate) enum SubscribeTarget<'a> {
     Topic(&'a str),
     Pattern(&'a str),
 }
@@ -59,12 +59,12 @@ impl<'a> Subscribe<'a> {
     /// Subscribes to what is published to a topic from now on. A pattern is refused where the subscription is made, with
     /// [`InvalidTopic::Pattern`](super::InvalidTopic::Pattern).
     pub const fn new(topic: &'a str) -> Self {
-        Self { target: Target::Topic(topic), start: Start::Now, tags: &[] }
+        Self { target: SubscribeTarget::Topic(topic), start: Start::Now, tags: &[] }
     }
 
     /// Subscribes to what is published from now on to every topic below a prefix: `ticks/*`.
     pub const fn pattern(pattern: &'a str) -> Self {
-        Self { target: Target::Pattern(pattern), start: Start::Now, tags: &[] }
+        Self { target: SubscribeTarget::Pattern(pattern), start: Start::Now, tags: &[] }
     }
 
     /// Begins at this place. A pattern takes [`Start::Now`] alone.
@@ -83,17 +83,17 @@ impl<'a> Subscribe<'a> {
     }
 }
 
-/// The answer to a [`Join`].
+/// The answer to a [`RecoveryRequest`].
 #[derive(Debug)]
-pub(crate) struct Joined {
+pub(crate) struct RecoveryReply {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
     pub(crate) tags: Option<Tags>,
-    pub(crate) number: u32,
+    pub(crate) request_id: u32,
     pub(crate) subscribed: Subscribed,
-    pub(crate) replay: Vec<Entry>,
+    pub(crate) replay: Vec<HistoryEntry>,
     /// Messages that had to be looked at for it.
-    pub(crate) looked_at: usize,
+    pub(crate) scanned: usize,
 }
 
 /// How a subscription began ([`Handler::subscribed`](crate::Handler::subscribed)).
@@ -122,66 +122,66 @@ pub(crate) struct Unsubscribed {
 /// Each with its number: one that was called off and asked for again is another. Each connection counts only its own, so
 /// that a storm of those who come back costs no more than their number.
 #[derive(Debug, Default)]
-pub(crate) struct Joining {
-    asked: HashMap<ConnId, HashMap<Arc<str>, u32>>,
+pub(crate) struct PendingRecoveries {
+    pending: HashMap<ConnId, HashMap<Arc<str>, u32>>,
     last: u32,
 }
 
-impl Joining {
+impl PendingRecoveries {
     pub(crate) fn contains(&self, conn: ConnId, topic: &str) -> bool {
-        self.asked.get(&conn).is_some_and(|all| all.contains_key(topic))
+        self.pending.get(&conn).is_some_and(|all| all.contains_key(topic))
     }
 
     /// How many a connection waits for.
     pub(crate) fn count(&self, conn: ConnId) -> usize {
-        self.asked.get(&conn).map_or(0, HashMap::len)
+        self.pending.get(&conn).map_or(0, HashMap::len)
     }
 
     /// How many of those a connection waits for are of topics like this.
     fn count_new(&self, conn: ConnId, is_new: impl Fn(&str) -> bool) -> usize {
-        self.asked.get(&conn).map_or(0, |all| all.keys().filter(|topic| is_new(topic)).count())
+        self.pending.get(&conn).map_or(0, |all| all.keys().filter(|topic| is_new(topic)).count())
     }
 
     /// Notes that one has been asked for, and gives its number.
-    pub(crate) fn ask(&mut self, conn: ConnId, topic: Arc<str>) -> u32 {
+    pub(crate) fn add(&mut self, conn: ConnId, topic: Arc<str>) -> u32 {
         self.last = self.last.wrapping_add(1);
-        self.asked.entry(conn).or_default().insert(topic, self.last);
+        self.pending.entry(conn).or_default().insert(topic, self.last);
         self.last
     }
 
     /// Says whether there was one.
-    pub(crate) fn call_off(&mut self, conn: ConnId, topic: &str) -> bool {
-        let Some(all) = self.asked.get_mut(&conn) else { return false };
+    pub(crate) fn cancel(&mut self, conn: ConnId, topic: &str) -> bool {
+        let Some(all) = self.pending.get_mut(&conn) else { return false };
         let was = all.remove(topic).is_some();
         if all.is_empty() {
-            self.asked.remove(&conn);
+            self.pending.remove(&conn);
         }
         was
     }
 
     /// Whether the one with this number has not been called off.
-    pub(crate) fn is_wanted(&self, conn: ConnId, topic: &str, number: u32) -> bool {
-        self.asked.get(&conn).and_then(|all| all.get(topic)) == Some(&number)
+    pub(crate) fn is_pending(&self, conn: ConnId, topic: &str, request_id: u32) -> bool {
+        self.pending.get(&conn).and_then(|all| all.get(topic)) == Some(&request_id)
     }
 
     /// Whether the one with this number, which has been answered, is still wanted.
-    pub(crate) fn answered(&mut self, conn: ConnId, topic: &str, number: u32) -> bool {
-        self.is_wanted(conn, topic, number) && self.call_off(conn, topic)
+    pub(crate) fn complete(&mut self, conn: ConnId, topic: &str, request_id: u32) -> bool {
+        self.is_pending(conn, topic, request_id) && self.cancel(conn, topic)
     }
 
     /// Gives back what its table has beyond what is in it.
     pub(crate) fn shrink(&mut self) {
-        self.asked.shrink();
+        self.pending.shrink();
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.asked.is_empty()
+        self.pending.is_empty()
     }
 
     /// A connection has ended. Says whether it waited for any.
     pub(crate) fn remove(&mut self, conn: ConnId) -> bool {
-        self.asked.remove(&conn).is_some()
+        self.pending.remove(&conn).is_some()
     }
 }
 
@@ -191,11 +191,15 @@ impl Hub {
     ///
     /// # Errors
     /// The topic's name is invalid, the connection has asked for it before, or has as many subscriptions as allowed.
-    pub(crate) fn join(&mut self, mut join: Join, limit: usize) -> Result<(), SubscribeError> {
-        topic::check(&join.topic).map_err(SubscribeError::Topic)?;
-        let slot = join.conn.slot() as u32;
-        let Join { conn, topic, .. } = &join;
-        if self.joining.contains(*conn, topic) {
+    pub(crate) fn request_recovery(
+        &mut self,
+        mut request: RecoveryRequest,
+        limit: usize,
+    ) -> Result<(), SubscribeError> {
+        topic::check(&request.topic).map_err(SubscribeError::Topic)?;
+        let slot = request.conn.slot() as u32;
+        let RecoveryRequest { conn, topic, .. } = &request;
+        if self.pending_recoveries.contains(*conn, topic) {
             return Err(SubscribeError::Already);
         }
         match self.index.is_by_handle(slot, topic) {
@@ -204,70 +208,72 @@ impl Hub {
             None if !self.has_room(*conn, limit) => return Err(SubscribeError::TooMany { limit }),
             None => {}
         }
-        join.number = self.joining.ask(*conn, topic.clone());
-        self.joins.push(join);
+        request.request_id = self.pending_recoveries.add(*conn, topic.clone());
+        self.recovery_requests.push(request);
         Ok(())
     }
 
     /// Whether a connection may have one more subscription, beside those that it has and has asked for.
     pub(crate) fn has_room(&self, conn: ConnId, limit: usize) -> bool {
         let slot = conn.slot() as u32;
-        let (has, waits) = (self.index.subscriptions(slot), self.joining.count(conn));
+        let (has, waits) = (self.index.subscription_count(slot), self.pending_recoveries.count(conn));
         // A topic in both counts once; only then is each looked up.
         has + waits < limit
-            || has + self.joining.count_new(conn, |t| !self.index.is_subscribed(slot, t)) < limit
+            || has + self.pending_recoveries.count_new(conn, |t| !self.index.is_subscribed(slot, t)) < limit
     }
 
     /// The joins of this iteration that have not been cancelled.
-    pub(crate) fn take_joins(&mut self) -> Vec<Join> {
-        let Self { joins, joining, .. } = self;
-        joins.retain(|join| joining.is_wanted(join.conn, &join.topic, join.number));
-        core::mem::take(joins)
+    pub(crate) fn take_recovery_requests(&mut self) -> Vec<RecoveryRequest> {
+        let Self { recovery_requests, pending_recoveries, .. } = self;
+        recovery_requests.retain(|request| {
+            pending_recoveries.is_pending(request.conn, &request.topic, request.request_id)
+        });
+        core::mem::take(recovery_requests)
     }
 
     /// Whether a join of this worker's is still wanted.
-    pub(crate) fn is_wanted(&self, join: &Join) -> bool {
-        self.joining.is_wanted(join.conn, &join.topic, join.number)
+    pub(crate) fn is_pending(&self, request: &RecoveryRequest) -> bool {
+        self.pending_recoveries.is_pending(request.conn, &request.topic, request.request_id)
     }
 
     /// Whether a join is still wanted when its answer comes.
-    pub(crate) fn is_joining(&mut self, joined: &Joined) -> bool {
-        self.joining.answered(joined.conn, &joined.topic, joined.number)
+    pub(crate) fn complete_recovery(&mut self, reply: &RecoveryReply) -> bool {
+        self.pending_recoveries.complete(reply.conn, &reply.topic, reply.request_id)
     }
 
     /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
     /// counts from here on.
-    pub(crate) fn joined(&mut self, join: Join, from: usize) -> Joined {
-        let Join { conn, topic, start, tags, number } = join;
+    pub(crate) fn answer_recovery(&mut self, request: RecoveryRequest, from: usize) -> RecoveryReply {
+        let RecoveryRequest { conn, topic, start, tags, request_id } = request;
         let key = self.index.find_or_add(&topic);
         let now = self.now;
         let elsewhere = from != self.worker;
-        let home = self.home(key);
+        let owned = self.owned_topic(key);
         if elsewhere {
-            home.interest(from, 1);
+            owned.change_remote_subscribers(from, 1);
         }
-        let Self { index, accounts, .. } = self;
-        accounts.change(index, key, |home| home.expire(now));
-        let home = self.home(key);
-        let position = home.position();
-        let found = home.look(start, tags.as_ref(), now, usize::MAX);
+        let Self { index, accounting, .. } = self;
+        accounting.change(index, key, |owned| owned.expire(now));
+        let owned = self.owned_topic(key);
+        let position = owned.position();
+        let found = owned.messages_from(start, tags.as_ref(), now, usize::MAX);
         let recovered = found.is_some() && matches!(start, Start::After(_));
-        let replay: Vec<Entry> = found.unwrap_or_default().into_iter().cloned().collect();
+        let replay: Vec<HistoryEntry> = found.unwrap_or_default().into_iter().cloned().collect();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };
         // A filter looks at all, and so does whoever wants the latest of each key.
         let all = tags.is_some() || start == Start::Latest;
-        let looked_at = if all { self.home(key).history.len() } else { replay.len() };
-        Joined { conn, topic, tags, number, subscribed, replay, looked_at }
+        let scanned = if all { self.owned_topic(key).history.len() } else { replay.len() };
+        RecoveryReply { conn, topic, tags, request_id, subscribed, replay, scanned }
     }
 
     /// An answered join that leads to no new subscription: the topic's home has counted one too many.
-    pub(crate) fn not_joined(&mut self, topic: &Arc<str>) {
-        if self.is_home(topic) {
+    pub(crate) fn discard_recovery(&mut self, topic: &Arc<str>) {
+        if self.owns(topic) {
             if let Some(key) = self.index.find(topic) {
-                self.index.settle(key);
+                self.index.remove_unused(key);
             }
         } else {
-            self.change(topic, -1);
+            self.record_subscriber_change(topic, -1);
         }
     }
 
@@ -276,7 +282,7 @@ impl Hub {
     ///
     /// # Errors
     /// It has got as many other subscriptions as allowed since it asked.
-    pub(crate) fn begin_joined(
+    pub(crate) fn subscribe_recovered(
         &mut self,
         slot: u32,
         topic: &Arc<str>,
@@ -285,10 +291,10 @@ impl Hub {
     ) -> Result<(), SubscribeError> {
         let new = self.index.subscribe(slot, topic, tags.clone(), limit);
         if new == Ok(false) {
-            self.index.begin_again(slot, topic, tags);
+            self.index.restart_subscription(slot, topic, tags);
         }
         if new != Ok(true) {
-            self.not_joined(topic); // it was counted before
+            self.discard_recovery(topic); // it was counted before
         }
         new.map(|_| ())
     }
@@ -300,12 +306,18 @@ mod tests {
 
     #[test]
     fn the_answer_to_one_that_was_called_off_is_not_the_answer_to_the_next() {
-        let (mut joining, conn) = (Joining::default(), ConnId::new(0, 1, 1));
-        let first = joining.ask(conn, "a".into());
-        assert!(joining.contains(conn, "a") && joining.call_off(conn, "a") && !joining.call_off(conn, "a"));
-        let second = joining.ask(conn, "a".into());
-        assert_eq!(joining.count(conn), 1);
-        assert!(!joining.answered(conn, "a", first) && joining.answered(conn, "a", second));
-        assert!(!joining.contains(conn, "a") && !joining.remove(conn));
+        let (mut pending_recoveries, conn) = (PendingRecoveries::default(), ConnId::new(0, 1, 1));
+        let first = pending_recoveries.add(conn, "a".into());
+        assert!(
+            pending_recoveries.contains(conn, "a")
+                && pending_recoveries.cancel(conn, "a")
+                && !pending_recoveries.cancel(conn, "a")
+        );
+        let second = pending_recoveries.add(conn, "a".into());
+        assert_eq!(pending_recoveries.count(conn), 1);
+        assert!(
+            !pending_recoveries.complete(conn, "a", first) && pending_recoveries.complete(conn, "a", second)
+        );
+        assert!(!pending_recoveries.contains(conn, "a") && !pending_recoveries.remove(conn));
     }
 }

@@ -1,14 +1,14 @@
 //! Looking at topics without listening: what one keeps, and which there are.
 
 use super::envelope::message_of;
-use super::{Entry, Hub, Position, Start, topic};
+use super::{HistoryEntry, Hub, Position, Start, topic};
 use crate::conn::Frames;
 use crate::protocol::Message;
 use core::fmt;
 use core::ops::Range;
 
 /// Topics looked at for one question: a walk over a million of them would hold up the worker's connections.
-const MOST_LOOKED_AT: usize = 1 << 16;
+const MAX_SCANNED: usize = 1 << 16;
 
 /// What a topic keeps, or a part of it: the answer to [`Handle::history`](crate::Handle::history).
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub struct HistoryMessage {
 }
 
 impl HistoryMessage {
-    fn of(entry: &Entry) -> Self {
-        let Entry { offset, frames, range, json, .. } = entry;
+    fn of(entry: &HistoryEntry) -> Self {
+        let HistoryEntry { offset, frames, range, json, .. } = entry;
         Self { offset: *offset, frames: frames.clone(), range: range.clone(), json: *json }
     }
 
@@ -97,42 +97,42 @@ impl Hub {
     pub(crate) fn history(&mut self, name: &str, start: Start, limit: usize) -> Option<HistoryPage> {
         let key = self.index.find(name)?;
         let now = self.now;
-        let home = &*self.home(key);
+        let owned = &*self.owned_topic(key);
         // One more than the limit says that there are others.
         let start = match start {
             Start::Last(n) => Start::Last(n.min(limit)),
             start => start,
         };
-        let entries = home.look(start, None, now, limit.saturating_add(1));
+        let entries = owned.messages_from(start, None, now, limit.saturating_add(1));
         let recovered = matches!(start, Start::After(_)) && entries.is_some();
         let entries = entries.unwrap_or_default();
         let more = entries.len() > limit;
         let messages = entries.into_iter().take(limit).map(HistoryMessage::of).collect();
-        Some(HistoryPage { position: home.position(), recovered, more, messages })
+        Some(HistoryPage { position: owned.position(), recovered, more, messages })
     }
 
     /// The topics of a prefix that have their home here.
     pub(crate) fn topics(&mut self, prefix: &str, limit: usize) -> TopicList {
         let mut list = TopicList::default();
-        let (mut at, mut looked_at) = (0, 0);
+        let (mut at, mut scanned) = (0, 0);
         while let Some(key) = self.index.next_from(at) {
             at = key as usize + 1;
-            looked_at += 1;
-            if looked_at > MOST_LOOKED_AT || list.topics.len() > limit {
+            scanned += 1;
+            if scanned > MAX_SCANNED || list.topics.len() > limit {
                 list.more = true;
                 break;
             }
             let name = self.index.name(key).clone();
-            if !name.starts_with(prefix) || topic::is_pattern(&name) || !self.is_home(&name) {
+            if !name.starts_with(prefix) || topic::is_pattern(&name) || !self.owns(&name) {
                 continue;
             }
             let here = self.index.subscribers(key).len();
-            let home = self.index.home(key);
+            let owned = self.index.owned_mut(key);
             list.topics.push(TopicInfo {
                 name: (*name).to_owned(),
-                subscribers: here + home.as_ref().map_or(0, |h| h.elsewhere()),
-                position: home.as_ref().map(|h| h.position()),
-                kept: home.map_or(0, |h| h.history.len()),
+                subscribers: here + owned.as_ref().map_or(0, |h| h.remote_subscriber_count()),
+                position: owned.as_ref().map(|h| h.position()),
+                kept: owned.map_or(0, |h| h.history.len()),
             });
         }
         list.topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));

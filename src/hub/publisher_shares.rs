@@ -18,30 +18,30 @@ use std::collections::HashMap;
 pub(crate) const MAX_SHARES: usize = 1024;
 
 /// A connection that has published nothing for so long has no share any more, and is new when it comes again.
-const IDLE: Nanos = 30_000_000_000;
+const MAX_IDLE: Nanos = 30_000_000_000;
 
 /// How often idle ones are looked for: each time costs a look at all.
-const SWEEP: Nanos = 1_000_000_000;
+const EXPIRY_INTERVAL: Nanos = 1_000_000_000;
 
 /// What the publishers of one topic have taken of its rate. At most 24 bytes for each of [`MAX_SHARES`] connections, and
 /// the table around them.
 #[derive(Debug, Default)]
-pub(crate) struct Shares {
+pub(crate) struct PublisherShares {
     program: Nanos,
     clients: Nanos,
     newcomers: Nanos,
-    by_conn: HashMap<ConnId, Share, RandomState>,
-    swept: Nanos,
+    by_conn: HashMap<ConnId, PublisherShare, RandomState>,
+    last_expiry: Nanos,
 }
 
 #[derive(Debug)]
-struct Share {
-    paid: Nanos,
+struct PublisherShare {
+    tat: Nanos,
     /// When it was last asked for.
-    seen: Nanos,
+    last_seen: Nanos,
 }
 
-impl Shares {
+impl PublisherShares {
     /// Takes a token for a publication of this connection, or of the program.
     ///
     /// # Errors
@@ -50,20 +50,20 @@ impl Shares {
         let Some(conn) = publisher else { return rate.take(&mut self.program, now) };
         self.expire(now);
         let known = self.by_conn.contains_key(&conn);
-        let joins = !known && self.by_conn.len() < MAX_SHARES;
-        let part = rate.part(self.by_conn.len() as u64 + u64::from(joins) + 1);
+        let is_new = !known && self.by_conn.len() < MAX_SHARES;
+        let part = rate.share(self.by_conn.len() as u64 + u64::from(is_new) + 1);
         let common = rate.take(&mut self.clients, now);
-        if joins {
+        if is_new {
             // Whoever comes while there is nothing left begins with an empty share: a crowd that comes and goes would have
             // a full one each time.
-            let paid = if common.is_ok() { now } else { part.empty(now) };
-            self.by_conn.insert(conn, Share { paid, seen: now });
+            let tat = if common.is_ok() { now } else { part.empty(now) };
+            self.by_conn.insert(conn, PublisherShare { tat, last_seen: now });
         }
         let share = self.by_conn.get_mut(&conn);
         let own = match share {
             Some(share) => {
-                share.seen = now;
-                &mut share.paid
+                share.last_seen = now;
+                &mut share.tat
             }
             None => &mut self.newcomers,
         };
@@ -82,17 +82,17 @@ impl Shares {
     }
 
     /// Until when something is to be remembered of what was taken.
-    pub(crate) fn paid(&self) -> Nanos {
+    pub(crate) fn tat(&self) -> Nanos {
         self.program.max(self.clients)
     }
 
     /// Forgets connections that have not published for a while, from time to time.
     pub(crate) fn expire(&mut self, now: Nanos) {
-        if now < self.swept + SWEEP || self.by_conn.is_empty() {
+        if now < self.last_expiry + EXPIRY_INTERVAL || self.by_conn.is_empty() {
             return;
         }
-        self.swept = now;
-        self.by_conn.retain(|_, share| share.seen + IDLE > now);
+        self.last_expiry = now;
+        self.by_conn.retain(|_, share| share.last_seen + MAX_IDLE > now);
         if self.by_conn.capacity() > 4 * self.by_conn.len() + 16 {
             self.by_conn.shrink_to_fit();
         }
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn one_client_alone_has_the_whole_rate() {
-        let (rate, mut shares) = (Rate::new(20, 40), Shares::default());
-        let taken = |shares: &mut Shares, now| {
+        let (rate, mut shares) = (Rate::new(20, 40), PublisherShares::default());
+        let taken = |shares: &mut PublisherShares, now| {
             (0..1000).filter(|_| shares.take(rate, client(1), now).is_ok()).count()
         };
         // The burst of all, and of its share: half of that, since one part is for whoever comes.
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_flood_takes_nothing_from_the_program_and_from_others_shares() {
-        let (rate, mut shares) = (Rate::new(20, 40), Shares::default());
+        let (rate, mut shares) = (Rate::new(20, 40), PublisherShares::default());
         assert!(shares.take(rate, client(1), 0).is_ok());
         for second in 0..60 {
             for part in 0..50 {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn who_comes_during_a_flood_waits_once_at_most() {
-        let (rate, mut shares) = (Rate::new(20, 40), Shares::default());
+        let (rate, mut shares) = (Rate::new(20, 40), PublisherShares::default());
         for n in 0..200 {
             for _ in 0..100 {
                 let _ = shares.take(rate, client(n), 0);
@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn shares_are_bounded_and_forgotten_when_idle() {
-        let (rate, mut shares) = (Rate::new(1, 1), Shares::default());
+        let (rate, mut shares) = (Rate::new(1, 1), PublisherShares::default());
         for n in 0..10 * MAX_SHARES {
             let _ = shares.take(rate, client(n), 0);
         }
         assert_eq!(shares.connections(), MAX_SHARES);
-        let _ = shares.take(rate, client(1), IDLE - 1);
-        shares.expire(IDLE + SWEEP);
+        let _ = shares.take(rate, client(1), MAX_IDLE - 1);
+        shares.expire(MAX_IDLE + EXPIRY_INTERVAL);
         assert_eq!(shares.connections(), 1);
         assert!(shares.by_conn.capacity() < 64, "{}", shares.by_conn.capacity());
     }
@@ -208,7 +208,7 @@ mod tests {
             burst in 0u64..100,
             steps in prop::collection::vec(step(), 1..400),
         ) {
-            let (rate, mut shares) = (Rate::new(per_second, burst), Shares::default());
+            let (rate, mut shares) = (Rate::new(per_second, burst), PublisherShares::default());
             let honest = client(0);
             // Everybody, the honest one, and the part for those who are new.
             let publishers = (OTHERS + STRANGERS + 2) as u64;
@@ -261,7 +261,7 @@ mod tests {
             each in 1usize..5,
             gap in 0u64..50_000_000,
         ) {
-            let (rate, mut shares) = (Rate::new(per_second, burst), Shares::default());
+            let (rate, mut shares) = (Rate::new(per_second, burst), PublisherShares::default());
             let mut taken = 0;
             for n in 0..3000 {
                 let now = n as u64 * gap;

@@ -7,7 +7,7 @@
 //! So a prefix within its part never loses a message to another, whatever is published there.
 
 use super::index::{Index, TopicKey};
-use super::{Home, Millis, SettingsTable};
+use super::{Millis, OwnedTopic, SettingsTable};
 use crate::memory::Shrink;
 
 /// Topics compared for one eviction. Comparing all of them would hold up the worker's connections; of 16, one is among the
@@ -16,50 +16,50 @@ const SAMPLE: usize = 16;
 
 /// Topics without a message hold at most this part of what is reserved for their prefix: names cost their inventor
 /// nothing.
-const NAMES_PART: usize = 4;
+const EMPTY_TOPICS_PART: usize = 4;
 
 /// What one topic holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct TopicUsage {
     pub(super) bytes: usize,
     /// Whether any of it is a message.
-    pub(super) messages: bool,
+    pub(super) has_messages: bool,
 }
 
 /// Topics that hold something, and the sum.
 #[derive(Debug, Default)]
-struct List {
+struct TopicSet {
     topics: Vec<TopicKey>,
     bytes: usize,
     /// Where the next sample begins.
-    hand: usize,
+    cursor: usize,
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct PrefixAccount {
     /// Bytes that other prefixes can't take.
     reserved: usize,
     /// Clients can name topics here and publish to them.
-    is_open: bool,
-    names: List,
-    histories: List,
+    clients_publish: bool,
+    empty_topics: TopicSet,
+    histories: TopicSet,
 }
 
-impl List {
+impl TopicSet {
     /// Of a sample, the topic with the most weight, and the second weight.
     fn heaviest(
         &mut self,
         index: &mut Index,
         now: Millis,
-        spare: Option<TopicKey>,
+        protected: Option<TopicKey>,
     ) -> Option<(TopicKey, u64)> {
         let (mut heaviest, mut second) = (None, 0);
         for _ in 0..self.topics.len().min(SAMPLE) {
-            self.hand = if self.hand + 1 < self.topics.len() { self.hand + 1 } else { 0 };
-            let key = self.topics[self.hand];
+            self.cursor = if self.cursor + 1 < self.topics.len() { self.cursor + 1 } else { 0 };
+            let key = self.topics[self.cursor];
             let in_use = !index.subscribers(key).is_empty();
-            let Some(home) = index.home(key).filter(|_| spare != Some(key)) else { continue };
-            let weight = home.weight(now, in_use);
+            let Some(owned) = index.owned_mut(key).filter(|_| protected != Some(key)) else { continue };
+            let weight = owned.eviction_weight(now, in_use);
             match heaviest {
                 Some((_, most)) if weight <= most => second = second.max(weight),
                 _ => second = heaviest.replace((key, weight)).map_or(0, |(_, weight)| weight),
@@ -69,16 +69,16 @@ impl List {
     }
 }
 
-impl Account {
+impl PrefixAccount {
     fn held(&self) -> usize {
-        self.names.bytes + self.histories.bytes
+        self.empty_topics.bytes + self.histories.bytes
     }
 
-    fn list(&mut self, held: Held) -> Option<&mut List> {
+    fn list(&mut self, held: TopicUsage) -> Option<&mut TopicSet> {
         match held {
-            Held { bytes: 0, .. } => None,
-            Held { messages: false, .. } => Some(&mut self.names),
-            Held { messages: true, .. } => Some(&mut self.histories),
+            TopicUsage { bytes: 0, .. } => None,
+            TopicUsage { has_messages: false, .. } => Some(&mut self.empty_topics),
+            TopicUsage { has_messages: true, .. } => Some(&mut self.histories),
         }
     }
 }
@@ -90,32 +90,32 @@ pub(crate) struct Evicted {
     pub(crate) messages: u64,
     pub(crate) for_others: u64,
     /// Topics without a message, with their positions and idempotency keys.
-    pub(crate) names: u64,
+    pub(crate) topics: u64,
 }
 
 /// The accounts of one worker.
 #[derive(Debug)]
-pub(crate) struct Accounts {
-    by_prefix: Box<[Account]>,
+pub(crate) struct MemoryAccounting {
+    by_prefix: Box<[PrefixAccount]>,
     held: usize,
-    most: usize,
+    limit: usize,
     /// Prefixes that have got topics since room was last made.
-    entered: Vec<u32>,
+    grown_prefixes: Vec<u32>,
     pub(crate) evicted: Evicted,
 }
 
-impl Accounts {
+impl MemoryAccounting {
     /// Each worker has an equal part of everything.
     pub(super) fn new(settings: &SettingsTable, workers: usize) -> Self {
         let account = |prefix: usize| {
-            let (reserved, is_open) = settings.account(prefix);
-            Account { reserved: reserved / workers, is_open, ..Account::default() }
+            let (reserved, clients_publish) = settings.reservation(prefix);
+            PrefixAccount { reserved: reserved / workers, clients_publish, ..PrefixAccount::default() }
         };
         Self {
             by_prefix: (0..settings.prefixes()).map(account).collect(),
             held: 0,
-            most: settings.kept_most / workers,
-            entered: Vec::new(),
+            limit: settings.max_history / workers,
+            grown_prefixes: Vec::new(),
             evicted: Evicted::default(),
         }
     }
@@ -124,23 +124,23 @@ impl Accounts {
         self.held
     }
 
-    /// Books a topic that is new. Room for it is made later ([`Accounts::settle`]): whoever has just made it goes on with it.
-    pub(super) fn enter(&mut self, home: &mut Home, key: TopicKey) {
-        let held = home.held();
-        if let Some(list) = self.by_prefix[home.prefix as usize].list(held) {
+    /// Books a topic that is new. Room for it is made later ([`MemoryAccounting::settle`]): whoever has just made it goes on with it.
+    pub(super) fn add_topic(&mut self, owned: &mut OwnedTopic, key: TopicKey) {
+        let held = owned.held();
+        if let Some(list) = self.by_prefix[owned.prefix as usize].list(held) {
             self.held += held.bytes;
             list.bytes += held.bytes;
-            home.listed = list.topics.len() as u32;
+            owned.list_index = list.topics.len() as u32;
             list.topics.push(key);
-            if self.entered.last() != Some(&home.prefix) {
-                self.entered.push(home.prefix);
+            if self.grown_prefixes.last() != Some(&owned.prefix) {
+                self.grown_prefixes.push(owned.prefix);
             }
         }
     }
 
     /// Makes room for topics that are new.
-    pub(super) fn settle(&mut self, index: &mut Index, now: Millis) {
-        while let Some(prefix) = self.entered.pop() {
+    pub(super) fn evict_pending(&mut self, index: &mut Index, now: Millis) {
+        while let Some(prefix) = self.grown_prefixes.pop() {
             self.make_room(index, now, prefix, None);
         }
     }
@@ -150,28 +150,28 @@ impl Accounts {
         &mut self,
         index: &mut Index,
         key: TopicKey,
-        change: impl FnOnce(&mut Home) -> R,
+        change: impl FnOnce(&mut OwnedTopic) -> R,
     ) -> Option<R> {
-        let home = index.home(key)?;
-        let before = home.held();
-        let result = change(home);
-        let after = home.held();
+        let owned = index.owned_mut(key)?;
+        let before = owned.held();
+        let result = change(owned);
+        let after = owned.held();
         if before != after {
-            self.book(index, key, before, after);
+            self.record_change(index, key, before, after);
         }
         Some(result)
     }
 
-    fn book(&mut self, index: &mut Index, key: TopicKey, before: Held, after: Held) {
-        let Some(home) = index.home(key) else { return };
+    fn record_change(&mut self, index: &mut Index, key: TopicKey, before: TopicUsage, after: TopicUsage) {
+        let Some(owned) = index.owned_mut(key) else { return };
         self.held = self.held - before.bytes + after.bytes;
-        let account = &mut self.by_prefix[home.prefix as usize];
-        let at = home.listed as usize;
-        let moves = before.bytes == 0 || after.bytes == 0 || before.messages != after.messages;
+        let account = &mut self.by_prefix[owned.prefix as usize];
+        let at = owned.list_index as usize;
+        let moves = before.bytes == 0 || after.bytes == 0 || before.has_messages != after.has_messages;
         if let Some(list) = account.list(after) {
             list.bytes += after.bytes;
             if moves {
-                home.listed = list.topics.len() as u32;
+                owned.list_index = list.topics.len() as u32;
                 list.topics.push(key);
             }
         }
@@ -180,30 +180,38 @@ impl Accounts {
             if moves {
                 list.topics.swap_remove(at);
                 list.topics.shrink();
-                if let Some(moved) = list.topics.get(at).and_then(|moved| index.home(*moved)) {
-                    moved.listed = at as u32;
+                if let Some(moved) = list.topics.get(at).and_then(|moved| index.owned_mut(*moved)) {
+                    moved.list_index = at as u32;
                 }
             }
         }
     }
 
-    /// Evicts what a prefix has grown by too much, for it or for all together; of `spare`, the topic that has just grown,
+    /// Evicts what a prefix has grown by too much, for it or for all together; of `protected`, the topic that has just grown,
     /// nothing.
-    pub(super) fn make_room(&mut self, index: &mut Index, now: Millis, grown: u32, spare: Option<TopicKey>) {
+    pub(super) fn make_room(
+        &mut self,
+        index: &mut Index,
+        now: Millis,
+        grown: u32,
+        protected: Option<TopicKey>,
+    ) {
         let grown = grown as usize;
-        while self.by_prefix[grown].names.bytes > self.by_prefix[grown].reserved / NAMES_PART {
-            let names = &mut self.by_prefix[grown].names;
-            let Some((name, _)) = names.heaviest(index, now, spare) else { break };
-            self.evict_name(index, name);
+        while self.by_prefix[grown].empty_topics.bytes > self.by_prefix[grown].reserved / EMPTY_TOPICS_PART {
+            let empty_topics = &mut self.by_prefix[grown].empty_topics;
+            let Some((name, _)) = empty_topics.heaviest(index, now, protected) else { break };
+            self.evict_empty_topic(index, name);
         }
-        while self.held > self.most {
-            let over = |account: &Account| account.held().saturating_sub(account.reserved);
+        while self.held > self.limit {
+            let over = |account: &PrefixAccount| account.held().saturating_sub(account.reserved);
             let victims = self.by_prefix.iter_mut().enumerate().filter(|(_, account)| over(account) > 0);
-            let Some((victim, account)) = victims.max_by_key(|(_, a)| (a.is_open, over(a))) else { return };
+            let Some((victim, account)) = victims.max_by_key(|(_, a)| (a.clients_publish, over(a))) else {
+                return;
+            };
             let over = over(account);
-            if let Some((name, _)) = account.names.heaviest(index, now, spare) {
-                self.evict_name(index, name);
-            } else if let Some((topic, next)) = account.histories.heaviest(index, now, spare) {
+            if let Some((name, _)) = account.empty_topics.heaviest(index, now, protected) {
+                self.evict_empty_topic(index, name);
+            } else if let Some((topic, next)) = account.histories.heaviest(index, now, protected) {
                 let messages = self.evict_messages(index, now, topic, over, next);
                 self.evicted.for_others += if victim == grown { 0 } else { messages };
             } else {
@@ -212,10 +220,10 @@ impl Accounts {
         }
     }
 
-    fn evict_name(&mut self, index: &mut Index, key: TopicKey) {
-        self.change(index, key, Home::give_up);
-        self.evicted.names += 1;
-        index.settle(key);
+    fn evict_empty_topic(&mut self, index: &mut Index, key: TopicKey) {
+        self.change(index, key, OwnedTopic::evict);
+        self.evicted.topics += 1;
+        index.remove_unused(key);
     }
 
     /// Evicts the oldest messages of a topic: until there is room, or its prefix is no longer `over` its part, or another
@@ -228,13 +236,13 @@ impl Accounts {
         over: usize,
         next: u64,
     ) -> u64 {
-        let excess = self.held.saturating_sub(self.most).min(over);
-        let messages = self.change(index, key, |home| {
-            let (before, mut messages) = (home.held().bytes, 0);
-            while !home.history.is_empty() {
-                home.history.pop();
+        let excess = self.held.saturating_sub(self.limit).min(over);
+        let messages = self.change(index, key, |owned| {
+            let (before, mut messages) = (owned.held().bytes, 0);
+            while !owned.history.is_empty() {
+                owned.history.pop();
                 messages += 1;
-                if before - home.held().bytes >= excess || home.weight(now, true) < next {
+                if before - owned.held().bytes >= excess || owned.eviction_weight(now, true) < next {
                     break;
                 }
             }
@@ -242,14 +250,14 @@ impl Accounts {
         });
         let messages = messages.unwrap_or(0);
         self.evicted.messages += messages;
-        index.settle(key);
+        index.remove_unused(key);
         messages
     }
 
     /// Bytes of topics without a message and of others, by prefix.
     #[cfg(test)]
     pub(super) fn sums(&self) -> Vec<(usize, usize)> {
-        self.by_prefix.iter().map(|account| (account.names.bytes, account.histories.bytes)).collect()
+        self.by_prefix.iter().map(|account| (account.empty_topics.bytes, account.histories.bytes)).collect()
     }
 
     #[cfg(test)]
