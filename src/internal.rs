@@ -3,16 +3,16 @@
 
 use crate::Publish;
 use crate::conn::{ConnId, Connection, Forms, Packer, Pauses, Phase, Sink, Writer};
-use crate::handler::{Command, Handle, Route, Shared, Turn, WorkerShared};
+use crate::handler::{Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
 use crate::hub::{Epochs, Hub, Owners, TopicOrPattern};
 use crate::protocol::{Message, Rules};
-use crate::worker::deadlines::{Clock, Due, check};
-use crate::worker::drive::decode;
-use crate::worker::fanout::deliver;
-use crate::worker::slots::{Marks, Slot, Slots};
-use crate::worker::wheel::{Links, Wheel};
+use crate::worker::deadlines::{Clock, Due, check_deadlines};
+use crate::worker::fanout::deliver_batches;
+use crate::worker::read::decode;
+use crate::worker::slots::{Slot, SlotFlags, Slots};
+use crate::worker::wheel::{TimerLinks, Wheel};
 use crossbeam_utils::CachePadded;
 use std::hash::RandomState;
 use std::io::{self, IoSlice};
@@ -41,8 +41,8 @@ impl Wake for Nobody {
 /// A worker's connections without sockets.
 pub struct Machine {
     slots: Slots<Void>,
-    turn: Turn,
-    shared: Arc<Shared>,
+    ctx: WorkerContext,
+    shared: Arc<ServerShared>,
     rules: Rules,
     wheel: Wheel,
     dirty: Vec<u32>,
@@ -63,7 +63,7 @@ impl Machine {
         let (tx, _) = mailbox::<Command>(Capacity { commands: 1, bytes: 1 }, Box::new(Nobody));
         let workers = vec![WorkerShared { mailbox: tx, load: CachePadded::default(), flows: Box::default() }];
         let counters: Arc<[_]> = vec![CachePadded::default()].into();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerShared {
             workers,
             routes: vec![route].into(),
             counters: counters.clone(),
@@ -75,21 +75,21 @@ impl Machine {
             mailbox: Capacity { commands: 1, bytes: 1 },
             local: true,
         });
-        let turn = Turn {
+        let ctx = WorkerContext {
             replays: Default::default(),
             writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),
             hub: Hub::new(0, shared.owners.clone(), Default::default(), Epochs::new([1, 1])),
-            number: 1,
+            iteration: 1,
             handle: Handle { shared: shared.clone() },
             worker: 0,
             counters,
-            held: Vec::new(),
+            congested: Vec::new(),
             counts: Default::default(),
-            time: 0,
-            paid: Vec::new(),
+            now: 0,
+            rate_states: Vec::new(),
         };
         let wheel = Wheel::new();
-        Self { slots: Slots::default(), turn, shared, rules, wheel, dirty: Vec::new(), now: 1 }
+        Self { slots: Slots::default(), ctx, shared, rules, wheel, dirty: Vec::new(), now: 1 }
     }
 
     /// Opens a connection of the route, with this state, and arms its timer.
@@ -105,13 +105,14 @@ impl Machine {
             stream: Void,
             conn,
             state: Some(Box::new(state)),
-            exchange: None,
-            timer: Links::default(),
+            http: None,
+            timer: TimerLinks::default(),
             clock,
-            marks: Marks::default(),
-            charged: 0,
+            flags: SlotFlags::default(),
+            counted_bytes: 0,
         });
-        if let Due::At(due) = check(&clock, &self.shared.routes[0].terms.limits, Pauses::default(), self.now)
+        if let Due::At(due) =
+            check_deadlines(&clock, &self.shared.routes[0].terms.limits, Pauses::default(), self.now)
         {
             self.wheel.arm(&mut self.slots, at as u32, due);
         }
@@ -121,36 +122,36 @@ impl Machine {
     /// Makes a connection listen.
     pub fn subscribe(&mut self, at: usize, topic: &str) {
         let topic = TopicOrPattern::topic(topic).expect("a good name");
-        self.turn.hub.subscribe(at as u32, &topic, None, usize::MAX).expect("a good name");
+        self.ctx.hub.subscribe(at as u32, &topic, None, usize::MAX).expect("a good name");
     }
 
     /// What one read brought: decoded, handled, and what the handler sent written out.
     pub fn receive(&mut self, at: usize, bytes: &mut [u8]) {
-        let slot = self.slots.get(at).expect("an open connection");
+        let slot = self.slots.get_mut(at).expect("an open connection");
         slot.clock.received = self.now;
-        decode(slot, &mut self.turn, &self.shared.routes[0], &self.rules, bytes, self.now);
-        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+        decode(slot, &mut self.ctx, &self.shared.routes[0], &self.rules, bytes, self.now);
+        slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
     }
 
     /// Publishes, as a handler does.
     pub fn publish(&mut self, topic: &str, message: Message<'_>) {
-        self.turn.hub.publish(Publish::new(topic, message));
+        self.ctx.hub.publish(Publish::new(topic, message));
     }
 
     /// The same from a connection that does not want it back.
     pub fn publish_from(&mut self, at: usize, topic: &str, message: Message<'_>) {
-        self.turn.hub.publish(Publish::new(topic, message).except(ConnId::new(0, at, 1)));
+        self.ctx.hub.publish(Publish::new(topic, message).except(ConnId::new(0, at, 1)));
     }
 
     /// Ends the turn: what was published goes to its subscribers.
     pub fn fan_out(&mut self) {
-        deliver(&mut self.slots, &mut self.turn, &self.shared.routes, &mut self.dirty);
-        self.turn.hub.end_iteration();
-        self.turn.number += 1;
+        deliver_batches(&mut self.slots, &mut self.ctx, &self.shared.routes, &mut self.dirty);
+        self.ctx.hub.end_iteration();
+        self.ctx.iteration += 1;
         for at in self.dirty.drain(..) {
-            let slot = self.slots.get(at as usize).expect("an open connection");
-            slot.marks.dirty = false;
-            slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+            let slot = self.slots.get_mut(at as usize).expect("an open connection");
+            slot.flags.dirty = false;
+            slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
         }
     }
 
@@ -160,18 +161,22 @@ impl Machine {
         let mut fired = 0;
         while let Some(at) = self.wheel.pop(&mut self.slots, self.now) {
             fired += 1;
-            let slot = self.slots.get(at as usize).expect("an open connection");
-            let due =
-                match check(&slot.clock, &self.shared.routes[0].terms.limits, slot.conn.pauses, self.now) {
-                    Due::At(due) => due,
-                    Due::Ping => {
-                        slot.conn.control(&mut self.turn.writer, crate::protocol::Opcode::Ping, b"");
-                        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
-                        slot.clock.received = self.now;
-                        self.now + 390
-                    }
-                    Due::End(..) => continue,
-                };
+            let slot = self.slots.get_mut(at as usize).expect("an open connection");
+            let due = match check_deadlines(
+                &slot.clock,
+                &self.shared.routes[0].terms.limits,
+                slot.conn.pauses,
+                self.now,
+            ) {
+                Due::At(due) => due,
+                Due::Ping => {
+                    slot.conn.control(&mut self.ctx.writer, crate::protocol::Opcode::Ping, b"");
+                    slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
+                    slot.clock.received = self.now;
+                    self.now + 390
+                }
+                Due::End(..) => continue,
+            };
             self.wheel.arm(&mut self.slots, at, due);
         }
         fired
@@ -179,7 +184,7 @@ impl Machine {
 
     /// Messages given to handlers so far.
     pub fn messages(&self) -> u64 {
-        self.turn.handle.stats().messages_in
+        self.ctx.handle.stats().messages_in
     }
 }
 

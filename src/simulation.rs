@@ -2,18 +2,18 @@
 //! sockets take bytes when the test says so. Hub, connections and handlers are the real ones.
 
 use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
-use crate::handler::{AnyState, Command, Handle, Route, Shared, Turn, WorkerShared};
+use crate::handler::{AnyState, Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
 use crate::hub::{Epochs, Hub, NoReply, Owners, PublishRequest, SettingsTable};
 use crate::protocol::{Message, Opcode, header};
 use crate::worker::deadlines::Clock;
-use crate::worker::drive::{call, decode};
-use crate::worker::ending::write_out;
-use crate::worker::fanout::{deliver, mark_dirty, queue_reply, send_to_workers, tell_missed};
-use crate::worker::join::{self, Asked, Recovery};
-use crate::worker::slots::{Marks, Slot, Slots};
-use crate::worker::wheel::Links;
+use crate::worker::fanout::{deliver_batches, mark_dirty, queue_reply, report_missed, send_to_workers};
+use crate::worker::lifecycle::write_out;
+use crate::worker::read::{call_handler, decode};
+use crate::worker::recovery::{self, RecoveryContext, RecoveryQueue};
+use crate::worker::slots::{Slot, SlotFlags, Slots};
+use crate::worker::wheel::TimerLinks;
 use crossbeam_utils::CachePadded;
 use std::hash::RandomState;
 use std::io::{self, IoSlice};
@@ -52,10 +52,10 @@ impl Wake for Nobody {
 /// One worker.
 pub(crate) struct SimWorker {
     pub(crate) slots: Slots<Wire>,
-    pub(crate) turn: Turn,
+    pub(crate) ctx: WorkerContext,
     inbox: Inbox<Command>,
     dirty: Vec<u32>,
-    asked: Asked,
+    recoveries: RecoveryQueue,
 }
 
 pub(crate) struct Simulation {
@@ -76,7 +76,7 @@ impl Simulation {
             WorkerShared { mailbox, load: CachePadded::default(), flows }
         };
         let counters: Arc<[_]> = (0..workers).map(|_| CachePadded::default()).collect();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerShared {
             workers: mailboxes.into_iter().map(shared).collect(),
             routes: vec![route].into(),
             counters: counters.clone(),
@@ -93,24 +93,24 @@ impl Simulation {
             let epochs = Epochs::new([number as u64 + 1, 1]);
             let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), epochs);
             hub.connect(usize::MAX, shared.congestion.clone());
-            let turn = Turn {
+            let ctx = WorkerContext {
                 replays: Default::default(),
                 writer: Writer::new(
                     16 << 20,
                     Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate))),
                 ),
                 hub,
-                number: 1,
+                iteration: 1,
                 handle: handle.clone(),
                 worker: number,
                 counters: counters.clone(),
-                held: Vec::new(),
+                congested: Vec::new(),
                 counts: Default::default(),
-                time: 0,
-                paid: Vec::new(),
+                now: 0,
+                rate_states: Vec::new(),
             };
-            let (slots, dirty, asked) = (Slots::default(), Vec::new(), Asked::default());
-            SimWorker { slots, turn, inbox, dirty, asked }
+            let (slots, dirty, recoveries) = (Slots::default(), Vec::new(), RecoveryQueue::default());
+            SimWorker { slots, ctx, inbox, dirty, recoveries }
         };
         let workers = inboxes.into_iter().enumerate().map(worker).collect();
         Self { workers, handle, generation: 0 }
@@ -126,7 +126,7 @@ impl Simulation {
     /// Opens a connection, with its handler's state.
     pub(crate) fn open(&mut self, worker: usize, state: AnyState) -> ConnId {
         self.generation += 1;
-        let SimWorker { slots, turn, .. } = &mut self.workers[worker];
+        let SimWorker { slots, ctx, .. } = &mut self.workers[worker];
         let id = ConnId::new(worker, slots.next(), self.generation);
         let mut conn = Connection::new(id, Peer::Unix);
         let route = &self.handle.shared.routes[0];
@@ -135,21 +135,21 @@ impl Simulation {
             stream: Wire::default(),
             conn,
             state: Some(state),
-            exchange: None,
-            timer: Links::default(),
+            http: None,
+            timer: TimerLinks::default(),
             clock: Clock::default(),
-            marks: Marks::default(),
-            charged: 0,
+            flags: SlotFlags::default(),
+            counted_bytes: 0,
         });
-        if let Some(slot) = slots.get(at) {
-            call(slot, turn, route, crate::handler::ErasedEvent::Open);
-            write_out(slot, turn, &self.handle.shared.routes);
+        if let Some(slot) = slots.get_mut(at) {
+            call_handler(slot, ctx, route, crate::handler::HandlerEvent::Open);
+            write_out(slot, ctx, &self.handle.shared.routes);
         }
         id
     }
 
     pub(crate) fn slot(&mut self, id: ConnId) -> Option<&mut Slot<Wire>> {
-        self.workers[id.worker()].slots.find(id)
+        self.workers[id.worker()].slots.find_mut(id)
     }
 
     /// A client sends a text.
@@ -158,21 +158,21 @@ impl Simulation {
         let mut bytes = header::encode_as(first, text.len(), Some([0; 4])).to_vec();
         bytes.extend_from_slice(text.as_bytes());
         let routes = &self.handle.shared.routes;
-        let SimWorker { slots, turn, .. } = &mut self.workers[id.worker()];
-        let Some(slot) = slots.find(id) else { return };
+        let SimWorker { slots, ctx, .. } = &mut self.workers[id.worker()];
+        let Some(slot) = slots.find_mut(id) else { return };
         let [rules, _] = routes[0].rules();
-        decode(slot, turn, &routes[0], &rules, &mut bytes, 1);
-        write_out(slot, turn, routes);
+        decode(slot, ctx, &routes[0], &rules, &mut bytes, 1);
+        write_out(slot, ctx, routes);
     }
 
     /// A client's socket takes so many bytes more.
     pub(crate) fn take(&mut self, id: ConnId, bytes: usize) {
         let routes = &self.handle.shared.routes;
-        let SimWorker { slots, turn, .. } = &mut self.workers[id.worker()];
-        let Some(slot) = slots.find(id) else { return };
+        let SimWorker { slots, ctx, .. } = &mut self.workers[id.worker()];
+        let Some(slot) = slots.find_mut(id) else { return };
         slot.stream.room = slot.stream.room.saturating_add(bytes);
         slot.conn.blocked = false;
-        write_out(slot, turn, routes);
+        write_out(slot, ctx, routes);
     }
 
     /// The frames that a client has received since the last call: opcode and payload.
@@ -193,12 +193,12 @@ impl Simulation {
 
     /// A connection breaks.
     pub(crate) fn cut(&mut self, id: ConnId) {
-        let SimWorker { slots, turn, .. } = &mut self.workers[id.worker()];
-        if slots.find(id).is_some() {
-            turn.hub.remove(id);
+        let SimWorker { slots, ctx, .. } = &mut self.workers[id.worker()];
+        if slots.find_mut(id).is_some() {
+            ctx.hub.remove(id);
             if let Some(mut slot) = slots.remove(id.slot()) {
-                turn.replays.remove(&mut slot.conn);
-                slot.conn.release(&mut turn.writer);
+                ctx.replays.remove(&mut slot.conn);
+                slot.conn.release(&mut ctx.writer);
             }
         }
     }
@@ -213,24 +213,24 @@ impl Simulation {
             Command::Subscribe(id, topic) => {
                 self.settle(worker);
                 let limit = self.handle.shared.routes[0].terms.limits.max_subscriptions;
-                let SimWorker { slots, turn, .. } = &mut self.workers[worker];
-                if slots.find(id).is_some_and(|s| s.conn.phase == Phase::Open) {
-                    join::subscribe(turn, id.slot() as u32, &topic, limit);
+                let SimWorker { slots, ctx, .. } = &mut self.workers[worker];
+                if slots.find_mut(id).is_some_and(|s| s.conn.phase == Phase::Open) {
+                    recovery::subscribe(ctx, id.slot() as u32, &topic, limit);
                 }
             }
             Command::Unsubscribe(id, topic) => {
                 self.settle(worker);
                 let routes = &self.handle.shared.routes;
-                let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
-                if let Some(slot) = slots.find(id).filter(|s| s.conn.phase == Phase::Open) {
-                    join::unsubscribe(slot, turn, routes, &topic);
+                let SimWorker { slots, ctx, dirty, .. } = &mut self.workers[worker];
+                if let Some(slot) = slots.find_mut(id).filter(|s| s.conn.phase == Phase::Open) {
+                    recovery::unsubscribe(slot, ctx, routes, &topic);
                     mark_dirty(slot, id.slot() as u32, dirty);
                 }
             }
             Command::SubscriberChanges(from, changes) => {
-                self.workers[worker].turn.hub.apply_subscriber_changes(from, changes)
+                self.workers[worker].ctx.hub.apply_subscriber_changes(from, changes)
             }
-            Command::RecoveryRequest(from, request) => self.workers[worker].asked.push(from, request),
+            Command::RecoveryRequest(from, request) => self.workers[worker].recoveries.push(from, request),
             Command::RecoveryReply(reply) => {
                 self.settle(worker);
                 self.recovery(worker).begin(*reply);
@@ -239,65 +239,65 @@ impl Simulation {
                 all.into_iter().for_each(|one| self.publish(worker, one))
             }
             Command::PublishOne(one) => self.publish(worker, one),
-            Command::Batch(_, forwarded) => self.workers[worker].turn.hub.receive_batch(&forwarded),
+            Command::Batch(_, forwarded) => self.workers[worker].ctx.hub.receive_batch(&forwarded),
             Command::Reply(id, text) => {
-                let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
-                queue_reply(slots, turn, &self.handle.shared.routes, dirty, id, &text);
+                let SimWorker { slots, ctx, dirty, .. } = &mut self.workers[worker];
+                queue_reply(slots, ctx, &self.handle.shared.routes, dirty, id, &text);
             }
             Command::Missed(_, missed) => {
                 self.settle(worker);
-                let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
-                tell_missed(slots, turn, &self.handle.shared.routes, dirty, &missed);
+                let SimWorker { slots, ctx, dirty, .. } = &mut self.workers[worker];
+                report_missed(slots, ctx, &self.handle.shared.routes, dirty, &missed);
             }
-            Command::CongestionCleared => self.workers[worker].turn.hub.release_publishers(),
+            Command::CongestionCleared => self.workers[worker].ctx.hub.release_publishers(),
             _ => unreachable!("a command that no simulation sends"),
         }
         true
     }
 
     fn publish(&mut self, worker: usize, publication: PublishRequest) {
-        if let Some((answer, outcome)) = self.workers[worker].turn.hub.publish_owned(publication) {
+        if let Some((answer, outcome)) = self.workers[worker].ctx.hub.publish_owned(publication) {
             assert!(answer.send(outcome.map_err(NoReply::Refused)), "a callback panicked");
         }
     }
 
-    fn recovery(&mut self, worker: usize) -> Recovery<'_, Wire> {
-        let SimWorker { slots, turn, dirty, asked, .. } = &mut self.workers[worker];
-        Recovery { slots, turn, routes: &self.handle.shared.routes, dirty, asked }
+    fn recovery(&mut self, worker: usize) -> RecoveryContext<'_, Wire> {
+        let SimWorker { slots, ctx, dirty, recoveries, .. } = &mut self.workers[worker];
+        RecoveryContext { slots, ctx, routes: &self.handle.shared.routes, dirty, recoveries }
     }
 
     fn settle(&mut self, worker: usize) {
-        if !self.workers[worker].turn.hub.batch_log.is_empty() {
+        if !self.workers[worker].ctx.hub.batch_log.is_empty() {
             self.fan_out(worker);
         }
     }
 
     /// Ends a worker's iteration.
     pub(crate) fn end_iteration(&mut self, worker: usize) {
-        self.workers[worker].asked.begin_iteration();
+        self.workers[worker].recoveries.begin_iteration();
         self.fan_out(worker);
     }
 
     fn fan_out(&mut self, worker: usize) {
         let routes = self.handle.shared.routes.clone();
         loop {
-            let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
-            turn.hub.record_history();
-            send_to_workers(turn);
-            if !turn.hub.batch_log.is_empty() {
-                deliver(slots, turn, &routes, dirty);
+            let SimWorker { slots, ctx, dirty, .. } = &mut self.workers[worker];
+            ctx.hub.record_history();
+            send_to_workers(ctx);
+            if !ctx.hub.batch_log.is_empty() {
+                deliver_batches(slots, ctx, &routes, dirty);
             }
-            turn.hub.end_iteration();
-            turn.number += 1;
-            self.recovery(worker).answer();
-            let SimWorker { slots, turn, dirty, .. } = &mut self.workers[worker];
+            ctx.hub.end_iteration();
+            ctx.iteration += 1;
+            self.recovery(worker).answer_requests();
+            let SimWorker { slots, ctx, dirty, .. } = &mut self.workers[worker];
             for at in core::mem::take(dirty) {
-                if let Some(slot) = slots.get(at as usize) {
-                    slot.marks.dirty = false;
-                    write_out(slot, turn, &routes);
+                if let Some(slot) = slots.get_mut(at as usize) {
+                    slot.flags.dirty = false;
+                    write_out(slot, ctx, &routes);
                 }
             }
-            if turn.hub.batch_log.is_empty() && turn.hub.recovery_requests.is_empty() {
+            if ctx.hub.batch_log.is_empty() && ctx.hub.recovery_requests.is_empty() {
                 return;
             }
         }
@@ -305,13 +305,13 @@ impl Simulation {
 
     /// Whether a worker has nothing left to do.
     fn is_idle(&self, worker: usize) -> bool {
-        let SimWorker { inbox, dirty, asked, turn, .. } = &self.workers[worker];
-        let hub = &turn.hub;
-        let sent = !turn.replays.has_ready()
+        let SimWorker { inbox, dirty, recoveries, ctx, .. } = &self.workers[worker];
+        let hub = &ctx.hub;
+        let sent = !ctx.replays.has_ready()
             && hub.batch_log.is_empty()
             && hub.has_published_all()
             && hub.has_delivered_all();
-        inbox.len() == 0 && dirty.is_empty() && asked.is_empty() && sent
+        inbox.len() == 0 && dirty.is_empty() && recoveries.is_empty() && sent
     }
 
     /// Everything goes on until nothing is left to do, and every socket takes all.

@@ -14,7 +14,7 @@ use std::thread::Thread;
 use std::time::Instant;
 
 /// How long [`Answer::wait`] waits.
-const WAIT: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// Whether this thread is a worker.
@@ -27,7 +27,7 @@ pub(crate) fn mark_worker(is: bool) {
 }
 
 /// Checks that the calling thread may wait for a worker.
-pub(crate) fn may_wait() -> Result<(), HandleError> {
+pub(crate) fn check_may_block() -> Result<(), HandleError> {
     if IS_WORKER.get() { Err(HandleError::InHandler) } else { Ok(()) }
 }
 
@@ -62,26 +62,26 @@ pub(crate) fn may_wait() -> Result<(), HandleError> {
 /// }
 /// ```
 #[must_use = "wait for the answer, await it, or call then; drop it if nobody wants it"]
-pub struct Answer<T>(State<T>);
+pub struct Answer<T>(AnswerState<T>);
 
-enum State<T> {
+enum AnswerState<T> {
     /// Nothing could be asked.
     Failed(HandleError),
-    Asked(PendingReply<T>),
+    Pending(PendingReply<T>),
     /// It was returned by `poll`.
     Taken,
 }
 
 impl<T> Answer<T> {
     pub(crate) fn failed(error: HandleError) -> Self {
-        Self(State::Failed(error))
+        Self(AnswerState::Failed(error))
     }
 
     /// Asks: `ask` passes on where the answer goes.
-    pub(crate) fn ask(ask: impl FnOnce(ReplySender<T>)) -> Self {
+    pub(crate) fn new(send: impl FnOnce(ReplySender<T>)) -> Self {
         let (pending, reply) = one_shot();
-        ask(reply);
-        Self(State::Asked(pending))
+        send(reply);
+        Self(AnswerState::Pending(pending))
     }
 
     /// Waits for the answer, for at most 5 s.
@@ -90,7 +90,7 @@ impl<T> Answer<T> {
     /// What the method that asked names. [`HandleError::Timeout`]: no answer came in time; what was asked for may still
     /// happen. [`HandleError::InHandler`]: this thread is a worker, which would wait for itself.
     pub fn wait(self) -> Result<T, HandleError> {
-        self.wait_timeout(WAIT)
+        self.wait_timeout(REPLY_TIMEOUT)
     }
 
     /// Waits for the answer, for at most this long.
@@ -99,11 +99,11 @@ impl<T> Answer<T> {
     /// As [`Answer::wait`].
     pub fn wait_timeout(self, timeout: Duration) -> Result<T, HandleError> {
         let pending = match self.0 {
-            State::Failed(error) => return Err(error),
-            State::Asked(pending) => pending,
-            State::Taken => return Err(HandleError::Ended),
+            AnswerState::Failed(error) => return Err(error),
+            AnswerState::Pending(pending) => pending,
+            AnswerState::Taken => return Err(HandleError::Ended),
         };
-        may_wait()?;
+        check_may_block()?;
         if let Some(answer) = pending.take() {
             return answer.map_err(HandleError::from);
         }
@@ -127,9 +127,11 @@ impl<T> Answer<T> {
     /// here if the answer has come already. A panic on the worker is counted and ends nothing. There is no deadline.
     pub fn then(self, then: impl FnOnce(Result<T, HandleError>) + Send + 'static) {
         match self.0 {
-            State::Failed(error) => then(Err(error)),
-            State::Asked(pending) => pending.then(move |answer| then(answer.map_err(HandleError::from))),
-            State::Taken => then(Err(HandleError::Ended)),
+            AnswerState::Failed(error) => then(Err(error)),
+            AnswerState::Pending(pending) => {
+                pending.then(move |answer| then(answer.map_err(HandleError::from)))
+            }
+            AnswerState::Taken => then(Err(HandleError::Ended)),
         }
     }
 }
@@ -154,16 +156,16 @@ impl<T> Future for Answer<T> {
     type Output = Result<T, HandleError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match core::mem::replace(&mut self.0, State::Taken) {
-            State::Failed(error) => Poll::Ready(Err(error)),
-            State::Asked(pending) => match pending.poll(cx.waker()) {
+        match core::mem::replace(&mut self.0, AnswerState::Taken) {
+            AnswerState::Failed(error) => Poll::Ready(Err(error)),
+            AnswerState::Pending(pending) => match pending.poll(cx.waker()) {
                 Poll::Ready(answer) => Poll::Ready(answer.map_err(HandleError::from)),
                 Poll::Pending => {
-                    self.0 = State::Asked(pending);
+                    self.0 = AnswerState::Pending(pending);
                     Poll::Pending
                 }
             },
-            State::Taken => panic!("`Answer` polled after it was ready"),
+            AnswerState::Taken => panic!("`Answer` polled after it was ready"),
         }
     }
 }
@@ -171,9 +173,9 @@ impl<T> Future for Answer<T> {
 impl<T> fmt::Debug for Answer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
-            State::Failed(_) => "Answer(failed)",
-            State::Asked(_) => "Answer(asked)",
-            State::Taken => "Answer(taken)",
+            AnswerState::Failed(_) => "Answer(failed)",
+            AnswerState::Pending(_) => "Answer(asked)",
+            AnswerState::Taken => "Answer(taken)",
         })
     }
 }

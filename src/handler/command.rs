@@ -15,7 +15,7 @@ use std::time::Instant;
 
 pub(crate) enum Command {
     /// A socket that another worker accepted, or a program handed over.
-    Adopt(Box<Adopt>),
+    AddConnection(Box<NewConnection>),
     /// The answer to an upgrade that is decided later.
     Decide(ConnId, Decision),
     /// A response that a request has waited for: which of the worker's.
@@ -66,7 +66,7 @@ pub(crate) enum Command {
     /// Panic outside of every callback, as a fault of this crate would: for tests.
     Panic,
     /// A worker has nothing more to come before this step of the shutdown, by its number.
-    Settled(u16, Settling),
+    ShutdownStepDone(u16, ShutdownStep),
     /// Close every connection with this code, and end when all are gone or the time has come.
     Shutdown {
         code: CloseCode,
@@ -89,7 +89,7 @@ impl Weigh for Command {
 
 /// What the workers finish one after the other before a shutdown closes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Settling {
+pub(crate) enum ShutdownStep {
     /// What was published has reached the owners of its topics.
     Published,
     /// What the owners had for other workers has reached them.
@@ -128,7 +128,7 @@ impl Command {
     }
 }
 
-pub(crate) struct Adopt {
+pub(crate) struct NewConnection {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     /// What was read from it already.
@@ -136,7 +136,7 @@ pub(crate) struct Adopt {
     /// The handshake is over: route, state, subprotocol.
     pub(crate) open: Option<(u16, AnyState, Option<Box<str>>)>,
     /// Whether the descriptor may have copies elsewhere, so that closing ours does not end its registration.
-    pub(crate) foreign: bool,
+    pub(crate) shared_fd: bool,
 }
 
 pub(crate) enum Decision {

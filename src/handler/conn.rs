@@ -1,7 +1,7 @@
 //! What a callback is given: the connection, borrowed for as long as the callback runs.
 
-use super::replay::{Replays, Taken};
-use super::route::Wrapper;
+use super::replay::{ReplayOutcome, Replays};
+use super::route::RouteEnvelope;
 use super::{Command, Handle, RateState, Rates, Route};
 use crate::Message;
 use crate::conn::{
@@ -20,34 +20,34 @@ use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
 /// What a worker brings to every callback.
-pub(crate) struct Turn {
+pub(crate) struct WorkerContext {
     pub(crate) replays: Replays,
     pub(crate) writer: Writer,
     pub(crate) hub: Hub,
     /// Counts the turns of the loop, from 1.
-    pub(crate) number: u32,
+    pub(crate) iteration: u32,
     pub(crate) handle: Handle,
     pub(crate) worker: usize,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
     /// Connections that are not read from until what they publish finds room.
-    pub(crate) held: Vec<ConnId>,
-    /// What is counted for every message, until [`Turn::settle_counts`].
-    pub(crate) counts: Counts,
+    pub(crate) congested: Vec<ConnId>,
+    /// What is counted for every message, until [`WorkerContext::flush_counts`].
+    pub(crate) counts: MessageCounts,
     /// When it began, since the worker did.
-    pub(crate) time: Nanos,
+    pub(crate) now: Nanos,
     /// What the connections of routes with rates have taken of them, by slot.
-    pub(crate) paid: Vec<RateState>,
+    pub(crate) rate_states: Vec<RateState>,
 }
 
 /// Counts of messages that are not in the counters yet: adding there costs a small message a twentieth of its way.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct MessageCounts {
     pub(crate) messages_in: u64,
     pub(crate) bytes_in: u64,
     pub(crate) messages_out: u64,
 }
 
-impl Turn {
+impl WorkerContext {
     #[inline]
     pub(crate) fn count(&self) -> &Counters {
         &self.counters[self.worker]
@@ -55,17 +55,17 @@ impl Turn {
 
     /// A connection of a route with rates begins: it has taken nothing.
     pub(crate) fn begin_rates(&mut self, id: ConnId) {
-        if self.paid.len() <= id.slot() {
-            self.paid.resize(id.slot() + 1, RateState::default());
+        if self.rate_states.len() <= id.slot() {
+            self.rate_states.resize(id.slot() + 1, RateState::default());
         }
-        self.paid[id.slot()] = RateState::default();
+        self.rate_states[id.slot()] = RateState::default();
     }
 
     /// Charges a message that has come, and stops reading if the next one would come too early.
     #[inline(never)] // inlined, it would cost routes without rates 6 instructions for each read
-    pub(crate) fn charge(&mut self, conn: &mut Connection, rates: &Rates, bytes: usize) {
-        let Some(paid) = self.paid.get_mut(conn.id.slot()) else { return };
-        if !rates.charge(paid, self.time, bytes) {
+    pub(crate) fn charge_rate(&mut self, conn: &mut Connection, rates: &Rates, bytes: usize) {
+        let Some(rate_state) = self.rate_states.get_mut(conn.id.slot()) else { return };
+        if !rates.charge(rate_state, self.now, bytes) {
             conn.pause(PauseReason::Rate);
             self.count().rate_pauses.add(1);
         }
@@ -73,15 +73,15 @@ impl Turn {
 
     /// From when on a connection may send again.
     pub(crate) fn free_at(&self, id: ConnId, rates: &Rates) -> Nanos {
-        self.paid.get(id.slot()).map_or(0, |paid| rates.free_at(paid))
+        self.rate_states.get(id.slot()).map_or(0, |rate_state| rates.free_at(rate_state))
     }
 
     /// Stops reading from a connection until what it publishes finds room again.
     #[cold]
-    pub(crate) fn hold(&mut self, conn: &mut Connection) {
+    pub(crate) fn pause_congested(&mut self, conn: &mut Connection) {
         if !conn.pauses.contains(PauseReason::Congestion) {
             conn.pause(PauseReason::Congestion);
-            self.held.push(conn.id);
+            self.congested.push(conn.id);
             self.count().publishers_held.add(1);
         }
     }
@@ -107,8 +107,8 @@ impl Turn {
     /// Moves what was counted to the counters; before anything is written, so that whoever gets an answer finds it
     /// counted.
     #[inline]
-    pub(crate) fn settle_counts(&mut self) {
-        let Counts { messages_in, bytes_in, messages_out } = core::mem::take(&mut self.counts);
+    pub(crate) fn flush_counts(&mut self) {
+        let MessageCounts { messages_in, bytes_in, messages_out } = core::mem::take(&mut self.counts);
         let count = self.count();
         count.messages_in.add(messages_in);
         count.bytes_in.add(bytes_in);
@@ -117,22 +117,22 @@ impl Turn {
 }
 
 /// All that one connection's callback touches.
-pub(crate) struct Context<'a> {
+pub(crate) struct ConnParts<'a> {
     pub(crate) conn: &'a mut Connection,
-    pub(crate) turn: &'a mut Turn,
+    pub(crate) ctx: &'a mut WorkerContext,
     pub(crate) sink: &'a mut dyn Sink,
     pub(crate) route: &'a Route,
 }
 
-impl Context<'_> {
+impl ConnParts<'_> {
     /// Puts what the turn's log has for this connection into its backlog, so that what is sent now follows it.
     pub(crate) fn catch_up(&mut self) {
-        let Turn { writer, hub, number, replays, .. } = &mut *self.turn;
+        let WorkerContext { writer, hub, iteration, replays, .. } = &mut *self.ctx;
         let slot = self.conn.id.slot() as u32;
         if !hub.index.has_subscriptions(slot) {
             return;
         }
-        let from = self.conn.position(*number);
+        let from = self.conn.position(*iteration);
         if !writer.cork.is_empty() {
             self.conn.flush_cork(writer, self.sink);
         }
@@ -151,35 +151,35 @@ impl Context<'_> {
                 recipient,
             );
         }
-        self.conn.catch_up(*number, next_index);
+        self.conn.catch_up(*iteration, next_index);
     }
 
     #[inline]
     fn send<'m>(&mut self, message: Message<'m>) -> Result<Sent, Refused<'m>> {
-        if !self.turn.hub.batch_log.is_empty() {
+        if !self.ctx.hub.batch_log.is_empty() {
             self.catch_up();
         }
-        let writer = &mut self.turn.writer;
+        let writer = &mut self.ctx.writer;
         let sent = self.conn.send(writer, self.sink, &self.route.terms, message)?;
         if writer.is_full() {
             self.conn.flush_cork(writer, self.sink);
         }
-        self.turn.counts.messages_out += 1;
+        self.ctx.counts.messages_out += 1;
         Ok(sent)
     }
 }
 
 /// A run in its route's envelope, if it has one: of several messages in one where these are to be `batched`.
 fn wrapped<'r>(route: &Route, batch: &'r Batch, topic: &str, batched: bool) -> Option<&'r Frames> {
-    let Wrapper { at, of, envelope } = route.envelope.as_ref()?;
+    let RouteEnvelope { index, count, envelope } = route.envelope.as_ref()?;
     match batched && batch.messages() > 1 {
-        false => batch.wrapped(2 * at, 2 * of, || batch.wrap(topic, &**envelope)),
-        true => batch.wrapped(2 * at + 1, 2 * of, || batch.wrap_all(topic, &**envelope)),
+        false => batch.wrapped(2 * index, 2 * count, || batch.wrap(topic, &**envelope)),
+        true => batch.wrapped(2 * index + 1, 2 * count, || batch.wrap_all(topic, &**envelope)),
     }
 }
 
 /// The whole of a run in the bytes that a connection takes; `None`: as it is.
-pub(crate) fn shaped(
+pub(crate) fn transformed(
     conn: &mut Connection,
     writer: &mut Writer,
     route: &Route,
@@ -213,9 +213,9 @@ pub(crate) fn push_batch(
     if conn.is_replaying() {
         let terms = batch.terms(&route.terms);
         match replays.take_batch(conn, topic, batch, recipient, &terms) {
-            Taken::NotReplaying => {}
-            Taken::Follows => return,
-            Taken::Overflow => {
+            ReplayOutcome::NotReplaying => {}
+            ReplayOutcome::Queued => return,
+            ReplayOutcome::Overflow => {
                 conn.overflow(writer, sink, &terms);
                 // The close frame may be in the cork, which the next connection uses.
                 return conn.flush(writer, sink);
@@ -253,20 +253,20 @@ pub(crate) fn push_batch(
 /// Everything said here happens on the worker that owns the connection. To reach a connection from elsewhere, keep
 /// its [`Conn::id`] and use the [`Handle`].
 pub struct Conn<'a, S> {
-    context: Context<'a>,
+    parts: ConnParts<'a>,
     state: &'a mut S,
 }
 
 impl<'a, S> Conn<'a, S> {
     #[inline]
-    pub(crate) fn new(context: Context<'a>, state: &'a mut S) -> Self {
-        Self { context, state }
+    pub(crate) fn new(parts: ConnParts<'a>, state: &'a mut S) -> Self {
+        Self { parts, state }
     }
 
     /// The connection's name, for the [`Handle`].
     #[inline]
     pub fn id(&self) -> ConnId {
-        self.context.conn.id
+        self.parts.conn.id
     }
 
     /// What the application keeps for this connection. It borrows the connection: what names the topic that is
@@ -291,33 +291,33 @@ impl<'a, S> Conn<'a, S> {
     /// message comes back with the error.
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Sent, Refused<'m>> {
-        self.context.send(message.into())
+        self.parts.send(message.into())
     }
 
     /// Sends a text that no policy for slow consumers gives up, also beyond the limit of the backlog.
     #[cfg(feature = "push")]
     pub(crate) fn reply(&mut self, text: &str) {
-        if !self.context.turn.hub.batch_log.is_empty() {
-            self.context.catch_up();
+        if !self.parts.ctx.hub.batch_log.is_empty() {
+            self.parts.catch_up();
         }
-        let Context { conn, turn, sink, .. } = &mut self.context;
-        if conn.reply(&mut turn.writer, &mut **sink, text) {
-            turn.counts.messages_out += 1;
+        let ConnParts { conn, ctx, sink, .. } = &mut self.parts;
+        if conn.reply(&mut ctx.writer, &mut **sink, text) {
+            ctx.counts.messages_out += 1;
         }
     }
 
     /// Whether a [notice](Conn::notice) waits that the next one replaces.
     #[cfg(feature = "push")]
     pub(crate) fn has_notice(&mut self) -> bool {
-        self.context.conn.has_notice()
+        self.parts.conn.has_notice()
     }
 
     /// Sends a reply that passes everything that waits, and replaces the notice that waits.
     #[cfg(feature = "push")]
     pub(crate) fn notice(&mut self, text: &str) {
-        let Context { conn, turn, sink, .. } = &mut self.context;
-        if conn.notice(&mut turn.writer, &mut **sink, text) {
-            turn.counts.messages_out += 1;
+        let ConnParts { conn, ctx, sink, .. } = &mut self.parts;
+        if conn.notice(&mut ctx.writer, &mut **sink, text) {
+            ctx.counts.messages_out += 1;
         }
     }
 
@@ -326,7 +326,7 @@ impl<'a, S> Conn<'a, S> {
     /// short most of the client's work; for those that a topic's filter or the publisher leaves out some they come one by
     /// one.
     pub fn batch_messages(&mut self, batch: bool) {
-        self.context.conn.set_batched(batch);
+        self.parts.conn.set_batched(batch);
     }
 
     /// Begins the closing handshake (RFC 6455 section 7.1.2). Messages sent before are delivered first; messages that still come in are not
@@ -338,46 +338,46 @@ impl<'a, S> Conn<'a, S> {
     /// A code that no close frame may carry (RFC 6455 section 7.4), such as 1005, 1006 and 5000: nothing was done.
     pub fn close(&mut self, code: impl Into<CloseCode>, reason: &str) -> Result<(), InvalidClose> {
         let code = code.into().on_wire()?;
-        let Context { conn, turn, sink, .. } = &mut self.context;
-        conn.close(&mut turn.writer, &mut **sink, code, reason, Cause::Application);
+        let ConnParts { conn, ctx, sink, .. } = &mut self.parts;
+        conn.close(&mut ctx.writer, &mut **sink, code, reason, Cause::Application);
         Ok(())
     }
 
     /// Ends the connection at once, without a close frame: the peer sees 1006.
     pub fn terminate(&mut self) {
-        self.context.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
+        self.parts.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
     }
 
     /// Open, closing or closed; as in the browser.
     pub fn ready_state(&self) -> ReadyState {
-        self.context.conn.ready_state()
+        self.parts.conn.ready_state()
     }
 
     /// Bytes of messages sent and not yet handed to the kernel, with the 2 to 10 bytes of each frame's head. Zero
     /// means that a message sent now waits for nothing.
     #[inline]
     pub fn buffered_amount(&self) -> usize {
-        let Context { conn, turn, sink, .. } = &self.context;
-        conn.buffered() + turn.writer.gathered() + sink.buffered()
+        let ConnParts { conn, ctx, sink, .. } = &self.parts;
+        conn.buffered() + ctx.writer.gathered() + sink.buffered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,
     /// until [`Conn::resume`]. TCP then makes the peer wait. Pings aren't answered meanwhile, and pongs aren't seen:
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
-        self.context.conn.pause(PauseReason::Application);
+        self.parts.conn.pause(PauseReason::Application);
         // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
-        self.context.conn.backlogged |= self.context.turn.writer.gathered() > 0;
+        self.parts.conn.backlogged |= self.parts.ctx.writer.gathered() > 0;
     }
 
     /// Reads again.
     pub fn resume(&mut self) {
-        self.context.conn.resume(PauseReason::Application);
+        self.parts.conn.resume(PauseReason::Application);
     }
 
     /// Whether the application has paused reading.
     pub fn is_paused(&self) -> bool {
-        self.context.conn.pauses.contains(PauseReason::Application)
+        self.parts.conn.pauses.contains(PauseReason::Application)
     }
 
     /// Sends a ping (RFC 6455 section 5.5.2). The server pings by itself ([`Limits::ping_interval`]).
@@ -386,25 +386,25 @@ impl<'a, S> Conn<'a, S> {
     /// A payload of more than 125 bytes: nothing was done.
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), InvalidPing> {
         InvalidPing::check(payload)?;
-        if self.context.conn.phase == Phase::Open {
-            self.context.conn.control(&mut self.context.turn.writer, Opcode::Ping, payload);
+        if self.parts.conn.phase == Phase::Open {
+            self.parts.conn.control(&mut self.parts.ctx.writer, Opcode::Ping, payload);
         }
         Ok(())
     }
 
     /// The address of the peer.
     pub fn peer(&self) -> &Peer {
-        &self.context.conn.peer
+        &self.parts.conn.peer
     }
 
     /// The subprotocol that was chosen.
     pub fn protocol(&self) -> Option<&str> {
-        self.context.conn.cold.as_ref()?.protocol.as_deref()
+        self.parts.conn.cold.as_ref()?.protocol.as_deref()
     }
 
     /// The extensions in use, as the handshake named them: empty, or `permessage-deflate` with its parameters.
     pub fn extensions(&self) -> String {
-        let cold = self.context.conn.cold.as_ref();
+        let cold = self.parts.conn.cold.as_ref();
         cold.and_then(|c| c.compression.as_ref()).map(|c| c.agreed.response()).unwrap_or_default()
     }
 
@@ -419,22 +419,22 @@ impl<'a, S> Conn<'a, S> {
     /// # }
     /// ```
     pub fn params(&self) -> Params {
-        self.context.conn.cold.as_ref().map(|c| c.params.clone()).unwrap_or_default()
+        self.parts.conn.cold.as_ref().map(|c| c.params.clone()).unwrap_or_default()
     }
 
     /// One parameter of the route.
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.context.conn.cold.as_ref()?.params.get(name)
+        self.parts.conn.cold.as_ref()?.params.get(name)
     }
 
     /// The pattern of the route that this connection came in by, such as `/chat/:room`.
     pub fn route(&self) -> &str {
-        &self.context.route.pattern
+        &self.parts.route.pattern
     }
 
     /// What its route allows it.
     pub fn limits(&self) -> &Limits {
-        &self.context.route.terms.limits
+        &self.parts.route.terms.limits
     }
 
     /// Subscribes to a topic: what is published to it from now on is sent to this connection. Says whether that is new.
@@ -458,25 +458,25 @@ impl<'a, S> Conn<'a, S> {
     }
 
     fn begin(&mut self, to: &TopicOrPattern<'_>, tags: Option<Tags>) -> Result<bool, SubscribeError> {
-        let Context { conn, turn, .. } = &self.context;
+        let ConnParts { conn, ctx, .. } = &self.parts;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
         // What this turn published before is not for a subscriber that comes after it.
-        let log = (turn.number, turn.hub.batch_log.next_index());
+        let log = (ctx.iteration, ctx.hub.batch_log.next_index());
         if log.1 > 0 {
-            self.context.catch_up();
+            self.parts.catch_up();
         }
-        let Context { conn, turn, route, .. } = &mut self.context;
+        let ConnParts { conn, ctx, route, .. } = &mut self.parts;
         let limit = route.terms.limits.max_subscriptions;
         let slot = conn.id.slot() as u32;
         // What it has asked for and not been given counts too.
-        if !turn.hub.has_room(conn.id, limit) && !turn.hub.index.is_subscribed(slot, to.as_str()) {
+        if !ctx.hub.has_room(conn.id, limit) && !ctx.hub.index.is_subscribed(slot, to.as_str()) {
             return Err(SubscribeError::TooMany { limit });
         }
-        let added = turn.hub.subscribe(slot, to, tags, limit)?;
+        let added = ctx.hub.subscribe(slot, to, tags, limit)?;
         if added == Added::First {
-            turn.send_subscriber_changes();
+            ctx.send_subscriber_changes();
         }
         let new = added != Added::Already;
         if new && log.1 > 0 {
@@ -513,12 +513,12 @@ impl<'a, S> Conn<'a, S> {
                 return if new { Ok(()) } else { Err(SubscribeError::Already) };
             }
         };
-        let Context { conn, turn, route, .. } = &mut self.context;
+        let ConnParts { conn, ctx, route, .. } = &mut self.parts;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
         let limit = route.terms.limits.max_subscriptions;
-        turn.hub.request_recovery(
+        ctx.hub.request_recovery(
             RecoveryRequest { conn: conn.id, topic: topic.into(), start, tags, request_id: 0 },
             limit,
         )
@@ -536,12 +536,12 @@ impl<'a, S> Conn<'a, S> {
     }
 
     fn end(&mut self, from: &TopicOrPattern<'_>) -> bool {
-        if !self.context.turn.hub.batch_log.is_empty() {
-            self.context.catch_up();
+        if !self.parts.ctx.hub.batch_log.is_empty() {
+            self.parts.catch_up();
         }
-        let id = self.context.conn.id;
-        let Unsubscribed { ended, cancelled } = self.context.turn.hub.unsubscribe(id, from);
-        self.context.turn.cancel_replay(self.context.conn, from.as_str());
+        let id = self.parts.conn.id;
+        let Unsubscribed { ended, cancelled } = self.parts.ctx.hub.unsubscribe(id, from);
+        self.parts.ctx.cancel_replay(self.parts.conn, from.as_str());
         ended || cancelled
     }
 
@@ -556,7 +556,7 @@ impl<'a, S> Conn<'a, S> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.context.turn.hub.index.is_subscribed(self.context.conn.id.slot() as u32, name)
+        self.parts.ctx.hub.index.is_subscribed(self.parts.conn.id.slot() as u32, name)
     }
 
     /// The topics that this connection subscribed to by their names, in no order.
@@ -570,7 +570,7 @@ impl<'a, S> Conn<'a, S> {
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.context.turn.hub.index.names_of(self.context.conn.id.slot() as u32)
+        self.parts.ctx.hub.index.names_of(self.parts.conn.id.slot() as u32)
     }
 
     /// Publishes to everybody else who listens to the topic, on all workers. The publisher need not listen itself.
@@ -595,7 +595,7 @@ impl<'a, S> Conn<'a, S> {
     #[inline]
     pub fn publish_with(&mut self, mut publish: Publish<'_>) {
         publish.publisher = Some(self.id());
-        self.context.turn.hub.publish(publish);
+        self.parts.ctx.hub.publish(publish);
         self.wait_for_room(publish.topic);
     }
 
@@ -603,15 +603,15 @@ impl<'a, S> Conn<'a, S> {
     /// down before others suffer.
     #[inline]
     pub(crate) fn wait_for_room(&mut self, topic: &str) {
-        let Context { conn, turn, .. } = &mut self.context;
-        if turn.hub.is_congested(topic) {
-            turn.hold(conn);
+        let ConnParts { conn, ctx, .. } = &mut self.parts;
+        if ctx.hub.is_congested(topic) {
+            ctx.pause_congested(conn);
         }
     }
 
     /// The way to the server and to other connections, for any thread.
     pub fn handle(&self) -> &Handle {
-        &self.context.turn.handle
+        &self.parts.ctx.handle
     }
 }
 

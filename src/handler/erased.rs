@@ -1,7 +1,7 @@
 //! Handlers of different types behind one: the worker knows neither the handler's type nor its state's.
 
 use super::accept::{AcceptKind, Pending};
-use super::{Conn, Context, Handle, Handler, Refuse};
+use super::{Conn, ConnParts, Handle, Handler, Refuse};
 use crate::Message;
 use crate::conn::{Closed, ConnId};
 use crate::http::{Request, Response};
@@ -19,7 +19,7 @@ pub(crate) enum ErasedAccept {
 }
 
 /// What can happen to an open connection beside a message, for one virtual call.
-pub(crate) enum Event<'a> {
+pub(crate) enum HandlerEvent<'a> {
     Open,
     Ping(&'a [u8]),
     Pong(&'a [u8]),
@@ -30,13 +30,13 @@ pub(crate) enum Event<'a> {
     Close(&'a Closed),
 }
 
-pub(crate) trait Erased: Send + Sync {
+pub(crate) trait ErasedHandler: Send + Sync {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse>;
     /// Apart from the other events: packing it with them and unpacking it is a tenth of a small message's way.
-    fn message<'a>(&self, context: Context<'a>, state: &'a mut AnyState, message: Message<'_>);
-    fn event<'a>(&self, context: Context<'a>, state: &'a mut AnyState, event: Event<'_>);
+    fn message<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, message: Message<'_>);
+    fn event<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, event: HandlerEvent<'_>);
     /// Whether a state handed over from outside is this handler's.
-    fn takes(&self, state: &AnyState) -> bool;
+    fn accepts_state(&self, state: &AnyState) -> bool;
 }
 
 impl<S: Send + 'static> From<super::Accept<S>> for ErasedAccept {
@@ -53,7 +53,7 @@ impl<S: Send + 'static> From<super::Accept<S>> for ErasedAccept {
 }
 
 #[inline]
-fn own<S: 'static>(state: &mut AnyState) -> &mut S {
+fn downcast_state<S: 'static>(state: &mut AnyState) -> &mut S {
     // Only a handler's own `upgrade`, or an adoption checked by `takes`, puts a state there.
     let Some(state) = state.downcast_mut() else {
         unreachable!("a state of another handler's");
@@ -61,31 +61,31 @@ fn own<S: 'static>(state: &mut AnyState) -> &mut S {
     state
 }
 
-impl<H: Handler> Erased for H {
+impl<H: Handler> ErasedHandler for H {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse> {
         Handler::upgrade(self, request).map(ErasedAccept::from)
     }
 
     #[inline]
-    fn message<'a>(&self, context: Context<'a>, state: &'a mut AnyState, message: Message<'_>) {
-        Handler::message(self, &mut Conn::new(context, own(state)), message);
+    fn message<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, message: Message<'_>) {
+        Handler::message(self, &mut Conn::new(parts, downcast_state(state)), message);
     }
 
-    fn event<'a>(&self, context: Context<'a>, state: &'a mut AnyState, event: Event<'_>) {
-        let conn = &mut Conn::new(context, own(state));
+    fn event<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, event: HandlerEvent<'_>) {
+        let conn = &mut Conn::new(parts, downcast_state(state));
         match event {
-            Event::Open => self.open(conn),
-            Event::Ping(payload) => self.ping(conn, payload),
-            Event::Pong(payload) => self.pong(conn, payload),
-            Event::Drain => self.drain(conn),
-            Event::Subscribed(topic, how) => self.subscribed(conn, topic, how),
-            Event::NotSubscribed(topic, error) => self.not_subscribed(conn, topic, error),
-            Event::Dropped(messages) => self.dropped(conn, messages),
-            Event::Close(end) => self.close(conn, end),
+            HandlerEvent::Open => self.open(conn),
+            HandlerEvent::Ping(payload) => self.ping(conn, payload),
+            HandlerEvent::Pong(payload) => self.pong(conn, payload),
+            HandlerEvent::Drain => self.drain(conn),
+            HandlerEvent::Subscribed(topic, how) => self.subscribed(conn, topic, how),
+            HandlerEvent::NotSubscribed(topic, error) => self.not_subscribed(conn, topic, error),
+            HandlerEvent::Dropped(messages) => self.dropped(conn, messages),
+            HandlerEvent::Close(end) => self.close(conn, end),
         }
     }
 
-    fn takes(&self, state: &AnyState) -> bool {
+    fn accepts_state(&self, state: &AnyState) -> bool {
         state.is::<H::State>()
     }
 }

@@ -1,6 +1,6 @@
 //! The way to a running server from any thread.
 
-use super::{Adopt, Command, Decision, HandleError, Route, Unhealthy};
+use super::{Command, Decision, HandleError, NewConnection, Route, Unhealthy};
 use crate::Message;
 use crate::conn::{ConnId, Frames};
 use crate::http::Peer;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What every thread of a server knows.
-pub(crate) struct Shared {
+pub(crate) struct ServerShared {
     pub(crate) workers: Vec<WorkerShared>,
     pub(crate) routes: Arc<[Route]>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
@@ -52,7 +52,7 @@ pub(crate) struct WorkerShared {
 /// What a worker answers is an [`Answer`](crate::Answer), to be waited for, awaited or given to a callback.
 #[derive(Clone)]
 pub struct Handle {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ServerShared>,
 }
 
 impl Handle {
@@ -74,7 +74,11 @@ impl Handle {
         })
     }
 
-    fn every_worker(&self, mut command: impl FnMut() -> Command, always: bool) -> Result<(), HandleError> {
+    fn command_every_worker(
+        &self,
+        mut command: impl FnMut() -> Command,
+        always: bool,
+    ) -> Result<(), HandleError> {
         (0..self.shared.workers.len()).try_for_each(|w| self.command_worker(w, command(), always))
     }
 
@@ -99,7 +103,7 @@ impl Handle {
         let route = self.route(route)?;
         let message = message.into();
         let frames = Frames::of(message);
-        self.every_worker(|| Command::Broadcast(route, frames.clone(), message.key()), false)
+        self.command_every_worker(|| Command::Broadcast(route, frames.clone(), message.key()), false)
     }
 
     /// Sends to one connection. Messages of one thread to one connection keep their order. For a connection that has
@@ -265,7 +269,7 @@ impl Handle {
     ) -> Result<(), HandleError> {
         let index = self.route(route)?;
         let state: super::AnyState = Box::new(state);
-        if !self.shared.routes[usize::from(index)].handler.takes(&state) {
+        if !self.shared.routes[usize::from(index)].handler.accepts_state(&state) {
             return Err(HandleError::WrongState);
         }
         self.hand_over(socket.into(), received, Some((index, state, protocol.map(Into::into))))
@@ -281,8 +285,8 @@ impl Handle {
         let peer = socket.peer_addr().map_err(|e| HandleError::Socket(e.kind()))?;
         let peer = peer.as_socket().map_or(Peer::Unix, Peer::Ip);
         let stream = Stream::adopt(socket.into()).map_err(|e| HandleError::Socket(e.kind()))?;
-        let adopt = Adopt { stream, peer, received, open, foreign: true };
-        self.command_worker(self.least_loaded(), Command::Adopt(Box::new(adopt)), false)
+        let new = NewConnection { stream, peer, received, open, shared_fd: true };
+        self.command_worker(self.least_loaded(), Command::AddConnection(Box::new(new)), false)
     }
 
     /// The worker with the fewest sockets.

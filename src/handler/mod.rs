@@ -18,22 +18,22 @@ mod route;
 pub use accept::{Accept, Pending, Refuse};
 pub use answer::Answer;
 pub(crate) use answer::mark_worker;
-pub(crate) use command::{Adopt, Command, Decision, Settling};
+pub(crate) use command::{Command, Decision, NewConnection, ShutdownStep};
 pub use conn::Conn;
-pub(crate) use conn::{Context, Turn, push_batch, shaped};
-pub(crate) use erased::{AnyState, Erased, ErasedAccept, Event as ErasedEvent};
+pub(crate) use conn::{ConnParts, WorkerContext, push_batch, transformed};
+pub(crate) use erased::{AnyState, ErasedAccept, ErasedHandler, HandlerEvent};
 #[cfg(any(feature = "push", feature = "api"))]
 pub(crate) use error::in_millis;
 pub use error::{BatchError, HandleError, Unhealthy};
 pub use handle::Handle;
-pub(crate) use handle::{Shared, WorkerShared};
+pub(crate) use handle::{ServerShared, WorkerShared};
 pub use on_message::{OnMessage, on_message};
 #[cfg(feature = "api")]
 pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
 pub use query::{ConnInfo, InvalidConnId};
 pub(crate) use rates::{RateState, Rates};
-pub(crate) use replay::{Replay, WINDOW};
+pub(crate) use replay::{REPLAY_WINDOW, Replay};
 pub(crate) use route::OutOfRange;
 pub use route::Route;
 

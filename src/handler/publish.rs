@@ -1,6 +1,6 @@
 //! Publishing from any thread.
 
-use super::answer::may_wait;
+use super::answer::check_may_block;
 use super::{Answer, BatchError, Command, Handle, HandleError};
 use crate::Message;
 use crate::hub::{Publish, PublishRequest, Published, ReplySender, check_topic};
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Between two attempts to put something into a full mailbox: a worker empties one in about that time.
-const FULL: Duration = Duration::from_micros(200);
+const MAILBOX_RETRY: Duration = Duration::from_micros(200);
 
 impl Handle {
     /// Publishes a message to every subscriber of the topic. Messages of one thread to one topic keep their order, and all
@@ -51,7 +51,7 @@ impl Handle {
     /// ([`HandleError::TooFast`]).
     pub fn publish_confirmed(&self, publish: Publish<'_>) -> Answer<Option<Published>> {
         match self.publication(publish) {
-            Ok(publication) => Answer::ask(|reply| self.send_replied(publication, reply)),
+            Ok(publication) => Answer::new(|reply| self.send_replied(publication, reply)),
             Err(e) => Answer::failed(e),
         }
     }
@@ -97,11 +97,11 @@ impl Handle {
     /// # Errors
     /// As [`Handle::publish`], with [`HandleError::Full`] only after `timeout`; and [`HandleError::InHandler`].
     pub fn publish_within(&self, publish: Publish<'_>, timeout: Duration) -> Result<(), HandleError> {
-        may_wait()?;
+        check_may_block()?;
         let deadline = Instant::now() + timeout;
         loop {
             match self.publish_with(publish) {
-                Err(HandleError::Full) if Instant::now() < deadline => std::thread::sleep(FULL),
+                Err(HandleError::Full) if Instant::now() < deadline => std::thread::sleep(MAILBOX_RETRY),
                 done => return done,
             }
         }
@@ -135,7 +135,7 @@ impl Handle {
     fn send_replied(&self, mut publication: PublishRequest, reply: ReplySender<Option<Published>>) {
         publication.reply = Some(reply);
         let owner = self.shared.owners.of(&publication.topic);
-        self.ask(owner, Command::PublishOne(publication));
+        self.send_query(owner, Command::PublishOne(publication));
     }
 
     fn send_publication(&self, topic: &str, publication: PublishRequest) -> Result<(), HandleError> {

@@ -40,7 +40,7 @@ impl Handle {
         match check_topic(topic) {
             Ok(()) => {
                 let count = |reply| Command::CountSubscribers(topic.into(), reply);
-                self.ask_all(0, |sum, count| *sum += count, count)
+                self.query_all(0, |sum, count| *sum += count, count)
             }
             Err(e) => Answer::failed(HandleError::Topic(e)),
         }
@@ -51,7 +51,7 @@ impl Handle {
     /// # Errors
     /// The answer is an error where the mailbox is full or the server has ended.
     pub fn connection(&self, id: ConnId) -> Answer<Option<ConnInfo>> {
-        Answer::ask(|reply| self.ask(id.worker(), Command::Info(id, reply)))
+        Answer::new(|reply| self.send_query(id.worker(), Command::Info(id, reply)))
     }
 
     /// Lists the open connections of a route, given by its pattern, on all workers.
@@ -60,7 +60,7 @@ impl Handle {
     /// The answer is an error where there is no such route, a mailbox is full, or the server has ended.
     pub fn connections(&self, route: &str) -> Answer<Vec<ConnInfo>> {
         match self.route(route) {
-            Ok(route) => self.ask_all(
+            Ok(route) => self.query_all(
                 Vec::new(),
                 |all, part| all.extend::<Vec<_>>(part),
                 |reply| Command::List(route, reply),
@@ -76,7 +76,7 @@ impl Handle {
     pub fn open_on(&self, route: &str) -> Answer<usize> {
         match self.route(route) {
             Ok(route) => {
-                self.ask_all(0, |sum, count| *sum += count, |reply| Command::CountOpen(route, reply))
+                self.query_all(0, |sum, count| *sum += count, |reply| Command::CountOpen(route, reply))
             }
             Err(e) => Answer::failed(e),
         }
@@ -103,7 +103,7 @@ impl Handle {
             return Answer::failed(HandleError::Topic(e));
         }
         let owner = self.shared.owners.of(topic);
-        Answer::ask(|reply| self.ask(owner, Command::History(topic.into(), start, limit, reply)))
+        Answer::new(|reply| self.send_query(owner, Command::History(topic.into(), start, limit, reply)))
     }
 
     /// Lists up to `limit` topics whose names begin with `prefix`, without patterns. A worker looks at no more than 65,536
@@ -113,24 +113,24 @@ impl Handle {
     /// The answer is an error where a mailbox is full or the server has ended.
     pub fn topics(&self, prefix: &str, limit: usize) -> Answer<TopicList> {
         let merge = move |all: &mut TopicList, list| all.merge(list, limit);
-        self.ask_all(TopicList::default(), merge, |reply| Command::Topics(prefix.into(), limit, reply))
+        self.query_all(TopicList::default(), merge, |reply| Command::Topics(prefix.into(), limit, reply))
     }
 
     /// Asks every worker, and answers when the last one has.
-    fn ask_all<T: Send + 'static, P: 'static>(
+    fn query_all<T: Send + 'static, P: 'static>(
         &self,
         all: T,
         merge: impl Fn(&mut T, P) + Clone + Send + 'static,
         command: impl Fn(ReplySender<P>) -> Command,
     ) -> Answer<T> {
-        Answer::ask(|reply| {
+        Answer::new(|reply| {
             for (worker, part) in gather(self.shared.workers.len(), all, reply, merge).enumerate() {
-                self.ask(worker, command(part));
+                self.send_query(worker, command(part));
             }
         })
     }
 
-    pub(super) fn ask(&self, worker: usize, command: Command) {
+    pub(super) fn send_query(&self, worker: usize, command: Command) {
         let Some(worker) = self.shared.workers.get(worker) else {
             return command.fail(NoReply::Ended);
         };

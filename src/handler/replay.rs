@@ -19,7 +19,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Bytes of replays that may wait for a socket: with less than that in its outbox a connection gets the next piece.
-pub(crate) const WINDOW: usize = 64 << 10;
+pub(crate) const REPLAY_WINDOW: usize = 64 << 10;
 
 /// What an entry costs beside the bytes of its message.
 const ENTRY: usize = size_of::<HistoryEntry>();
@@ -97,7 +97,7 @@ fn cost(entry: &HistoryEntry) -> usize {
 
 /// The replays of one connection, in order.
 #[derive(Debug, Default)]
-struct OfConnection {
+struct ConnectionReplays {
     replays: Vec<Replay>,
     /// Bytes of all that was asked for since the connection last had no replay, without what was cancelled.
     asked: usize,
@@ -108,7 +108,7 @@ struct OfConnection {
 /// The replays of a worker's connections.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
-    of: HashMap<u32, OfConnection, RandomState>,
+    by_slot: HashMap<u32, ConnectionReplays, RandomState>,
     /// Connections whose sockets can take more, in turn.
     ready: VecDeque<ConnId>,
 }
@@ -130,9 +130,9 @@ impl Replays {
         let bytes = entries.iter().map(|entry| entry.range.len()).sum();
         let (entries, live, live_bytes) = (entries.into(), 0, 0);
         let replay = Replay { topic, epoch, entries, live, live_bytes, asked: bytes, bytes, began: now };
-        let of = self.of.entry(conn.id.slot() as u32).or_default();
-        of.asked += bytes;
-        of.replays.push(replay);
+        let connection = self.by_slot.entry(conn.id.slot() as u32).or_default();
+        connection.asked += bytes;
+        connection.replays.push(replay);
         conn.set_replaying(true);
         self.wake(conn.id);
     }
@@ -144,8 +144,8 @@ impl Replays {
             return;
         }
         let slot = conn.id.slot() as u32;
-        if let Some(of) = self.of.get_mut(&slot) {
-            let OfConnection { replays, asked, .. } = of;
+        if let Some(connection) = self.by_slot.get_mut(&slot) {
+            let ConnectionReplays { replays, asked, .. } = connection;
             replays.retain_mut(|replay| {
                 if *replay.topic != *topic {
                     return true;
@@ -153,8 +153,8 @@ impl Replays {
                 *asked -= core::mem::take(&mut replay.asked);
                 still_receives && replay.keep_live()
             });
-            if of.replays.is_empty() {
-                self.of.remove(&slot);
+            if connection.replays.is_empty() {
+                self.by_slot.remove(&slot);
                 conn.set_replaying(false);
             }
         }
@@ -166,8 +166,8 @@ impl Replays {
             return 0;
         }
         conn.set_replaying(false);
-        let of = self.of.remove(&(conn.id.slot() as u32)).unwrap_or_default();
-        of.replays.iter().map(|replay| replay.entries.len() as u32).sum()
+        let connection = self.by_slot.remove(&(conn.id.slot() as u32)).unwrap_or_default();
+        connection.replays.iter().map(|replay| replay.entries.len() as u32).sum()
     }
 
     /// Takes the messages of a run for a connection whose replay of the topic is under way: they follow it. False: there is
@@ -179,14 +179,17 @@ impl Replays {
         batch: &mut Batch,
         recipient: Recipient<'_>,
         terms: &Terms,
-    ) -> Taken {
-        let Some(of) = self.of.get_mut(&(conn.id.slot() as u32)) else { return Taken::NotReplaying };
-        let all_live = of.replays.iter().map(|replay| replay.live_bytes).sum::<usize>();
-        let Some(replay) = of.replays.iter_mut().find(|r| *r.topic == *topic) else {
-            return Taken::NotReplaying;
+    ) -> ReplayOutcome {
+        let Some(connection) = self.by_slot.get_mut(&(conn.id.slot() as u32)) else {
+            return ReplayOutcome::NotReplaying;
+        };
+        let all_live = connection.replays.iter().map(|replay| replay.live_bytes).sum::<usize>();
+        let Some(replay) = connection.replays.iter_mut().find(|r| *r.topic == *topic) else {
+            return ReplayOutcome::NotReplaying;
         };
         // What the other replays have live counts too: the sum over the connection is what is bounded.
-        let limit = (terms.limits.max_backlog + of.asked).saturating_sub(all_live - replay.live_bytes);
+        let limit =
+            (terms.limits.max_backlog + connection.asked).saturating_sub(all_live - replay.live_bytes);
         let frames = batch.share();
         for (offset, range, meta) in batch.messages_for(recipient) {
             let (key, json, tags) = (batch.key, meta.json, None);
@@ -206,7 +209,7 @@ impl Replays {
             let bytes = cost(&entry);
             if replay.live > 0 && replay.live_bytes + bytes > limit {
                 match terms.slow_consumer {
-                    SlowConsumer::Close(_) => return Taken::Overflow,
+                    SlowConsumer::Close(_) => return ReplayOutcome::Overflow,
                     SlowConsumer::DropNewest => {
                         conn.dropped += 1;
                         continue;
@@ -221,18 +224,20 @@ impl Replays {
             replay.live += 1;
             replay.live_bytes += bytes;
         }
-        Taken::Follows
+        ReplayOutcome::Queued
     }
 
     /// The slots with a replay under way.
     pub(crate) fn slots(&self) -> impl Iterator<Item = u32> {
-        self.of.keys().copied()
+        self.by_slot.keys().copied()
     }
 
     /// The socket of a connection has taken what it had: it gets the next piece.
     pub(crate) fn wake(&mut self, conn: ConnId) {
-        if let Some(of) = self.of.get_mut(&(conn.slot() as u32)).filter(|of| !of.is_ready) {
-            of.is_ready = true;
+        if let Some(connection) =
+            self.by_slot.get_mut(&(conn.slot() as u32)).filter(|connection| !connection.is_ready)
+        {
+            connection.is_ready = true;
             self.ready.push_back(conn);
         }
     }
@@ -244,8 +249,8 @@ impl Replays {
 
     pub(crate) fn next_ready(&mut self) -> Option<ConnId> {
         let conn = self.ready.pop_front()?;
-        if let Some(of) = self.of.get_mut(&(conn.slot() as u32)) {
-            of.is_ready = false;
+        if let Some(connection) = self.by_slot.get_mut(&(conn.slot() as u32)) {
+            connection.is_ready = false;
         }
         Some(conn)
     }
@@ -257,16 +262,16 @@ impl Replays {
 
     /// The replay of a connection that is to go on; they go on one after the other.
     pub(crate) fn first(&mut self, conn: ConnId) -> Option<&mut Replay> {
-        self.of.get_mut(&(conn.slot() as u32))?.replays.first_mut()
+        self.by_slot.get_mut(&(conn.slot() as u32))?.replays.first_mut()
     }
 
     /// The first replay of a connection has nothing left.
     pub(crate) fn end_first(&mut self, conn: &mut Connection) {
         let slot = conn.id.slot() as u32;
-        let Some(of) = self.of.get_mut(&slot) else { return };
-        of.replays.remove(0);
-        if of.replays.is_empty() {
-            self.of.remove(&slot);
+        let Some(connection) = self.by_slot.get_mut(&slot) else { return };
+        connection.replays.remove(0);
+        if connection.replays.is_empty() {
+            self.by_slot.remove(&slot);
             conn.set_replaying(false);
         }
     }
@@ -277,9 +282,10 @@ impl Replays {
         if !conn.is_replaying() {
             return 0;
         }
-        let of = self.of.get(&(conn.id.slot() as u32));
-        of.iter()
-            .flat_map(|of| &of.replays)
+        let connection = self.by_slot.get(&(conn.id.slot() as u32));
+        connection
+            .iter()
+            .flat_map(|connection| &connection.replays)
             .map(|replay| match now.saturating_sub(replay.began) < CHARGED_AFTER {
                 true => (replay.entries.len() - replay.live) * ENTRY + replay.live_bytes,
                 false => replay.entries.len() * ENTRY + replay.bytes,
@@ -290,11 +296,11 @@ impl Replays {
 
 /// What became of a run for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum ReplayOutcome {
     /// No replay of the topic is under way: it is sent as usual.
     NotReplaying,
     /// It follows the replay, as far as the policy allows.
-    Follows,
+    Queued,
     /// More came live than may wait, and the policy is to close.
     Overflow,
 }

@@ -1,6 +1,6 @@
 //! A WebSocket route: its handler and its settings.
 
-use super::{Erased, Handler, Origins, Rates};
+use super::{ErasedHandler, Handler, Origins, Rates};
 use crate::conn::{Limits, SlowConsumer, Terms};
 use crate::deflate::Deflate;
 use crate::hub::Envelope;
@@ -26,16 +26,16 @@ use core::time::Duration;
 ///     .origins(Origins::list(["https://example.com", "https://*.example.com"]).unwrap());
 /// ```
 pub struct Route {
-    pub(crate) handler: Box<dyn Erased>,
+    pub(crate) handler: Box<dyn ErasedHandler>,
     pub(crate) terms: Terms,
     /// What one connection may send; none: as much as it likes.
     pub(crate) rates: Option<Rates>,
     pub(crate) origins: Origins,
     pub(crate) deflate: Deflate,
-    pub(crate) envelope: Option<Wrapper>,
+    pub(crate) envelope: Option<RouteEnvelope>,
     pub(crate) pattern: String,
     /// Beginnings of topics that its clients can publish to under names of their own choice.
-    pub(crate) publish: Vec<String>,
+    pub(crate) publish_prefixes: Vec<String>,
     /// Beginnings of topics that it was given, and by which setting: checked when the server is built.
     pub(crate) prefixes: Vec<(&'static str, String)>,
     /// A setting that the server will not be built with.
@@ -53,9 +53,9 @@ pub(crate) struct OutOfRange {
 }
 
 /// A route's envelope, and its place among those of the server.
-pub(crate) struct Wrapper {
-    pub(crate) at: usize,
-    pub(crate) of: usize,
+pub(crate) struct RouteEnvelope {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
     pub(crate) envelope: Box<dyn Envelope>,
 }
 
@@ -73,7 +73,7 @@ impl Route {
             deflate: Deflate::off(),
             envelope: None,
             pattern: String::new(),
-            publish: Vec::new(),
+            publish_prefixes: Vec::new(),
             prefixes: Vec::new(),
             out_of_range: None,
         }
@@ -128,7 +128,7 @@ impl Route {
     /// Default: none.
     #[must_use]
     pub fn envelope(mut self, envelope: impl Envelope) -> Self {
-        self.envelope = Some(Wrapper { at: 0, of: 1, envelope: Box::new(envelope) });
+        self.envelope = Some(RouteEnvelope { index: 0, count: 1, envelope: Box::new(envelope) });
         self
     }
 

@@ -167,7 +167,7 @@ impl From<Push> for Route {
         prefixes.extend(named("Push::publish", &push.publish));
         let route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
         let mut route = route.message_rate(per_second, burst);
-        route.publish = publish;
+        route.publish_prefixes = publish;
         route.prefixes = prefixes;
         route.out_of_range = times.into_iter().find(is_wrong);
         route

@@ -3,7 +3,7 @@
 use super::Server;
 use super::checks::{self, InvalidSetting};
 use crate::endpoint::Endpoint;
-use crate::handler::{Command, Handle, OutOfRange, Route, Shared, WorkerShared};
+use crate::handler::{Command, Handle, OutOfRange, Route, ServerShared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::check_topic;
 use crate::hub::mailbox::{Capacity, mailbox};
@@ -13,7 +13,7 @@ use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, rai
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
 use crate::worker::tls::{Certificates, Handshakes};
-use crate::worker::{Parts, Settings, Watched, Worker, prepare};
+use crate::worker::{Watched, Worker, WorkerParts, WorkerSettings, prepare};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -486,7 +486,8 @@ impl Builder {
         if reserved > max_history {
             return Err(BuildError::HistoryReserved { reserved, max_history });
         }
-        let open: Vec<&str> = self.routes.iter().flat_map(|r| &r.publish).map(String::as_str).collect();
+        let open: Vec<&str> =
+            self.routes.iter().flat_map(|r| &r.publish_prefixes).map(String::as_str).collect();
         let topics = SettingsTable::new(self.topics, max_history, &open);
         if let Some(wrong) = self.routes.iter().find_map(|route| route.out_of_range.clone()) {
             let OutOfRange { setting, given, bounds, or_zero } = wrong;
@@ -498,9 +499,9 @@ impl Builder {
                 terms.limits.max_unsent.get_or_insert(MAX_UNSENT);
             }
         }
-        let of = self.routes.iter().filter(|r| r.envelope.is_some()).count();
-        for (at, wrapper) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {
-            (wrapper.at, wrapper.of) = (at, of);
+        let count = self.routes.iter().filter(|r| r.envelope.is_some()).count();
+        for (index, envelope) in self.routes.iter_mut().filter_map(|r| r.envelope.as_mut()).enumerate() {
+            (envelope.index, envelope.count) = (index, count);
         }
         let router = router(&self.routes, self.endpoints)?;
         let secure = self.listen.iter().map(|(_, security)| security.is_some()).collect();
@@ -522,7 +523,7 @@ impl Builder {
             let flows = (0..workers).map(|_| CachePadded::default()).collect();
             shared.push(WorkerShared { mailbox: tx, load: CachePadded::default(), flows });
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerShared {
             workers: shared,
             routes: self.routes.into(),
             counters,
@@ -534,7 +535,7 @@ impl Builder {
             mailbox: self.mailbox,
             local,
         });
-        let settings = Arc::new(Settings {
+        let settings = Arc::new(WorkerSettings {
             router,
             http: self.http,
             max_connections: self.max_connections,
@@ -547,7 +548,7 @@ impl Builder {
             trimmed: AtomicU64::new(0),
         });
         let workers = polls.into_iter().zip(inboxes).enumerate().map(|(number, (poll, inbox))| {
-            Worker::new(Parts {
+            Worker::new(WorkerParts {
                 number,
                 poll,
                 inbox,

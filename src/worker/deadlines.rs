@@ -43,7 +43,7 @@ pub(crate) enum Due {
 /// Looks at an open connection. While it is paused nothing is read, so silence says nothing; but whoever reads nothing
 /// of what waits for it holds memory, paused or not. Pauses for the rate don't extend the time for an unfinished message:
 /// they come between two messages, so only a peer that sends pings in the middle of one can be paused there.
-pub(crate) fn check(clock: &Clock, limits: &Limits, pauses: Pauses, now: Tick) -> Due {
+pub(crate) fn check_deadlines(clock: &Clock, limits: &Limits, pauses: Pauses, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
     if clock.stalled != 0 {
         let due = clock.stalled + ticks(limits.write_timeout);
@@ -110,32 +110,38 @@ mod tests {
     fn a_silent_connection_is_pinged_and_then_ended() {
         let limits = Limits::default();
         let mut clock = Clock { received: 10, message: 10, ..Default::default() };
-        assert_eq!(check(&clock, &limits, READ, 11), Due::At(10 + seconds(25)));
+        assert_eq!(check_deadlines(&clock, &limits, READ, 11), Due::At(10 + seconds(25)));
         let now = 10 + seconds(25);
-        assert_eq!(check(&clock, &limits, READ, now), Due::Ping);
+        assert_eq!(check_deadlines(&clock, &limits, READ, now), Due::Ping);
         clock.pinged = now;
-        assert_eq!(check(&clock, &limits, READ, now + 1), Due::At(now + seconds(10)));
+        assert_eq!(check_deadlines(&clock, &limits, READ, now + 1), Due::At(now + seconds(10)));
         assert!(matches!(
-            check(&clock, &limits, READ, now + seconds(10)),
+            check_deadlines(&clock, &limits, READ, now + seconds(10)),
             Due::End(CloseCode::TIMEOUT, _, Cause::PongTimeout)
         ));
         for reason in [PauseReason::Application, PauseReason::Rate] {
-            assert!(matches!(check(&clock, &limits, paused(reason), now + seconds(10)), Due::At(_)));
+            assert!(matches!(
+                check_deadlines(&clock, &limits, paused(reason), now + seconds(10)),
+                Due::At(_)
+            ));
         }
         clock.received = now + 3;
-        assert_eq!(check(&clock, &limits, READ, now + seconds(10)), Due::At(now + 3 + seconds(25)));
+        assert_eq!(check_deadlines(&clock, &limits, READ, now + seconds(10)), Due::At(now + 3 + seconds(25)));
     }
 
     #[test]
     fn an_unfinished_message_and_an_idle_connection_have_their_ends() {
         let mut limits = Limits::default();
         let clock = Clock { received: 900, message: 100, began: 200, ..Default::default() };
-        let end = check(&clock, &limits, READ, 200 + seconds(30));
+        let end = check_deadlines(&clock, &limits, READ, 200 + seconds(30));
         assert!(matches!(end, Due::End(CloseCode::POLICY, _, Cause::MessageTimeout)));
-        assert_eq!(check(&clock, &limits, paused(PauseReason::Rate), 200 + seconds(30)), end);
-        assert!(matches!(check(&clock, &limits, paused(PauseReason::Application), 9999), Due::At(_)));
+        assert_eq!(check_deadlines(&clock, &limits, paused(PauseReason::Rate), 200 + seconds(30)), end);
+        assert!(matches!(
+            check_deadlines(&clock, &limits, paused(PauseReason::Application), 9999),
+            Due::At(_)
+        ));
         limits.idle_timeout = Duration::from_secs(20);
-        let end = check(&clock, &limits, READ, 100 + seconds(20));
+        let end = check_deadlines(&clock, &limits, READ, 100 + seconds(20));
         assert!(matches!(end, Due::End(CloseCode::NORMAL, _, Cause::IdleTimeout)));
     }
 }

@@ -78,13 +78,13 @@ impl From<RunError> for io::Error {
 /// Runs what may panic.
 pub(super) fn caught<T>(worker: usize, act: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|payload| {
-        let message = message_of(&*payload);
+        let message = panic_message(&*payload);
         std::mem::forget(payload); // dropping it may panic
         Err(RunError::Panicked { worker, message })
     })
 }
 
-fn message_of(payload: &(dyn Any + Send)) -> String {
+fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a payload that is no text").to_owned()
@@ -94,11 +94,11 @@ impl Worker {
     /// Ends the server: the other workers' clients get 1001, this one's 1011 where they still can be written to.
     pub(super) fn fail(&mut self, failure: &RunError) {
         log::line!(error, "{failure}; the server ends");
-        self.turn.handle.shutdown(GRACE);
+        self.ctx.handle.shutdown(GRACE);
         for at in self.slots.keys() {
             // What has failed may fail again: for this connection, and not for those behind it.
             let _ = caught(self.number(), || {
-                self.say_internal_error(at);
+                self.send_internal_error(at);
                 Ok(())
             });
         }
@@ -114,8 +114,8 @@ impl Worker {
     }
 
     /// Writes the close frame 1011 if the kernel takes it, and nothing else. The connection is closed after it.
-    fn say_internal_error(&mut self, at: usize) {
-        let (writer, Some(slot)) = (&mut self.turn.writer, self.slots.get(at)) else { return };
+    fn send_internal_error(&mut self, at: usize) {
+        let (writer, Some(slot)) = (&mut self.ctx.writer, self.slots.get_mut(at)) else { return };
         writer.clear();
         if !matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) {
             return;

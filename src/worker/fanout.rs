@@ -5,7 +5,7 @@ use super::slots::{Slot, Slots};
 #[cfg(feature = "push")]
 use crate::conn::ConnId;
 use crate::conn::{Frames, PauseReason, Phase, Sink, Terms};
-use crate::handler::{Command, Context, Route, Turn, push_batch, shaped};
+use crate::handler::{Command, ConnParts, Route, WorkerContext, push_batch, transformed};
 use crate::hub::mailbox::Weigh;
 use crate::hub::{Batch, Evicted, Hub, Missed, Outgoing, Recipient, TopicKey};
 use crate::log;
@@ -16,9 +16,9 @@ use std::time::Instant;
 
 impl Worker {
     fn count_evicted(&mut self) {
-        let evicted = core::mem::take(&mut self.turn.hub.accounting.evicted);
+        let evicted = core::mem::take(&mut self.ctx.hub.accounting.evicted);
         if evicted != Evicted::default() {
-            let count = self.turn.count();
+            let count = self.ctx.count();
             count.history_evicted.add(evicted.messages);
             count.history_evicted_for_others.add(evicted.for_others);
             count.topics_evicted.add(evicted.topics);
@@ -28,26 +28,26 @@ impl Worker {
     /// Delivers until nothing is left to deliver: a connection that ends here may publish its leaving.
     pub(super) fn fan_out(&mut self) {
         loop {
-            self.turn.hub.record_history();
+            self.ctx.hub.record_history();
             self.count_evicted();
-            let refused = core::mem::take(&mut self.turn.hub.refused_publications);
+            let refused = core::mem::take(&mut self.ctx.hub.refused_publications);
             if refused > 0 {
-                self.turn.count().publications_refused.add(refused);
+                self.ctx.count().publications_refused.add(refused);
             }
-            send_to_workers(&mut self.turn);
-            if !self.turn.hub.batch_log.is_empty() {
-                let Self { slots, turn, shared, dirty, .. } = self;
-                deliver(slots, turn, &shared.routes, dirty);
+            send_to_workers(&mut self.ctx);
+            if !self.ctx.hub.batch_log.is_empty() {
+                let Self { slots, ctx, shared, dirty, .. } = self;
+                deliver_batches(slots, ctx, &shared.routes, dirty);
             }
-            self.turn.hub.end_iteration();
-            self.turn.number = self.turn.number.wrapping_add(1).max(1);
-            self.recovery().answer();
+            self.ctx.hub.end_iteration();
+            self.ctx.iteration = self.ctx.iteration.wrapping_add(1).max(1);
+            self.recovery().answer_requests();
             self.write_dirty();
-            let buried = self.buried;
-            self.sweep();
+            let removed = self.removed;
+            self.reap_closed();
             // None has ended, or the turn has buried as many as it may; and no callback said anything more.
-            let Hub { batch_log, recovery_requests, .. } = &self.turn.hub;
-            if self.buried == buried && batch_log.is_empty() && recovery_requests.is_empty() {
+            let Hub { batch_log, recovery_requests, .. } = &self.ctx.hub;
+            if self.removed == removed && batch_log.is_empty() && recovery_requests.is_empty() {
                 return;
             }
         }
@@ -55,14 +55,14 @@ impl Worker {
 
     /// Reads again from the connections that waited for room for what they publish, where there is some. One that
     /// publishes to a topic that is still congested is held again after its next message.
-    pub(super) fn release_held(&mut self) {
-        if self.turn.held.is_empty() || !self.turn.hub.take_release() {
+    pub(super) fn resume_congested(&mut self) {
+        if self.ctx.congested.is_empty() || !self.ctx.hub.take_release() {
             return;
         }
-        for id in core::mem::take(&mut self.turn.held) {
-            if let Some(slot) = self.slots.find(id) {
+        for id in core::mem::take(&mut self.ctx.congested) {
+            if let Some(slot) = self.slots.find_mut(id) {
                 slot.conn.resume(PauseReason::Congestion);
-                self.after(id.slot());
+                self.write_and_advance(id.slot());
             }
         }
     }
@@ -71,9 +71,9 @@ impl Worker {
     pub(super) fn write_dirty(&mut self) {
         let mut dirty = core::mem::take(&mut self.dirty);
         for at in dirty.drain(..) {
-            if let Some(slot) = self.slots.get(at as usize) {
-                slot.marks.dirty = false;
-                self.after(at as usize);
+            if let Some(slot) = self.slots.get_mut(at as usize) {
+                slot.flags.dirty = false;
+                self.write_and_advance(at as usize);
             }
         }
         // What `after` marked in the meantime comes behind.
@@ -82,8 +82,8 @@ impl Worker {
     }
 
     /// Has the rest done at the end of the next turn.
-    pub(super) fn dirty_later(&mut self, at: usize) {
-        if let Some(slot) = self.slots.get(at) {
+    pub(super) fn write_later(&mut self, at: usize) {
+        if let Some(slot) = self.slots.get_mut(at) {
             mark_dirty(slot, at as u32, &mut self.dirty);
         }
     }
@@ -91,15 +91,15 @@ impl Worker {
     /// Queues a frame for one connection, to be written at the end of the turn. One that goes `to_many` is compressed
     /// once for all of them.
     pub(super) fn queue(&mut self, at: usize, frames: &Frames, key: Option<Key>, to_many: bool) {
-        let Self { slots, turn, shared, dirty, .. } = self;
-        let Some(slot) = slots.get(at).filter(|s| s.conn.phase == Phase::Open) else { return };
+        let Self { slots, ctx, shared, dirty, .. } = self;
+        let Some(slot) = slots.get_mut(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
-        if !turn.hub.batch_log.is_empty() {
+        if !ctx.hub.batch_log.is_empty() {
             // What one thread published before it sent comes before.
-            Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
+            ConnParts { conn: &mut slot.conn, ctx, sink: &mut slot.stream, route }.catch_up();
         }
         let Slot { conn, stream, .. } = slot;
-        let writer = &mut turn.writer;
+        let writer = &mut ctx.writer;
         let own = if to_many { None } else { conn.pack_frame(&mut writer.packer, frames) };
         let variant = if to_many { frames.variant(conn.form, &mut writer.packer) } else { None };
         if variant.is_some() {
@@ -107,16 +107,16 @@ impl Worker {
         }
         let frames = own.as_ref().or(variant).unwrap_or(frames);
         let _ = conn.push(writer, stream, frames, 0..frames.len(), key, &route.terms);
-        turn.count().messages_out.add(1);
+        ctx.count().messages_out.add(1);
         mark_dirty(slot, at as u32, dirty);
     }
 }
 
 /// Sends what other workers are to order or to deliver, as far as their mailboxes have room for it.
-pub(crate) fn send_to_workers(turn: &mut Turn) {
-    turn.send_subscriber_changes();
-    let (me, shared) = (turn.worker, &turn.handle.shared);
-    turn.hub.send_to_workers(|to, outgoing| {
+pub(crate) fn send_to_workers(ctx: &mut WorkerContext) {
+    ctx.send_subscriber_changes();
+    let (me, shared) = (ctx.worker, &ctx.handle.shared);
+    ctx.hub.send_to_workers(|to, outgoing| {
         let worker = &shared.workers[to];
         let flow = &worker.flows[me];
         if !flow.has_room() && !flow.wait_for_room() {
@@ -132,52 +132,52 @@ pub(crate) fn send_to_workers(turn: &mut Turn) {
         let _ = worker.mailbox.send_unbounded(command); // a worker that has ended delivers nothing more
         Ok(())
     });
-    let missed = core::mem::take(&mut turn.hub.lost_messages);
+    let missed = core::mem::take(&mut ctx.hub.lost_messages);
     if missed > 0 {
-        turn.count().missed.add(missed);
+        ctx.count().missed.add(missed);
         log::limited!(
             warn,
             Instant::now(),
             "worker {me}: {missed} messages are lost: too much waits for other workers, publish more slowly"
         );
     }
-    if core::mem::take(&mut turn.hub.congestion_cleared) {
-        for worker in 0..turn.handle.shared.workers.len() {
-            let _ = turn.handle.command_worker(worker, Command::CongestionCleared, true); // as above
+    if core::mem::take(&mut ctx.hub.congestion_cleared) {
+        for worker in 0..ctx.handle.shared.workers.len() {
+            let _ = ctx.handle.command_worker(worker, Command::CongestionCleared, true); // as above
         }
     }
 }
 
 /// Tells each subscriber of a topic how many of its messages were lost on their way to this worker.
-pub(crate) fn tell_missed<S: Sink>(
+pub(crate) fn report_missed<S: Sink>(
     slots: &mut Slots<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     routes: &[Route],
     dirty: &mut Vec<u32>,
     missed: &Missed,
 ) {
-    let policy = turn.hub.settings.of(&missed.topic).slow_consumer;
-    let mut told = HashSet::with_hasher(RandomState::default());
-    let own = turn.hub.index.find(&missed.topic);
-    for key in own.into_iter().chain(turn.hub.index.matching_patterns(&missed.topic)) {
-        let subscribers = turn.hub.index.take_subscribers(key);
+    let policy = ctx.hub.settings.of(&missed.topic).slow_consumer;
+    let mut reported = HashSet::with_hasher(RandomState::default());
+    let own = ctx.hub.index.find(&missed.topic);
+    for key in own.into_iter().chain(ctx.hub.index.matching_patterns(&missed.topic)) {
+        let subscribers = ctx.hub.index.take_subscribers(key);
         for subscriber in &subscribers {
-            let slot = slots.get(subscriber.slot as usize);
-            let Some(slot) = slot.filter(|s| s.conn.phase == Phase::Open && told.insert(subscriber.slot))
+            let slot = slots.get_mut(subscriber.slot as usize);
+            let Some(slot) = slot.filter(|s| s.conn.phase == Phase::Open && reported.insert(subscriber.slot))
             else {
                 continue;
             };
-            let filter = turn.hub.index.filter(subscriber.slot, key);
+            let filter = ctx.hub.index.filter(subscriber.slot, key);
             let messages = missed.count_for(Recipient { conn: slot.conn.id, filter, from: 0 });
             if messages > 0 {
                 let Slot { conn, stream, .. } = &mut *slot;
                 let route = &routes[usize::from(conn.route)].terms;
                 let terms = Terms { slow_consumer: policy.unwrap_or(route.slow_consumer), ..*route };
-                conn.miss(&mut turn.writer, stream, messages, &terms);
+                conn.miss(&mut ctx.writer, stream, messages, &terms);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
-        turn.hub.index.put_back(key, subscribers);
+        ctx.hub.index.put_back(key, subscribers);
     }
 }
 
@@ -185,91 +185,92 @@ pub(crate) fn tell_missed<S: Sink>(
 #[cfg(feature = "push")]
 pub(crate) fn queue_reply<S: Sink>(
     slots: &mut Slots<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     routes: &[Route],
     dirty: &mut Vec<u32>,
     to: ConnId,
     text: &str,
 ) {
-    let Some(slot) = slots.find(to).filter(|s| s.conn.phase == Phase::Open) else { return };
+    let Some(slot) = slots.find_mut(to).filter(|s| s.conn.phase == Phase::Open) else { return };
     let route = &routes[usize::from(slot.conn.route)];
-    if !turn.hub.batch_log.is_empty() {
-        Context { conn: &mut slot.conn, turn, sink: &mut slot.stream, route }.catch_up();
+    if !ctx.hub.batch_log.is_empty() {
+        ConnParts { conn: &mut slot.conn, ctx, sink: &mut slot.stream, route }.catch_up();
     }
-    if slot.conn.queue_reply(&mut turn.writer, text) {
-        turn.count().messages_out.add(1);
+    if slot.conn.queue_reply(&mut ctx.writer, text) {
+        ctx.count().messages_out.add(1);
         mark_dirty(slot, to.slot() as u32, dirty);
     }
 }
 
 /// Gives every run to its subscribers: straight to the socket where nothing waits, else to the backlog; the slots
 /// with a backlog to write are noted in `dirty`.
-pub(crate) fn deliver<S: Sink>(
+pub(crate) fn deliver_batches<S: Sink>(
     slots: &mut Slots<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     routes: &[Route],
     dirty: &mut Vec<u32>,
 ) {
     // Once for each connection that replays, so that the others pay nothing for it in the loop below.
-    for at in turn.replays.slots() {
-        if let Some(slot) = slots.get(at as usize) {
-            slot.conn.hold_back(turn.number);
+    for at in ctx.replays.slots() {
+        if let Some(slot) = slots.get_mut(at as usize) {
+            slot.conn.hold_back(ctx.iteration);
         }
     }
-    let mut batches = turn.hub.batch_log.take_batches();
+    let mut batches = ctx.hub.batch_log.take_batches();
     let alone = batches.len() == 1;
     let mut deliveries = 0;
     for batch in &mut batches {
-        let subscribers = turn.hub.index.take_subscribers(batch.topic);
+        let subscribers = ctx.hub.index.take_subscribers(batch.topic);
         deliveries += subscribers.len() as u64 * u64::from(batch.messages());
-        let direct = alone && !batch.selective && !turn.hub.index.is_filtered(batch.topic);
+        let direct = alone && !batch.selective && !ctx.hub.index.is_filtered(batch.topic);
         for subscriber in &subscribers {
-            let Some(slot) = slots.get(subscriber.slot as usize) else { continue };
-            if direct && slot.conn.takes_directly(turn.number) {
-                if !write_batch(slot, turn, routes, batch) {
+            let Some(slot) = slots.get_mut(subscriber.slot as usize) else { continue };
+            if direct && slot.conn.takes_directly(ctx.iteration) {
+                if !write_batch(slot, ctx, routes, batch) {
                     mark_dirty(slot, subscriber.slot, dirty);
                 }
             } else if slot.conn.phase == Phase::Open {
-                queue_batch(slot, turn, routes, batch, batch.topic);
+                queue_batch(slot, ctx, routes, batch, batch.topic);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
-        turn.hub.index.put_back(batch.topic, subscribers);
-        if turn.hub.index.has_patterns() {
-            deliveries += deliver_by_pattern(slots, turn, routes, batch, dirty);
+        ctx.hub.index.put_back(batch.topic, subscribers);
+        if ctx.hub.index.has_patterns() {
+            deliveries += deliver_to_patterns(slots, ctx, routes, batch, dirty);
         }
     }
-    turn.count().deliveries.add(deliveries);
-    turn.hub.batch_log.put_back(batches);
+    ctx.count().deliveries.add(deliveries);
+    ctx.hub.batch_log.put_back(batches);
 }
 
 /// To those who listen to a pattern that the topic's name matches, and hear of it once. Says how many deliveries.
 #[inline(never)]
-fn deliver_by_pattern<S: Sink>(
+fn deliver_to_patterns<S: Sink>(
     slots: &mut Slots<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     routes: &[Route],
     batch: &mut Batch,
     dirty: &mut Vec<u32>,
 ) -> u64 {
     let mut deliveries = 0;
-    let patterns = turn.hub.index.matching_patterns(turn.hub.index.name(batch.topic));
+    let patterns = ctx.hub.index.matching_patterns(ctx.hub.index.name(batch.topic));
     // A name has up to 127 patterns, and a connection may listen to all of them: its subscriptions are looked through
     // once, and not once for each pattern and each before it.
     let mut seen = HashSet::with_hasher(RandomState::default());
     for pattern in &patterns {
-        let subscribers = turn.hub.index.take_subscribers(*pattern);
+        let subscribers = ctx.hub.index.take_subscribers(*pattern);
         for subscriber in &subscribers {
             let first = patterns.len() == 1 || seen.insert(subscriber.slot);
-            let once = first && !turn.hub.index.has_subscription(subscriber.slot, batch.topic);
-            let open = slots.get(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
+            let once = first && !ctx.hub.index.has_subscription(subscriber.slot, batch.topic);
+            let open =
+                slots.get_mut(subscriber.slot as usize).filter(|s| once && s.conn.phase == Phase::Open);
             if let Some(slot) = open {
-                queue_batch(slot, turn, routes, batch, *pattern);
+                queue_batch(slot, ctx, routes, batch, *pattern);
                 mark_dirty(slot, subscriber.slot, dirty);
                 deliveries += u64::from(batch.messages());
             }
         }
-        turn.hub.index.put_back(*pattern, subscribers);
+        ctx.hub.index.put_back(*pattern, subscribers);
     }
     deliveries
 }
@@ -277,32 +278,39 @@ fn deliver_by_pattern<S: Sink>(
 /// `by` is the subscription, a topic's own or a pattern's.
 fn queue_batch<S: Sink>(
     slot: &mut Slot<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     routes: &[Route],
     batch: &mut Batch,
     by: TopicKey,
 ) {
     let Slot { conn, stream, .. } = slot;
-    let (from, route) = (conn.position(turn.number), &routes[usize::from(conn.route)]);
-    let Turn { writer, hub, replays, .. } = turn;
+    let (from, route) = (conn.position(ctx.iteration), &routes[usize::from(conn.route)]);
+    let WorkerContext { writer, hub, replays, .. } = ctx;
     let recipient = Recipient { conn: conn.id, filter: hub.index.filter(conn.id.slot() as u32, by), from };
     push_batch(conn, writer, stream, replays, route, batch, hub.index.name(batch.topic), recipient);
 }
 
 /// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
 #[inline]
-fn write_batch<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], batch: &mut Batch) -> bool {
+fn write_batch<S: Sink>(
+    slot: &mut Slot<S>,
+    ctx: &mut WorkerContext,
+    routes: &[Route],
+    batch: &mut Batch,
+) -> bool {
     let Slot { conn, stream, .. } = slot;
-    let Turn { writer, hub, .. } = turn;
-    let shaped = match conn.shaped {
+    let WorkerContext { writer, hub, .. } = ctx;
+    let transformed = match conn.shaped {
         false => None,
-        true => shaped(conn, writer, &routes[usize::from(conn.route)], batch, hub.index.name(batch.topic)),
+        true => {
+            transformed(conn, writer, &routes[usize::from(conn.route)], batch, hub.index.name(batch.topic))
+        }
     };
-    let bytes = shaped.as_deref().unwrap_or_else(|| batch.bytes());
+    let bytes = transformed.as_deref().unwrap_or_else(|| batch.bytes());
     match stream.write(bytes, &mut writer.scratch) {
         Ok(n) if n == bytes.len() => return stream.is_written_out(),
         Ok(n) => {
-            let frames = shaped.unwrap_or_else(|| batch.share());
+            let frames = transformed.unwrap_or_else(|| batch.share());
             let terms = &batch.terms(&routes[usize::from(conn.route)].terms);
             // What becomes of the rest is the policy's business, and counted there.
             let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, batch.key, terms);
@@ -313,8 +321,8 @@ fn write_batch<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route], b
 }
 
 pub(crate) fn mark_dirty<S>(slot: &mut Slot<S>, at: u32, dirty: &mut Vec<u32>) {
-    if !slot.marks.dirty {
-        slot.marks.dirty = true;
+    if !slot.flags.dirty {
+        slot.flags.dirty = true;
         dirty.push(at);
     }
 }

@@ -2,7 +2,9 @@
 
 use super::Worker;
 use super::deadlines::ticks;
-use super::exchange::{Asked, Exchange, Reader, Undecided, Upgrade, Waiting};
+use super::http_state::{
+    BodyReader, CheckedUpgrade, HttpState, PendingResponse, PendingUpgrade, ResponseOptions,
+};
 use super::slots::Slot;
 use crate::conn::{PauseReason, Phase, asks_for_websocket, check_upgrade, write_accept};
 use crate::deflate::negotiate;
@@ -47,19 +49,19 @@ pub(crate) struct Resource {
 }
 
 /// Bytes of requests read in one turn: some hundred of the shortest. More of them wait in the kernel.
-pub(super) const HTTP_SHARE: usize = 16 << 10;
+pub(super) const HTTP_READ: usize = 16 << 10;
 
 /// Requests answered before others have their turn.
-const REQUESTS: usize = 64;
+const MAX_REQUESTS: usize = 64;
 
 /// Bytes of a body read and written in one step.
-const STEP: usize = 64 << 10;
+const BODY_STEP: usize = 64 << 10;
 
 /// Steps of a body in one turn.
-const STEPS: usize = 4;
+const MAX_BODY_STEPS: usize = 4;
 
 /// What came of a request.
-enum Outcome {
+enum RequestOutcome {
     /// It was answered, or is being answered; this many bytes were taken.
     Answered(usize),
     /// The connection is a WebSocket from here on.
@@ -75,19 +77,19 @@ enum Outcome {
 impl Worker {
     pub(super) fn read_http(&mut self, at: usize) {
         let Self { slots, recv, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
+        let Some(slot) = slots.get_mut(at) else { return };
         if slot.stream.is_secure() {
-            return self.read_sealed(at);
+            return self.read_tls(at);
         }
-        let room = HTTP_SHARE.min(recv.len());
+        let room = HTTP_READ.min(recv.len());
         let n = match slot.stream.recv(&mut recv[..room]) {
             Ok(Received::Bytes(n)) => n,
             Ok(Received::Nothing) => return,
-            Ok(Received::End) => return self.gone(at, std::io::ErrorKind::UnexpectedEof),
-            Err(e) => return self.gone(at, e.kind()),
+            Ok(Received::End) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
+            Err(e) => return self.disconnected(at, e.kind()),
         };
         if n == room {
-            self.again(at);
+            self.schedule_read(at);
         }
         // The buffer is lent out for as long as the requests in it are looked at.
         let mut recv = core::mem::take(&mut self.recv);
@@ -97,18 +99,18 @@ impl Worker {
 
     /// Bytes of requests.
     pub(super) fn http_input(&mut self, at: usize, input: &mut [u8]) {
-        let Some(slot) = self.slots.get(at) else { return };
-        let Some(exchange) = slot.exchange.as_mut().filter(|e| !e.buf.is_empty() || e.body.is_some()) else {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let Some(http) = slot.http.as_mut().filter(|e| !e.buf.is_empty() || e.body.is_some()) else {
             return self.requests(at, input);
         };
         let bound =
             self.settings.http.max_head + self.settings.http.max_body + self.recv.len().max(input.len());
-        if exchange.buf.len() + input.len() > bound {
+        if http.buf.len() + input.len() > bound {
             return self.refuse(at, HttpError::BodyTooLarge { limit: self.settings.http.max_body as u64 });
         }
-        exchange.buf.extend_from_slice(input);
-        if exchange.body.is_none() && exchange.buf.len() >= exchange.need {
-            let mut buf = core::mem::take(&mut exchange.buf);
+        http.buf.extend_from_slice(input);
+        if http.body.is_none() && http.buf.len() >= http.needed {
+            let mut buf = core::mem::take(&mut http.buf);
             self.requests(at, &mut buf);
         }
     }
@@ -118,95 +120,95 @@ impl Worker {
         let mut answered = 0;
         while !input.is_empty() {
             let taken = match self.request(at, input) {
-                Outcome::Answered(n) => n,
-                Outcome::Upgraded(n) => return self.open_input(at, &mut input[n..]),
-                Outcome::Deciding(n) => {
-                    if let Some(slot) = self.slots.get(at) {
+                RequestOutcome::Answered(n) => n,
+                RequestOutcome::Upgraded(n) => return self.open_input(at, &mut input[n..]),
+                RequestOutcome::Deciding(n) => {
+                    if let Some(slot) = self.slots.get_mut(at) {
                         slot.conn.cold().unread = input[n..].to_vec();
                     }
                     return;
                 }
-                Outcome::Incomplete => break,
-                Outcome::Refused(e) => return self.refuse(at, e),
+                RequestOutcome::Incomplete => break,
+                RequestOutcome::Refused(e) => return self.refuse(at, e),
             };
             input = &mut input[taken..];
-            let Some(slot) = self.slots.get(at) else { return };
+            let Some(slot) = self.slots.get_mut(at) else { return };
             if slot.conn.phase != Phase::Http {
                 return;
             }
-            if let Some(exchange) = &mut slot.exchange {
-                (exchange.scanner, exchange.need) = (HeadScanner::default(), 0);
-                if exchange.last {
+            if let Some(http) = &mut slot.http {
+                (http.scanner, http.needed) = (HeadScanner::default(), 0);
+                if http.close_after {
                     return;
                 }
             }
-            if self.turn.writer.is_full() {
-                slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+            if self.ctx.writer.is_full() {
+                slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
             }
             answered += 1;
-            if is_waiting(slot) && input.is_empty() {
+            if has_pending_response(slot) && input.is_empty() {
                 break; // what comes meanwhile is noticed when it comes
             }
-            if is_answering(slot) || answered == REQUESTS {
+            if is_answering(slot) || answered == MAX_REQUESTS {
                 slot.conn.pause(PauseReason::Request);
                 break;
             }
         }
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         if !input.is_empty() {
-            slot.exchange.get_or_insert_default().buf = input.to_vec();
-        } else if slot.exchange.as_ref().is_some_and(|e| e.is_over()) {
-            slot.exchange = None;
+            slot.http.get_or_insert_default().buf = input.to_vec();
+        } else if slot.http.as_ref().is_some_and(|e| e.is_idle()) {
+            slot.http = None;
         }
     }
 
-    fn request(&mut self, at: usize, input: &mut [u8]) -> Outcome {
+    fn request(&mut self, at: usize, input: &mut [u8]) -> RequestOutcome {
         let settings = self.settings.clone();
         let limits = &settings.http;
-        let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
-        let head_len = match &mut slot.exchange {
-            Some(exchange) => exchange.scanner.scan(input, limits.max_head),
+        let Some(slot) = self.slots.get_mut(at) else { return RequestOutcome::Incomplete };
+        let head_len = match &mut slot.http {
+            Some(http) => http.scanner.scan(input, limits.max_head),
             None => {
                 let mut scanner = HeadScanner::default();
                 let found = scanner.scan(input, limits.max_head);
                 if matches!(found, Ok(None)) {
-                    slot.exchange.get_or_insert_default().scanner = scanner;
+                    slot.http.get_or_insert_default().scanner = scanner;
                 }
                 found
             }
         };
         let head_len = match head_len {
             Ok(Some(n)) => n,
-            Ok(None) => return Outcome::Incomplete,
-            Err(e) => return Outcome::Refused(e),
+            Ok(None) => return RequestOutcome::Incomplete,
+            Err(e) => return RequestOutcome::Refused(e),
         };
         let (head_bytes, rest) = input.split_at(head_len);
         let mut slots = HeaderSlots::new();
         let head = match RequestHead::parse(head_bytes, &mut slots, limits.max_headers) {
             Ok(head) => head,
-            Err(e) => return Outcome::Refused(e),
+            Err(e) => return RequestOutcome::Refused(e),
         };
         let body_len = head.content_length().unwrap_or(0);
         if body_len > limits.max_body as u64 {
-            return Outcome::Refused(HttpError::BodyTooLarge { limit: limits.max_body as u64 });
+            return RequestOutcome::Refused(HttpError::BodyTooLarge { limit: limits.max_body as u64 });
         }
         let body_len = body_len as usize;
         if rest.len() < body_len {
-            let exchange = slot.exchange.get_or_insert_default();
+            let http = slot.http.get_or_insert_default();
             // RFC 9110 section 10.1.1: the client may wait for this before it sends the body.
-            if exchange.need == 0 && head.expects_continue() {
-                slot.conn.write_raw(&mut self.turn.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
+            if http.needed == 0 && head.expects_continue() {
+                slot.conn.write_raw(&mut self.ctx.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
             }
-            exchange.need = head_len + body_len;
+            http.needed = head_len + body_len;
             // Once the body is there the head is looked for once more, from its beginning.
-            exchange.scanner = HeadScanner::default();
-            return Outcome::Incomplete;
+            http.scanner = HeadScanner::default();
+            return RequestOutcome::Incomplete;
         }
         let taken = head_len + body_len;
         slot.clock.deadline = self.now + ticks(limits.timeout);
         let Some(found) = settings.router.find(head.path()) else {
             self.respond(at, HttpError::NotFound.response(), &head);
-            return Outcome::Answered(taken);
+            return RequestOutcome::Answered(taken);
         };
         let (resource, params) = (found.value, found.params);
         if let Some(route) = resource.websocket
@@ -217,13 +219,13 @@ impl Worker {
         let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
         let mut request = Request::new(&head, &params, &peer, &rest[..body_len]);
         request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
-        let response = answer(resource, &request);
+        let response = call_endpoint(resource, &request);
         let response = response.unwrap_or_else(|| {
-            self.turn.count().panics.add(1);
+            self.ctx.count().panics.add(1);
             HttpError::Internal.response()
         });
         self.respond(at, response, &head);
-        Outcome::Answered(taken)
+        RequestOutcome::Answered(taken)
     }
 
     fn upgrade(
@@ -233,10 +235,10 @@ impl Worker {
         head: &RequestHead<'_>,
         params: Params,
         taken: usize,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         let shared = self.shared.clone();
         let handler = &shared.routes[usize::from(route)];
-        let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
+        let Some(slot) = self.slots.get_mut(at) else { return RequestOutcome::Incomplete };
         let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
         let mut request = Request::new(head, &params, &peer, b"");
         request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
@@ -244,55 +246,55 @@ impl Worker {
             Ok(checked) => checked.accept,
             Err(e) => {
                 self.refuse_upgrade(at, e.response(), head);
-                return Outcome::Answered(taken);
+                return RequestOutcome::Answered(taken);
             }
         };
         if let Err(refused) = handler.origins.check(&request) {
-            self.turn.count().origins_refused.add(1);
+            self.ctx.count().origins_refused.add(1);
             log::limited!(info, Instant::now(), "{}: {peer}: {refused}", handler.pattern);
             self.refuse_upgrade(at, refused.response(), head);
-            return Outcome::Answered(taken);
+            return RequestOutcome::Answered(taken);
         }
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handler.upgrade(&request)));
         let agreed = negotiate(head.header_values("sec-websocket-extensions"), &handler.deflate);
-        let upgrade = Upgrade { accept, route, params, agreed };
+        let upgrade = CheckedUpgrade { accept, route, params, agreed };
         match answer {
             Ok(Ok(ErasedAccept::Now { state, response, .. })) if response.fault().is_some() => {
-                self.drop_foreign(state);
+                self.drop_caught(state);
                 let response = sendable(response);
                 self.refuse_upgrade(at, response, head);
-                Outcome::Answered(taken)
+                RequestOutcome::Answered(taken)
             }
             Ok(Ok(ErasedAccept::Now { state, protocol, response })) => {
                 let protocol = protocol.filter(|p| head.protocols().any(|offered| offered == &**p));
                 self.accept_upgrade(at, upgrade, state, protocol, &response);
-                Outcome::Upgraded(taken)
+                RequestOutcome::Upgraded(taken)
             }
             Ok(Ok(ErasedAccept::Later { timeout, start })) => {
                 let offered = head.protocols().map(Into::into).collect();
                 let due = self.now + ticks(timeout);
-                let Some(slot) = self.slots.get(at) else { return Outcome::Incomplete };
+                let Some(slot) = self.slots.get_mut(at) else { return RequestOutcome::Incomplete };
                 slot.conn.phase = Phase::Deciding;
-                slot.marks.phase = Phase::Deciding as u8;
+                slot.flags.phase = Phase::Deciding as u8;
                 slot.clock.deadline = due;
-                slot.exchange.get_or_insert_default().upgrade = Some(Undecided { upgrade, offered });
+                slot.http.get_or_insert_default().pending_upgrade = Some(PendingUpgrade { upgrade, offered });
                 let id = slot.conn.id;
                 self.wheel.arm(&mut self.slots, at as u32, due);
-                let handle: Handle = self.turn.handle.clone();
+                let handle: Handle = self.ctx.handle.clone();
                 if catch_unwind(AssertUnwindSafe(|| start(handle, id))).is_err() {
-                    self.turn.count().panics.add(1);
-                    self.undecided(at);
+                    self.ctx.count().panics.add(1);
+                    self.upgrade_timed_out(at);
                 }
-                Outcome::Deciding(taken)
+                RequestOutcome::Deciding(taken)
             }
             Ok(Err(refuse)) => {
                 self.refuse_upgrade(at, refuse.0, head);
-                Outcome::Answered(taken)
+                RequestOutcome::Answered(taken)
             }
             Err(_) => {
-                self.turn.count().panics.add(1);
+                self.ctx.count().panics.add(1);
                 self.refuse_upgrade(at, HttpError::Internal.response(), head);
-                Outcome::Answered(taken)
+                RequestOutcome::Answered(taken)
             }
         }
     }
@@ -300,12 +302,12 @@ impl Worker {
     fn accept_upgrade(
         &mut self,
         at: usize,
-        upgrade: Upgrade,
+        upgrade: CheckedUpgrade,
         state: AnyState,
         protocol: Option<Box<str>>,
         response: &Response,
     ) {
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let mut head = Vec::with_capacity(160);
         let mut lines = Vec::new();
         for (name, value) in response.headers() {
@@ -314,27 +316,27 @@ impl Worker {
             lines.extend_from_slice(value);
             lines.extend_from_slice(b"\r\n");
         }
-        let Upgrade { accept, route, params, agreed } = upgrade;
+        let CheckedUpgrade { accept, route, params, agreed } = upgrade;
         write_accept(&mut head, &accept, protocol.as_deref(), agreed.as_ref(), &lines);
-        slot.conn.write_raw(&mut self.turn.writer, &head);
+        slot.conn.write_raw(&mut self.ctx.writer, &head);
         self.open(at, route, state, protocol, params, agreed);
     }
 
     /// The answer to an upgrade that was decided on another thread.
     pub(super) fn decide(&mut self, id: crate::conn::ConnId, decision: Decision) {
-        let Some(slot) = self.slots.find(id).filter(|s| s.conn.phase == Phase::Deciding) else {
+        let Some(slot) = self.slots.find_mut(id).filter(|s| s.conn.phase == Phase::Deciding) else {
             // The client has gone. Dropping the state that was meant for it runs the application's code.
             if catch_unwind(AssertUnwindSafe(|| drop(decision))).is_err() {
-                self.turn.count().panics.add(1);
+                self.ctx.count().panics.add(1);
             }
             return;
         };
         let at = id.slot();
-        let Some(undecided) = slot.exchange.as_mut().and_then(|e| e.upgrade.take()) else { return };
-        let Undecided { upgrade, offered } = undecided;
+        let Some(pending) = slot.http.as_mut().and_then(|e| e.pending_upgrade.take()) else { return };
+        let PendingUpgrade { upgrade, offered } = pending;
         match decision {
             Decision::Accept(ErasedAccept::Now { state, response, .. }) if response.fault().is_some() => {
-                self.drop_foreign(state);
+                self.drop_caught(state);
                 self.end_with(at, response);
             }
             Decision::Accept(ErasedAccept::Now { state, protocol, response }) => {
@@ -347,42 +349,42 @@ impl Worker {
             Decision::Accept(ErasedAccept::Later { .. }) => self.end_with(at, HttpError::Internal.response()),
             Decision::Refuse(response) => self.end_with(at, response),
         }
-        self.after(at);
-        self.again(at); // what came meanwhile was left in the kernel
+        self.write_and_advance(at);
+        self.schedule_read(at); // what came meanwhile was left in the kernel
     }
 
     /// No decision came in time.
-    pub(super) fn undecided(&mut self, at: usize) {
+    pub(super) fn upgrade_timed_out(&mut self, at: usize) {
         self.end_with(at, unavailable());
-        self.after(at);
+        self.write_and_advance(at);
     }
 
     /// No request came in time. One that never began is not worth an answer.
-    pub(super) fn http_overdue(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
-        if let Some(number) = slot.exchange.as_ref().and_then(|e| e.waiting.as_ref()).map(|w| w.number) {
-            self.answer(at, number, unavailable());
-            let Some(slot) = self.slots.get(at) else { return };
+    pub(super) fn http_timed_out(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if let Some(number) = slot.http.as_ref().and_then(|e| e.pending_response.as_ref()).map(|w| w.number) {
+            self.send_pending(at, number, unavailable());
+            let Some(slot) = self.slots.get_mut(at) else { return };
             let due = slot.clock.deadline;
             self.wheel.arm(&mut self.slots, at as u32, due);
-            return self.after(at);
+            return self.write_and_advance(at);
         }
-        let Some(slot) = self.slots.get(at) else { return };
-        if !is_answering(slot) && slot.exchange.is_some() {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if !is_answering(slot) && slot.http.is_some() {
             let limit = self.settings.http.timeout;
             self.refuse(at, HttpError::Timeout { limit });
-            self.after(at);
+            self.write_and_advance(at);
         } else {
-            self.gone(at, std::io::ErrorKind::TimedOut);
+            self.disconnected(at, std::io::ErrorKind::TimedOut);
         }
     }
 
     /// The server shuts down: what is being answered is finished, everything else ends.
     pub(super) fn http_shutdown(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.conn.phase {
-            Phase::Deciding => self.undecided(at),
-            _ if is_answering(slot) => slot.exchange.get_or_insert_default().last = true,
+            Phase::Deciding => self.upgrade_timed_out(at),
+            _ if is_answering(slot) => slot.http.get_or_insert_default().close_after = true,
             _ => self.terminate(at),
         }
     }
@@ -395,161 +397,164 @@ impl Worker {
     /// Refuses what a client sends over plain HTTP because all connections together hold too much.
     pub(super) fn refuse_over_budget(&mut self, at: usize) {
         self.end_with(at, unavailable());
-        let Some(slot) = self.slots.get(at) else { return };
-        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
         let left = slot.held().min(u32::MAX as usize) as u32;
-        let charged = core::mem::replace(&mut slot.charged, left);
-        self.turn.count().held_bytes.shift(u64::from(charged), u64::from(left));
+        let counted_bytes = core::mem::replace(&mut slot.counted_bytes, left);
+        self.ctx.count().held_bytes.shift(u64::from(counted_bytes), u64::from(left));
     }
 
     /// The last response of a connection.
     fn end_with(&mut self, at: usize, response: Response) {
         let response = sendable(response);
         let now = self.now;
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let mut head = Vec::with_capacity(256);
         response.encode_head(&mut head, self.date.at(now), false, false);
-        slot.conn.write_raw(&mut self.turn.writer, &head);
+        slot.conn.write_raw(&mut self.ctx.writer, &head);
         let body = response.into_body();
         if let Some(bytes) = in_memory(&body) {
-            slot.conn.write_raw(&mut self.turn.writer, bytes);
+            slot.conn.write_raw(&mut self.ctx.writer, bytes);
         }
         slot.conn.phase = Phase::Failing;
-        slot.exchange = None;
-        self.turn.count().requests.add(1);
-        self.drop_foreign(body);
+        slot.http = None;
+        self.ctx.count().requests.add(1);
+        self.drop_caught(body);
     }
 
     /// Answers a request for a WebSocket that gets none. What the client sends next may already be frames, or, where a
     /// proxy passed on a request it took for plain HTTP, somebody else's request: the connection ends with this answer.
     fn refuse_upgrade(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
-        let mut asked = Asked::by(head);
-        asked.keep_alive &= !asks_for_websocket(head);
-        self.respond_to(at, response, asked);
+        let mut options = ResponseOptions::of(head);
+        options.keep_alive &= !asks_for_websocket(head);
+        self.respond_to(at, response, options);
     }
 
     fn respond(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
-        self.respond_to(at, response, Asked::by(head));
+        self.respond_to(at, response, ResponseOptions::of(head));
     }
 
-    fn respond_to(&mut self, at: usize, mut response: Response, asked: Asked) {
+    fn respond_to(&mut self, at: usize, mut response: Response, options: ResponseOptions) {
         match response.take_later() {
-            Some(later) => self.respond_later(at, *later, asked),
-            None => self.send_response(at, response, asked),
+            Some(later) => self.respond_later(at, *later, options),
+            None => self.send_response(at, response, options),
         }
     }
 
     /// Has the connection wait for a response that comes later.
-    fn respond_later(&mut self, at: usize, later: Later, asked: Asked) {
+    fn respond_later(&mut self, at: usize, later: Later, options: ResponseOptions) {
         let Later { timeout, start } = later;
         let due = self.now + ticks(timeout).max(1);
         self.responses += 1;
         let number = self.responses;
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         slot.clock.deadline = due;
-        slot.exchange.get_or_insert_default().waiting = Some(Waiting { number, asked });
+        slot.http.get_or_insert_default().pending_response = Some(PendingResponse { number, options });
         let id = slot.conn.id;
         self.wheel.arm_earlier(&mut self.slots, at as u32, due);
-        let handle = self.turn.handle.clone();
+        let handle = self.ctx.handle.clone();
         let responder = Responder::new(move |response| {
             let response = response.unwrap_or_else(unavailable);
             let _ = handle.command(id, Command::Respond(id, number, response), true); // with the server the client has gone too
         });
         if catch_unwind(AssertUnwindSafe(|| start(responder))).is_err() {
-            self.turn.count().panics.add(1);
-            self.answer(at, number, HttpError::Internal.response());
+            self.ctx.count().panics.add(1);
+            self.send_pending(at, number, HttpError::Internal.response());
         }
     }
 
     /// The response that a request has waited for, from another thread.
-    pub(super) fn respond_now(&mut self, id: crate::conn::ConnId, number: u64, response: Response) {
+    pub(super) fn complete_response(&mut self, id: crate::conn::ConnId, number: u64, response: Response) {
         let at = id.slot();
-        let waits = |e: &Exchange| e.waiting.as_ref().is_some_and(|w| w.number == number);
-        let found = self.slots.find(id).filter(|s| s.conn.phase == Phase::Http);
-        let found = found.and_then(|s| s.exchange.as_deref());
+        let waits = |e: &HttpState| e.pending_response.as_ref().is_some_and(|w| w.number == number);
+        let found = self.slots.find_mut(id).filter(|s| s.conn.phase == Phase::Http);
+        let found = found.and_then(|s| s.http.as_deref());
         if !found.is_some_and(waits) {
             // The client has gone, or has had its answer. What is dropped may be the application's.
-            return self.drop_foreign(response);
+            return self.drop_caught(response);
         }
-        self.answer(at, number, response);
-        self.after(at);
+        self.send_pending(at, number, response);
+        self.write_and_advance(at);
     }
 
-    fn answer(&mut self, at: usize, number: u64, mut response: Response) {
+    fn send_pending(&mut self, at: usize, number: u64, mut response: Response) {
         let timeout = ticks(self.settings.http.timeout);
-        let Some(slot) = self.slots.get(at) else { return };
-        let Some(exchange) = &mut slot.exchange else { return };
-        let Some(Waiting { asked, .. }) = exchange.waiting.take_if(|w| w.number == number) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let Some(http) = &mut slot.http else { return };
+        let Some(PendingResponse { options, .. }) = http.pending_response.take_if(|w| w.number == number)
+        else {
+            return;
+        };
         slot.clock.deadline = self.now + timeout;
         if let Some(later) = response.take_later() {
-            self.drop_foreign(later);
+            self.drop_caught(later);
             response = HttpError::Internal.response(); // later than later is never
         }
-        self.send_response(at, response, asked);
-        if let Some(slot) = self.slots.get(at)
-            && slot.exchange.as_ref().is_some_and(|e| e.is_over())
+        self.send_response(at, response, options);
+        if let Some(slot) = self.slots.get_mut(at)
+            && slot.http.as_ref().is_some_and(|e| e.is_idle())
         {
-            slot.exchange = None;
+            slot.http = None;
         }
     }
 
     /// Drops what has the application's code in it.
-    pub(super) fn drop_foreign(&self, what: impl Sized) {
+    pub(super) fn drop_caught(&self, what: impl Sized) {
         if catch_unwind(AssertUnwindSafe(|| drop(what))).is_err() {
-            self.turn.count().panics.add(1);
+            self.ctx.count().panics.add(1);
         }
     }
 
-    fn send_response(&mut self, at: usize, response: Response, asked: Asked) {
+    fn send_response(&mut self, at: usize, response: Response, options: ResponseOptions) {
         let response = sendable(response);
         let now = self.now;
-        let Some(slot) = self.slots.get(at) else { return };
-        let head_only = asked.head_only;
-        let keep_alive = asked.keep_alive && self.stopping.is_none();
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let head_only = options.head_only;
+        let keep_alive = options.keep_alive && self.stopping.is_none();
         let mut bytes = Vec::with_capacity(256);
         response.encode_head(&mut bytes, self.date.at(now), keep_alive, head_only);
-        slot.conn.write_raw(&mut self.turn.writer, &bytes);
+        slot.conn.write_raw(&mut self.ctx.writer, &bytes);
         let body = response.into_body();
         if head_only {
             // RFC 9110 section 9.3.2: the head that GET would get, and nothing else.
-            self.drop_foreign(body);
+            self.drop_caught(body);
         } else if let Some(bytes) = in_memory(&body) {
-            slot.conn.write_raw(&mut self.turn.writer, bytes);
+            slot.conn.write_raw(&mut self.ctx.writer, bytes);
         } else if let Body::Reader { reader, len } = body {
-            let reader = Reader::new(reader, &self.turn);
-            slot.exchange.get_or_insert_default().body = Some((reader, len));
+            let reader = BodyReader::new(reader, &self.ctx);
+            slot.http.get_or_insert_default().body = Some((reader, len));
         }
-        if !keep_alive && let Some(slot) = self.slots.get(at) {
-            slot.exchange.get_or_insert_default().last = true;
+        if !keep_alive && let Some(slot) = self.slots.get_mut(at) {
+            slot.http.get_or_insert_default().close_after = true;
         }
-        self.turn.count().requests.add(1);
+        self.ctx.count().requests.add(1);
     }
 
     /// Goes on with a body that is being sent, and then with what came behind its request.
-    pub(super) fn pump(&mut self, at: usize) {
-        for _ in 0..STEPS {
-            let Some(slot) = self.slots.get(at).filter(|s| s.conn.phase == Phase::Http) else { return };
-            if !slot.is_written_out() || is_waiting(slot) {
+    pub(super) fn continue_response(&mut self, at: usize) {
+        for _ in 0..MAX_BODY_STEPS {
+            let Some(slot) = self.slots.get_mut(at).filter(|s| s.conn.phase == Phase::Http) else { return };
+            if !slot.is_written_out() || has_pending_response(slot) {
                 return;
             }
-            let Some((reader, left)) = slot.exchange.as_mut().and_then(|e| e.body.as_mut()) else {
-                if slot.exchange.as_ref().is_some_and(|e| e.last) {
+            let Some((reader, left)) = slot.http.as_mut().and_then(|e| e.body.as_mut()) else {
+                if slot.http.as_ref().is_some_and(|e| e.close_after) {
                     slot.conn.phase = Phase::Failing;
-                    slot.exchange = None;
-                    return self.after(at);
+                    slot.http = None;
+                    return self.write_and_advance(at);
                 }
                 if !slot.conn.pauses.remove(PauseReason::Request) {
                     return;
                 }
-                let mut buf = slot.exchange.as_mut().map(|e| core::mem::take(&mut e.buf)).unwrap_or_default();
+                let mut buf = slot.http.as_mut().map(|e| core::mem::take(&mut e.buf)).unwrap_or_default();
                 self.requests(at, &mut buf);
-                self.again(at);
-                if let Some(slot) = self.slots.get(at) {
-                    slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+                self.schedule_read(at);
+                if let Some(slot) = self.slots.get_mut(at) {
+                    slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
                 }
                 continue;
             };
-            let want = (*left).min(STEP as u64) as usize;
+            let want = (*left).min(BODY_STEP as u64) as usize;
             let mut piece = vec![0; want];
             let n = match reader.read(&mut piece) {
                 // The file shrank, or the disk failed: the promise in Content-Length can't be kept.
@@ -559,39 +564,40 @@ impl Worker {
             };
             *left -= n as u64;
             if *left == 0
-                && let Some(exchange) = &mut slot.exchange
+                && let Some(http) = &mut slot.http
             {
-                exchange.body = None;
+                http.body = None;
             }
             slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
-            slot.conn.write_raw(&mut self.turn.writer, &piece[..n]);
-            slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+            slot.conn.write_raw(&mut self.ctx.writer, &piece[..n]);
+            slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
             if slot.conn.broken.is_some() {
-                return self.gone(at, std::io::ErrorKind::BrokenPipe);
+                return self.disconnected(at, std::io::ErrorKind::BrokenPipe);
             }
         }
         // More than a turn's share.
-        if self.slots.get(at).is_some_and(pumps_on) {
-            self.dirty_later(at);
+        if self.slots.get_mut(at).is_some_and(has_response_to_continue) {
+            self.write_later(at);
         }
     }
 }
 
-fn pumps_on(slot: &mut Slot) -> bool {
+fn has_response_to_continue(slot: &mut Slot) -> bool {
     slot.conn.phase == Phase::Http
         && slot.is_written_out()
-        && (slot.conn.is_paused() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.last))
+        && (slot.conn.is_paused() || slot.http.as_ref().is_some_and(|e| e.body.is_some() || e.close_after))
 }
 
 /// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
 /// read its answers waits, and not the answers.
 pub(super) fn is_answering(slot: &Slot) -> bool {
-    !slot.is_written_out() || slot.exchange.as_ref().is_some_and(|e| e.body.is_some() || e.waiting.is_some())
+    !slot.is_written_out()
+        || slot.http.as_ref().is_some_and(|e| e.body.is_some() || e.pending_response.is_some())
 }
 
 /// Whether a response comes later.
-fn is_waiting(slot: &Slot) -> bool {
-    slot.exchange.as_ref().is_some_and(|e| e.waiting.is_some())
+fn has_pending_response(slot: &Slot) -> bool {
+    slot.http.as_ref().is_some_and(|e| e.pending_response.is_some())
 }
 
 /// The response, or a 500 in the place of one that can't be sent: a mistake in the program, which its log names.
@@ -607,7 +613,7 @@ fn unavailable() -> Response {
 }
 
 /// Calls the endpoint. `None`: it panicked.
-fn answer(resource: &Resource, request: &Request<'_>) -> Option<Response> {
+fn call_endpoint(resource: &Resource, request: &Request<'_>) -> Option<Response> {
     let of = |method: &str| resource.endpoints.iter().find(|(m, _)| &**m == method).map(|(_, e)| e);
     let endpoint = match request.method() {
         "HEAD" => of("HEAD").or_else(|| of("GET")),

@@ -13,25 +13,25 @@
 mod accept;
 mod commands;
 pub(crate) mod deadlines;
-pub(crate) mod drive;
-pub(crate) mod ending;
-pub(crate) mod exchange;
 pub(crate) mod failure;
 pub(crate) mod fanout;
 pub(crate) mod http;
-pub(crate) mod join;
+pub(crate) mod http_state;
+pub(crate) mod lifecycle;
 #[cfg_attr(not(feature = "tls"), allow(dead_code))] // its only user yet
 mod paced;
 mod rates;
+pub(crate) mod read;
+pub(crate) mod recovery;
 mod shutdown;
 pub(crate) mod slots;
-#[cfg_attr(not(feature = "tls"), path = "clear.rs")]
+#[cfg_attr(not(feature = "tls"), path = "tls_disabled.rs")]
 pub(crate) mod tls;
 mod trim;
 pub(crate) mod wheel;
 
 use crate::conn::{Forms, Packer, Phase, Writer};
-use crate::handler::{Command, Handle, Settling, Shared, Turn, mark_worker};
+use crate::handler::{Command, Handle, ServerShared, ShutdownStep, WorkerContext, mark_worker};
 use crate::http::Router;
 use crate::hub::mailbox::{Inbox, Wake, Weigh};
 use crate::hub::{Epochs, Hub};
@@ -61,54 +61,54 @@ use wheel::{TICK_MS, Tick, Wheel};
 const WAKER: Token = Token(usize::MAX);
 
 /// Events taken from the kernel at once.
-const EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
 /// With more sockets ready than this, each is read in smaller pieces.
-const CROWD: usize = 8;
+const CROWDED_FROM: usize = 8;
 
 /// The piece: what it takes to serve others meanwhile is bounded by it, down to frames of 6 bytes.
-const SHARE: usize = 64 << 10;
+const CROWDED_READ: usize = 64 << 10;
 
 /// The piece for a connection of a route with rates, which may have to wait between any two messages: what was received
 /// behind the first of them is kept meanwhile. A read for each 16 KiB costs one 2,700 small messages a hundredth more.
-const RATED_SHARE: usize = 16 << 10;
+const RATED_READ: usize = 16 << 10;
 
 /// Commands done in one turn, so that a flood of publications does not starve the sockets.
-const COMMANDS: usize = 4096;
+const MAX_COMMANDS: usize = 4096;
 
 /// Estimated bytes that the commands of one iteration may have written to sockets, a write counted as 8 KiB: some
 /// 10 ms. A flood of publications to a crowd delays what else the worker does by no more.
-const WORK: u64 = 32 << 20;
+const MAX_WORK: u64 = 32 << 20;
 
 /// Times a turn looks into the mailbox while its own commands put something there: a request that publishes is answered
 /// in the turn that it came in.
-const ROUNDS: usize = 4;
+const MAX_MAILBOX_ROUNDS: usize = 4;
 
 /// Timers fired in one turn; with a million connections pinged every 25 s, 2,560 fire in a tick.
-const TIMERS: usize = 4096;
+const MAX_TIMERS: usize = 4096;
 
 /// A turn that compresses much and takes longer than this delays everybody: the next ones send their messages as they
 /// are, until one takes less than half of it.
-const BEHIND: Duration = Duration::from_millis(50);
+const SLOW_ITERATION: Duration = Duration::from_millis(50);
 
 /// Bytes that take 3 to 20 ms to compress, by level. With less to compress it was something else that took so long, and
-/// would without compression: 12,000 subscribers on a worker take longer than [`BEHIND`] for one message of 4 KiB, of
+/// would without compression: 12,000 subscribers on a worker take longer than [`SLOW_ITERATION`] for one message of 4 KiB, of
 /// which compressing is 10 µs.
-const MUCH: u64 = 1 << 20;
+const MIN_COMPRESSED: u64 = 1 << 20;
 
 /// Bytes inflated in one turn, after which connections that compress wait for the next: each may bring a message that
 /// becomes a thousand times as much, and those beside them would wait for all of these.
-const INFLATED: u64 = 4 << 20;
+const MAX_INFLATED: u64 = 4 << 20;
 
 /// Turns after which it is tried again, for the same reason: those that send to so many are never short.
-const TRY_AGAIN: u32 = 16;
+const COMPRESSION_PAUSE: u32 = 16;
 
 /// How often topics that keep something are looked at for what is too old, some of them each time. What is too old is
 /// not given out in any case.
-const AGE: Duration = Duration::from_millis(250);
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a worker needs to know of the server, the same for all.
-pub(crate) struct Settings {
+pub(crate) struct WorkerSettings {
     pub(crate) router: Router<Resource>,
     pub(crate) http: HttpLimits,
     pub(crate) max_connections: usize,
@@ -126,39 +126,39 @@ pub(crate) struct Worker {
     poll: Poll,
     events: Option<Events>,
     slots: Slots,
-    turn: Turn,
+    ctx: WorkerContext,
     /// Where everything is received; what is not done with at the end of a connection's read is copied out.
     recv: Box<[u8]>,
     /// What a read of a secure connection came to, decrypted.
     #[cfg(feature = "tls")]
-    plain: Vec<u8>,
+    plaintext: Vec<u8>,
     wheel: Wheel,
     inbox: Inbox<Command>,
-    shared: Arc<Shared>,
-    settings: Arc<Settings>,
+    shared: Arc<ServerShared>,
+    settings: Arc<WorkerSettings>,
     /// By route, without compression and with it.
     rules: Vec<[Rules; 2]>,
     listeners: Vec<Listener>,
     accepting: accept::Accepting,
-    again: Vec<u32>,
+    scheduled_reads: Vec<u32>,
     /// Handshakes whose client has sent something, in order of arrival.
     #[cfg(feature = "tls")]
-    shaking: paced::Paced<crate::conn::ConnId>,
+    handshake_queue: paced::Paced<crate::conn::ConnId>,
     /// Certificates whose end is told of by this worker.
     #[cfg(feature = "tls")]
     certificates: tls::Certificates,
     /// What the packer had inflated when the turn began.
     inflated: u64,
     dirty: Vec<u32>,
-    doomed: Vec<u32>,
-    asked: join::Asked,
+    closed_slots: Vec<u32>,
+    recoveries: recovery::RecoveryQueue,
     /// How many of them this turn has removed.
-    buried: usize,
+    removed: usize,
     began: Instant,
     /// When this turn began, since `began`.
-    turned: Duration,
+    iteration_start: Duration,
     /// When topics are next looked at for what is too old, and memory for what is free.
-    age_at: Duration,
+    next_expiry: Duration,
     trimming: trim::Trimming,
     now: Tick,
     date: Date,
@@ -166,12 +166,12 @@ pub(crate) struct Worker {
     /// Responses that came, or are to come, later.
     responses: u64,
     /// Many sockets have something in this turn: each gets a smaller share of it.
-    crowded: bool,
+    is_crowded: bool,
     /// The mailbox has something.
     woken: bool,
     stopping: Option<Stopping>,
     /// What the other workers have finished of a shutdown.
-    settled: Box<[Option<Settling>]>,
+    shutdown_steps: Box<[Option<ShutdownStep>]>,
     watched: Vec<Watched>,
     /// Listeners, as there were at the beginning, and watched descriptors: their tokens.
     watchable: usize,
@@ -210,15 +210,15 @@ struct PollWaker {
 
 thread_local! {
     /// The poll of the worker that runs on this thread.
-    static OWN: Cell<RawFd> = const { Cell::new(-1) };
+    static OWN_POLL: Cell<RawFd> = const { Cell::new(-1) };
     /// It has put something into its own mailbox.
-    static CALLED: Cell<bool> = const { Cell::new(false) };
+    static OWN_MAILBOX_USED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Wake for PollWaker {
     fn wake(&self) {
-        if OWN.get() == self.poll {
-            CALLED.set(true);
+        if OWN_POLL.get() == self.poll {
+            OWN_MAILBOX_USED.set(true);
         } else if let Err(e) = self.waker.wake() {
             log::limited!(error, Instant::now(), "can't wake a worker: {e}");
         }
@@ -246,12 +246,12 @@ pub(crate) fn prepare() -> io::Result<(Poll, Box<dyn Wake>)> {
     Ok((poll, Box::new(PollWaker { waker, poll: own })))
 }
 
-pub(crate) struct Parts {
+pub(crate) struct WorkerParts {
     pub(crate) number: usize,
     pub(crate) poll: Poll,
     pub(crate) inbox: Inbox<Command>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) shared: Arc<ServerShared>,
+    pub(crate) settings: Arc<WorkerSettings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pin: Option<usize>,
     pub(crate) watched: Vec<Watched>,
@@ -260,10 +260,10 @@ pub(crate) struct Parts {
 }
 
 impl Worker {
-    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+    pub(crate) fn new(parts: WorkerParts) -> io::Result<Self> {
         #[cfg(feature = "tls")]
         let certificates = parts.certificates;
-        let Parts { number, poll, inbox, shared, settings, listeners, pin, watched, .. } = parts;
+        let WorkerParts { number, poll, inbox, shared, settings, listeners, pin, watched, .. } = parts;
         for (i, watched) in watched.iter().enumerate() {
             let token = accept::token(listeners.len() + i);
             SourceFd(&watched.fd.as_raw_fd()).register(poll.registry(), token, Interest::READABLE)?;
@@ -275,28 +275,28 @@ impl Worker {
         let workers = shared.workers.len();
         let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed()));
         hub.connect(shared.mailbox.bytes, shared.congestion.clone());
-        let turn = Turn {
+        let ctx = WorkerContext {
             replays: Default::default(),
             writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
             hub,
-            number: 1,
+            iteration: 1,
             handle: Handle { shared: shared.clone() },
             worker: number,
             counters: shared.counters.clone(),
-            held: Vec::new(),
+            congested: Vec::new(),
             counts: Default::default(),
-            time: 0,
-            paid: Vec::new(),
+            now: 0,
+            rate_states: Vec::new(),
         };
         Ok(Self {
             poll,
             watchable: listeners.len() + watched.len(),
-            events: Some(Events::with_capacity(EVENTS)),
+            events: Some(Events::with_capacity(MAX_EVENTS)),
             slots: Slots::default(),
-            turn,
+            ctx,
             recv: vec![0; settings.receive_buffer].into(),
             #[cfg(feature = "tls")]
-            plain: Vec::new(),
+            plaintext: Vec::new(),
             wheel: Wheel::new(),
             inbox,
             rules: shared.routes.iter().map(|r| r.rules()).collect(),
@@ -305,34 +305,34 @@ impl Worker {
             settings,
             listeners,
             accepting: accept::Accepting::default(),
-            again: Vec::new(),
+            scheduled_reads: Vec::new(),
             #[cfg(feature = "tls")]
-            shaking: tls::shaking(),
+            handshake_queue: tls::handshake_queue(),
             #[cfg(feature = "tls")]
             certificates,
             inflated: 0,
             dirty: Vec::new(),
-            doomed: Vec::new(),
-            asked: join::Asked::default(),
-            buried: 0,
-            turned: Duration::ZERO,
-            age_at: AGE,
+            closed_slots: Vec::new(),
+            recoveries: recovery::RecoveryQueue::default(),
+            removed: 0,
+            iteration_start: Duration::ZERO,
+            next_expiry: EXPIRY_INTERVAL,
             trimming: trim::Trimming::default(),
             now: 1, // 0 means never
             date: Date::default(),
             generation: 0,
             responses: 0,
-            crowded: false,
+            is_crowded: false,
             woken: false,
             stopping: None,
-            settled: vec![None; workers].into(),
+            shutdown_steps: vec![None; workers].into(),
             watched,
             pin,
         })
     }
 
     pub(crate) fn number(&self) -> usize {
-        self.turn.worker
+        self.ctx.worker
     }
 
     /// Runs until it is told to end.
@@ -344,12 +344,12 @@ impl Worker {
         if let Some(cpu) = self.pin
             && let Err(e) = pin_to_cpu(cpu)
         {
-            log::line!(warn, "worker {} stays unpinned: core {cpu}: {e}", self.turn.worker);
+            log::line!(warn, "worker {} stays unpinned: core {cpu}: {e}", self.ctx.worker);
         }
         mark_worker(true);
-        OWN.set(self.poll.as_raw_fd());
+        OWN_POLL.set(self.poll.as_raw_fd());
         let outcome = caught(worker, || {
-            self.turns()?;
+            self.run_iterations()?;
             self.end();
             Ok(())
         });
@@ -362,119 +362,122 @@ impl Worker {
             Ok(())
         });
         mark_worker(false);
-        OWN.set(-1);
-        CALLED.set(false);
+        OWN_POLL.set(-1);
+        OWN_MAILBOX_USED.set(false);
         outcome.and(dropped)
     }
 
-    fn turns(&mut self) -> Result<(), RunError> {
-        let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
+    fn run_iterations(&mut self) -> Result<(), RunError> {
+        let mut events = self.events.take().unwrap_or_else(|| Events::with_capacity(MAX_EVENTS));
         while !self.has_ended() {
-            let patience = self.patience();
-            self.turn.count().heartbeat.wait();
-            if let Err(error) = self.poll.poll(&mut events, patience)
+            let timeout = self.poll_timeout();
+            self.ctx.count().heartbeat.wait();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 // Only a bug of ours gets here (a bad descriptor); without the poll there is no going on.
                 return Err(RunError::Poll { worker: self.number(), error });
             }
-            self.begin_turn();
-            self.crowded = events.iter().nth(CROWD).is_some();
+            self.begin_iteration();
+            self.is_crowded = events.iter().nth(CROWDED_FROM).is_some();
             for event in &events {
-                self.event(event);
+                self.handle_event(event);
             }
-            self.read_again();
-            self.shake();
-            self.mailbox();
-            self.timers();
-            self.age();
-            self.tell_expiries();
-            self.sweep();
-            self.release_held();
+            self.run_scheduled_reads();
+            self.run_handshakes();
+            self.run_mailbox();
+            self.run_timers();
+            self.expire_topics();
+            self.log_expiries();
+            self.reap_closed();
+            self.resume_congested();
             self.fan_out();
-            self.settle_down();
-            self.pace();
+            self.continue_shutdown();
+            self.adjust_compression();
         }
         Ok(())
     }
 
     /// How long to wait for events.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         if self.woken
-            || CALLED.get()
-            || !self.again.is_empty()
+            || OWN_MAILBOX_USED.get()
+            || !self.scheduled_reads.is_empty()
             || self.has_handshakes()
             || !self.dirty.is_empty()
-            || !self.doomed.is_empty()
-            || self.turn.replays.has_ready()
-            || self.accepting.is_due()
-            || !self.turn.held.is_empty() && self.turn.hub.can_release_publishers()
+            || !self.closed_slots.is_empty()
+            || self.ctx.replays.has_ready()
+            || self.accepting.has_ready()
+            || !self.ctx.congested.is_empty() && self.ctx.hub.can_release_publishers()
         {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
-        let stop = self.stopping_patience();
-        let age = (self.turn.hub.holds_history() || self.must_look_at_memory()).then_some(AGE);
-        [timer, self.accepting.patience(), self.asked.patience(), stop, age, self.expiry_patience()]
+        let stop = self.shutdown_timeout();
+        let age = (self.ctx.hub.holds_history() || self.must_check_memory()).then_some(EXPIRY_INTERVAL);
+        [timer, self.accepting.timeout(), self.recoveries.timeout(), stop, age, self.expiry_timeout()]
             .into_iter()
             .flatten()
             .min()
     }
 
-    fn begin_turn(&mut self) {
-        self.inflated = self.turn.writer.packer.inflated();
-        self.buried = 0;
-        self.asked.begin_iteration();
-        self.turned = self.began.elapsed();
-        self.turn.hub.begin_iteration(self.turned.as_millis() as u64);
-        self.turn.time = self.turned.as_nanos() as u64;
-        self.now = 1 + (self.turned.as_millis() as u64 / TICK_MS) as Tick;
-        self.turn.number = self.turn.number.wrapping_add(1).max(1);
-        let count = self.turn.count();
-        count.heartbeat.begin(self.turned);
+    fn begin_iteration(&mut self) {
+        self.inflated = self.ctx.writer.packer.inflated();
+        self.removed = 0;
+        self.recoveries.begin_iteration();
+        self.iteration_start = self.began.elapsed();
+        self.ctx.hub.begin_iteration(self.iteration_start.as_millis() as u64);
+        self.ctx.now = self.iteration_start.as_nanos() as u64;
+        self.now = 1 + (self.iteration_start.as_millis() as u64 / TICK_MS) as Tick;
+        self.ctx.iteration = self.ctx.iteration.wrapping_add(1).max(1);
+        let count = self.ctx.count();
+        count.heartbeat.begin(self.iteration_start);
         count.turns.add(1);
     }
 
     /// Counts what this turn compressed, and stops compressing while turns take too long.
-    fn pace(&mut self) {
-        let packer = &mut self.turn.writer.packer;
+    fn adjust_compression(&mut self) {
+        let packer = &mut self.ctx.writer.packer;
         let Some(counts) = packer.take_counts() else {
             return packer.skip_for(0);
         };
-        let lasted = self.began.elapsed().saturating_sub(self.turned);
+        let lasted = self.began.elapsed().saturating_sub(self.iteration_start);
         match packer.skips_for() {
-            0 if lasted > BEHIND && counts.bytes > MUCH => packer.skip_for(TRY_AGAIN),
+            0 if lasted > SLOW_ITERATION && counts.bytes > MIN_COMPRESSED => {
+                packer.skip_for(COMPRESSION_PAUSE)
+            }
             0 => {}
-            _ if lasted < BEHIND / 2 => packer.skip_for(0),
-            turns => packer.skip_for(turns - 1),
+            _ if lasted < SLOW_ITERATION / 2 => packer.skip_for(0),
+            iterations => packer.skip_for(iterations - 1),
         }
-        let count = self.turn.count();
+        let count = self.ctx.count();
         count.deflated.add(counts.packed);
         count.inflated.add(counts.unpacked);
         count.deflate_skipped.add(counts.skipped);
     }
 
-    fn event(&mut self, event: &mio::event::Event) {
+    fn handle_event(&mut self, event: &mio::event::Event) {
         let token = event.token();
         let Some(at) = self.slots.at_token(token) else {
             if token == WAKER {
                 self.woken = true;
-            } else if let Some(i) = accept::number_of(token, self.watchable) {
+            } else if let Some(i) = accept::source_index(token, self.watchable) {
                 match i.checked_sub(self.watchable - self.watched.len()) {
                     None => self.accept(i),
-                    Some(i) => self.watched_is_readable(i),
+                    Some(i) => self.run_watched(i),
                 }
             }
             return;
         };
-        if event.is_writable() && self.slots.get(at).is_some_and(|s| s.conn.blocked || s.stream.has_unsent())
+        if event.is_writable()
+            && self.slots.get_mut(at).is_some_and(|s| s.conn.blocked || s.stream.has_unsent())
         {
-            self.write_on(at);
+            self.continue_writing(at);
         }
         if event.is_error() {
             // Reset: nothing will be read or written any more, paused or not.
-            if let Some(error) = self.slots.get(at).and_then(|s| s.stream.take_error()) {
-                return self.gone(at, error);
+            if let Some(error) = self.slots.get_mut(at).and_then(|s| s.stream.take_error()) {
+                return self.disconnected(at, error);
             }
         }
         if event.is_read_closed() {
@@ -485,46 +488,46 @@ impl Worker {
         }
     }
 
-    fn watched_is_readable(&mut self, i: usize) {
+    fn run_watched(&mut self, i: usize) {
         let Some(Watched { fd, action }) = self.watched.get_mut(i) else { return };
         // It is readable, so this does not wait. What is left comes with what makes it ring again.
         let _ = rustix::io::read(fd, &mut [0; 4096]);
-        let handle = &self.turn.handle;
+        let handle = &self.ctx.handle;
         if catch_unwind(AssertUnwindSafe(|| action(handle))).is_err() {
-            self.turn.count().panics.add(1);
+            self.ctx.count().panics.add(1);
         }
     }
 
-    fn read_again(&mut self) {
+    fn run_scheduled_reads(&mut self) {
         let mut postponed = Vec::new();
-        for at in core::mem::take(&mut self.again) {
-            if self.is_postponed(at as usize) {
+        for at in core::mem::take(&mut self.scheduled_reads) {
+            if self.must_wait_to_inflate(at as usize) {
                 postponed.push(at);
-            } else if let Some(slot) = self.slots.get(at as usize) {
-                slot.marks.again = false;
+            } else if let Some(slot) = self.slots.get_mut(at as usize) {
+                slot.flags.read_scheduled = false;
                 self.read(at as usize);
             }
         }
         // Who has waited a turn comes before who has just had one.
         if !postponed.is_empty() {
-            postponed.append(&mut self.again);
-            self.again = postponed;
+            postponed.append(&mut self.scheduled_reads);
+            self.scheduled_reads = postponed;
         }
-        self.accept_again();
+        self.resume_accepting();
     }
 
     /// Whether this connection may have something to inflate, and the turn has inflated enough.
-    pub(super) fn is_postponed(&mut self, at: usize) -> bool {
-        self.turn.writer.packer.inflated() - self.inflated > INFLATED
-            && self.slots.get(at).is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.form.is_plain())
+    pub(super) fn must_wait_to_inflate(&mut self, at: usize) -> bool {
+        self.ctx.writer.packer.inflated() - self.inflated > MAX_INFLATED
+            && self.slots.get_mut(at).is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.form.is_plain())
     }
 
     /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.
-    fn mailbox(&mut self) {
-        let mut left = COMMANDS;
-        let worked = self.turn.hub.work();
-        self.woken |= CALLED.take();
-        for _ in 0..ROUNDS {
+    fn run_mailbox(&mut self) {
+        let mut left = MAX_COMMANDS;
+        let worked = self.ctx.hub.work();
+        self.woken |= OWN_MAILBOX_USED.take();
+        for _ in 0..MAX_MAILBOX_ROUNDS {
             if !core::mem::take(&mut self.woken) {
                 break;
             }
@@ -535,16 +538,16 @@ impl Worker {
             for _ in 0..self.inbox.len().min(left) {
                 let Some(command) = self.inbox.take() else { break };
                 if let Some(from) = command.flow_from() {
-                    self.shared.workers[self.turn.worker].flows[from].record_received(command.weight());
+                    self.shared.workers[self.ctx.worker].flows[from].record_received(command.weight());
                 }
                 self.command(command);
                 left -= 1;
-                if self.turn.hub.is_over(worked, WORK) {
+                if self.ctx.hub.is_over(worked, MAX_WORK) {
                     left = 0;
                     break;
                 }
             }
-            self.woken = CALLED.take() || left == 0;
+            self.woken = OWN_MAILBOX_USED.take() || left == 0;
             if left == 0 {
                 break;
             }
@@ -554,7 +557,7 @@ impl Worker {
 
     /// Wakes the workers that wait for room in this one's mailbox, where there is some again.
     fn wake_waiting_senders(&self) {
-        let flows = &self.shared.workers[self.turn.worker].flows;
+        let flows = &self.shared.workers[self.ctx.worker].flows;
         if flows.len() == 1 {
             return;
         }
@@ -564,17 +567,17 @@ impl Worker {
     }
 
     /// Gives up what topics have kept for too long.
-    fn age(&mut self) {
-        if self.turned >= self.age_at {
-            self.age_at = self.turned + AGE;
-            self.turn.hub.expire_topics();
-            self.look_at_memory();
+    fn expire_topics(&mut self) {
+        if self.iteration_start >= self.next_expiry {
+            self.next_expiry = self.iteration_start + EXPIRY_INTERVAL;
+            self.ctx.hub.expire_topics();
+            self.check_memory();
         }
     }
 
     fn has_ended(&self) -> bool {
         let stopping = self.stopping.as_ref();
-        stopping.is_some_and(|s| self.has_settled() && self.slots.is_empty() || s.deadline <= Instant::now())
+        stopping.is_some_and(|s| self.is_closing() && self.slots.is_empty() || s.deadline <= Instant::now())
     }
 
     /// What is left is ended without ceremony.
@@ -582,9 +585,9 @@ impl Worker {
         for at in self.slots.keys() {
             self.terminate(at);
         }
-        while !self.doomed.is_empty() {
-            self.buried = 0;
-            self.sweep();
+        while !self.closed_slots.is_empty() {
+            self.removed = 0;
+            self.reap_closed();
         }
     }
 }

@@ -19,10 +19,10 @@ fn tick_from(time: Nanos) -> Tick {
 impl Worker {
     /// When an open connection is to be looked at because of its rate, if that is why it is not read from.
     pub(super) fn rate_due(&mut self, at: usize) -> Option<Tick> {
-        let slot = self.slots.get(at).filter(|s| s.conn.pauses.contains(PauseReason::Rate))?;
+        let slot = self.slots.get_mut(at).filter(|s| s.conn.pauses.contains(PauseReason::Rate))?;
         let rates = self.shared.routes.get(usize::from(slot.conn.route))?.rates.as_ref()?;
-        let due = tick_from(self.turn.free_at(slot.conn.id, rates));
-        Some(if slot.marks.ended { due.min(slot.clock.deadline) } else { due })
+        let due = tick_from(self.ctx.free_at(slot.conn.id, rates));
+        Some(if slot.flags.ended { due.min(slot.clock.deadline) } else { due })
     }
 
     /// The timer of an open connection fired. Returns whether that was all there was to do: the connection may send
@@ -31,16 +31,16 @@ impl Worker {
         if self.rate_due(at).is_none_or(|due| due > self.now) {
             return false;
         }
-        let Some(slot) = self.slots.get(at) else { return true };
+        let Some(slot) = self.slots.get_mut(at) else { return true };
         let rates = self.shared.routes.get(usize::from(slot.conn.route)).and_then(|r| r.rates.as_ref());
-        if rates.is_none_or(|rates| self.turn.free_at(slot.conn.id, rates) <= self.turn.time) {
+        if rates.is_none_or(|rates| self.ctx.free_at(slot.conn.id, rates) <= self.ctx.now) {
             slot.conn.resume(PauseReason::Rate);
             if slot.conn.is_paused() {
                 return false; // for another reason
             }
-            self.after(at);
+            self.write_and_advance(at);
         } else {
-            self.gone(at, ErrorKind::UnexpectedEof);
+            self.disconnected(at, ErrorKind::UnexpectedEof);
         }
         true
     }
@@ -49,8 +49,8 @@ impl Worker {
     /// the time of a closing handshake to get these through, and is given up then: it may have sent minutes' worth.
     pub(super) fn peer_ended(&mut self, at: usize) {
         let due = self.now + ticks(self.limits_of(at).close_timeout);
-        let Some(slot) = self.slots.get(at).filter(|s| !s.marks.ended) else { return };
-        slot.marks.ended = true;
+        let Some(slot) = self.slots.get_mut(at).filter(|s| !s.flags.ended) else { return };
+        slot.flags.ended = true;
         if slot.conn.phase == Phase::Open {
             slot.clock.deadline = due;
             if slot.conn.pauses.contains(PauseReason::Rate) {

@@ -13,22 +13,22 @@
 
 use super::Worker;
 use crate::conn::{Cause, ConnId, Phase};
-use crate::handler::{Command, Settling};
+use crate::handler::{Command, ShutdownStep};
 use crate::log;
 use crate::protocol::CloseCode;
 use std::time::{Duration, Instant};
 
 /// Of the time until the deadline, the part after which connections are closed although a worker has not settled.
-const SETTLE_PART: u32 = 2;
+const CLOSE_PART: u32 = 2;
 
 /// A shutdown under way.
 pub(super) struct Stopping {
     pub(super) deadline: Instant,
     code: CloseCode,
     /// Connections are closed from then on in any case.
-    settle_by: Instant,
+    close_by: Instant,
     /// What this worker has told the others.
-    told: Option<Settling>,
+    announced: Option<ShutdownStep>,
     /// Connections have been closed.
     closing: bool,
     /// Those that are closed when their replays have ended.
@@ -39,7 +39,7 @@ pub(super) struct Stopping {
 
 impl Stopping {
     /// Whether an open connection may still wait to be closed.
-    fn waits(&self) -> bool {
+    fn defers_reads(&self) -> bool {
         !self.closing || !self.replaying.is_empty()
     }
 }
@@ -48,28 +48,28 @@ impl Worker {
     pub(super) fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
-        let settle_by = now + left / SETTLE_PART;
+        let close_by = now + left / CLOSE_PART;
         if let Some(stopping) = &mut self.stopping {
             stopping.deadline = stopping.deadline.min(deadline);
-            stopping.settle_by = stopping.settle_by.min(settle_by);
+            stopping.close_by = stopping.close_by.min(close_by);
             return;
         }
         log::line!(
             info,
             "worker {} shuts down: {} connections have {left:.1?}",
-            self.turn.worker,
+            self.ctx.worker,
             self.slots.len()
         );
         self.listeners.clear();
-        let (told, closing, replaying, unread) = (None, false, Vec::new(), Vec::new());
-        self.stopping = Some(Stopping { deadline, code, settle_by, told, closing, replaying, unread });
+        let (announced, closing, replaying, unread) = (None, false, Vec::new(), Vec::new());
+        self.stopping = Some(Stopping { deadline, code, close_by, announced, closing, replaying, unread });
     }
 
     /// Whether a shutdown waits for the workers to settle, or for replays: open connections are not read from. `at` is one
     /// that could be.
-    pub(super) fn waits_to_close(&mut self, at: usize) -> bool {
+    pub(super) fn defer_read(&mut self, at: usize) -> bool {
         match &mut self.stopping {
-            Some(stopping) if stopping.waits() => {
+            Some(stopping) if stopping.defers_reads() => {
                 stopping.unread.push(at as u32);
                 true
             }
@@ -78,80 +78,80 @@ impl Worker {
     }
 
     /// Whether connections are being closed: what is published now reaches nobody.
-    pub(super) fn takes_no_more(&self) -> bool {
+    pub(super) fn refuses_publications(&self) -> bool {
         let stopping = self.stopping.as_ref();
-        stopping.is_some_and(|s| s.closing || s.told == Some(Settling::Delivered))
+        stopping.is_some_and(|s| s.closing || s.announced == Some(ShutdownStep::Delivered))
     }
 
     /// Whether connections are being closed.
-    pub(super) fn has_settled(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.stopping.as_ref().is_some_and(|s| s.closing)
     }
 
     /// How long the event loop may wait while it shuts down.
-    pub(super) fn stopping_patience(&self) -> Option<Duration> {
+    pub(super) fn shutdown_timeout(&self) -> Option<Duration> {
         let stopping = self.stopping.as_ref()?;
-        let until =
-            if stopping.waits() { stopping.deadline.min(stopping.settle_by) } else { stopping.deadline };
+        let until = if stopping.defers_reads() {
+            stopping.deadline.min(stopping.close_by)
+        } else {
+            stopping.deadline
+        };
         Some(until.saturating_duration_since(Instant::now()))
     }
 
     /// Another worker has finished a step.
-    pub(super) fn settled(&mut self, worker: usize, step: Settling) {
-        if let Some(settled) = self.settled.get_mut(worker) {
+    pub(super) fn shutdown_step_done(&mut self, worker: usize, step: ShutdownStep) {
+        if let Some(settled) = self.shutdown_steps.get_mut(worker) {
             *settled = (*settled).max(Some(step));
         }
     }
 
     /// Whether all others have finished a step.
-    fn all_settled(&self, step: Settling) -> bool {
-        let mut others = self.settled.iter().enumerate().filter(|(worker, _)| *worker != self.turn.worker);
+    fn all_done(&self, step: ShutdownStep) -> bool {
+        let mut others =
+            self.shutdown_steps.iter().enumerate().filter(|(worker, _)| *worker != self.ctx.worker);
         others.all(|(_, settled)| *settled >= Some(step))
     }
 
     /// Goes on with a shutdown, at the end of an iteration.
-    pub(super) fn settle_down(&mut self) {
+    pub(super) fn continue_shutdown(&mut self) {
         let Some(stopping) = &self.stopping else { return };
         if stopping.closing {
-            return self.close_replayed();
+            return self.close_after_replay();
         }
-        let (late, mut told) = (stopping.settle_by <= Instant::now(), stopping.told);
-        let idle = self.turn.hub.batch_log.is_empty();
-        if told.is_none() && idle && self.turn.hub.has_published_all() {
-            told = self.tell_settled(Settling::Published);
+        let (late, mut announced) = (stopping.close_by <= Instant::now(), stopping.announced);
+        let idle = self.ctx.hub.batch_log.is_empty();
+        if announced.is_none() && idle && self.ctx.hub.has_published_all() {
+            announced = self.announce_step(ShutdownStep::Published);
         }
-        if told == Some(Settling::Published)
+        if announced == Some(ShutdownStep::Published)
             && idle
-            && self.all_settled(Settling::Published)
-            && self.turn.hub.has_delivered_all()
+            && self.all_done(ShutdownStep::Published)
+            && self.ctx.hub.has_delivered_all()
         {
-            told = self.tell_settled(Settling::Delivered);
+            announced = self.announce_step(ShutdownStep::Delivered);
         }
-        let settled = told == Some(Settling::Delivered) && self.all_settled(Settling::Delivered);
+        let settled = announced == Some(ShutdownStep::Delivered) && self.all_done(ShutdownStep::Delivered);
         if settled || late {
             if !settled {
-                log::line!(
-                    warn,
-                    "worker {}: not all workers have settled in time, closing",
-                    self.turn.worker
-                );
+                log::line!(warn, "worker {}: not all workers have settled in time, closing", self.ctx.worker);
             }
             self.close_all(late);
         }
     }
 
-    fn tell_settled(&mut self, step: Settling) -> Option<Settling> {
-        let me = self.turn.worker;
-        for worker in (0..self.settled.len()).filter(|worker| *worker != me) {
-            let command = Command::Settled(me as u16, step);
-            if self.turn.handle.command_worker(worker, command, true).is_err() {
+    fn announce_step(&mut self, step: ShutdownStep) -> Option<ShutdownStep> {
+        let me = self.ctx.worker;
+        for worker in (0..self.shutdown_steps.len()).filter(|worker| *worker != me) {
+            let command = Command::ShutdownStepDone(me as u16, step);
+            if self.ctx.handle.command_worker(worker, command, true).is_err() {
                 // It has ended, and waits for nothing.
-                self.settled[worker] = Some(Settling::Delivered);
-                self.turn.hub.forget_worker(worker);
+                self.shutdown_steps[worker] = Some(ShutdownStep::Delivered);
+                self.ctx.hub.forget_worker(worker);
             }
         }
         if let Some(stopping) = &mut self.stopping {
-            stopping.told = Some(step);
+            stopping.announced = Some(step);
         }
         Some(step)
     }
@@ -161,7 +161,7 @@ impl Worker {
         stopping.closing = true;
         let mut replaying = Vec::new();
         for at in self.slots.keys() {
-            match self.slots.get(at).map(|s| (s.conn.phase, s.conn.is_replaying(), s.conn.id)) {
+            match self.slots.get_mut(at).map(|s| (s.conn.phase, s.conn.is_replaying(), s.conn.id)) {
                 Some((Phase::Open, true, id)) if !late => replaying.push(id),
                 Some((Phase::Open, ..)) => self.close_for_shutdown(at),
                 Some((Phase::Http | Phase::Deciding, ..)) => self.http_shutdown(at),
@@ -172,12 +172,12 @@ impl Worker {
     }
 
     /// Closes connections whose replays have ended, and when there is no time left all of them.
-    fn close_replayed(&mut self) {
+    fn close_after_replay(&mut self) {
         let Some(stopping) = self.stopping.as_mut().filter(|s| !s.replaying.is_empty()) else { return };
         let (late, mut replaying) =
-            (stopping.settle_by <= Instant::now(), core::mem::take(&mut stopping.replaying));
+            (stopping.close_by <= Instant::now(), core::mem::take(&mut stopping.replaying));
         replaying.retain(|id| {
-            let Some(slot) = self.slots.find(*id).filter(|s| s.conn.phase == Phase::Open) else {
+            let Some(slot) = self.slots.find_mut(*id).filter(|s| s.conn.phase == Phase::Open) else {
                 return false;
             };
             let waits = slot.conn.is_replaying() && !late;
@@ -192,16 +192,16 @@ impl Worker {
     fn wait_for_replays(&mut self, replaying: Vec<ConnId>) {
         let Some(stopping) = &mut self.stopping else { return };
         stopping.replaying = replaying;
-        if !stopping.waits() {
+        if !stopping.defers_reads() {
             let unread = core::mem::take(&mut stopping.unread);
-            unread.into_iter().for_each(|at| self.again(at as usize));
+            unread.into_iter().for_each(|at| self.schedule_read(at as usize));
         }
     }
 
     fn close_for_shutdown(&mut self, at: usize) {
         let Some(code) = self.stopping.as_ref().map(|s| s.code) else { return };
         self.close(at, code, "the server shuts down", Cause::Shutdown);
-        self.after(at);
-        self.again(at); // it may have become readable before
+        self.write_and_advance(at);
+        self.schedule_read(at); // it may have become readable before
     }
 }

@@ -1,8 +1,8 @@
 //! The connections of one worker: a slab of slots, each with its socket, its machine and its place in the timers.
 
 use super::deadlines::Clock;
-use super::exchange::Exchange;
-use super::wheel::{Links, Store};
+use super::http_state::HttpState;
+use super::wheel::{Store, TimerLinks};
 use crate::conn::{ConnId, Connection, Sink};
 use crate::handler::AnyState;
 use crate::memory::Shrink;
@@ -18,12 +18,12 @@ pub(crate) struct Slot<S = Stream> {
     /// What the application keeps; none before the upgrade.
     pub(crate) state: Option<AnyState>,
     /// What HTTP keeps between reads; none for an open WebSocket.
-    pub(crate) exchange: Option<Box<Exchange>>,
-    pub(crate) timer: Links,
+    pub(crate) http: Option<Box<HttpState>>,
+    pub(crate) timer: TimerLinks,
     pub(crate) clock: Clock,
-    pub(crate) marks: Marks,
+    pub(crate) flags: SlotFlags,
     /// Bytes of unfinished message and backlog that have been counted for it.
-    pub(crate) charged: u32,
+    pub(crate) counted_bytes: u32,
 }
 
 impl<S: Sink> Slot<S> {
@@ -44,24 +44,24 @@ impl Slot {
     /// Bytes of memory that it holds beside itself, for now.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        let requests = self.exchange.as_ref().map_or(0, |exchange| exchange.held());
+        let requests = self.http.as_ref().map_or(0, |http| http.held());
         self.conn.held() + self.stream.held() + requests
     }
 }
 
 /// What the worker has noted about a slot.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Marks {
+pub(crate) struct SlotFlags {
     /// It is in the list of those to be read again.
-    pub(crate) again: bool,
+    pub(crate) read_scheduled: bool,
     /// It is in the list of those with something to write.
     pub(crate) dirty: bool,
     /// It is in the list of those to be removed.
-    pub(crate) doomed: bool,
+    pub(crate) closed: bool,
     /// The peer has ended its half: there is an end to be read behind the last bytes.
     pub(crate) ended: bool,
     /// Its descriptor may have copies elsewhere.
-    pub(crate) foreign: bool,
+    pub(crate) shared_fd: bool,
     /// The phase that `deadline` is for.
     pub(crate) phase: u8,
 }
@@ -99,18 +99,18 @@ impl<S> Slots<S> {
     }
 
     #[inline]
-    pub(crate) fn get(&mut self, at: usize) -> Option<&mut Slot<S>> {
+    pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut Slot<S>> {
         self.0.get_mut(at)
     }
 
     /// The same, to look at only.
-    pub(crate) fn peek(&self, id: ConnId) -> Option<&Slot<S>> {
+    pub(crate) fn find(&self, id: ConnId) -> Option<&Slot<S>> {
         self.0.get(id.slot()).filter(|s| s.conn.id == id)
     }
 
     /// The slot of this connection, unless it has another tenant by now.
     #[inline]
-    pub(crate) fn find(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
+    pub(crate) fn find_mut(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
         self.0.get_mut(id.slot()).filter(|s| s.conn.id == id)
     }
 
@@ -149,7 +149,7 @@ pub(crate) fn token(id: ConnId) -> Token {
 }
 
 impl<S> Store for Slots<S> {
-    fn links(&mut self, slot: u32) -> &mut Links {
+    fn links(&mut self, slot: u32) -> &mut TimerLinks {
         &mut self.0[slot as usize].timer
     }
 }

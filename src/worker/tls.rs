@@ -2,10 +2,10 @@
 //! plaintext is the same as for every other connection.
 
 use super::deadlines::ticks;
-use super::http::HTTP_SHARE;
+use super::http::HTTP_READ;
 use super::paced::{Budget, Paced};
 use super::wheel::Tick;
-use super::{RATED_SHARE, SHARE, Worker};
+use super::{CROWDED_READ, RATED_READ, Worker};
 use crate::conn::{Cause, ConnId, Phase};
 use crate::log;
 use crate::net::{Opened, Received, Security, Stream};
@@ -20,15 +20,15 @@ pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
 
 /// A handshake that has said nothing for so long gives its place to one that waits for it. While fewer are under way than
 /// may be, it has the whole time of a first request.
-const PATIENCE: Duration = Duration::from_secs(2);
+const HANDSHAKE_IDLE: Duration = Duration::from_secs(2);
 
 /// How long an iteration works on handshakes. What is left waits for the next one, which serves established connections
 /// first: a whole handshake takes 0.1 ms, with an RSA key of 4,096 bits several times as much, and 4,096 may be under way.
-const SHAKE: Duration = Duration::from_millis(2);
+const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
 
 /// A worker's queue of handshakes to go on with.
-pub(super) const fn shaking() -> Paced<ConnId> {
-    Paced::new(Budget::of_time(SHAKE))
+pub(super) const fn handshake_queue() -> Paced<ConnId> {
+    Paced::new(Budget::of_time(HANDSHAKE_TIME))
 }
 
 /// The handshakes under way on all workers, and how many there may be.
@@ -45,7 +45,7 @@ impl Handshakes {
 }
 
 /// How often the log is told of certificates that clients refuse, or will refuse soon.
-const TELL: Duration = Duration::from_secs(24 * 3600);
+const EXPIRY_LOG_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// The certificates of all listeners, for the worker that tells of their end.
 #[derive(Debug, Default)]
@@ -71,13 +71,13 @@ impl Certificates {
     fn is_due(&mut self, now: Duration) -> bool {
         let is_due = now >= self.due && !self.acceptors.is_empty();
         if is_due {
-            self.due = now + TELL;
+            self.due = now + EXPIRY_LOG_INTERVAL;
         }
         is_due
     }
 
     /// How long the worker may wait.
-    fn patience(&self, now: Duration) -> Option<Duration> {
+    fn timeout(&self, now: Duration) -> Option<Duration> {
         (!self.acceptors.is_empty()).then(|| self.due.saturating_sub(now))
     }
 }
@@ -85,8 +85,8 @@ impl Certificates {
 impl Worker {
     /// Tells the log of certificates that clients refuse, or will refuse soon.
     #[inline]
-    pub(super) fn tell_expiries(&mut self) {
-        if !self.certificates.is_due(self.turned) {
+    pub(super) fn log_expiries(&mut self) {
+        if !self.certificates.is_due(self.iteration_start) {
             return;
         }
         let now = UnixTime::now();
@@ -99,42 +99,42 @@ impl Worker {
     }
 
     /// How long until it does that.
-    pub(super) fn expiry_patience(&self) -> Option<Duration> {
-        self.certificates.patience(self.turned)
+    pub(super) fn expiry_timeout(&self) -> Option<Duration> {
+        self.certificates.timeout(self.iteration_start)
     }
 
     /// Whether this listener has to wait for handshakes that are under way.
-    pub(super) fn is_crowded_out(&self, listener: usize) -> bool {
+    pub(super) fn is_at_handshake_limit(&self, listener: usize) -> bool {
         let Handshakes { flights, most } = &self.settings.handshakes;
         let is_secure = self.listeners.get(listener).is_some_and(|l| l.security.is_some());
         let crowded_out = is_secure && flights.under_way() >= *most;
         if crowded_out {
-            self.turn.count().tls_rests.add(1);
+            self.ctx.count().tls_rests.add(1);
         }
         crowded_out
     }
 
     /// When a connection whose phase has this deadline is next looked at; `None`: its handshake has taken a while and
     /// others wait for its place.
-    pub(super) fn handshake_look(&mut self, at: usize, deadline: Tick) -> Option<Tick> {
-        let Some(slot) = self.slots.get(at) else { return Some(deadline) };
+    pub(super) fn next_handshake_check(&mut self, at: usize, deadline: Tick) -> Option<Tick> {
+        let Some(slot) = self.slots.get_mut(at) else { return Some(deadline) };
         if slot.stream.session().is_none_or(|s| s.is_established()) {
             return Some(deadline);
         }
         // Its client has sent something, and waits for us.
-        if slot.marks.again {
-            return Some(deadline.min(self.now + ticks(PATIENCE / 4)));
+        if slot.flags.read_scheduled {
+            return Some(deadline.min(self.now + ticks(HANDSHAKE_IDLE / 4)));
         }
-        let next = slot.clock.received + ticks(PATIENCE);
+        let next = slot.clock.received + ticks(HANDSHAKE_IDLE);
         let Handshakes { flights, most } = &self.settings.handshakes;
         if next <= self.now && flights.under_way() >= *most {
             return None;
         }
-        Some(deadline.min(next.max(self.now + ticks(PATIENCE / 4))))
+        Some(deadline.min(next.max(self.now + ticks(HANDSHAKE_IDLE / 4))))
     }
 
     /// The stream as its listener wants it.
-    pub(super) fn secure(&self, mut stream: Stream, listener: usize) -> Option<Stream> {
+    pub(super) fn start_tls(&self, mut stream: Stream, listener: usize) -> Option<Stream> {
         if let Some(acceptor) = self.listeners.get(listener).and_then(|l| l.security.as_ref()) {
             match acceptor.accept() {
                 Ok(mut session) => {
@@ -143,7 +143,7 @@ impl Worker {
                 }
                 Err(e) => {
                     log::line!(debug, "a TLS session can't begin: {e}");
-                    self.turn.count().tls_failed.add(1);
+                    self.ctx.count().tls_failed.add(1);
                     return None;
                 }
             }
@@ -152,65 +152,65 @@ impl Worker {
     }
 
     /// Puts a socket off until [`Self::shake`]; `false` if its handshake is finished.
-    pub(super) fn defers(&mut self, at: usize) -> bool {
-        let Some(slot) = self.slots.get(at) else { return false };
+    pub(super) fn defer_handshake(&mut self, at: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(at) else { return false };
         if slot.stream.session().is_none_or(|s| s.is_established()) {
             return false;
         }
-        if !slot.marks.again {
-            slot.marks.again = true;
-            self.shaking.push(slot.conn.id);
+        if !slot.flags.read_scheduled {
+            slot.flags.read_scheduled = true;
+            self.handshake_queue.push(slot.conn.id);
         }
         true
     }
 
     pub(super) fn has_handshakes(&self) -> bool {
-        !self.shaking.is_empty()
+        !self.handshake_queue.is_empty()
     }
 
     /// Goes on with handshakes whose clients have sent something, in order of arrival, for as long as an iteration may.
-    pub(super) fn shake(&mut self) {
-        if self.shaking.is_empty() {
+    pub(super) fn run_handshakes(&mut self) {
+        if self.handshake_queue.is_empty() {
             return;
         }
-        self.shaking.renew();
+        self.handshake_queue.renew();
         let mut before = Instant::now();
-        while let Some(id) = self.shaking.take() {
-            let Some(slot) = self.slots.find(id) else { continue };
-            slot.marks.again = false;
+        while let Some(id) = self.handshake_queue.take() {
+            let Some(slot) = self.slots.find_mut(id) else { continue };
+            slot.flags.read_scheduled = false;
             let (at, phase) = (id.slot(), slot.conn.phase);
             match phase {
                 Phase::Http => {
                     self.read_http(at);
-                    self.after_read(at);
+                    self.finish_read(at);
                 }
                 _ => self.read(at),
             }
             let now = Instant::now();
-            self.shaking.spend_time(now - before);
+            self.handshake_queue.spend_time(now - before);
             before = now;
         }
-        self.turn.count().tls_deferred.add(u64::from(!self.shaking.is_empty()));
-        self.shaking.tidy();
+        self.ctx.count().tls_deferred.add(u64::from(!self.handshake_queue.is_empty()));
+        self.handshake_queue.tidy();
     }
 
     /// The socket of a secure connection can be read.
-    pub(super) fn read_sealed(&mut self, at: usize) {
-        let Self { slots, recv, plain, crowded, turn, shared, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
+    pub(super) fn read_tls(&mut self, at: usize) {
+        let Self { slots, recv, plaintext, is_crowded, ctx, shared, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
         let rated = || shared.routes.get(usize::from(slot.conn.route)).is_some_and(|r| r.rates.is_some());
         let share = match slot.conn.phase {
-            Phase::Http => HTTP_SHARE,
-            _ if rated() => RATED_SHARE,
-            _ if *crowded => SHARE,
+            Phase::Http => HTTP_READ,
+            _ if rated() => RATED_READ,
+            _ if *is_crowded => CROWDED_READ,
             _ => recv.len(),
         };
-        let opened = slot.stream.recv_sealed(recv, share, plain);
+        let opened = slot.stream.recv_sealed(recv, share, plaintext);
         let Opened { received, full, established } = match opened {
             Ok(opened) => opened,
             Err(e) => {
-                self.plain.clear();
-                return self.broken(at, &e);
+                self.plaintext.clear();
+                return self.tls_failed(at, &e);
             }
         };
         match received {
@@ -218,54 +218,54 @@ impl Worker {
             Received::Nothing => return,
             Received::End => {
                 slot.stream.say_goodbye(); // it may still be listened to
-                return self.gone(at, io::ErrorKind::UnexpectedEof);
+                return self.disconnected(at, io::ErrorKind::UnexpectedEof);
             }
         }
         let session = slot.stream.session();
         if established {
-            turn.count().tls_handshakes.add(1);
-            turn.count().tls_resumed.add(u64::from(session.is_some_and(|s| s.is_resumed())));
+            ctx.count().tls_handshakes.add(1);
+            ctx.count().tls_resumed.add(u64::from(session.is_some_and(|s| s.is_resumed())));
         }
         // The end is read in a turn of its own, so that what came before it is answered first.
         if full || session.is_some_and(|s| s.has_ended()) {
-            self.again(at);
+            self.schedule_read(at);
         }
-        let mut plain = core::mem::take(&mut self.plain);
-        if !plain.is_empty() {
-            self.plaintext(at, &mut plain);
+        let mut plaintext = core::mem::take(&mut self.plaintext);
+        if !plaintext.is_empty() {
+            self.handle_plaintext(at, &mut plaintext);
         }
-        plain.clear();
-        self.plain = plain;
+        plaintext.clear();
+        self.plaintext = plaintext;
     }
 
-    fn plaintext(&mut self, at: usize, plain: &mut [u8]) {
+    fn handle_plaintext(&mut self, at: usize, plaintext: &mut [u8]) {
         let now = self.now;
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         if slot.conn.phase == Phase::Http {
-            return self.http_input(at, plain);
+            return self.http_input(at, plaintext);
         }
         (slot.clock.received, slot.clock.pinged) = (now, 0);
-        self.open_input(at, plain);
+        self.open_input(at, plaintext);
     }
 
     /// The socket failed, or what came over it is no TLS. Then the alert that says why goes out, and what still comes
     /// is read away: a reset would overtake the alert.
-    fn broken(&mut self, at: usize, error: &io::Error) {
-        let Some(slot) = self.slots.get(at) else { return };
+    fn tls_failed(&mut self, at: usize, error: &io::Error) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let Some(session) = slot.stream.session().filter(|s| s.has_failed()) else {
-            return self.gone(at, error.kind());
+            return self.disconnected(at, error.kind());
         };
         log::line!(debug, "{}: TLS failed: {error}", slot.conn.id);
-        self.turn.count().protocol_errors.add(u64::from(session.is_established()));
-        slot.exchange = None;
-        slot.conn.fail_below(&mut self.turn.writer, Cause::Transport(io::ErrorKind::InvalidData));
+        self.ctx.count().protocol_errors.add(u64::from(session.is_established()));
+        slot.http = None;
+        slot.conn.fail_below(&mut self.ctx.writer, Cause::Transport(io::ErrorKind::InvalidData));
     }
 
     /// Before a connection is removed: whether its handshake came to anything.
-    pub(super) fn note_handshake(&mut self, at: usize) {
+    pub(super) fn count_failed_handshake(&mut self, at: usize) {
         let unfinished = |s: &crate::tls::Session| !s.is_established();
-        if self.slots.get(at).is_some_and(|s| s.stream.session().is_some_and(unfinished)) {
-            self.turn.count().tls_failed.add(1);
+        if self.slots.get_mut(at).is_some_and(|s| s.stream.session().is_some_and(unfinished)) {
+            self.ctx.count().tls_failed.add(1);
         }
     }
 }
@@ -285,11 +285,11 @@ mod tests {
         let mut certificates = Certificates::new([acceptor.clone(), acceptor]);
         assert_eq!(certificates.acceptors.len(), 1, "two listeners share one");
         let hours = |n: u64| Duration::from_secs(n * 3600);
-        assert_eq!(certificates.patience(hours(0)), Some(Duration::ZERO));
+        assert_eq!(certificates.timeout(hours(0)), Some(Duration::ZERO));
         let due: Vec<u64> = (0..100).filter(|h| certificates.is_due(hours(*h))).collect();
         assert_eq!(due, [0, 24, 48, 72, 96]);
-        assert_eq!(certificates.patience(hours(100)), Some(hours(20)));
+        assert_eq!(certificates.timeout(hours(100)), Some(hours(20)));
         let mut none = Certificates::default();
-        assert!(!none.is_due(hours(24)) && none.patience(hours(24)).is_none());
+        assert!(!none.is_due(hours(24)) && none.timeout(hours(24)).is_none());
     }
 }

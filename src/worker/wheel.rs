@@ -15,7 +15,7 @@ const NONE: u32 = u32::MAX;
 
 /// A slot's place in the wheel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Links {
+pub(crate) struct TimerLinks {
     next: u32,
     prev: u32,
     /// When it fires; its bucket follows from that.
@@ -23,7 +23,7 @@ pub(crate) struct Links {
     armed: bool,
 }
 
-impl Default for Links {
+impl Default for TimerLinks {
     fn default() -> Self {
         Self { next: NONE, prev: NONE, due: 0, armed: false }
     }
@@ -31,7 +31,7 @@ impl Default for Links {
 
 /// Where the links are.
 pub(crate) trait Store {
-    fn links(&mut self, slot: u32) -> &mut Links;
+    fn links(&mut self, slot: u32) -> &mut TimerLinks;
 }
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Wheel {
         let due = due.clamp(self.now, self.now + BUCKETS - 1);
         let bucket = due % BUCKETS;
         let head = self.heads[bucket as usize];
-        *store.links(slot) = Links { next: head, prev: NONE, due, armed: true };
+        *store.links(slot) = TimerLinks { next: head, prev: NONE, due, armed: true };
         if head != NONE {
             store.links(head).prev = slot;
         }
@@ -132,13 +132,13 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    impl Store for Vec<Links> {
-        fn links(&mut self, slot: u32) -> &mut Links {
+    impl Store for Vec<TimerLinks> {
+        fn links(&mut self, slot: u32) -> &mut TimerLinks {
             &mut self[slot as usize]
         }
     }
 
-    fn fired(wheel: &mut Wheel, store: &mut Vec<Links>, now: Tick) -> Vec<u32> {
+    fn fired(wheel: &mut Wheel, store: &mut Vec<TimerLinks>, now: Tick) -> Vec<u32> {
         let mut out: Vec<u32> = std::iter::from_fn(|| wheel.pop(store, now)).collect();
         out.sort_unstable();
         out
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn timers_fire_in_their_tick_and_not_before() {
-        let (mut w, mut s) = (Wheel::new(), vec![Links::default(); 4]);
+        let (mut w, mut s) = (Wheel::new(), vec![TimerLinks::default(); 4]);
         w.arm(&mut s, 0, 5);
         w.arm(&mut s, 1, 5);
         w.arm(&mut s, 2, 7);
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_timer_beyond_the_horizon_fires_at_the_horizon() {
-        let (mut w, mut s) = (Wheel::new(), vec![Links::default(); 1]);
+        let (mut w, mut s) = (Wheel::new(), vec![TimerLinks::default(); 1]);
         w.arm(&mut s, 0, 1_000_000);
         assert_eq!(w.sleep(0), Some(BUCKETS - 1));
         assert_eq!(fired(&mut w, &mut s, BUCKETS - 1), [0]);
@@ -171,7 +171,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_wheel_agrees_with_a_sorted_map(steps in prop::collection::vec((0u8..4, 0u32..20, 0u32..1500), 1..300)) {
-            let (mut w, mut s) = (Wheel::new(), vec![Links::default(); 20]);
+            let (mut w, mut s) = (Wheel::new(), vec![TimerLinks::default(); 20]);
             let mut naive: BTreeMap<u32, Tick> = BTreeMap::new();
             let mut now = 0;
             for (what, slot, n) in steps {

@@ -1,11 +1,11 @@
 //! What follows from a connection's phase: writing out, reporting, timing, and its end.
 
 use super::Worker;
-use super::deadlines::{Due, check, ticks};
-use super::drive::call;
+use super::deadlines::{Due, check_deadlines, ticks};
+use super::read::call_handler;
 use super::slots::Slot;
 use crate::conn::{Cause, Limits, PauseReason, Phase, Sink};
-use crate::handler::{ErasedEvent as Event, Route, Turn, WINDOW};
+use crate::handler::{HandlerEvent, REPLAY_WINDOW, Route, WorkerContext};
 use crate::log;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Opcode};
@@ -14,29 +14,29 @@ use std::sync::atomic::Ordering;
 
 /// Connections removed in one turn; so many of their subscriptions count as one more. Where each was a topic's last, with
 /// the topic, these 32,768 take some 20 ms, and others wait no longer for a crowd that was cut.
-const BURIALS: usize = 1024;
-const SUBSCRIPTIONS: usize = 32;
+const MAX_REMOVALS: usize = 1024;
+const SUBSCRIPTIONS_PER_REMOVAL: usize = 32;
 
 /// Rounds of writing out and telling the application, before it has to wait for the next turn.
-const ROUNDS: usize = 4;
+const MAX_WRITE_ROUNDS: usize = 4;
 
 /// Writes what was gathered for a connection, and tells its application of dropped messages and of the backlog's end.
 #[inline]
-pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[Route]) {
-    for _ in 0..ROUNDS {
+pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, routes: &[Route]) {
+    for _ in 0..MAX_WRITE_ROUNDS {
         // Before anything is written: what was lost comes before the message behind it.
         if slot.conn.dropped > 0 && slot.conn.phase == Phase::Open {
             let dropped = core::mem::take(&mut slot.conn.dropped);
-            turn.count().dropped.add(u64::from(dropped));
-            call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Dropped(dropped));
+            ctx.count().dropped.add(u64::from(dropped));
+            call_handler(slot, ctx, &routes[usize::from(slot.conn.route)], HandlerEvent::Dropped(dropped));
         }
-        slot.conn.flush(&mut turn.writer, &mut slot.stream);
+        slot.conn.flush(&mut ctx.writer, &mut slot.stream);
         if let Err(e) = slot.stream.flush() {
             slot.conn.broken = Some(e.kind());
         }
         slot.conn.backlogged |= !slot.stream.is_written_out();
         if let Some(kind) = slot.conn.broken {
-            turn.writer.clear();
+            ctx.writer.clear();
             slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
         }
         if slot.conn.phase != Phase::Open {
@@ -49,74 +49,74 @@ pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, routes: &[
             break;
         }
         slot.conn.backlogged = false;
-        call(slot, turn, &routes[usize::from(slot.conn.route)], Event::Drain);
+        call_handler(slot, ctx, &routes[usize::from(slot.conn.route)], HandlerEvent::Drain);
     }
-    if slot.conn.is_replaying() && slot.buffered() < WINDOW {
-        turn.replays.wake(slot.conn.id);
+    if slot.conn.is_replaying() && slot.buffered() < REPLAY_WINDOW {
+        ctx.replays.wake(slot.conn.id);
     }
 }
 
 impl Worker {
     /// After anything was done with a connection: what was gathered is written, what follows from it is done.
-    pub(super) fn after(&mut self, at: usize) {
-        let Self { slots, turn, shared, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
-        write_out(slot, turn, &shared.routes);
-        self.charge(at);
-        self.stall(at);
+    pub(super) fn write_and_advance(&mut self, at: usize) {
+        let Self { slots, ctx, shared, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
+        write_out(slot, ctx, &shared.routes);
+        self.update_held(at);
+        self.update_stall(at);
         self.advance(at);
     }
 
     /// Notes since when a backlog has been waiting.
     #[inline]
-    fn stall(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
+    fn update_stall(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
         if slot.is_written_out() {
             slot.clock.stalled = 0;
         } else if slot.clock.stalled == 0 && slot.conn.phase == Phase::Open {
             slot.clock.stalled = self.now;
-            self.watch(at);
+            self.arm_timer(at);
         }
     }
 
     /// Counts what the connection holds. Over the server's budget, whoever wants more is ended: what is held can then
     /// only shrink.
     #[inline]
-    fn charge(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
-        let replays = self.turn.replays.held(&slot.conn, self.turn.hub.now);
+    fn update_held(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let replays = self.ctx.replays.held(&slot.conn, self.ctx.hub.now);
         let held = (slot.held() + replays).min(u32::MAX as usize) as u32;
-        if held != slot.charged {
-            self.charge_anew(at, held);
+        if held != slot.counted_bytes {
+            self.set_held(at, held);
         }
     }
 
-    fn charge_anew(&mut self, at: usize, held: u32) {
-        let Some(slot) = self.slots.get(at) else { return };
-        let before = core::mem::replace(&mut slot.charged, held);
-        let count = &self.turn.counters[self.turn.worker];
+    fn set_held(&mut self, at: usize, held: u32) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let before = core::mem::replace(&mut slot.counted_bytes, held);
+        let count = &self.ctx.counters[self.ctx.worker];
         count.held_bytes.shift(u64::from(before), u64::from(held));
-        let all = || self.turn.counters.iter().map(|c| c.held_bytes.get()).sum::<u64>();
+        let all = || self.ctx.counters.iter().map(|c| c.held_bytes.get()).sum::<u64>();
         if held > before && slot.conn.phase == Phase::Http && all() > self.settings.max_memory {
             count.over_budget.add(1);
             return self.refuse_over_budget(at);
         }
         if held > before && slot.conn.phase == Phase::Open && all() > self.settings.max_memory {
             count.over_budget.add(1);
-            let (writer, code) = (&mut self.turn.writer, CloseCode::TRY_AGAIN_LATER);
+            let (writer, code) = (&mut self.ctx.writer, CloseCode::TRY_AGAIN_LATER);
             slot.conn.fail(writer, &mut slot.stream, code, "the server is out of memory", Cause::OverBudget);
             slot.conn.decoder.clear(&mut writer.pool);
             slot.conn.flush(writer, &mut slot.stream);
             // What it gave back is free for others at once, not when its peer has gone.
             let left = slot.held().min(u32::MAX as usize) as u32;
-            let held = core::mem::replace(&mut slot.charged, left);
+            let held = core::mem::replace(&mut slot.counted_bytes, left);
             count.held_bytes.shift(u64::from(held), u64::from(left));
         }
     }
 
     /// Takes the steps towards the end that are possible now.
     fn advance(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let phase = slot.conn.phase;
         match phase {
             Phase::Open => {
@@ -129,7 +129,7 @@ impl Worker {
                 }
                 return self.resume(at);
             }
-            Phase::Http => return self.pump(at),
+            Phase::Http => return self.continue_response(at),
             Phase::Ending if slot.conn.is_written_out() && slot.stream.say_goodbye() => {
                 slot.conn.phase = Phase::Dead;
             }
@@ -140,16 +140,16 @@ impl Worker {
             _ => {}
         }
         if slot.conn.phase == Phase::Dead {
-            self.doom(at);
+            self.mark_closed(at);
             return;
         }
         // A phase that leads to the end has a deadline of its own.
-        if slot.marks.phase != slot.conn.phase as u8 {
-            slot.marks.phase = slot.conn.phase as u8;
+        if slot.flags.phase != slot.conn.phase as u8 {
+            slot.flags.phase = slot.conn.phase as u8;
             if slot.conn.phase != Phase::Deciding {
                 let timeout = ticks(self.limits_of(at).close_timeout);
                 let due = self.now + timeout;
-                let Some(slot) = self.slots.get(at) else { return };
+                let Some(slot) = self.slots.get_mut(at) else { return };
                 slot.clock.deadline = due;
                 let was_paused = !core::mem::take(&mut slot.conn.pauses).is_empty();
                 self.wheel.arm(&mut self.slots, at as u32, due);
@@ -162,14 +162,14 @@ impl Worker {
     }
 
     pub(super) fn limits_of(&mut self, at: usize) -> Limits {
-        let route = self.slots.get(at).map(|s| usize::from(s.conn.route));
+        let route = self.slots.get_mut(at).map(|s| usize::from(s.conn.route));
         route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.terms.limits)
     }
 
     /// Reading was paused and goes on: first with what was received before.
     fn resume(&mut self, at: usize) {
         let now = self.now;
-        let Some(slot) = self.slots.get(at).filter(|s| !s.conn.resumed.is_empty() && !s.conn.is_paused())
+        let Some(slot) = self.slots.get_mut(at).filter(|s| !s.conn.resumed.is_empty() && !s.conn.is_paused())
         else {
             return;
         };
@@ -180,118 +180,118 @@ impl Worker {
         if slot.clock.began != 0 && !resumed.is_only(PauseReason::Rate) {
             slot.clock.began = now;
         }
-        self.watch(at);
+        self.arm_timer(at);
         self.read_unread(at);
     }
 
     /// Has the timer look at an open connection as soon as something can be due.
-    pub(super) fn watch(&mut self, at: usize) {
+    pub(super) fn arm_timer(&mut self, at: usize) {
         let limits = self.limits_of(at);
-        let Some(slot) = self.slots.get(at) else { return };
-        let Due::At(next) = check(&slot.clock, &limits, slot.conn.pauses, self.now) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let Due::At(next) = check_deadlines(&slot.clock, &limits, slot.conn.pauses, self.now) else { return };
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
     /// What was received and not looked at, since reading was paused or there was too much of it for one turn; and then
     /// what the kernel has.
     pub(super) fn read_unread(&mut self, at: usize) {
-        if self.is_postponed(at) {
-            return self.again(at);
+        if self.must_wait_to_inflate(at) {
+            return self.schedule_read(at);
         }
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
         slot.conn.tidy();
         if !unread.is_empty() {
             self.open_input(at, &mut unread);
-            self.after(at);
+            self.write_and_advance(at);
         }
-        self.again(at);
+        self.schedule_read(at);
     }
 
     /// The peer went, or the socket failed.
-    pub(super) fn gone(&mut self, at: usize, kind: std::io::ErrorKind) {
-        let Some(slot) = self.slots.get(at) else { return };
+    pub(super) fn disconnected(&mut self, at: usize, kind: std::io::ErrorKind) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
         slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
-        self.doom(at);
+        self.mark_closed(at);
     }
 
     /// Ends it here and now, by our own will.
     pub(super) fn terminate(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         slot.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
-        self.doom(at);
+        self.mark_closed(at);
     }
 
-    fn doom(&mut self, at: usize) {
-        if let Some(slot) = self.slots.get(at).filter(|s| !s.marks.doomed) {
+    fn mark_closed(&mut self, at: usize) {
+        if let Some(slot) = self.slots.get_mut(at).filter(|s| !s.flags.closed) {
             slot.conn.phase = Phase::Dead;
-            slot.marks.doomed = true;
-            self.doomed.push(at as u32);
+            slot.flags.closed = true;
+            self.closed_slots.push(at as u32);
         }
     }
 
     /// Reads what nobody wants any more, so that the kernel does not answer it with a reset.
-    pub(super) fn read_away(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
+    pub(super) fn discard_input(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.stream.recv(&mut self.recv) {
-            Ok(Received::Bytes(n)) if n == self.recv.len() => self.again(at),
+            Ok(Received::Bytes(n)) if n == self.recv.len() => self.schedule_read(at),
             Ok(Received::Bytes(_) | Received::Nothing) => {}
             // Our last bytes may still be on their way to a peer that only ended its own half.
             Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.is_written_out() => {
-                slot.marks.ended = false; // it has been read
+                slot.flags.ended = false; // it has been read
             }
-            Ok(Received::End) => self.doom(at),
-            Err(e) => self.gone(at, e.kind()),
+            Ok(Received::End) => self.mark_closed(at),
+            Err(e) => self.disconnected(at, e.kind()),
         }
     }
 
-    pub(super) fn timers(&mut self) {
-        for _ in 0..super::TIMERS {
+    pub(super) fn run_timers(&mut self) {
+        for _ in 0..super::MAX_TIMERS {
             let Some(at) = self.wheel.pop(&mut self.slots, self.now) else { return };
-            self.timer(at as usize);
+            self.fire_timer(at as usize);
         }
     }
 
-    fn timer(&mut self, at: usize) {
+    fn fire_timer(&mut self, at: usize) {
         let limits = self.limits_of(at);
         let now = self.now;
         if self.rate_is_due(at) {
             return;
         }
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let next = match slot.conn.phase {
-            Phase::Open => match check(&slot.clock, &limits, slot.conn.pauses, now) {
+            Phase::Open => match check_deadlines(&slot.clock, &limits, slot.conn.pauses, now) {
                 Due::At(next) => next,
                 Due::Ping => {
                     slot.clock.pinged = now + 1; // what came within this tick came before the ping
-                    slot.conn.control(&mut self.turn.writer, Opcode::Ping, b"");
-                    match check(&slot.clock, &limits, slot.conn.pauses, now) {
+                    slot.conn.control(&mut self.ctx.writer, Opcode::Ping, b"");
+                    match check_deadlines(&slot.clock, &limits, slot.conn.pauses, now) {
                         Due::At(next) => next,
                         Due::Ping | Due::End(..) => now + 1,
                     }
                 }
                 Due::End(code, reason, cause) => {
-                    self.time_out(at, code, reason, cause);
+                    self.end_timed_out(at, code, reason, cause);
                     return;
                 }
             },
             _ if slot.clock.deadline > now => {
                 let deadline = slot.clock.deadline;
-                match self.handshake_look(at, deadline) {
+                match self.next_handshake_check(at, deadline) {
                     Some(next) => next,
-                    None => return self.overdue(at),
+                    None => return self.phase_timed_out(at),
                 }
             }
-            _ => return self.overdue(at),
+            _ => return self.phase_timed_out(at),
         };
         self.wheel.arm(&mut self.slots, at as u32, next);
-        self.after(at);
+        self.write_and_advance(at);
     }
 
     /// An open connection has waited too long for something.
-    fn time_out(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
-        let Some(slot) = self.slots.get(at) else { return };
-        let (writer, stream) = (&mut self.turn.writer, &mut slot.stream);
+    fn end_timed_out(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        let (writer, stream) = (&mut self.ctx.writer, &mut slot.stream);
         if cause == Cause::IdleTimeout {
             slot.conn.close(writer, stream, code, reason, cause);
         } else {
@@ -299,69 +299,69 @@ impl Worker {
         }
         if cause == Cause::PongTimeout {
             // Nobody is there to end it with: one try to say why, and the socket is closed.
-            self.turn.count().pong_timeouts.add(1);
-            self.after(at);
-            self.doom(at);
+            self.ctx.count().pong_timeouts.add(1);
+            self.write_and_advance(at);
+            self.mark_closed(at);
         } else {
-            self.turn.count().timeouts.add(1);
-            self.after(at);
+            self.ctx.count().timeouts.add(1);
+            self.write_and_advance(at);
         }
     }
 
     /// A phase other than open has lasted too long.
-    fn overdue(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
-        self.turn.count().timeouts.add(1);
+    fn phase_timed_out(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        self.ctx.count().timeouts.add(1);
         match slot.conn.phase {
-            Phase::Http => self.http_overdue(at),
-            Phase::Deciding => self.undecided(at),
-            _ => self.doom(at),
+            Phase::Http => self.http_timed_out(at),
+            Phase::Deciding => self.upgrade_timed_out(at),
+            _ => self.mark_closed(at),
         }
     }
 
     /// Removes connections that have ended, and tells their applications: as many as a turn may.
-    pub(super) fn sweep(&mut self) {
-        while self.buried < BURIALS
-            && let Some(at) = self.doomed.pop()
+    pub(super) fn reap_closed(&mut self) {
+        while self.removed < MAX_REMOVALS
+            && let Some(at) = self.closed_slots.pop()
         {
-            self.buried += 1 + self.turn.hub.index.subscription_count(at) / SUBSCRIPTIONS;
-            self.bury(at as usize);
+            self.removed += 1 + self.ctx.hub.index.subscription_count(at) / SUBSCRIPTIONS_PER_REMOVAL;
+            self.remove_connection(at as usize);
         }
     }
 
-    fn bury(&mut self, at: usize) {
-        let Self { slots, turn, shared, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
+    fn remove_connection(&mut self, at: usize) {
+        let Self { slots, ctx, shared, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
         let id = slot.conn.id;
         if slot.state.is_some() {
             let mut end = slot.conn.closed();
-            end.unsent = end.unsent.saturating_add(turn.replays.remove(&mut slot.conn));
+            end.unsent = end.unsent.saturating_add(ctx.replays.remove(&mut slot.conn));
             log::line!(debug, "{} ended: {end}", slot.conn.id);
-            let count = turn.count();
+            let count = ctx.count();
             count.open.sub(1);
             count.dropped.add(u64::from(end.unsent));
             if end.cause == Cause::SlowConsumer {
                 count.slow_consumers.add(1);
             }
-            call(slot, turn, &shared.routes[usize::from(slot.conn.route)], Event::Close(&end));
-            turn.writer.clear();
+            call_handler(slot, ctx, &shared.routes[usize::from(slot.conn.route)], HandlerEvent::Close(&end));
+            ctx.writer.clear();
         }
-        turn.hub.remove(id);
-        self.note_handshake(at);
+        ctx.hub.remove(id);
+        self.count_failed_handshake(at);
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };
         // The state is the application's, and so is what happens when it is dropped.
         let state = slot.state.take();
         if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
-            self.turn.count().panics.add(1);
+            self.ctx.count().panics.add(1);
         }
-        slot.conn.release(&mut self.turn.writer);
-        self.turn.count().held_bytes.sub(u64::from(slot.charged));
-        if slot.marks.foreign {
+        slot.conn.release(&mut self.ctx.writer);
+        self.ctx.count().held_bytes.sub(u64::from(slot.counted_bytes));
+        if slot.flags.shared_fd {
             slot.stream.deregister(self.poll.registry());
         }
-        self.turn.count().sockets.sub(1);
-        self.shared.workers[self.turn.worker].load.fetch_sub(1, Ordering::Relaxed);
+        self.ctx.count().sockets.sub(1);
+        self.shared.workers[self.ctx.worker].load.fetch_sub(1, Ordering::Relaxed);
         drop::<Slot>(slot);
     }
 }

@@ -3,10 +3,10 @@
 use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
-use super::{RATED_SHARE, SHARE, Worker};
+use super::{CROWDED_READ, RATED_READ, Worker};
 use crate::conn::{Cause, PauseReason, Phase, Sink};
 use crate::deflate::Agreed;
-use crate::handler::{AnyState, Context, ErasedEvent as Event, Route, Turn};
+use crate::handler::{AnyState, ConnParts, HandlerEvent, Route, WorkerContext};
 use crate::http::Params;
 use crate::net::Received;
 use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, ProtocolError, Rules};
@@ -17,24 +17,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const MIN_DIRECT: usize = 4 << 10;
 
 /// The most that is received straight into a message in one turn.
-const DIRECT: usize = 256 << 10;
+const MAX_DIRECT: usize = 256 << 10;
 
 /// Bytes that what one connection has sent may become by inflating, in one decoding of what was received. What is left
 /// then waits for the next turn: a receive buffer of deflate streams could become a thousand times as much, which its
 /// worker's other connections would have to wait for, and which a topic's log would have to hold.
-const INFLATED: u64 = 1 << 20;
+const MAX_INFLATED: u64 = 1 << 20;
 
 impl Worker {
     /// The socket can be read.
     pub(super) fn read(&mut self, at: usize) {
-        if self.is_postponed(at) {
-            return self.again(at);
+        if self.must_wait_to_inflate(at) {
+            return self.schedule_read(at);
         }
-        let Some(slot) = self.slots.get(at) else { return };
-        if slot.conn.phase == Phase::Open && self.stopping.is_some() && self.waits_to_close(at) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        if slot.conn.phase == Phase::Open && self.stopping.is_some() && self.defer_read(at) {
             return;
         }
-        let Some(slot) = self.slots.get(at) else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.is_paused() => self.read_open(at),
             // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.
@@ -42,54 +42,54 @@ impl Worker {
                 slot.conn.pause(PauseReason::Request);
             }
             // After the sockets that are established, and only for so long.
-            Phase::Http if slot.stream.is_secure() => match self.defers(at) {
+            Phase::Http if slot.stream.is_secure() => match self.defer_handshake(at) {
                 true => return,
                 false => self.read_http(at),
             },
             Phase::Http => self.read_http(at),
-            Phase::Ending | Phase::Failing | Phase::Lingering => self.read_away(at),
+            Phase::Ending | Phase::Failing | Phase::Lingering => self.discard_input(at),
             // A client that has gone needs no decision.
-            Phase::Deciding if slot.marks.ended => self.gone(at, std::io::ErrorKind::UnexpectedEof),
+            Phase::Deciding if slot.flags.ended => self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
             // Paused, or a decision is awaited: it is read when that is over.
             Phase::Open | Phase::CloseSent | Phase::Deciding | Phase::Dead => return,
         }
-        self.after_read(at);
+        self.finish_read(at);
     }
 
     /// What follows from a read, whatever came of it.
-    pub(super) fn after_read(&mut self, at: usize) {
+    pub(super) fn finish_read(&mut self, at: usize) {
         // A short read has taken everything that was there, but not the end behind it.
-        if let Some(slot) = self.slots.get(at).filter(|s| s.marks.ended)
+        if let Some(slot) = self.slots.get_mut(at).filter(|s| s.flags.ended)
             && !slot.conn.is_paused()
             && !matches!(slot.conn.phase, Phase::Dead | Phase::Deciding)
         {
-            self.again(at);
+            self.schedule_read(at);
         }
-        self.after(at);
+        self.write_and_advance(at);
     }
 
     fn read_open(&mut self, at: usize) {
-        if self.slots.get(at).is_some_and(|s| s.conn.has_unread()) {
+        if self.slots.get_mut(at).is_some_and(|s| s.conn.has_unread()) {
             return self.read_unread(at);
         }
-        let Self { slots, turn, recv, rules, shared, now, crowded, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
+        let Self { slots, ctx, recv, rules, shared, now, is_crowded, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
         if slot.stream.is_secure() {
-            return self.read_sealed(at);
+            return self.read_tls(at);
         }
         let route = usize::from(slot.conn.route);
-        let share = match (&shared.routes[route].rates, *crowded) {
+        let share = match (&shared.routes[route].rates, *is_crowded) {
             (None, false) => recv.len(),
-            (None, true) => SHARE.min(recv.len()),
-            (Some(_), _) => RATED_SHARE.min(recv.len()),
+            (None, true) => CROWDED_READ.min(recv.len()),
+            (Some(_), _) => RATED_READ.min(recv.len()),
         };
         let recv = &mut recv[..share];
         let (route, rules) = (&shared.routes[route], &rules[route][usize::from(!slot.conn.form.is_plain())]);
         let received = match slot.conn.decoder.spare(MIN_DIRECT) {
             None => slot.stream.recv(recv).map(|r| (r, 0, recv.len())),
             // In pieces that are still in the cache when they are unmasked and validated.
-            Some(spare) if spare.len() > DIRECT => {
-                slot.stream.recv(&mut spare[..DIRECT]).map(|r| (r, DIRECT, DIRECT))
+            Some(spare) if spare.len() > MAX_DIRECT => {
+                slot.stream.recv(&mut spare[..MAX_DIRECT]).map(|r| (r, MAX_DIRECT, MAX_DIRECT))
             }
             Some(spare) => {
                 let room = spare.len();
@@ -99,41 +99,42 @@ impl Worker {
         let (n, direct, room) = match received {
             Ok((Received::Bytes(n), direct, room)) => (n, n.min(direct), room),
             Ok((Received::Nothing, ..)) => return,
-            Ok((Received::End, ..)) => return self.gone(at, std::io::ErrorKind::UnexpectedEof),
-            Err(e) => return self.gone(at, e.kind()),
+            Ok((Received::End, ..)) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
+            Err(e) => return self.disconnected(at, e.kind()),
         };
         slot.clock.received = *now;
         slot.clock.pinged = 0; // what comes answers every ping before it, also one of this very tick
         let mut going = true;
         if direct > 0 {
-            turn.writer.more_input = n > direct;
+            ctx.writer.more_input = n > direct;
             match slot.conn.decoder.fill(direct) {
                 Ok(None) => {}
                 Ok(Some(item)) => {
-                    let result = guard(slot, turn, |slot, turn| item_in(slot, turn, route, item, *now));
+                    let result =
+                        catch_panic(slot, ctx, |slot, ctx| handle_item(slot, ctx, route, item, *now));
                     going = result == Some(true);
                 }
                 Err(e) => {
                     going = false;
-                    breach(slot, turn, e);
+                    fail_protocol(slot, ctx, e);
                 }
             }
         }
         let rest = &mut recv[..n - direct];
         if going {
-            decode(slot, turn, route, rules, rest, *now);
+            decode(slot, ctx, route, rules, rest, *now);
         } else if slot.conn.is_paused() && !rest.is_empty() {
             slot.conn.cold().unread.extend_from_slice(rest);
         }
         if n == room || slot.conn.has_unread() {
-            self.again(at);
+            self.schedule_read(at);
         }
     }
 
     /// Bytes of an open connection that did not come from its socket just now.
     pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
-        let Self { slots, turn, rules, shared, now, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
+        let Self { slots, ctx, rules, shared, now, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
         if slot.conn.is_paused() && slot.conn.phase == Phase::Open {
             // Already in `open`.
             return slot.conn.cold().unread.extend_from_slice(input);
@@ -141,31 +142,31 @@ impl Worker {
         let route = usize::from(slot.conn.route);
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
             let rules = &rules[usize::from(!slot.conn.form.is_plain())];
-            decode(slot, turn, r, rules, input, *now);
+            decode(slot, ctx, r, rules, input, *now);
             if slot.conn.has_unread() {
-                self.again(at);
+                self.schedule_read(at);
             }
         }
     }
 
     /// Has this connection read once more in the next turn.
-    pub(super) fn again(&mut self, at: usize) {
-        if let Some(slot) = self.slots.get(at).filter(|s| !s.marks.again) {
-            slot.marks.again = true;
-            self.again.push(at as u32);
+    pub(super) fn schedule_read(&mut self, at: usize) {
+        if let Some(slot) = self.slots.get_mut(at).filter(|s| !s.flags.read_scheduled) {
+            slot.flags.read_scheduled = true;
+            self.scheduled_reads.push(at as u32);
         }
     }
 
     /// The socket can be written again.
-    pub(super) fn write_on(&mut self, at: usize) {
-        let Some(slot) = self.slots.get(at) else { return };
+    pub(super) fn continue_writing(&mut self, at: usize) {
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let waiting = slot.buffered();
         slot.conn.blocked = false;
         slot.stream.retry();
         if let Err(e) = slot.stream.flush() {
             slot.conn.broken = Some(e.kind());
         }
-        slot.conn.flush(&mut self.turn.writer, &mut slot.stream);
+        slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
         if slot.buffered() < waiting {
             slot.clock.stalled = 0; // begins anew in `after` if something still waits
             if slot.conn.phase == Phase::Http {
@@ -173,7 +174,7 @@ impl Worker {
                 slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
             }
         }
-        self.after(at);
+        self.write_and_advance(at);
     }
 
     /// A connection becomes a WebSocket.
@@ -186,8 +187,8 @@ impl Worker {
         params: Params,
         agreed: Option<Agreed>,
     ) {
-        let Self { slots, turn, now, shared, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
+        let Self { slots, ctx, now, shared, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
         slot.conn.route = route;
         slot.conn.shaped = shared.routes[usize::from(route)].envelope.is_some();
         slot.conn.phase = Phase::Open;
@@ -195,10 +196,10 @@ impl Worker {
             slot.stream.set_max_unsent(bytes);
         }
         if shared.routes[usize::from(route)].rates.is_some() {
-            turn.begin_rates(slot.conn.id);
+            ctx.begin_rates(slot.conn.id);
         }
         slot.state = Some(state);
-        slot.exchange = None;
+        slot.http = None;
         (slot.clock.received, slot.clock.message) = (*now, *now);
         if protocol.is_some() || !params.is_empty() {
             let cold = slot.conn.cold();
@@ -206,41 +207,46 @@ impl Worker {
         }
         if let Some(agreed) = agreed {
             let Route { deflate, terms, .. } = &shared.routes[usize::from(route)];
-            slot.conn.compress(turn.writer.packer.admit(deflate, agreed, terms.slow_consumer));
+            slot.conn.compress(ctx.writer.packer.admit(deflate, agreed, terms.slow_consumer));
         }
-        turn.count().upgraded.add(1);
-        turn.count().open.add(1);
-        self.watch(at);
-        self.turn.writer.more_input = true; // what `open` sends leaves together with the 101
-        let Self { slots, turn, shared, .. } = self;
-        let Some(slot) = slots.get(at) else { return };
-        call(slot, turn, &shared.routes[usize::from(route)], Event::Open);
+        ctx.count().upgraded.add(1);
+        ctx.count().open.add(1);
+        self.arm_timer(at);
+        self.ctx.writer.more_input = true; // what `open` sends leaves together with the 101
+        let Self { slots, ctx, shared, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return };
+        call_handler(slot, ctx, &shared.routes[usize::from(route)], HandlerEvent::Open);
     }
 }
 
 /// Calls the handler.
-pub(crate) fn call<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, event: Event<'_>) {
-    guard(slot, turn, |slot, turn| {
+pub(crate) fn call_handler<S: Sink>(
+    slot: &mut Slot<S>,
+    ctx: &mut WorkerContext,
+    route: &Route,
+    event: HandlerEvent<'_>,
+) {
+    catch_panic(slot, ctx, |slot, ctx| {
         let Slot { stream, conn, state: Some(state), .. } = slot else { return };
-        let context = Context { conn, turn, sink: stream, route };
-        route.handler.event(context, state, event);
+        let parts = ConnParts { conn, ctx, sink: stream, route };
+        route.handler.event(parts, state, event);
     });
-    turn.settle_counts();
+    ctx.flush_counts();
 }
 
 /// Runs what calls a handler. A panic ends the connection with 1011 and nothing else; whatever was decoded with the
 /// message and not yet handled is given up, as always when a connection fails.
 #[inline]
-fn guard<S: Sink, R>(
+fn catch_panic<S: Sink, R>(
     slot: &mut Slot<S>,
-    turn: &mut Turn,
-    act: impl FnOnce(&mut Slot<S>, &mut Turn) -> R,
+    ctx: &mut WorkerContext,
+    act: impl FnOnce(&mut Slot<S>, &mut WorkerContext) -> R,
 ) -> Option<R> {
-    let result = catch_unwind(AssertUnwindSafe(|| act(slot, turn)));
+    let result = catch_unwind(AssertUnwindSafe(|| act(slot, ctx)));
     if result.is_err() {
-        turn.count().panics.add(1);
+        ctx.count().panics.add(1);
         let Slot { stream, conn, .. } = slot;
-        conn.fail(&mut turn.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
+        conn.fail(&mut ctx.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
     }
     result.ok()
 }
@@ -248,52 +254,52 @@ fn guard<S: Sink, R>(
 /// Decodes what was received and calls the handler for each message, until it closes or pauses the connection.
 pub(crate) fn decode<S: Sink>(
     slot: &mut Slot<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     route: &Route,
     rules: &Rules,
     input: &mut [u8],
     now: u32,
 ) {
-    guard(slot, turn, |slot, turn| decode_all(slot, turn, route, rules, input, now));
-    turn.settle_counts();
+    catch_panic(slot, ctx, |slot, ctx| decode_frames(slot, ctx, route, rules, input, now));
+    ctx.flush_counts();
 }
 
 #[inline]
-fn decode_all<S: Sink>(
+fn decode_frames<S: Sink>(
     slot: &mut Slot<S>,
-    turn: &mut Turn,
+    ctx: &mut WorkerContext,
     route: &Route,
     rules: &Rules,
     mut input: &mut [u8],
     now: u32,
 ) {
-    let inflated = turn.writer.packer.inflated();
+    let inflated = ctx.writer.packer.inflated();
     loop {
         let going = if let Some(small) = slot.conn.decoder.next_small(&mut input, rules) {
-            turn.writer.more_input = !input.is_empty();
+            ctx.writer.more_input = !input.is_empty();
             match small {
                 Ok(small) => {
                     slot.clock.message = now;
                     slot.clock.began = 0;
                     if slot.conn.phase == Phase::Open {
-                        message(slot, turn, route, small);
+                        handle_message(slot, ctx, route, small);
                     }
-                    goes_on(slot)
+                    can_continue(slot)
                 }
-                Err(e) => return breach(slot, turn, e),
+                Err(e) => return fail_protocol(slot, ctx, e),
             }
         } else {
-            match slot.conn.decoder.next(&mut input, rules, &mut turn.writer.pool) {
+            match slot.conn.decoder.next(&mut input, rules, &mut ctx.writer.pool) {
                 Ok(Some(item)) => {
-                    turn.writer.more_input = !input.is_empty();
-                    let going = item_in(slot, turn, route, item, now);
-                    if going && !input.is_empty() && turn.writer.packer.inflated() - inflated > INFLATED {
+                    ctx.writer.more_input = !input.is_empty();
+                    let going = handle_item(slot, ctx, route, item, now);
+                    if going && !input.is_empty() && ctx.writer.packer.inflated() - inflated > MAX_INFLATED {
                         return slot.conn.cold().unread.extend_from_slice(input);
                     }
                     going
                 }
                 Ok(None) => break,
-                Err(e) => return breach(slot, turn, e),
+                Err(e) => return fail_protocol(slot, ctx, e),
             }
         };
         if !going {
@@ -314,51 +320,62 @@ fn decode_all<S: Sink>(
 
 /// The peer broke the protocol or a limit.
 #[cold]
-fn breach<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, error: ProtocolError) {
-    turn.count().protocol_errors.add(1);
-    slot.conn.fail_protocol(&mut turn.writer, &mut slot.stream, error);
+fn fail_protocol<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, error: ProtocolError) {
+    ctx.count().protocol_errors.add(1);
+    slot.conn.fail_protocol(&mut ctx.writer, &mut slot.stream, error);
 }
 
 /// Whether the next message is to be looked at.
 #[inline]
-fn goes_on<S>(slot: &Slot<S>) -> bool {
+fn can_continue<S>(slot: &Slot<S>) -> bool {
     matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.is_paused()
 }
 
 #[inline]
-fn message<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, message: Message<'_>) {
+fn handle_message<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, route: &Route, message: Message<'_>) {
     let Slot { stream, conn, state: Some(state), .. } = slot else { return };
-    turn.counts.messages_in += 1;
-    turn.counts.bytes_in += message.len() as u64;
+    ctx.counts.messages_in += 1;
+    ctx.counts.bytes_in += message.len() as u64;
     if let Some(rates) = &route.rates {
-        turn.charge(conn, rates, message.len());
+        ctx.charge_rate(conn, rates, message.len());
     }
-    let context = Context { conn, turn, sink: stream, route };
-    route.handler.message(context, state, message);
+    let parts = ConnParts { conn, ctx, sink: stream, route };
+    route.handler.message(parts, state, message);
 }
 
 /// A message that has to be inflated first.
 #[cold]
-fn compressed<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, incoming: &Incoming<'_>) {
+fn handle_compressed<S: Sink>(
+    slot: &mut Slot<S>,
+    ctx: &mut WorkerContext,
+    route: &Route,
+    incoming: &Incoming<'_>,
+) {
     let limit = route.terms.limits.max_message_size;
-    let unpacked = match slot.conn.unpack(&mut turn.writer.packer, incoming, limit) {
+    let unpacked = match slot.conn.unpack(&mut ctx.writer.packer, incoming, limit) {
         Ok(unpacked) => unpacked,
-        Err(e) => return breach(slot, turn, e),
+        Err(e) => return fail_protocol(slot, ctx, e),
     };
-    message(slot, turn, route, incoming.inflated(&unpacked));
-    turn.writer.packer.give_back(unpacked);
+    handle_message(slot, ctx, route, incoming.inflated(&unpacked));
+    ctx.writer.packer.give_back(unpacked);
 }
 
 /// A control frame makes as much work as a small message.
-fn charge<S>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, bytes: usize) {
+fn charge_control<S>(slot: &mut Slot<S>, ctx: &mut WorkerContext, route: &Route, bytes: usize) {
     if let Some(rates) = &route.rates {
-        turn.charge(&mut slot.conn, rates, bytes);
+        ctx.charge_rate(&mut slot.conn, rates, bytes);
     }
 }
 
 /// One message or control frame. Whether to go on with the next.
 #[inline]
-fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: Item<'_>, now: u32) -> bool {
+fn handle_item<S: Sink>(
+    slot: &mut Slot<S>,
+    ctx: &mut WorkerContext,
+    route: &Route,
+    item: Item<'_>,
+    now: u32,
+) -> bool {
     match item {
         Item::Message(incoming) => {
             slot.clock.message = now;
@@ -366,30 +383,30 @@ fn item_in<S: Sink>(slot: &mut Slot<S>, turn: &mut Turn, route: &Route, item: It
             // After our close frame the application is done with this connection (RFC 6455 section 7.1.3).
             if slot.conn.phase == Phase::Open {
                 if incoming.compressed() {
-                    compressed(slot, turn, route, &incoming);
+                    handle_compressed(slot, ctx, route, &incoming);
                 } else {
-                    message(slot, turn, route, incoming.message());
+                    handle_message(slot, ctx, route, incoming.message());
                 }
             }
             if let Payload::Own(buf) = incoming.into_payload() {
-                turn.writer.pool.give(buf);
+                ctx.writer.pool.give(buf);
             }
         }
         Item::Ping(payload) => {
             // Section 5.5.2: answered with the same payload, unless the closing handshake has begun.
             if slot.conn.phase == Phase::Open {
-                charge(slot, turn, route, payload.len());
-                slot.conn.control(&mut turn.writer, Opcode::Pong, &payload);
-                call(slot, turn, route, Event::Ping(&payload));
+                charge_control(slot, ctx, route, payload.len());
+                slot.conn.control(&mut ctx.writer, Opcode::Pong, &payload);
+                call_handler(slot, ctx, route, HandlerEvent::Ping(&payload));
             }
         }
         Item::Pong(payload) => {
             if slot.conn.phase == Phase::Open {
-                charge(slot, turn, route, payload.len());
-                call(slot, turn, route, Event::Pong(&payload));
+                charge_control(slot, ctx, route, payload.len());
+                call_handler(slot, ctx, route, HandlerEvent::Pong(&payload));
             }
         }
-        Item::Close(payload) => slot.conn.peer_closed(&mut turn.writer, &mut slot.stream, &payload),
+        Item::Close(payload) => slot.conn.peer_closed(&mut ctx.writer, &mut slot.stream, &payload),
     }
-    goes_on(slot)
+    can_continue(slot)
 }

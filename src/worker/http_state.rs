@@ -2,7 +2,7 @@
 //! decided. Most connections are whole in one read and never have one.
 
 use crate::deflate::Agreed;
-use crate::handler::Turn;
+use crate::handler::WorkerContext;
 use crate::http::{HeadScanner, Params, RequestHead};
 use crate::metrics::Counters;
 use crossbeam_utils::CachePadded;
@@ -12,46 +12,46 @@ use std::sync::Arc;
 
 /// What HTTP keeps between reads.
 #[derive(Default)]
-pub(crate) struct Exchange {
+pub(crate) struct HttpState {
     /// The beginning of a request, or requests that came while another was being answered.
     pub(super) buf: Vec<u8>,
     pub(super) scanner: HeadScanner,
     /// Bytes that the whole request has, once its head is known.
-    pub(super) need: usize,
+    pub(super) needed: usize,
     /// A body that is being sent.
-    pub(super) body: Option<(Reader, u64)>,
+    pub(super) body: Option<(BodyReader, u64)>,
     /// The connection ends with this response.
-    pub(super) last: bool,
+    pub(super) close_after: bool,
     /// What the client of an undecided upgrade is to be answered with.
-    pub(super) upgrade: Option<Undecided>,
+    pub(super) pending_upgrade: Option<PendingUpgrade>,
     /// A response that comes later.
-    pub(super) waiting: Option<Waiting>,
+    pub(super) pending_response: Option<PendingResponse>,
 }
 
-impl Exchange {
+impl HttpState {
     /// Bytes of memory that hold requests.
     pub(super) fn held(&self) -> usize {
         self.buf.capacity()
     }
 
     /// Whether nothing in it is needed any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.buf.is_empty() && self.body.is_none() && self.waiting.is_none() && !self.last
+    pub(super) fn is_idle(&self) -> bool {
+        self.buf.is_empty() && self.body.is_none() && self.pending_response.is_none() && !self.close_after
     }
 }
 
 /// The application's reader of a body. It is dropped with whatever of its connection ends first; a panic in that is counted
 /// and ends nothing.
-pub(super) struct Reader {
+pub(super) struct BodyReader {
     /// Until it is dropped.
     reader: Option<Box<dyn Read + Send>>,
     counters: Arc<[CachePadded<Counters>]>,
     worker: usize,
 }
 
-impl Reader {
-    pub(super) fn new(reader: Box<dyn Read + Send>, turn: &Turn) -> Self {
-        Self { reader: Some(reader), counters: turn.counters.clone(), worker: turn.worker }
+impl BodyReader {
+    pub(super) fn new(reader: Box<dyn Read + Send>, ctx: &WorkerContext) -> Self {
+        Self { reader: Some(reader), counters: ctx.counters.clone(), worker: ctx.worker }
     }
 
     /// Reads. A panic is an error, and counted.
@@ -64,7 +64,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for BodyReader {
     fn drop(&mut self) {
         let reader = self.reader.take();
         if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
@@ -75,28 +75,28 @@ impl Drop for Reader {
 
 /// What a request asks of its response.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct ResponseOptions {
     /// It was a HEAD.
     pub(super) head_only: bool,
     /// Others may follow.
     pub(super) keep_alive: bool,
 }
 
-impl Asked {
-    pub(super) fn by(head: &RequestHead<'_>) -> Self {
+impl ResponseOptions {
+    pub(super) fn of(head: &RequestHead<'_>) -> Self {
         Self { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() }
     }
 }
 
 /// A request whose response comes later.
-pub(super) struct Waiting {
+pub(super) struct PendingResponse {
     /// Which of the worker's: an answer that comes too late is not the next request's.
     pub(super) number: u64,
-    pub(super) asked: Asked,
+    pub(super) options: ResponseOptions,
 }
 
 /// What the request for an upgrade came to.
-pub(super) struct Upgrade {
+pub(super) struct CheckedUpgrade {
     /// The answer to the client's key.
     pub(super) accept: String,
     pub(super) route: u16,
@@ -105,14 +105,14 @@ pub(super) struct Upgrade {
 }
 
 /// An upgrade that a handler decides on another thread.
-pub(super) struct Undecided {
-    pub(super) upgrade: Upgrade,
+pub(super) struct PendingUpgrade {
+    pub(super) upgrade: CheckedUpgrade,
     /// The subprotocols that the client offered.
     pub(super) offered: Vec<Box<str>>,
 }
 
-impl std::fmt::Debug for Exchange {
+impl std::fmt::Debug for HttpState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("buf", &self.buf.len()).finish_non_exhaustive()
+        f.debug_struct("HttpState").field("buf", &self.buf.len()).finish_non_exhaustive()
     }
 }
