@@ -2,7 +2,7 @@
 //! socket, a thread or a clock. Not part of the API; it changes whenever it likes.
 
 use crate::Publish;
-use crate::conn::{ConnId, Connection, Forms, Packer, Pauses, Phase, Sink, Writer};
+use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Pauses, Phase, Sink};
 use crate::handler::{Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
@@ -77,7 +77,10 @@ impl Machine {
         });
         let ctx = WorkerContext {
             replays: Default::default(),
-            writer: Writer::new(16 << 20, Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate)))),
+            writer: CorkWriter::new(
+                16 << 20,
+                Codecs::new(Encodings::of(shared.routes.iter().map(|r| &r.deflate))),
+            ),
             hub: Hub::new(0, shared.owners.clone(), Default::default(), Epochs::new([1, 1])),
             iteration: 1,
             handle: Handle { shared: shared.clone() },

@@ -1,7 +1,7 @@
 //! Workers without sockets, threads and clocks, for tests of what interleaves: mailboxes are emptied, iterations end and
 //! sockets take bytes when the test says so. Hub, connections and handlers are the real ones.
 
-use crate::conn::{ConnId, Connection, Forms, Packer, Phase, Sink, Writer};
+use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Phase, Sink};
 use crate::handler::{AnyState, Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
 use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
@@ -95,9 +95,9 @@ impl Simulation {
             hub.connect(usize::MAX, shared.congestion.clone());
             let ctx = WorkerContext {
                 replays: Default::default(),
-                writer: Writer::new(
+                writer: CorkWriter::new(
                     16 << 20,
-                    Packer::new(Forms::of(shared.routes.iter().map(|r| &r.deflate))),
+                    Codecs::new(Encodings::of(shared.routes.iter().map(|r| &r.deflate))),
                 ),
                 hub,
                 iteration: 1,
@@ -130,7 +130,7 @@ impl Simulation {
         let id = ConnId::new(worker, slots.next(), self.generation);
         let mut conn = Connection::new(id, Peer::Unix);
         let route = &self.handle.shared.routes[0];
-        (conn.phase, conn.route, conn.shaped) = (Phase::Open, 0, route.envelope.is_some());
+        (conn.phase, conn.route, conn.transforms) = (Phase::Open, 0, route.envelope.is_some());
         let at = slots.insert(Slot {
             stream: Wire::default(),
             conn,

@@ -1,12 +1,12 @@
 //! API keys from a file.
 
 use super::{Api, InvalidKey};
-use crate::file::{self, FileError, Kind};
+use crate::file::{self, FileError, FileKind};
 use core::fmt;
 use std::path::{Path, PathBuf};
 
 /// Room for 255 keys of the greatest length.
-const KEYS: Kind = Kind { name: "API keys", below: 64 << 10 };
+const KEYS: FileKind = FileKind { name: "API keys", below: 64 << 10 };
 
 /// Why a file with API keys can't be used.
 #[derive(Debug)]

@@ -24,11 +24,11 @@ use super::proxy::{Proxy, ProxyError, Tunnel};
 use super::trust::Trust;
 use super::{Error, Limits, Url};
 use crate::conn::Sink;
-use crate::net::{Received, Stream};
+use crate::net::{ReadOutcome, Stream};
 use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
 #[cfg(feature = "tls")]
-use crate::tls::{Session, TlsError};
+use crate::tls::{TlsError, TlsSession};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -67,7 +67,7 @@ pub struct Socket {
     tunnel: Option<Box<Tunnel>>,
     /// For when the tunnel is through.
     #[cfg(feature = "tls")]
-    session: Option<Session>,
+    session: Option<TlsSession>,
     pub(super) machine: Machine,
     /// The server ended its half: read to the end.
     read_closed: bool,
@@ -77,7 +77,7 @@ pub struct Socket {
 }
 
 #[cfg(feature = "tls")]
-fn begin_session(setup: &Setup<'_>) -> Result<Session, Error> {
+fn begin_session(setup: &Setup<'_>) -> Result<TlsSession, Error> {
     let refused = |e: crate::tls::TlsConfigError| Error::TlsConfig(e.to_string());
     let system;
     let trust = match setup.trust {
@@ -227,15 +227,15 @@ impl Socket {
     }
 
     #[inline]
-    fn received(&mut self, received: io::Result<Received>) -> Result<usize, Took> {
+    fn received(&mut self, received: io::Result<ReadOutcome>) -> Result<usize, Took> {
         match received {
-            Ok(Received::Bytes(n)) => Ok(n),
+            Ok(ReadOutcome::Bytes(n)) => Ok(n),
             // Nothing now: neither is there an end to be read.
-            Ok(Received::Nothing) => {
+            Ok(ReadOutcome::WouldBlock) => {
                 self.read_closed = false;
                 Err(Took::All)
             }
-            Ok(Received::End) => Err(Took::Ended(ErrorKind::UnexpectedEof)),
+            Ok(ReadOutcome::Eof) => Err(Took::Ended(ErrorKind::UnexpectedEof)),
             Err(e) => Err(Took::Ended(e.kind())),
         }
     }
@@ -268,7 +268,7 @@ impl Socket {
         if self.tunnel.is_none()
             && let Some(session) = self.session.take()
         {
-            self.stream.secure(session);
+            self.stream.start_tls(session);
         }
     }
 
@@ -282,7 +282,7 @@ impl Socket {
         let mut plain = std::mem::take(&mut cx.packer.plain);
         renew(&mut plain);
         let share = receive.len();
-        let opened = self.stream.recv_sealed(receive, share, &mut plain);
+        let opened = self.stream.recv_tls(receive, share, &mut plain);
         let result = self.machine.receive(&mut plain, cx, &mut happened);
         cx.packer.plain = plain;
         let opened = match opened {
@@ -295,7 +295,7 @@ impl Socket {
         match self.received(Ok(opened.received)) {
             Err(took) => took,
             // After the server's close_notify the next read says so, without asking the kernel.
-            Ok(_) if opened.full || self.stream.session().is_some_and(Session::has_ended) => Took::More,
+            Ok(_) if opened.full || self.stream.session().is_some_and(TlsSession::has_ended) => Took::More,
             Ok(_) => Took::All,
         }
     }
@@ -350,7 +350,7 @@ impl Socket {
         }
         if self.machine.is_done_sending(outbox) && !self.sending_ended {
             self.sending_ended = true;
-            self.stream.end_sending();
+            self.stream.shutdown_write();
         }
         Ok(())
     }
@@ -365,15 +365,15 @@ impl Socket {
     ) -> Result<(), ErrorKind> {
         self.stream.flush().map_err(|e| e.kind())?;
         self.blocked = self.stream.has_unsent();
-        if self.blocked || !self.stream.session().is_some_and(Session::is_established) {
+        if self.blocked || !self.stream.session().is_some_and(TlsSession::is_established) {
             return Ok(());
         }
         self.flush_all(outbox, packer, now)?;
         self.blocked |= self.stream.has_unsent();
         if self.machine.is_done_sending(outbox) && !self.blocked && !self.sending_ended {
-            self.sending_ended = self.stream.say_goodbye();
+            self.sending_ended = self.stream.send_close_notify();
             if self.sending_ended {
-                self.stream.end_sending();
+                self.stream.shutdown_write();
             }
         }
         Ok(())

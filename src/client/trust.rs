@@ -1,7 +1,7 @@
 //! Whom a client believes on `wss://`.
 
 use crate::http::TlsVersion;
-use crate::tls::{self, SecureClient, Session, TlsConfigError, TlsError, authorities};
+use crate::tls::{self, SecureClient, TlsConfigError, TlsError, TlsSession, authorities};
 use core::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -78,7 +78,7 @@ impl Trust {
         Self(self.0.without_resumption())
     }
 
-    pub(super) fn session(&self, host: &str) -> Result<Session, TlsError> {
+    pub(super) fn session(&self, host: &str) -> Result<TlsSession, TlsError> {
         self.0.connect(host)
     }
 }

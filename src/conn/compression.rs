@@ -1,5 +1,5 @@
 //! permessage-deflate on a connection (RFC 7692): which form its messages are sent in, and what it remembers of earlier
-//! ones if it remembers any. Compressors and decompressors belong to the worker: the [`Packer`].
+//! ones if it remembers any. Compressors and decompressors belong to the worker: the [`Codecs`].
 
 use super::SlowConsumer;
 use super::frames::Frames;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 /// How messages to many reach a connection: as they are, or as one of the server's compressed forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Form(u16);
+pub(crate) struct Encoding(u16);
 
-impl Form {
+impl Encoding {
     #[inline]
     pub(crate) const fn is_plain(self) -> bool {
         self.0 == 0
@@ -26,34 +26,34 @@ impl Form {
 
 /// What is the same for all messages of one form: a route's settings, and the window that the client allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Settings {
+struct EncodingSettings {
     deflate: Deflate,
     window_bits: u8,
 }
 
 /// All forms that the routes of a server can lead to.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Forms(Arc<[Settings]>);
+pub(crate) struct Encodings(Arc<[EncodingSettings]>);
 
-impl Forms {
+impl Encodings {
     pub(crate) fn of<'a>(routes: impl Iterator<Item = &'a Deflate>) -> Self {
-        let mut forms = Vec::new();
+        let mut encodings = Vec::new();
         for deflate in routes.filter(|d| d.is_on()) {
             for window_bits in MIN_WINDOW_BITS..=MAX_WINDOW_BITS {
-                let settings = Settings { deflate: *deflate, window_bits };
-                if !forms.contains(&settings) {
-                    forms.push(settings);
+                let settings = EncodingSettings { deflate: *deflate, window_bits };
+                if !encodings.contains(&settings) {
+                    encodings.push(settings);
                 }
             }
         }
-        Self(forms.into())
+        Self(encodings.into())
     }
 
     /// The form for a connection of a route with these settings.
-    fn form(&self, deflate: &Deflate, agreed: &Agreed) -> Form {
-        let wanted = Settings { deflate: *deflate, window_bits: agreed.ours.window_bits };
+    fn encoding(&self, deflate: &Deflate, agreed: &Agreed) -> Encoding {
+        let wanted = EncodingSettings { deflate: *deflate, window_bits: agreed.ours.window_bits };
         let at = self.0.iter().position(|s| *s == wanted);
-        Form(at.map_or(0, |at| at as u16 + 1))
+        Encoding(at.map_or(0, |at| at as u16 + 1))
     }
 }
 
@@ -68,45 +68,45 @@ pub(crate) struct Compression {
 
 /// A worker's compressors and decompressors, one for each form that is in use, and the buffers they work into.
 #[derive(Debug, Default)]
-pub(crate) struct Packer {
-    forms: Forms,
+pub(crate) struct Codecs {
+    encodings: Encodings,
     deflaters: Vec<Option<Box<Deflater>>>,
     inflater: Option<Box<Inflater>>,
-    packed: Vec<u8>,
-    unpacked: Vec<u8>,
+    compressed: Vec<u8>,
+    decompressed: Vec<u8>,
     /// Turns for which nothing is compressed.
-    behind: u32,
+    paused_iterations: u32,
     /// Bytes that were inflated and that they became, ever: a block may become nothing and have cost as much.
     inflated: u64,
-    pub(crate) counts: Counts,
+    pub(crate) counts: CompressionCounts,
 }
 
 /// What a packer has done since it was last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) packed: u64,
-    pub(crate) unpacked: u64,
+pub(crate) struct CompressionCounts {
+    pub(crate) compressed: u64,
+    pub(crate) decompressed: u64,
     pub(crate) skipped: u64,
     /// Bytes of the messages that were packed.
     pub(crate) bytes: u64,
 }
 
 /// A buffer that one large message has grown is not kept.
-const MAX_KEPT: usize = 1 << 20;
+const MAX_SPARE_BUFFER: usize = 1 << 20;
 
-impl Packer {
-    pub(crate) fn new(forms: Forms) -> Self {
-        let deflaters = forms.0.iter().map(|_| None).collect();
-        Self { forms, deflaters, ..Self::default() }
+impl Codecs {
+    pub(crate) fn new(encodings: Encodings) -> Self {
+        let deflaters = encodings.0.iter().map(|_| None).collect();
+        Self { encodings, deflaters, ..Self::default() }
     }
 
     /// Gives back the buffers of earlier messages.
     pub(crate) fn trim(&mut self) {
-        (self.packed, self.unpacked) = (Vec::new(), Vec::new());
+        (self.compressed, self.decompressed) = (Vec::new(), Vec::new());
     }
 
-    pub(crate) fn forms(&self) -> usize {
-        self.forms.0.len()
+    pub(crate) fn encodings(&self) -> usize {
+        self.encodings.0.len()
     }
 
     /// Bytes that were inflated and that they became, ever.
@@ -116,46 +116,47 @@ impl Packer {
     }
 
     /// Whether anything of so many bytes would be compressed for this form.
-    pub(crate) fn compresses(&self, form: Form, len: usize) -> bool {
-        !form.is_plain() && self.forms.0.get(form.index()).is_some_and(|s| s.deflate.compresses(len))
+    pub(crate) fn should_compress(&self, encoding: Encoding, len: usize) -> bool {
+        !encoding.is_plain()
+            && self.encodings.0.get(encoding.index()).is_some_and(|s| s.deflate.compresses(len))
     }
 
     /// Whether nothing is to be compressed for now.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.behind > 0
+    pub(crate) fn is_compression_paused(&self) -> bool {
+        self.paused_iterations > 0
     }
 
     /// What was done since the last call; `None`: nothing.
     #[inline]
-    pub(crate) fn take_counts(&mut self) -> Option<Counts> {
+    pub(crate) fn take_counts(&mut self) -> Option<CompressionCounts> {
         let counts = core::mem::take(&mut self.counts);
-        (counts != Counts::default()).then_some(counts)
+        (counts != CompressionCounts::default()).then_some(counts)
     }
 
     /// Turns for which nothing is to be compressed, this one included.
-    pub(crate) fn skips_for(&self) -> u32 {
-        self.behind
+    pub(crate) fn paused_for(&self) -> u32 {
+        self.paused_iterations
     }
 
-    pub(crate) fn skip_for(&mut self, turns: u32) {
-        self.behind = turns;
+    pub(crate) fn pause_for(&mut self, iterations: u32) {
+        self.paused_iterations = iterations;
     }
 
     /// What a route's connection agreed on, as the connection keeps it.
     /// Where messages may be given up ([`SlowConsumer`]), none refers to another: the peer may never see that.
-    pub(crate) fn admit(
+    pub(crate) fn accept_agreed(
         &self,
         deflate: &Deflate,
         agreed: Agreed,
         policy: SlowConsumer,
-    ) -> (Form, Compression) {
+    ) -> (Encoding, Compression) {
         let sent = agreed.ours.history().filter(|_| matches!(policy, SlowConsumer::Close(_)));
         let received = agreed.theirs.history();
-        (self.forms.form(deflate, &agreed), Compression { agreed, sent, received })
+        (self.encodings.encoding(deflate, &agreed), Compression { agreed, sent, received })
     }
 
     /// The frames in this form; `None` where none of them gets shorter.
-    pub(super) fn pack_frames(&mut self, form: Form, frames: &Frames) -> Option<Frames> {
+    pub(super) fn compress_frames(&mut self, encoding: Encoding, frames: &Frames) -> Option<Frames> {
         let mut bytes = Vec::with_capacity(frames.len() / 2 + 64);
         let (mut ends, mut at, mut any) = (Vec::new(), 0, false);
         // Frames that say where their messages end have an end for each of these, and not for each frame.
@@ -166,10 +167,10 @@ impl Packer {
         while at < frames.len() {
             let frame = &frames[at..at + header::own_frame_len(&frames[at..])];
             at += frame.len();
-            let packed = payload_of(frame).and_then(|payload| self.pack(form, payload, None));
-            match packed {
-                Some(packed) => {
-                    header::write_frame_as(&mut bytes, frame[0] | header::RSV1, packed);
+            let compressed = payload_of(frame).and_then(|payload| self.compress(encoding, payload, None));
+            match compressed {
+                Some(compressed) => {
+                    header::write_frame_as(&mut bytes, frame[0] | header::RSV1, compressed);
                     any = true;
                 }
                 None => bytes.extend_from_slice(frame),
@@ -181,25 +182,30 @@ impl Packer {
                 ends.push(bytes.len());
             }
         }
-        any.then(|| Frames::ending(bytes, true, frames.each(), ends.into()))
+        any.then(|| Frames::with_ends(bytes, true, frames.messages_per_frame(), ends.into()))
     }
 
     /// Compresses into the packer's buffer; with a `history`, whatever comes of it, since that has then gone on.
     /// `None`: it is too short, or does not get shorter.
-    fn pack(&mut self, form: Form, payload: &[u8], history: Option<&mut History>) -> Option<&[u8]> {
-        let settings = self.forms.0.get(form.index())?;
+    fn compress(
+        &mut self,
+        encoding: Encoding,
+        payload: &[u8],
+        history: Option<&mut History>,
+    ) -> Option<&[u8]> {
+        let settings = self.encodings.0.get(encoding.index())?;
         if !settings.deflate.compresses(payload.len()) {
             return None;
         }
-        let deflater = self.deflaters.get_mut(form.index())?.get_or_insert_with(|| {
+        let deflater = self.deflaters.get_mut(encoding.index())?.get_or_insert_with(|| {
             Box::new(Deflater::new(settings.window_bits, settings.deflate.compression_level()))
         });
-        self.packed.clear();
+        self.compressed.clear();
         let remembers = history.is_some();
-        deflater.compress(payload, history, &mut self.packed);
-        self.counts.packed += 1;
+        deflater.compress(payload, history, &mut self.compressed);
+        self.counts.compressed += 1;
         self.counts.bytes += payload.len() as u64;
-        (remembers || self.packed.len() < payload.len()).then_some(&self.packed)
+        (remembers || self.compressed.len() < payload.len()).then_some(&self.compressed)
     }
 }
 
@@ -219,7 +225,7 @@ impl Compression {
 
     /// A message went out that the history does not have. What was there before is now further away for the peer than
     /// for us, so nothing may refer to it.
-    pub(crate) fn interrupt(&mut self) {
+    pub(crate) fn reset_context(&mut self) {
         if let Some(sent) = &mut self.sent {
             sent.clear();
         }
@@ -227,73 +233,83 @@ impl Compression {
 
     /// Compresses a message of this connection's own into the packer's buffer, which is taken along. `None`: it is
     /// sent as it is.
-    pub(crate) fn pack(&mut self, form: Form, packer: &mut Packer, message: Message<'_>) -> Option<Vec<u8>> {
-        if message.is_verbatim() || !packer.compresses(form, message.len()) {
+    pub(crate) fn compress(
+        &mut self,
+        encoding: Encoding,
+        codecs: &mut Codecs,
+        message: Message<'_>,
+    ) -> Option<Vec<u8>> {
+        if message.is_verbatim() || !codecs.should_compress(encoding, message.len()) {
             return None;
         }
-        if packer.is_behind() {
-            packer.counts.skipped += 1;
+        if codecs.is_compression_paused() {
+            codecs.counts.skipped += 1;
             return None;
         }
-        packer.pack(form, message.as_bytes(), self.sent.as_mut())?;
-        Some(core::mem::take(&mut packer.packed))
+        codecs.compress(encoding, message.as_bytes(), self.sent.as_mut())?;
+        Some(core::mem::take(&mut codecs.compressed))
     }
 
     /// The same for a frame that was encoded elsewhere.
-    pub(crate) fn pack_frame(&mut self, form: Form, packer: &mut Packer, frames: &Frames) -> Option<Frames> {
+    pub(crate) fn compress_frame(
+        &mut self,
+        encoding: Encoding,
+        codecs: &mut Codecs,
+        frames: &Frames,
+    ) -> Option<Frames> {
         if frames.is_verbatim() {
             return None;
         }
         let message = Message::binary(payload_of(frames)?);
-        let packed = self.pack(form, packer, message)?;
-        let mut bytes = Vec::with_capacity(packed.len() + header::MAX_HEAD);
-        header::write_frame_as(&mut bytes, frames[0] | header::RSV1, &packed);
-        packer.give_back_packed(packed);
+        let compressed = self.compress(encoding, codecs, message)?;
+        let mut bytes = Vec::with_capacity(compressed.len() + header::MAX_HEAD);
+        header::write_frame_as(&mut bytes, frames[0] | header::RSV1, &compressed);
+        codecs.recycle_compressed(compressed);
         Some(Frames::with(bytes, true))
     }
 
-    /// Inflates a message into the packer's buffer, which is taken along and [given back](Packer::give_back).
+    /// Inflates a message into the packer's buffer, which is taken along and [given back](Codecs::give_back).
     ///
     /// # Errors
     /// It is over the limit, no deflate stream, or not the text that it should be. The connection is over: its context
     /// can't be trusted any more.
-    pub(crate) fn unpack(
+    pub(crate) fn decompress(
         &mut self,
-        packer: &mut Packer,
+        codecs: &mut Codecs,
         incoming: &Incoming<'_>,
         limit: usize,
     ) -> Result<Vec<u8>, ProtocolError> {
-        let mut unpacked = core::mem::take(&mut packer.unpacked);
-        unpacked.clear();
-        packer.counts.unpacked += 1;
-        let inflater = packer.inflater.get_or_insert_default();
+        let mut decompressed = core::mem::take(&mut codecs.decompressed);
+        decompressed.clear();
+        codecs.counts.decompressed += 1;
+        let inflater = codecs.inflater.get_or_insert_default();
         let history = self.received.as_mut();
-        match inflater.inflate(incoming.payload(), history, incoming.kind(), limit, &mut unpacked) {
+        match inflater.inflate(incoming.payload(), history, incoming.kind(), limit, &mut decompressed) {
             Ok(()) => {
-                packer.inflated += (incoming.payload().len() + unpacked.len()) as u64;
-                Ok(unpacked)
+                codecs.inflated += (incoming.payload().len() + decompressed.len()) as u64;
+                Ok(decompressed)
             }
             Err(e) => {
-                packer.inflated += limit as u64; // at most, and what was over it
-                packer.give_back(unpacked);
+                codecs.inflated += limit as u64; // at most, and what was over it
+                codecs.recycle_decompressed(decompressed);
                 Err(e)
             }
         }
     }
 }
 
-impl Packer {
+impl Codecs {
     /// The buffer of a message that is done with.
-    pub(crate) fn give_back(&mut self, unpacked: Vec<u8>) {
-        if unpacked.capacity() <= MAX_KEPT {
-            self.unpacked = unpacked;
+    pub(crate) fn recycle_decompressed(&mut self, decompressed: Vec<u8>) {
+        if decompressed.capacity() <= MAX_SPARE_BUFFER {
+            self.decompressed = decompressed;
         }
     }
 
     /// The same for one that was sent.
-    pub(crate) fn give_back_packed(&mut self, packed: Vec<u8>) {
-        if packed.capacity() <= MAX_KEPT {
-            self.packed = packed;
+    pub(crate) fn recycle_compressed(&mut self, compressed: Vec<u8>) {
+        if compressed.capacity() <= MAX_SPARE_BUFFER {
+            self.compressed = compressed;
         }
     }
 }

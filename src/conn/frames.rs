@@ -3,7 +3,7 @@
 //! A variant depends on the frames' bytes alone, so frames may be shared between topics. What depends on a topic or a
 //! position, an envelope, is kept by the batch ([`Envelopes`](crate::hub::Envelopes)).
 
-use super::{Form, Packer};
+use super::{Codecs, Encoding};
 use crate::protocol::{Message, header};
 use core::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ struct Encoded {
     /// Not to be compressed, whatever the receiver has agreed on.
     verbatim: bool,
     /// Messages that each frame is: one, but where an envelope holds several.
-    each: u32,
+    messages_per_frame: u32,
     /// Where each message ends; empty where each frame is one message.
     ends: Box<[usize]>,
     /// Compressed variants by form. The first worker that needs one makes it; another one waits for it, which takes
@@ -51,21 +51,26 @@ impl Frames {
 
     /// Whether the frames are to stay as they are.
     pub(crate) fn with(bytes: Vec<u8>, verbatim: bool) -> Self {
-        Self::holding(bytes, verbatim, 1)
+        Self::with_count(bytes, verbatim, 1)
     }
 
     /// The same for frames that are so many messages each.
-    pub(crate) fn holding(bytes: Vec<u8>, verbatim: bool, each: u32) -> Self {
-        Self::encoded(Bytes::Own(bytes), verbatim, each, Box::default())
+    pub(crate) fn with_count(bytes: Vec<u8>, verbatim: bool, messages_per_frame: u32) -> Self {
+        Self::encoded(Bytes::Own(bytes), verbatim, messages_per_frame, Box::default())
     }
 
     /// Frames whose messages end at `ends`: a message may have no frame, or several may share one.
-    pub(crate) fn ending(bytes: Vec<u8>, verbatim: bool, each: u32, ends: Box<[usize]>) -> Self {
-        Self::encoded(Bytes::Own(bytes), verbatim, each, ends)
+    pub(crate) fn with_ends(
+        bytes: Vec<u8>,
+        verbatim: bool,
+        messages_per_frame: u32,
+        ends: Box<[usize]>,
+    ) -> Self {
+        Self::encoded(Bytes::Own(bytes), verbatim, messages_per_frame, ends)
     }
 
-    fn encoded(bytes: Bytes, verbatim: bool, each: u32, ends: Box<[usize]>) -> Self {
-        Self(Arc::new(Encoded { bytes, verbatim, each, ends, variants: OnceLock::new() }))
+    fn encoded(bytes: Bytes, verbatim: bool, messages_per_frame: u32, ends: Box<[usize]>) -> Self {
+        Self(Arc::new(Encoded { bytes, verbatim, messages_per_frame, ends, variants: OnceLock::new() }))
     }
 
     /// Where each message ends; empty where each frame is one message.
@@ -75,7 +80,7 @@ impl Frames {
 
     /// The same bytes for a history: without the variants that will be made of these, which can be many times as large.
     /// Frames that others share already are shared as a whole.
-    pub(crate) fn bare(&mut self) -> Self {
+    pub(crate) fn plain(&mut self) -> Self {
         if let Some(Encoded { bytes, .. }) = Arc::get_mut(&mut self.0)
             && let Bytes::Own(own) = bytes
         {
@@ -83,9 +88,12 @@ impl Frames {
         }
         match &self.0.bytes {
             Bytes::Own(_) => self.clone(),
-            Bytes::Shared(bytes) => {
-                Self::encoded(Bytes::Shared(bytes.clone()), self.0.verbatim, self.0.each, self.0.ends.clone())
-            }
+            Bytes::Shared(bytes) => Self::encoded(
+                Bytes::Shared(bytes.clone()),
+                self.0.verbatim,
+                self.0.messages_per_frame,
+                self.0.ends.clone(),
+            ),
         }
     }
 
@@ -100,8 +108,8 @@ impl Frames {
     }
 
     /// Messages that each frame is.
-    pub(crate) fn each(&self) -> u32 {
-        self.0.each
+    pub(crate) fn messages_per_frame(&self) -> u32 {
+        self.0.messages_per_frame
     }
 
     /// Messages in these frames.
@@ -109,13 +117,13 @@ impl Frames {
         let (mut rest, mut n) = (&self.0.bytes[range], 0);
         while !rest.is_empty() {
             rest = &rest[header::own_frame_len(rest)..];
-            n += self.0.each;
+            n += self.0.messages_per_frame;
         }
         n
     }
 
     /// Whether both are the same buffer.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
@@ -128,22 +136,27 @@ impl Frames {
     }
 
     /// The compressed variant for a receiver of this form; `None`: the frames are sent as they are.
-    pub(crate) fn variant(&self, form: Form, packer: &mut Packer) -> Option<&Self> {
-        if form.is_plain() || self.0.verbatim || !packer.compresses(form, self.len()) {
+    pub(crate) fn variant(&self, encoding: Encoding, codecs: &mut Codecs) -> Option<&Self> {
+        if encoding.is_plain() || self.0.verbatim || !codecs.should_compress(encoding, self.len()) {
             return None;
         }
-        let made = self.0.variants.get().and_then(|variants| variants.get(form.index())?.get());
+        let made = self.0.variants.get().and_then(|variants| variants.get(encoding.index())?.get());
         match made {
             Some(variant) => variant.as_ref(),
             // What exists is sent although the loop has fallen behind; nothing new is made.
-            None if packer.is_behind() => {
-                packer.counts.skipped += 1;
+            None if codecs.is_compression_paused() => {
+                codecs.counts.skipped += 1;
                 None
             }
             None => {
-                let variants =
-                    self.0.variants.get_or_init(|| (0..packer.forms()).map(|_| OnceLock::new()).collect());
-                variants.get(form.index())?.get_or_init(|| packer.pack_frames(form, self)).as_ref()
+                let variants = self
+                    .0
+                    .variants
+                    .get_or_init(|| (0..codecs.encodings()).map(|_| OnceLock::new()).collect());
+                variants
+                    .get(encoding.index())?
+                    .get_or_init(|| codecs.compress_frames(encoding, self))
+                    .as_ref()
             }
         }
     }
@@ -174,12 +187,12 @@ mod tests {
     #[test]
     fn bare_frames_share_the_bytes() {
         let mut sent = Frames::of("kept".into());
-        let kept = sent.bare();
+        let kept = sent.plain();
         assert_eq!((kept.as_ptr(), &*kept), (sent.as_ptr(), &*sent), "one buffer");
-        assert!(!kept.is(&sent), "without the variants");
+        assert!(!kept.ptr_eq(&sent), "without the variants");
         // Frames that others share already are shared as a whole and not copied.
         let mut shared = Frames::of("shared".into());
         let _other = shared.clone();
-        assert!(shared.bare().is(&shared));
+        assert!(shared.plain().ptr_eq(&shared));
     }
 }

@@ -12,30 +12,30 @@
 //! connection, and the peer would lose the close frame that says why.
 
 mod closed;
+mod closing;
 mod compression;
-mod ending;
 mod frames;
 mod id;
 mod limits;
 mod outbox;
 mod pauses;
 #[cfg(feature = "push")]
-mod reply;
+mod protocol_reply;
 mod sending;
 mod upgrade;
 mod writer;
 
 pub use closed::{Cause, Closed};
-pub(crate) use compression::{Compression, Form, Forms, Packer};
+pub(crate) use compression::{Codecs, Compression, Encoding, Encodings};
 pub(crate) use frames::Frames;
 pub use id::ConnId;
 pub(crate) use id::MAX_SLOTS;
 pub(crate) use limits::Terms;
 pub use limits::{Limits, SlowConsumer};
-pub(crate) use outbox::{Outbox, Pushed};
+pub(crate) use outbox::{Outbox, PushOutcome};
 pub(crate) use pauses::{PauseReason, Pauses};
 pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
-pub(crate) use writer::{Sink, Writer};
+pub(crate) use writer::{CorkWriter, Sink};
 
 use crate::http::{Params, Peer};
 use crate::protocol::{CloseCode, Decoder, Incoming, Message, ProtocolError};
@@ -152,12 +152,12 @@ pub(crate) struct Connection {
     caught_up: (u32, u32),
     pub(crate) route: u16,
     /// How messages are sent to it.
-    pub(crate) form: Form,
+    pub(crate) encoding: Encoding,
     /// Topics' messages come to it in other bytes than they were published in: compressed, or in an envelope.
-    pub(crate) shaped: bool,
+    pub(crate) transforms: bool,
     /// How it takes the messages of topics: [`BATCHED`] and [`REPLAYING`]. One byte, since a second one would make every
     /// slot 8 bytes larger.
-    takes: u8,
+    flags: u8,
     pub(crate) phase: Phase,
     /// Why it is not read from; empty: it is.
     pub(crate) pauses: Pauses,
@@ -169,7 +169,7 @@ pub(crate) struct Connection {
     /// A backlog has been reported to nobody yet: `drain` is due when it has gone.
     pub(crate) backlogged: bool,
     /// The socket failed while writing.
-    pub(crate) broken: Option<std::io::ErrorKind>,
+    pub(crate) write_error: Option<std::io::ErrorKind>,
     /// Messages given up by the policy since the application was last told.
     pub(crate) dropped: u32,
 }
@@ -184,15 +184,15 @@ impl Connection {
             cold: None,
             caught_up: (0, 0),
             route: u16::MAX,
-            form: Form::default(),
-            shaped: false,
-            takes: 0,
+            encoding: Encoding::default(),
+            transforms: false,
+            flags: 0,
             phase: Phase::Http,
             pauses: Pauses::default(),
             resumed: Pauses::default(),
             blocked: false,
             backlogged: false,
-            broken: None,
+            write_error: None,
             dropped: 0,
         }
     }
@@ -208,21 +208,21 @@ impl Connection {
 
     /// Whether it takes what one iteration brings of a topic as one message, where its route's envelope can hold that.
     pub(crate) fn is_batched(&self) -> bool {
-        self.takes & BATCHED != 0
+        self.flags & BATCHED != 0
     }
 
     pub(crate) fn set_batched(&mut self, batched: bool) {
-        self.takes = if batched { self.takes | BATCHED } else { self.takes & !BATCHED };
+        self.flags = if batched { self.flags | BATCHED } else { self.flags & !BATCHED };
     }
 
     /// Whether a recovery has not sent all of its replay yet: new messages of that topic follow it.
     #[inline]
     pub(crate) fn is_replaying(&self) -> bool {
-        self.takes & REPLAYING != 0
+        self.flags & REPLAYING != 0
     }
 
     pub(crate) fn set_replaying(&mut self, replaying: bool) {
-        self.takes = if replaying { self.takes | REPLAYING } else { self.takes & !REPLAYING };
+        self.flags = if replaying { self.flags | REPLAYING } else { self.flags & !REPLAYING };
     }
 
     /// Whether nothing is read from it, for whatever reason.
@@ -248,7 +248,9 @@ impl Connection {
     /// that is never so: what waits there waits for [`Connection::resume`].
     #[inline]
     pub(crate) fn has_unread(&self) -> bool {
-        !self.form.is_plain() && !self.is_paused() && self.cold.as_ref().is_some_and(|c| !c.unread.is_empty())
+        !self.encoding.is_plain()
+            && !self.is_paused()
+            && self.cold.as_ref().is_some_and(|c| !c.unread.is_empty())
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {
@@ -256,7 +258,7 @@ impl Connection {
     }
 
     /// Drops the cold part where nothing is in it.
-    pub(crate) fn tidy(&mut self) {
+    pub(crate) fn drop_empty_cold(&mut self) {
         if let Some(cold) = &self.cold
             && cold.params.is_empty()
             && cold.protocol.is_none()
@@ -289,55 +291,55 @@ impl Connection {
     }
 
     /// Whether a shared frame can go to the socket directly.
-    pub(crate) fn takes_directly(&self, turn: u32) -> bool {
-        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != turn
+    pub(crate) fn can_write_directly(&self, iteration: u32) -> bool {
+        self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != iteration
     }
 
     /// The position in this turn's log that was reached for this connection.
-    pub(crate) fn position(&self, turn: u32) -> u32 {
-        if self.caught_up.0 == turn { self.caught_up.1 } else { 0 }
+    pub(crate) fn caught_up_index(&self, iteration: u32) -> u32 {
+        if self.caught_up.0 == iteration { self.caught_up.1 } else { 0 }
     }
 
     /// Nothing goes to the socket directly in this turn: what is shared passes the replay that is under way.
-    pub(crate) fn hold_back(&mut self, turn: u32) {
-        if self.caught_up.0 != turn {
-            self.caught_up = (turn, 0);
+    pub(crate) fn force_queueing(&mut self, iteration: u32) {
+        if self.caught_up.0 != iteration {
+            self.caught_up = (iteration, 0);
         }
     }
 
-    pub(crate) fn catch_up(&mut self, turn: u32, position: u32) {
-        self.caught_up = (turn, position);
+    pub(crate) fn set_caught_up(&mut self, iteration: u32, index: u32) {
+        self.caught_up = (iteration, index);
     }
 
     // ---- compression ----
 
     /// What was agreed on about compression is in force from the next message on.
-    pub(crate) fn compress(&mut self, (form, compression): (Form, Compression)) {
-        self.form = form;
-        self.shaped |= !form.is_plain();
+    pub(crate) fn start_compression(&mut self, (encoding, compression): (Encoding, Compression)) {
+        self.encoding = encoding;
+        self.transforms |= !encoding.is_plain();
         self.cold().compression = Some(compression);
     }
 
     /// A message of this connection's own, compressed; `None`: it is sent as it is.
-    fn pack(&mut self, packer: &mut Packer, message: Message<'_>) -> Option<Vec<u8>> {
-        self.cold.as_mut()?.compression.as_mut()?.pack(self.form, packer, message)
+    fn compress(&mut self, codecs: &mut Codecs, message: Message<'_>) -> Option<Vec<u8>> {
+        self.cold.as_mut()?.compression.as_mut()?.compress(self.encoding, codecs, message)
     }
 
     /// A frame for this connection alone, compressed; `None`: it is sent as it is.
-    pub(crate) fn pack_frame(&mut self, packer: &mut Packer, frames: &Frames) -> Option<Frames> {
-        if self.form.is_plain() {
+    pub(crate) fn compress_frame(&mut self, codecs: &mut Codecs, frames: &Frames) -> Option<Frames> {
+        if self.encoding.is_plain() {
             return None;
         }
-        self.cold.as_mut()?.compression.as_mut()?.pack_frame(self.form, packer, frames)
+        self.cold.as_mut()?.compression.as_mut()?.compress_frame(self.encoding, codecs, frames)
     }
 
     /// Shared frames are sent that its own compressor has not seen.
     #[inline]
-    pub(crate) fn interrupt(&mut self) {
-        if !self.form.is_plain()
+    pub(crate) fn reset_context(&mut self) {
+        if !self.encoding.is_plain()
             && let Some(compression) = self.cold.as_mut().and_then(|c| c.compression.as_mut())
         {
-            compression.interrupt();
+            compression.reset_context();
         }
     }
 
@@ -345,14 +347,14 @@ impl Connection {
     ///
     /// # Errors
     /// It is over the limit, no deflate stream, or not the text that it should be.
-    pub(crate) fn unpack(
+    pub(crate) fn decompress(
         &mut self,
-        packer: &mut Packer,
+        codecs: &mut Codecs,
         incoming: &Incoming<'_>,
         limit: usize,
     ) -> Result<Vec<u8>, ProtocolError> {
         match self.cold.as_mut().and_then(|c| c.compression.as_mut()) {
-            Some(compression) => compression.unpack(packer, incoming, limit),
+            Some(compression) => compression.decompress(codecs, incoming, limit),
             // The decoder lets RSV1 pass only where it was agreed on.
             None => Err(ProtocolError::ReservedBits { bits: 4 }),
         }

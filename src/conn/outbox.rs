@@ -17,17 +17,17 @@ use std::io::IoSlice;
 use std::ops::Range;
 
 #[derive(Debug)]
-struct Entry {
+struct OutboxEntry {
     frames: Frames,
     start: usize,
     end: usize,
-    what: What,
+    kind: EntryKind,
     key: Option<Key>,
 }
 
 /// What waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum EntryKind {
     /// Given up by the policy.
     Message,
     /// Never given up, and not counted as a message.
@@ -38,9 +38,9 @@ enum What {
     Control,
 }
 
-impl Entry {
+impl OutboxEntry {
     fn is_message(&self) -> bool {
-        self.what == What::Message
+        self.kind == EntryKind::Message
     }
 
     fn len(&self) -> usize {
@@ -51,19 +51,19 @@ impl Entry {
 /// The backlog of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    queue: VecDeque<Entry>,
+    queue: VecDeque<OutboxEntry>,
     /// Bytes of the first entry that the kernel has.
     written: usize,
     /// Bytes waiting.
     bytes: usize,
     /// The kernel has refused some of it: what comes now stays for a while.
-    stuck: bool,
+    kernel_full: bool,
 }
 
 /// What became of a message that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Pushed {
+pub(crate) enum PushOutcome {
     /// It waits, and nothing was lost for it.
     Queued,
     /// So many messages were given up, by the policy: this one, or older ones.
@@ -87,7 +87,7 @@ pub(crate) const MAX_SLICES: usize = 64;
 
 impl Outbox {
     /// Bytes of an empty one that is kept for later, at most.
-    pub(crate) const SPARE: usize = MAX_SLICES * size_of::<Entry>();
+    pub(crate) const SPARE: usize = MAX_SLICES * size_of::<OutboxEntry>();
 
     /// Bytes waiting, frame heads included.
     pub(crate) fn bytes(&self) -> usize {
@@ -108,18 +108,18 @@ impl Outbox {
         key: Option<Key>,
         limit: usize,
         policy: SlowConsumer,
-    ) -> Pushed {
+    ) -> PushOutcome {
         let mut dropped = 0;
         // Only what the kernel has refused waits: a consumer that takes everything is not slow, and gets everything.
-        if let (true, SlowConsumer::LatestByKey, Some(key)) = (self.stuck, policy, key) {
+        if let (true, SlowConsumer::LatestByKey, Some(key)) = (self.kernel_full, policy, key) {
             dropped += self.drop_where(|e| e.key == Some(key));
         }
         if self.is_empty() || self.cost() + range.len() <= limit {
             self.append(frames, range, key);
-            return if dropped == 0 { Pushed::Queued } else { Pushed::Dropped(dropped) };
+            return if dropped == 0 { PushOutcome::Queued } else { PushOutcome::Dropped(dropped) };
         }
         match policy {
-            SlowConsumer::Close(_) => return Pushed::Overflow,
+            SlowConsumer::Close(_) => return PushOutcome::Overflow,
             SlowConsumer::DropNewest => {
                 // Of several frames, as many as fit.
                 let mut at = range.start;
@@ -128,7 +128,7 @@ impl Outbox {
                     if self.cost() + len <= limit && dropped == 0 {
                         self.append(frames, at..at + len, key);
                     } else {
-                        dropped += frames.each();
+                        dropped += frames.messages_per_frame();
                     }
                     at += len;
                 }
@@ -146,25 +146,25 @@ impl Outbox {
                 }
             }
         }
-        Pushed::Dropped(dropped)
+        PushOutcome::Dropped(dropped)
     }
 
     /// Queues what the kernel did not take of a write: `frames` from its beginning, `written` bytes of which are
-    /// gone. Only where nothing else waits. If `kept`, there are replies among them, and none is given up.
+    /// gone. Only where nothing else waits. If `undroppable`, there are replies among them, and none is given up.
     pub(crate) fn push_rest(
         &mut self,
         frames: &Frames,
         range: Range<usize>,
         written: usize,
         key: Option<Key>,
-        kept: bool,
+        undroppable: bool,
     ) {
         debug_assert!(self.is_empty() && written < range.len());
         self.append(frames, range, key);
         if let Some(entry) = self.queue.back_mut() {
-            entry.what = if kept { What::Reply } else { What::Message };
+            entry.kind = if undroppable { EntryKind::Reply } else { EntryKind::Message };
         }
-        self.stuck = true;
+        self.kernel_full = true;
         self.written = written;
         self.bytes -= written;
     }
@@ -175,7 +175,7 @@ impl Outbox {
         }
         self.bytes += range.len();
         if let Some(last) = self.queue.back_mut()
-            && last.frames.is(frames)
+            && last.frames.ptr_eq(frames)
             && last.end == range.start
             && last.is_message()
             && last.key == key
@@ -183,22 +183,25 @@ impl Outbox {
             last.end = range.end;
             return;
         }
-        if self.stuck && key.is_none() && range.len() <= MAX_COPIED && frames.each() == 1 {
+        if self.kernel_full && key.is_none() && range.len() <= MAX_COPIED && frames.messages_per_frame() == 1
+        {
             return self.append_copy(&frames[range]);
         }
-        self.queue.push_back(Entry {
+        self.queue.push_back(OutboxEntry {
             frames: frames.clone(),
             start: range.start,
             end: range.end,
-            what: What::Message,
+            kind: EntryKind::Message,
             key,
         });
     }
 
     /// Puts small frames together in a chunk of this connection's own.
     fn append_copy(&mut self, bytes: &[u8]) {
-        if let Some(last) =
-            self.queue.back_mut().filter(|e| e.is_message() && e.key.is_none() && e.frames.each() == 1)
+        if let Some(last) = self
+            .queue
+            .back_mut()
+            .filter(|e| e.is_message() && e.key.is_none() && e.frames.messages_per_frame() == 1)
             && let Some(chunk) = last.frames.get_mut()
             && last.end == chunk.len()
             && chunk.len() + bytes.len() <= MAX_CHUNK
@@ -210,11 +213,11 @@ impl Outbox {
         let mut chunk = Vec::with_capacity(MAX_COPIED);
         chunk.extend_from_slice(bytes);
         let end = chunk.len();
-        self.queue.push_back(Entry {
+        self.queue.push_back(OutboxEntry {
             frames: Frames::new(chunk),
             start: 0,
             end,
-            what: What::Message,
+            kind: EntryKind::Message,
             key: None,
         });
     }
@@ -236,28 +239,28 @@ impl Outbox {
                 self.bytes = self.bytes - same.len() + frame.len();
                 (same.end, same.frames) = (frame.len(), Frames::new(frame));
             }
-            None => self.insert(begun + waiting, frame, What::Control),
+            None => self.insert(begun + waiting, frame, EntryKind::Control),
         }
     }
 
     /// Entries at the beginning that have begun to be written, and control frames behind them.
     fn head(&mut self) -> (usize, usize) {
-        self.cut_first();
+        self.split_first();
         let begun = usize::from(self.written > 0);
-        (begun, self.queue.iter().skip(begun).take_while(|e| e.what == What::Control).count())
+        (begun, self.queue.iter().skip(begun).take_while(|e| e.kind == EntryKind::Control).count())
     }
 
-    fn insert(&mut self, at: usize, frame: Vec<u8>, what: What) {
+    fn insert(&mut self, at: usize, frame: Vec<u8>, kind: EntryKind) {
         let end = frame.len();
         self.bytes += end;
-        self.queue.insert(at, Entry { frames: Frames::new(frame), start: 0, end, what, key: None });
+        self.queue.insert(at, OutboxEntry { frames: Frames::new(frame), start: 0, end, kind, key: None });
     }
 
     /// Whether a notice waits that can be replaced.
     #[cfg(feature = "push")]
     pub(crate) fn has_notice(&mut self) -> bool {
         let (begun, waiting) = self.head();
-        self.queue.get(begun + waiting).is_some_and(|e| e.what == What::Notice)
+        self.queue.get(begun + waiting).is_some_and(|e| e.kind == EntryKind::Notice)
     }
 
     /// Queues a notice before everything that has not begun to be written, behind control frames, or in place of one that
@@ -269,51 +272,57 @@ impl Outbox {
             let old = self.queue.remove(begun + waiting);
             self.bytes -= old.map_or(0, |e| e.len());
         }
-        self.insert(begun + waiting, frame, What::Notice);
+        self.insert(begun + waiting, frame, EntryKind::Notice);
     }
 
     /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
     /// message, so they are neither counted nor given up.
     pub(crate) fn push_raw(&mut self, bytes: Vec<u8>) {
-        self.push_own(bytes, What::Control);
+        self.push_owned(bytes, EntryKind::Control);
     }
 
     /// Queues shared frames at the end, whatever waits, of which none is given up.
-    pub(crate) fn push_kept(&mut self, frames: &Frames, range: Range<usize>) {
+    pub(crate) fn push_undroppable(&mut self, frames: &Frames, range: Range<usize>) {
         if !range.is_empty() {
             self.bytes += range.len();
             let (start, end) = (range.start, range.end);
-            self.queue.push_back(Entry { frames: frames.clone(), start, end, what: What::Reply, key: None });
+            self.queue.push_back(OutboxEntry {
+                frames: frames.clone(),
+                start,
+                end,
+                kind: EntryKind::Reply,
+                key: None,
+            });
         }
     }
 
     /// Queues a reply at the end, whatever waits.
     #[cfg(feature = "push")]
     pub(crate) fn push_reply(&mut self, frame: Vec<u8>) {
-        self.push_own(frame, What::Reply);
+        self.push_owned(frame, EntryKind::Reply);
     }
 
-    fn push_own(&mut self, bytes: Vec<u8>, what: What) {
+    fn push_owned(&mut self, bytes: Vec<u8>, kind: EntryKind) {
         let end = bytes.len();
         if end > 0 {
             self.bytes += end;
-            self.queue.push_back(Entry { frames: Frames::new(bytes), start: 0, end, what, key: None });
+            self.queue.push_back(OutboxEntry { frames: Frames::new(bytes), start: 0, end, kind, key: None });
         }
     }
 
     /// Cuts the first entry behind the frame that has begun to be written.
-    fn cut_first(&mut self) {
+    fn split_first(&mut self) {
         let Some(first) = self.queue.front_mut().filter(|_| self.written > 0) else { return };
         let mut boundary = first.start;
         while boundary - first.start < self.written {
             boundary += header::own_frame_len(&first.frames[boundary..first.end]);
         }
         if boundary < first.end {
-            let rest = Entry {
+            let rest = OutboxEntry {
                 frames: first.frames.clone(),
                 start: boundary,
                 end: first.end,
-                what: first.what,
+                kind: first.kind,
                 key: first.key,
             };
             first.end = boundary;
@@ -324,14 +333,14 @@ impl Outbox {
     /// Gives up the oldest frame of messages that has not begun to be written. Says how many these were; `None`: there is
     /// none.
     fn drop_first(&mut self) -> Option<u32> {
-        self.cut_first();
+        self.split_first();
         let begun = usize::from(self.written > 0);
-        let at = begun + self.queue.iter().skip(begun).position(Entry::is_message)?;
+        let at = begun + self.queue.iter().skip(begun).position(OutboxEntry::is_message)?;
         let entry = &mut self.queue[at];
         let len = header::own_frame_len(&entry.frames[entry.start..entry.end]);
         entry.start += len;
         self.bytes -= len;
-        let messages = entry.frames.each();
+        let messages = entry.frames.messages_per_frame();
         if entry.len() == 0 {
             self.queue.remove(at);
         }
@@ -339,7 +348,7 @@ impl Outbox {
     }
 
     /// Gives up messages that have not begun to be written; says how many.
-    fn drop_where(&mut self, unwanted: impl Fn(&Entry) -> bool) -> u32 {
+    fn drop_where(&mut self, unwanted: impl Fn(&OutboxEntry) -> bool) -> u32 {
         let mut first = self.written > 0;
         let (mut dropped, mut freed) = (0, 0);
         self.queue.retain(|e| {
@@ -356,7 +365,7 @@ impl Outbox {
 
     /// Gives up every message that has not begun to be written, so that a close frame gets through. Says how many.
     pub(crate) fn drop_waiting(&mut self) -> u32 {
-        self.cut_first();
+        self.split_first();
         self.drop_where(|_| true)
     }
 
@@ -372,7 +381,7 @@ impl Outbox {
             }
             begun = next;
         }
-        let from = |i: usize, e: &Entry| if i == 0 { begun } else { e.start };
+        let from = |i: usize, e: &OutboxEntry| if i == 0 { begun } else { e.start };
         let messages = self.queue.iter().enumerate().filter(|(_, e)| e.is_message());
         messages.map(|(i, e)| e.frames.messages_in(from(i, e)..e.end)).sum()
     }
@@ -388,7 +397,7 @@ impl Outbox {
 
     /// The kernel took so many bytes more, of those that it was offered.
     pub(crate) fn advance(&mut self, mut n: usize, offered: usize) {
-        self.stuck = n < offered;
+        self.kernel_full = n < offered;
         self.bytes -= n;
         while let Some(first) = self.queue.front() {
             let left = first.len() - self.written;
@@ -409,7 +418,7 @@ impl Outbox {
         self.queue.shrink_to(MAX_SLICES);
         self.written = 0;
         self.bytes = 0;
-        self.stuck = false;
+        self.kernel_full = false;
     }
 }
 
@@ -427,7 +436,7 @@ mod tests {
         Frames::new(out)
     }
 
-    fn push(o: &mut Outbox, f: &Frames, limit: usize, policy: SlowConsumer) -> Pushed {
+    fn push(o: &mut Outbox, f: &Frames, limit: usize, policy: SlowConsumer) -> PushOutcome {
         o.push(f, 0..f.len(), None, limit, policy)
     }
 
@@ -441,8 +450,8 @@ mod tests {
     fn an_empty_outbox_takes_a_message_of_any_size_and_a_full_one_none() {
         let mut o = Outbox::default();
         let big = frames(&[&[1; 100]]);
-        assert_eq!(push(&mut o, &big, 10, CLOSE), Pushed::Queued);
-        assert_eq!(push(&mut o, &big, 10, CLOSE), Pushed::Overflow);
+        assert_eq!(push(&mut o, &big, 10, CLOSE), PushOutcome::Queued);
+        assert_eq!(push(&mut o, &big, 10, CLOSE), PushOutcome::Overflow);
         assert_eq!(o.bytes(), 102);
         o.advance(102, 102);
         assert!(o.is_empty());
@@ -456,12 +465,12 @@ mod tests {
         let limit = 3 * (1004 + ENTRY_COST);
         let mut o = Outbox::default();
         let _ = push(&mut o, &first, limit, SlowConsumer::DropNewest);
-        assert_eq!(push(&mut o, &more, limit, SlowConsumer::DropNewest), Pushed::Dropped(1));
+        assert_eq!(push(&mut o, &more, limit, SlowConsumer::DropNewest), PushOutcome::Dropped(1));
         assert_eq!(contents(&o), frames(&[&[1; 1000], &[2; 1000], &[3; 1000]])[..]);
 
         let mut o = Outbox::default();
         let _ = push(&mut o, &first, limit, SlowConsumer::DropOldest);
-        assert_eq!(push(&mut o, &more, limit, SlowConsumer::DropOldest), Pushed::Dropped(1));
+        assert_eq!(push(&mut o, &more, limit, SlowConsumer::DropOldest), PushOutcome::Dropped(1));
         assert_eq!(contents(&o), frames(&[&[2; 1000], &[3; 1000], &[4; 1000]])[..]);
     }
 
@@ -472,7 +481,7 @@ mod tests {
         o.advance(1, 1004);
         let empty = frames(&[b""]);
         for _ in 0..10_000 {
-            assert_eq!(push(&mut o, &empty, 1 << 20, CLOSE), Pushed::Queued);
+            assert_eq!(push(&mut o, &empty, 1 << 20, CLOSE), PushOutcome::Queued);
         }
         assert_eq!(empty.shares(), 1);
         assert!(o.cost() < 2 * o.bytes(), "{} for {}", o.cost(), o.bytes());
@@ -528,15 +537,15 @@ mod tests {
         let (a, b, c) = (frames(&[b"EUR 1"]), frames(&[b"USD 1"]), frames(&[b"EUR 2"]));
         let policy = SlowConsumer::LatestByKey;
         // As long as the kernel takes everything, everything is written.
-        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), Pushed::Queued);
-        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
+        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
         o.advance(a.len() + c.len(), a.len() + c.len());
         // Once a message is being written it stays.
-        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), Pushed::Queued);
+        assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
         o.advance(1, a.len());
-        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Queued);
-        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), Pushed::Queued);
-        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), Pushed::Dropped(1));
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), PushOutcome::Queued);
+        assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
+        assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), PushOutcome::Dropped(1));
         assert_eq!(contents(&o)[a.len() - 1..], frames(&[b"EUR 2", b"USD 1"])[..]);
         assert_eq!(o.messages(), 3);
     }
@@ -585,13 +594,13 @@ mod tests {
             let policy = [SlowConsumer::DropNewest, SlowConsumer::DropOldest, SlowConsumer::LatestByKey][policy];
             let mut o = Outbox::default();
             let (mut sent, mut n, mut controls) = (Vec::new(), 0u8, 0);
-            for (what, size) in steps {
-                match what {
+            for (kind, size) in steps {
+                match kind {
                     0 => {
                         n += 1;
                         let f = frames(&[&vec![n; size], &vec![n; size / 2]]);
                         let key = Message::text("").with_key(&(size % 3).to_string()).key();
-                        prop_assert_ne!(o.push(&f, 0..f.len(), key, 100, policy), Pushed::Overflow);
+                        prop_assert_ne!(o.push(&f, 0..f.len(), key, 100, policy), PushOutcome::Overflow);
                     }
                     1 => {
                         controls = (controls + 1) & 0x7F;

@@ -3,7 +3,8 @@
 
 use super::outbox::MAX_SLICES;
 use super::{
-    Cause, Connection, Frames, Phase, Pushed, Refused, RefusedReason, Sent, Sink, SlowConsumer, Terms, Writer,
+    Cause, Connection, CorkWriter, Frames, Phase, PushOutcome, Refused, RefusedReason, Sent, Sink,
+    SlowConsumer, Terms,
 };
 use crate::protocol::{Message, Opcode, header};
 use core::ops::Range;
@@ -13,7 +14,7 @@ impl Connection {
     #[inline]
     pub(crate) fn send<'m>(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         terms: &Terms,
         message: Message<'m>,
@@ -25,18 +26,18 @@ impl Connection {
         // come to wait and is bounded like what waits.
         let gathered = writer.cork.len() + message.len() + header::MAX_HEAD;
         let fits = gathered <= terms.limits.max_backlog;
-        if fits && self.outbox.is_none() && self.form.is_plain() && writer.gathers(message.len()) {
+        if fits && self.outbox.is_none() && self.encoding.is_plain() && writer.should_cork(message.len()) {
             header::write_frame(&mut writer.cork, message.kind().into(), message.as_bytes());
             return Ok(Sent::Sent);
         }
         if !fits && self.outbox.is_none() && !writer.cork.is_empty() {
             self.flush_cork(writer, sink);
         }
-        if !self.form.is_plain()
-            && let Some(packed) = self.pack(&mut writer.packer, message)
+        if !self.encoding.is_plain()
+            && let Some(compressed) = self.compress(&mut writer.codecs, message)
         {
-            let sent = self.send_payload(writer, sink, terms, message, true, &packed);
-            writer.packer.give_back_packed(packed);
+            let sent = self.send_payload(writer, sink, terms, message, true, &compressed);
+            writer.codecs.recycle_compressed(compressed);
             return sent;
         }
         self.send_payload(writer, sink, terms, message, false, message.as_bytes())
@@ -45,7 +46,7 @@ impl Connection {
     /// Sends a message as this payload.
     pub(super) fn send_payload<'m>(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         terms: &Terms,
         message: Message<'m>,
@@ -61,9 +62,9 @@ impl Connection {
         header::write_frame_as(&mut frames, first, payload);
         let len = frames.len();
         match self.push(writer, sink, &Frames::new(frames), 0..len, message.key(), terms) {
-            Pushed::Queued => Ok(Sent::Queued),
-            Pushed::Dropped(_) if terms.slow_consumer != SlowConsumer::DropNewest => Ok(Sent::Queued),
-            Pushed::Dropped(_) | Pushed::Overflow => {
+            PushOutcome::Queued => Ok(Sent::Queued),
+            PushOutcome::Dropped(_) if terms.slow_consumer != SlowConsumer::DropNewest => Ok(Sent::Queued),
+            PushOutcome::Dropped(_) | PushOutcome::Overflow => {
                 Err(Refused { message, reason: RefusedReason::BacklogFull })
             }
         }
@@ -71,8 +72,8 @@ impl Connection {
 
     /// Gathers a frame, or writes it through where copying it would only cost.
     #[inline]
-    pub(super) fn write(&mut self, writer: &mut Writer, sink: &mut dyn Sink, first: u8, payload: &[u8]) {
-        if writer.gathers(payload.len()) {
+    pub(super) fn write(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, first: u8, payload: &[u8]) {
+        if writer.should_cork(payload.len()) {
             header::write_frame_as(&mut writer.cork, first, payload);
         } else {
             let head = header::encode_as(first, payload.len(), None);
@@ -83,7 +84,7 @@ impl Connection {
     /// Writes the cork, a head and a payload at once; copies only what the kernel does not take.
     pub(super) fn write_through(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         head: &[u8],
         payload: &[u8],
@@ -97,24 +98,24 @@ impl Connection {
                 let mut rest = writer.pool.take(len).into_empty_vec();
                 rest.reserve(len);
                 parts.iter().for_each(|p| rest.extend_from_slice(p));
-                self.wait(writer, Frames::new(rest), n, None);
+                self.queue_rest(writer, Frames::new(rest), n, None);
             }
-            Err(e) => self.broken = Some(e.kind()),
+            Err(e) => self.write_error = Some(e.kind()),
         }
         writer.clear();
     }
 
     /// The kernel took only `written` bytes of these frames; the rest waits.
-    pub(crate) fn wait(
+    pub(crate) fn queue_rest(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         frames: Frames,
         written: usize,
         key: Option<crate::protocol::Key>,
     ) {
         let len = frames.len();
         let mut outbox = writer.outbox();
-        outbox.push_rest(&frames, 0..len, written, key, core::mem::take(&mut writer.kept));
+        outbox.push_rest(&frames, 0..len, written, key, core::mem::take(&mut writer.undroppable));
         self.outbox = Some(outbox);
         self.blocked = true;
         self.backlogged = true;
@@ -123,16 +124,16 @@ impl Connection {
     /// The same for a run, of which no more may wait than the limit: behind the frame that has begun to be written,
     /// or the first, the policy decides.
     #[allow(clippy::too_many_arguments)]
-    pub(crate) fn wait_run(
+    pub(crate) fn queue_batch_rest(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         frames: &Frames,
         range: Range<usize>,
         written: usize,
         key: Option<crate::protocol::Key>,
         terms: &Terms,
-    ) -> Pushed {
+    ) -> PushOutcome {
         let mut end = range.start;
         while end <= range.start + written {
             end += header::own_frame_len(&frames[end..range.end]);
@@ -143,7 +144,7 @@ impl Connection {
         self.blocked = true;
         self.backlogged = true;
         if end == range.end {
-            return Pushed::Queued;
+            return PushOutcome::Queued;
         }
         self.push(writer, sink, frames, end..range.end, key, terms)
     }
@@ -152,13 +153,13 @@ impl Connection {
     /// refused anything yet, it is asked first.
     pub(crate) fn push(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         frames: &Frames,
         range: Range<usize>,
         key: Option<crate::protocol::Key>,
         terms: &Terms,
-    ) -> Pushed {
+    ) -> PushOutcome {
         let waits = self.outbox.as_ref().map_or(0, |o| o.cost());
         if !self.blocked && waits + range.len() > terms.limits.max_backlog {
             self.flush_outbox(writer, sink);
@@ -166,17 +167,17 @@ impl Connection {
         if self.outbox.is_none() && range.len() > terms.limits.max_backlog {
             match sink.write(&frames[range.clone()], &mut writer.scratch) {
                 Ok(n) if n == range.len() => {}
-                Ok(n) => return self.wait_run(writer, sink, frames, range, n, key, terms),
-                Err(e) => self.broken = Some(e.kind()),
+                Ok(n) => return self.queue_batch_rest(writer, sink, frames, range, n, key, terms),
+                Err(e) => self.write_error = Some(e.kind()),
             }
-            return Pushed::Queued;
+            return PushOutcome::Queued;
         }
         let outbox = self.outbox.get_or_insert_with(|| writer.outbox());
         let pushed = outbox.push(frames, range, key, terms.limits.max_backlog, terms.slow_consumer);
         match pushed {
-            Pushed::Queued => {}
-            Pushed::Dropped(n) => self.dropped += n,
-            Pushed::Overflow => {
+            PushOutcome::Queued => {}
+            PushOutcome::Dropped(n) => self.dropped += n,
+            PushOutcome::Overflow => {
                 self.overflow(writer, sink, terms);
             }
         }
@@ -184,20 +185,26 @@ impl Connection {
     }
 
     /// More waits than may, and the policy is to close.
-    pub(crate) fn overflow(&mut self, writer: &mut Writer, sink: &mut dyn Sink, terms: &Terms) {
+    pub(crate) fn overflow(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, terms: &Terms) {
         if let SlowConsumer::Close(code) = terms.slow_consumer {
             self.fail(writer, sink, code, "too slow: the backlog is full", Cause::SlowConsumer);
         }
     }
 
     /// Queues a message of a history that the peer has asked for: no policy for slow consumers gives it up.
-    pub(crate) fn replay(&mut self, writer: &mut Writer, frames: &Frames, range: Range<usize>) {
-        self.outbox.get_or_insert_with(|| writer.outbox()).push_kept(frames, range);
+    pub(crate) fn replay(&mut self, writer: &mut CorkWriter, frames: &Frames, range: Range<usize>) {
+        self.outbox.get_or_insert_with(|| writer.outbox()).push_undroppable(frames, range);
     }
 
     /// Messages for this connection were lost before they got here. The policy decides as for messages that find no
     /// room: the connection is closed, or the application is told how many are missing.
-    pub(crate) fn miss(&mut self, writer: &mut Writer, sink: &mut dyn Sink, messages: u32, terms: &Terms) {
+    pub(crate) fn report_missed(
+        &mut self,
+        writer: &mut CorkWriter,
+        sink: &mut dyn Sink,
+        messages: u32,
+        terms: &Terms,
+    ) {
         match terms.slow_consumer {
             SlowConsumer::Close(code) => {
                 self.fail(
@@ -215,7 +222,7 @@ impl Connection {
     }
 
     /// Queues a control frame: at once where nothing waits, otherwise before the messages that wait.
-    pub(crate) fn control(&mut self, writer: &mut Writer, opcode: Opcode, payload: &[u8]) {
+    pub(crate) fn control(&mut self, writer: &mut CorkWriter, opcode: Opcode, payload: &[u8]) {
         match &mut self.outbox {
             None => header::write_frame(&mut writer.cork, opcode, payload),
             Some(outbox) => {
@@ -227,7 +234,7 @@ impl Connection {
     }
 
     /// Bytes that are no frames: an HTTP response.
-    pub(crate) fn write_raw(&mut self, writer: &mut Writer, bytes: &[u8]) {
+    pub(crate) fn write_raw(&mut self, writer: &mut CorkWriter, bytes: &[u8]) {
         if self.outbox.is_none() {
             writer.gather_raw(bytes);
         } else if let Some(outbox) = &mut self.outbox {
@@ -237,7 +244,7 @@ impl Connection {
 
     /// Hands what the turn gathered, or what waits, to the kernel.
     #[inline]
-    pub(crate) fn flush(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
+    pub(crate) fn flush(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink) {
         if self.outbox.is_some() {
             // Frames were corked before anything waited, or raw bytes were: they never come behind a backlog.
             debug_assert!(writer.cork.is_empty());
@@ -249,21 +256,21 @@ impl Connection {
         }
     }
 
-    pub(crate) fn flush_cork(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
+    pub(crate) fn flush_cork(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink) {
         match sink.write(&writer.cork, &mut writer.scratch) {
             Ok(n) if n == writer.cork.len() => writer.clear(),
             Ok(n) => {
                 let cork = writer.take();
-                self.wait(writer, Frames::new(cork), n, None);
+                self.queue_rest(writer, Frames::new(cork), n, None);
             }
             Err(e) => {
                 writer.clear();
-                self.broken = Some(e.kind());
+                self.write_error = Some(e.kind());
             }
         }
     }
 
-    pub(super) fn flush_outbox(&mut self, writer: &mut Writer, sink: &mut dyn Sink) {
+    pub(super) fn flush_outbox(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink) {
         let Some(outbox) = &mut self.outbox else { return };
         while !outbox.is_empty() {
             let mut slices = [std::io::IoSlice::new(&[]); MAX_SLICES];
@@ -283,7 +290,7 @@ impl Connection {
                     }
                 }
                 Err(e) => {
-                    self.broken = Some(e.kind());
+                    self.write_error = Some(e.kind());
                     break;
                 }
             }

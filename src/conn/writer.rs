@@ -1,7 +1,7 @@
 //! What a worker lends to the connection it is busy with: the cork, in which one turn's frames are gathered for one
 //! write, and spare outboxes and buffers.
 
-use super::{Outbox, Packer};
+use super::{Codecs, Outbox};
 use crate::memory::Shrink;
 use crate::protocol::buffer::BufferPool;
 use std::io::{self, IoSlice};
@@ -39,16 +39,16 @@ const KEPT_CORK: usize = 16 << 10;
 const MAX_OUTBOXES: usize = 4096;
 
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct CorkWriter {
     pub(crate) cork: Vec<u8>,
     /// Bytes at the cork's beginning that are no messages: a response.
     preamble: usize,
     /// There are replies in the cork: what the kernel does not take of it is never given up.
-    pub(crate) kept: bool,
+    pub(crate) undroppable: bool,
     /// For the [`Sink`]'s own use.
     pub(crate) scratch: Vec<u8>,
     pub(crate) pool: BufferPool,
-    pub(crate) packer: Packer,
+    pub(crate) codecs: Codecs,
     /// Boxed, as connections hold them.
     #[allow(clippy::vec_box)]
     outboxes: Vec<Box<Outbox>>,
@@ -56,15 +56,15 @@ pub(crate) struct Writer {
     pub(crate) more_input: bool,
 }
 
-impl Writer {
-    pub(crate) fn new(pool_bytes: usize, packer: Packer) -> Self {
+impl CorkWriter {
+    pub(crate) fn new(pool_bytes: usize, codecs: Codecs) -> Self {
         Self {
             cork: Vec::new(),
             preamble: 0,
-            kept: false,
+            undroppable: false,
             scratch: Vec::new(),
             pool: BufferPool::new(pool_bytes),
-            packer,
+            codecs,
             outboxes: Vec::new(),
             more_input: false,
         }
@@ -72,13 +72,13 @@ impl Writer {
 
     /// Whether a payload of this length is to be copied into the cork.
     #[inline]
-    pub(crate) fn gathers(&self, len: usize) -> bool {
+    pub(crate) fn should_cork(&self, len: usize) -> bool {
         len < MIN_WRITE_THROUGH || self.more_input && self.cork.len() + len <= MAX_CORK
     }
 
     /// Bytes of messages in the cork.
     #[inline]
-    pub(crate) fn gathered(&self) -> usize {
+    pub(crate) fn corked(&self) -> usize {
         self.cork.len() - self.preamble
     }
 
@@ -94,7 +94,7 @@ impl Writer {
     pub(crate) fn clear(&mut self) {
         self.cork.clear();
         self.preamble = 0;
-        self.kept = false;
+        self.undroppable = false;
     }
 
     /// Takes what was gathered.
@@ -122,7 +122,7 @@ impl Writer {
         if self.cork.capacity() > KEPT_CORK {
             self.cork.shrink_to(KEPT_CORK);
         }
-        self.packer.trim();
+        self.codecs.trim();
     }
 
     /// An empty outbox.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// What a file is for, and its size.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kind {
+pub(crate) struct FileKind {
     /// As it is named in errors.
     pub(crate) name: &'static str,
     /// The size in bytes that it must stay below.
@@ -85,7 +85,7 @@ impl std::error::Error for FileError {
 }
 
 /// Reads a small regular file. It waits for the disk and for nothing else.
-pub(crate) fn read(path: &Path, kind: Kind) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read(path: &Path, kind: FileKind) -> Result<Vec<u8>, FileError> {
     contents(path, kind.below).map_err(|reason| FileError {
         path: path.to_owned(),
         purpose: kind.name,
@@ -131,7 +131,7 @@ mod tests {
     use rustix::fs::{CWD, mknodat};
     use std::os::unix::net::UnixListener;
 
-    const KIND: Kind = Kind { name: "certificate", below: 1 << 10 };
+    const KIND: FileKind = FileKind { name: "certificate", below: 1 << 10 };
 
     struct Folder(PathBuf);
 

@@ -5,7 +5,8 @@ use super::route::RouteEnvelope;
 use super::{Command, Handle, RateState, Rates, Route};
 use crate::Message;
 use crate::conn::{
-    Cause, ConnId, Connection, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent, Sink, Writer,
+    Cause, ConnId, Connection, CorkWriter, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent,
+    Sink,
 };
 use crate::http::{Params, Peer};
 use crate::hub::rate::Nanos;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 /// What a worker brings to every callback.
 pub(crate) struct WorkerContext {
     pub(crate) replays: Replays,
-    pub(crate) writer: Writer,
+    pub(crate) writer: CorkWriter,
     pub(crate) hub: Hub,
     /// Counts the turns of the loop, from 1.
     pub(crate) iteration: u32,
@@ -132,7 +133,7 @@ impl ConnParts<'_> {
         if !hub.index.has_subscriptions(slot) {
             return;
         }
-        let from = self.conn.position(*iteration);
+        let from = self.conn.caught_up_index(*iteration);
         if !writer.cork.is_empty() {
             self.conn.flush_cork(writer, self.sink);
         }
@@ -151,7 +152,7 @@ impl ConnParts<'_> {
                 recipient,
             );
         }
-        self.conn.catch_up(*iteration, next_index);
+        self.conn.set_caught_up(*iteration, next_index);
     }
 
     #[inline]
@@ -181,7 +182,7 @@ fn wrapped<'r>(route: &Route, batch: &'r Batch, topic: &str, batched: bool) -> O
 /// The whole of a run in the bytes that a connection takes; `None`: as it is.
 pub(crate) fn transformed(
     conn: &mut Connection,
-    writer: &mut Writer,
+    writer: &mut CorkWriter,
     route: &Route,
     batch: &mut Batch,
     topic: &str,
@@ -191,9 +192,9 @@ pub(crate) fn transformed(
         batch.envelopes();
     }
     let wrapped = wrapped(route, batch, topic, conn.is_batched());
-    let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
+    let variant = wrapped.unwrap_or(&plain).variant(conn.encoding, &mut writer.codecs);
     if variant.is_some() {
-        conn.interrupt();
+        conn.reset_context();
     }
     variant.or(wrapped).cloned()
 }
@@ -202,7 +203,7 @@ pub(crate) fn transformed(
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn push_batch(
     conn: &mut Connection,
-    writer: &mut Writer,
+    writer: &mut CorkWriter,
     sink: &mut dyn Sink,
     replays: &mut Replays,
     route: &Route,
@@ -232,9 +233,9 @@ pub(crate) fn push_batch(
     }
     let batch = &*batch;
     let wrapped = wrapped(route, batch, topic, whole && conn.is_batched());
-    let variant = wrapped.unwrap_or(&plain).variant(conn.form, &mut writer.packer);
+    let variant = wrapped.unwrap_or(&plain).variant(conn.encoding, &mut writer.codecs);
     if variant.is_some() {
-        conn.interrupt();
+        conn.reset_context();
     }
     let other = variant.or(wrapped);
     let frames = other.unwrap_or(&plain);
@@ -345,7 +346,7 @@ impl<'a, S> Conn<'a, S> {
 
     /// Ends the connection at once, without a close frame: the peer sees 1006.
     pub fn terminate(&mut self) {
-        self.parts.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
+        self.parts.conn.mark_dead(CloseCode::ABNORMAL, Cause::Terminated);
     }
 
     /// Open, closing or closed; as in the browser.
@@ -358,7 +359,7 @@ impl<'a, S> Conn<'a, S> {
     #[inline]
     pub fn buffered_amount(&self) -> usize {
         let ConnParts { conn, ctx, sink, .. } = &self.parts;
-        conn.buffered() + ctx.writer.gathered() + sink.buffered()
+        conn.buffered() + ctx.writer.corked() + sink.buffered()
     }
 
     /// Reads nothing more from this connection, not even what has been received together with the current message,
@@ -367,7 +368,7 @@ impl<'a, S> Conn<'a, S> {
     pub fn pause(&mut self) {
         self.parts.conn.pause(PauseReason::Application);
         // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
-        self.parts.conn.backlogged |= self.parts.ctx.writer.gathered() > 0;
+        self.parts.conn.backlogged |= self.parts.ctx.writer.corked() > 0;
     }
 
     /// Reads again.
@@ -480,7 +481,7 @@ impl<'a, S> Conn<'a, S> {
         }
         let new = added != Added::Already;
         if new && log.1 > 0 {
-            conn.catch_up(log.0, log.1);
+            conn.set_caught_up(log.0, log.1);
         }
         Ok(new)
     }

@@ -284,7 +284,7 @@ impl Handle {
         let socket = socket2::Socket::from(fd);
         let peer = socket.peer_addr().map_err(|e| HandleError::Socket(e.kind()))?;
         let peer = peer.as_socket().map_or(Peer::Unix, Peer::Ip);
-        let stream = Stream::adopt(socket.into()).map_err(|e| HandleError::Socket(e.kind()))?;
+        let stream = Stream::from_connected(socket.into()).map_err(|e| HandleError::Socket(e.kind()))?;
         let new = NewConnection { stream, peer, received, open, shared_fd: true };
         self.command_worker(self.least_loaded(), Command::AddConnection(Box::new(new)), false)
     }

@@ -5,12 +5,12 @@ use core::fmt;
 use core::time::Duration;
 
 /// What a response that comes later is waited for with.
-pub(crate) struct Later {
+pub(crate) struct DeferredResponse {
     pub(crate) timeout: Duration,
     pub(crate) start: Box<dyn FnOnce(Responder) + Send>,
 }
 
-impl fmt::Debug for Later {
+impl fmt::Debug for DeferredResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Later(within {:?})", self.timeout)
     }

@@ -38,7 +38,7 @@ pub use fields::{Headers, Tokens};
 pub(crate) use fields::{is_token, trim};
 pub use head::HeadScanner;
 pub(crate) use host::is_this_machine;
-pub(crate) use later::Later;
+pub(crate) use later::DeferredResponse;
 pub use later::Responder;
 pub use params::Params;
 pub use query::QueryPairs;

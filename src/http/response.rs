@@ -11,7 +11,7 @@ use std::io::Write;
 
 pub use super::body::Body;
 use super::fields::is_token;
-use super::later::{Later, Responder};
+use super::later::{DeferredResponse, Responder};
 use super::reason;
 
 /// The headers the server writes itself. From a handler they are ignored or refused.
@@ -25,7 +25,7 @@ pub struct Response {
     headers: Vec<u8>,
     body: Body,
     /// It comes later.
-    later: Option<Box<Later>>,
+    later: Option<Box<DeferredResponse>>,
     /// The first thing about it that can't be sent.
     fault: Option<InvalidResponse>,
 }
@@ -143,12 +143,12 @@ impl Response {
     /// }
     /// ```
     pub fn later(timeout: Duration, start: impl FnOnce(Responder) + Send + 'static) -> Self {
-        let later = Later { timeout, start: Box::new(start) };
+        let later = DeferredResponse { timeout, start: Box::new(start) };
         Self { later: Some(Box::new(later)), ..Self::new(503) }
     }
 
     /// What it is waited for with, if it comes later.
-    pub(crate) fn take_later(&mut self) -> Option<Box<Later>> {
+    pub(crate) fn take_later(&mut self) -> Option<Box<DeferredResponse>> {
         self.later.take()
     }
 

@@ -36,13 +36,13 @@ struct Node<T> {
     /// Sorted by segment.
     fixed: Vec<(Box<str>, Self)>,
     named: Option<Box<Self>>,
-    open: Option<Route<T>>,
+    open: Option<RouteEntry<T>>,
     /// The route of a path that ends here.
-    route: Option<Route<T>>,
+    route: Option<RouteEntry<T>>,
 }
 
 #[derive(Clone, Debug)]
-struct Route<T> {
+struct RouteEntry<T> {
     pattern: Box<str>,
     value: T,
 }
@@ -88,7 +88,7 @@ impl<T> Router<T> {
         match place {
             Some(route) => Err(RouteError::Taken { pattern: pattern.into(), by: route.pattern.to_string() }),
             None => {
-                *place = Some(Route { pattern: pattern.into(), value });
+                *place = Some(RouteEntry { pattern: pattern.into(), value });
                 Ok(())
             }
         }
@@ -141,7 +141,7 @@ impl<T> Node<T> {
 
     /// `rest` is what follows the slash after the settled segments, `None` if there is no such slash. `values` are
     /// those of the parameters so far; it is left as it was if nothing is found.
-    fn find<'p>(&self, rest: Option<&'p str>, values: &mut Vec<Cow<'p, str>>) -> Option<&Route<T>> {
+    fn find<'p>(&self, rest: Option<&'p str>, values: &mut Vec<Cow<'p, str>>) -> Option<&RouteEntry<T>> {
         let Some(rest) = rest else { return self.route.as_ref() };
         let (segment, below) = match rest.split_once('/') {
             Some((segment, below)) => (segment, Some(below)),

@@ -141,10 +141,10 @@ impl Batch {
     }
 
     /// The bytes to be kept for long.
-    pub(crate) fn bare(&mut self) -> Frames {
+    pub(crate) fn plain(&mut self) -> Frames {
         self.share();
         match &mut self.bytes {
-            BatchBytes::Shared(frames) => frames.bare(),
+            BatchBytes::Shared(frames) => frames.plain(),
             BatchBytes::Own(bytes) => Frames::with(bytes.clone(), self.verbatim), // it is shared now
         }
     }

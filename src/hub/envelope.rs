@@ -88,7 +88,7 @@ pub(crate) fn wrap<'a>(
         }
         ends.push(bytes.len());
     }
-    Frames::ending(bytes, verbatim, 1, ends.into())
+    Frames::with_ends(bytes, verbatim, 1, ends.into())
 }
 
 /// The same as one frame. `None`: the envelope holds them one by one only.
@@ -110,7 +110,7 @@ pub(crate) fn wrap_all<'a>(
     let kind = catch_unwind(AssertUnwindSafe(|| envelope.wrap_all(&items, &mut payload))).ok()??;
     let mut bytes = Vec::with_capacity(payload.len() + header::MAX_HEAD);
     header::write_frame(&mut bytes, kind.into(), &payload);
-    Some(Frames::holding(bytes, verbatim, items.len() as u32))
+    Some(Frames::with_count(bytes, verbatim, items.len() as u32))
 }
 
 /// The message in a frame of this program's own.

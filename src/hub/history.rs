@@ -69,7 +69,7 @@ impl History {
 
     pub(crate) fn push(&mut self, entry: HistoryEntry, settings: &TopicSettings) {
         self.bytes += entry.range.len();
-        if self.entries.back().is_none_or(|last| !last.frames.is(&entry.frames)) {
+        if self.entries.back().is_none_or(|last| !last.frames.ptr_eq(&entry.frames)) {
             self.buffers += entry.frames.capacity();
         }
         self.entries.push_back(entry);
@@ -86,7 +86,7 @@ impl History {
     pub(crate) fn pop(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.range.len();
-            if self.entries.front().is_none_or(|next| !next.frames.is(&entry.frames)) {
+            if self.entries.front().is_none_or(|next| !next.frames.ptr_eq(&entry.frames)) {
                 self.buffers -= entry.frames.capacity();
             }
             self.entries.shrink();

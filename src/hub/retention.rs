@@ -82,7 +82,7 @@ fn record_batch(owned: &mut OwnedTopic, batch: &mut Batch, now: Millis) {
     }
     // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
     let all = batch.bytes().len();
-    let (frames, base) = if start > all / 2 { (batch.copy_from(start), start) } else { (batch.bare(), 0) };
+    let (frames, base) = if start > all / 2 { (batch.copy_from(start), start) } else { (batch.plain(), 0) };
     for (offset, meta) in (first..).zip(batch.metas()).skip(skip) {
         let ttl = if meta.ttl == 0 { age } else { age.min(meta.ttl.into()) };
         let (range, expires_at, remove_at) = (start - base..meta.end - base, now + ttl, now + age);

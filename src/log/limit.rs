@@ -7,12 +7,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Admits one line a second, and counts those between.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
+pub(crate) struct LineLimit {
     last: Option<Instant>,
     suppressed: u64,
 }
 
-impl Limit {
+impl LineLimit {
     pub(crate) const fn new() -> Self {
         Self { last: None, suppressed: 0 }
     }
@@ -36,7 +36,7 @@ mod tests {
     fn one_line_a_second_is_admitted_and_the_rest_counted() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut limit = Limit::new();
+        let mut limit = LineLimit::new();
         let admitted: Vec<_> = (0..25).map(|i| limit.admit(at(i * 100))).collect();
         let lines: Vec<_> = admitted.iter().enumerate().filter_map(|(i, a)| a.map(|n| (i, n))).collect();
         assert_eq!(lines, [(0, 0), (10, 9), (20, 9)]);

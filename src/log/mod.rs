@@ -12,7 +12,7 @@
 mod limit;
 mod writer;
 
-pub(crate) use limit::Limit;
+pub(crate) use limit::LineLimit;
 pub use writer::Writer;
 
 use std::cell::Cell;
@@ -43,7 +43,7 @@ pub(crate) fn guarded(log: impl FnOnce()) {
 
 /// Logs if the place's limit admits it; `log` is given the number of lines left out, if there are any.
 pub(crate) fn within_limit(
-    limit: &'static LocalKey<Cell<Limit>>,
+    limit: &'static LocalKey<Cell<LineLimit>>,
     now: Instant,
     log: impl FnOnce(Option<u64>),
 ) {
@@ -66,8 +66,8 @@ macro_rules! line {
 macro_rules! limited {
     ($level:ident, $now:expr, $($message:tt)+) => {{
         ::std::thread_local! {
-            static LIMIT: ::std::cell::Cell<$crate::log::Limit> =
-                const { ::std::cell::Cell::new($crate::log::Limit::new()) };
+            static LIMIT: ::std::cell::Cell<$crate::log::LineLimit> =
+                const { ::std::cell::Cell::new($crate::log::LineLimit::new()) };
         }
         $crate::log::within_limit(&LIMIT, $now, |suppressed| ::tracing::$level!(suppressed, $($message)+));
     }};
@@ -92,13 +92,13 @@ mod tests {
         let now = Instant::now();
         let mut said = Vec::new();
         let mut say = |now: Instant| {
-            thread_local! { static ONE: Cell<Limit> = const { Cell::new(Limit::new()) } }
+            thread_local! { static ONE: Cell<LineLimit> = const { Cell::new(LineLimit::new()) } }
             within_limit(&ONE, now, |suppressed| said.push(suppressed));
         };
         (0..5).for_each(|_| say(now));
         say(now + Duration::from_secs(1));
         assert_eq!(said, [None, Some(4)]);
-        thread_local! { static OTHER: Cell<Limit> = const { Cell::new(Limit::new()) } }
+        thread_local! { static OTHER: Cell<LineLimit> = const { Cell::new(LineLimit::new()) } }
         let mut other = 0;
         within_limit(&OTHER, now, |_| other += 1);
         assert_eq!(other, 1);

@@ -7,7 +7,7 @@
 //! The thread ends when there was nothing to write for a while. A process with one thread is spared the references on its
 //! descriptors by the kernel: 8 % of an echo of 20 bytes, which a log that says nothing is not to cost.
 
-use super::{Limit, count_lost};
+use super::{LineLimit, count_lost};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
@@ -56,17 +56,17 @@ const RETRY: Duration = Duration::from_millis(10);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Writer(Arc<Shared>);
+pub struct Writer(Arc<WriterShared>);
 
-struct Shared {
-    state: Mutex<State>,
+struct WriterShared {
+    state: Mutex<WriterState>,
     /// There is a line.
     pushed: Condvar,
     /// All lines are written.
     written: Condvar,
 }
 
-struct State {
+struct WriterState {
     lines: VecDeque<Box<[u8]>>,
     bytes: usize,
     /// Lines lost that the log has not told of.
@@ -82,7 +82,7 @@ struct State {
 impl Writer {
     /// Writes to this. It may block and fail.
     pub fn new(target: impl Write + Send + 'static) -> Self {
-        let state = State {
+        let state = WriterState {
             lines: VecDeque::new(),
             bytes: 0,
             untold: 0,
@@ -91,7 +91,7 @@ impl Writer {
             target: Some(Box::new(target)),
         };
         let (pushed, written) = (Condvar::new(), Condvar::new());
-        Self(Arc::new(Shared { state: Mutex::new(state), pushed, written }))
+        Self(Arc::new(WriterShared { state: Mutex::new(state), pushed, written }))
     }
 
     /// Writes to the standard error, without its lock: who uses that meanwhile does not wait for the log's reader.
@@ -107,7 +107,7 @@ impl Writer {
     /// for one; of each place in the code at most one report a second, which says how many were left out.
     pub fn report_panics(&self) {
         let writer = self.clone();
-        let limits: Mutex<BTreeMap<(String, u32, u32), Limit>> = Mutex::default();
+        let limits: Mutex<BTreeMap<(String, u32, u32), LineLimit>> = Mutex::default();
         std::panic::set_hook(Box::new(move |info| {
             let place = info
                 .location()
@@ -116,7 +116,7 @@ impl Writer {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .entry(place)
-                .or_insert(const { Limit::new() })
+                .or_insert(const { LineLimit::new() })
                 .admit(Instant::now());
             if let Some(suppressed) = admitted {
                 writer.push(report(info, suppressed).as_bytes());
@@ -170,8 +170,8 @@ impl Writer {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl WriterShared {
+    fn lock(&self) -> MutexGuard<'_, WriterState> {
         // Nothing of the program's runs under the lock, so a poisoned one is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,7 +217,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl WriterState {
     fn lose(&mut self, lines: u64) {
         self.untold += lines;
         count_lost(lines);

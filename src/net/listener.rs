@@ -1,6 +1,6 @@
 //! Listening sockets: TCP over IPv4 and IPv6, and Unix sockets.
 
-use super::{Security, Stream};
+use super::{Stream, TlsAcceptor};
 use crate::http::Peer;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source};
@@ -113,7 +113,7 @@ pub(crate) struct Listener {
     socket: Socket,
     unix: Option<PathBuf>,
     /// For a listener whose connections begin with a TLS handshake.
-    pub(crate) security: Option<Security>,
+    pub(crate) security: Option<TlsAcceptor>,
 }
 
 impl Listener {

@@ -3,16 +3,16 @@
 
 mod heap;
 pub(crate) mod listener;
-#[cfg_attr(not(feature = "tls"), path = "clear.rs")]
-mod secure;
+mod process;
 pub(crate) mod stream;
-mod sys;
+#[cfg_attr(not(feature = "tls"), path = "tls_disabled.rs")]
+mod tls_stream;
 
 pub(crate) use heap::trim_heap;
 pub(crate) use listener::Listener;
 pub use listener::{InvalidAddr, ListenAddr, ListenOptions};
+pub(crate) use process::{pin_to_cpu, raise_open_files};
+pub(crate) use stream::{ReadOutcome, Stream};
+pub(crate) use tls_stream::TlsAcceptor;
 #[cfg(feature = "tls")]
-pub(crate) use secure::Opened;
-pub(crate) use secure::Security;
-pub(crate) use stream::{Received, Stream};
-pub(crate) use sys::{pin_to_cpu, raise_open_files};
+pub(crate) use tls_stream::TlsRead;

@@ -5,7 +5,7 @@
 
 use crate::conn::Sink;
 #[cfg(feature = "tls")]
-use crate::tls::Session;
+use crate::tls::TlsSession;
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -25,32 +25,32 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 pub(crate) struct Stream {
     pub(super) fd: OwnedFd,
     #[cfg(feature = "tls")]
-    pub(super) tls: Option<Box<Session>>,
+    pub(super) tls: Option<Box<TlsSession>>,
 }
 
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub(crate) enum ReadOutcome {
     /// So many bytes. Less than there was room for means that there is no more now.
     Bytes(usize),
     /// Nothing now.
-    Nothing,
+    WouldBlock,
     /// The peer has ended its half.
-    End,
+    Eof,
 }
 
-fn received(result: Result<usize, Errno>) -> io::Result<Received> {
+fn read_outcome(result: Result<usize, Errno>) -> io::Result<ReadOutcome> {
     match result {
-        Ok(0) => Ok(Received::End),
-        Ok(n) => Ok(Received::Bytes(n)),
-        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(Received::Nothing),
+        Ok(0) => Ok(ReadOutcome::Eof),
+        Ok(n) => Ok(ReadOutcome::Bytes(n)),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(ReadOutcome::WouldBlock),
         Err(e) => Err(e.into()),
     }
 }
 
 #[inline]
-pub(super) fn received_from(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<Received> {
-    received(rustix::net::recv(fd, buf, RecvFlags::empty()).map(|(n, _)| n))
+pub(super) fn recv_from(fd: &OwnedFd, buf: &mut [u8]) -> io::Result<ReadOutcome> {
+    read_outcome(rustix::net::recv(fd, buf, RecvFlags::empty()).map(|(n, _)| n))
 }
 
 /// A peer that is gone must not end the process: no SIGPIPE, also in programs that kept its default.
@@ -58,7 +58,7 @@ pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 
 impl Stream {
     /// Takes a connected socket and makes it non-blocking.
-    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn from_connected(fd: OwnedFd) -> io::Result<Self> {
         let socket = Socket::from(fd);
         socket.set_nonblocking(true)?;
         let is_unix = socket.local_addr()?.is_unix();
@@ -115,18 +115,18 @@ impl Stream {
 
     #[inline]
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        taken(rustix::net::send(&self.fd, bytes, NO_SIGNAL))
+        written(rustix::net::send(&self.fd, bytes, NO_SIGNAL))
     }
 
     #[inline]
-    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<Received> {
-        received_from(&self.fd, buf)
+    pub(crate) fn recv(&self, buf: &mut [u8]) -> io::Result<ReadOutcome> {
+        recv_from(&self.fd, buf)
     }
 
     /// Receives into `first` and then into `then`.
-    pub(crate) fn recv_vectored(&self, first: &mut [u8], then: &mut [u8]) -> io::Result<Received> {
+    pub(crate) fn recv_vectored(&self, first: &mut [u8], then: &mut [u8]) -> io::Result<ReadOutcome> {
         let mut parts = [IoSliceMut::new(first), IoSliceMut::new(then)];
-        received(rustix::io::readv(&self.fd, &mut parts))
+        read_outcome(rustix::io::readv(&self.fd, &mut parts))
     }
 
     /// The error that the kernel has noted for this socket.
@@ -141,7 +141,7 @@ impl Stream {
     }
 
     /// Ends our half: the peer reads to the end and then sees it.
-    pub(crate) fn end_sending(&self) {
+    pub(crate) fn shutdown_write(&self) {
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Write); // it may have gone already
     }
 }
@@ -152,7 +152,7 @@ impl AsFd for Stream {
     }
 }
 
-pub(super) fn taken(result: Result<usize, Errno>) -> io::Result<usize> {
+pub(super) fn written(result: Result<usize, Errno>) -> io::Result<usize> {
     match result {
         Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(0),
         other => Ok(other?),
@@ -163,16 +163,16 @@ impl Sink for Stream {
     #[inline]
     fn write(&mut self, bytes: &[u8], scratch: &mut Vec<u8>) -> io::Result<usize> {
         if self.is_secure() {
-            return self.write_sealed(&[IoSlice::new(bytes)], scratch);
+            return self.write_tls(&[IoSlice::new(bytes)], scratch);
         }
         self.send(bytes)
     }
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
         if self.is_secure() {
-            return self.write_sealed(parts, scratch);
+            return self.write_tls(parts, scratch);
         }
-        taken(rustix::net::sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), NO_SIGNAL))
+        written(rustix::net::sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), NO_SIGNAL))
     }
 
     #[inline]

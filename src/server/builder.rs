@@ -9,7 +9,7 @@ use crate::hub::check_topic;
 use crate::hub::mailbox::{Capacity, mailbox};
 use crate::hub::{DEFAULT_MAX_HISTORY, Owners, SettingsTable, TopicSettings, total_reserved};
 use crate::log;
-use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, Security, raise_open_files};
+use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, TlsAcceptor, raise_open_files};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
 use crate::worker::tls::{Certificates, Handshakes};
@@ -37,7 +37,7 @@ const MAX_WORKERS: usize = 256;
 
 /// Puts a server together: where it listens, what it serves, what it may cost.
 pub struct Builder {
-    listen: Vec<(Result<ListenAddr, InvalidAddr>, Option<Security>)>,
+    listen: Vec<(Result<ListenAddr, InvalidAddr>, Option<TlsAcceptor>)>,
     options: ListenOptions,
     routes: Vec<Route>,
     endpoints: Vec<(String, String, Arc<dyn Endpoint>)>,
@@ -572,7 +572,7 @@ impl Builder {
 type Listeners = Vec<Vec<Listener>>;
 
 fn bind(
-    addrs: Vec<(Result<ListenAddr, InvalidAddr>, Option<Security>)>,
+    addrs: Vec<(Result<ListenAddr, InvalidAddr>, Option<TlsAcceptor>)>,
     options: &ListenOptions,
     workers: usize,
 ) -> Result<(Listeners, Vec<ListenAddr>), BuildError> {

@@ -1,9 +1,9 @@
 //! TLS for listeners: certificates from files, and exchanging them while the server runs.
 
-use crate::file::{self, Kind};
+use crate::file::{self, FileKind};
 use crate::http::TlsVersion;
 use crate::log;
-use crate::tls::{Acceptor, Certificate, ClientAuth, Names, Terms, TlsConfigError};
+use crate::tls::{Acceptor, AcceptorSettings, Certificate, CertificateNames, ClientAuth, TlsConfigError};
 use rustls::pki_types::UnixTime;
 use std::fmt;
 use std::io;
@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 /// Room for a chain of ten certificates with their descriptions. Both may be in one file.
-const CERTIFICATE: Kind = Kind { name: "certificate", below: 64 << 10 };
-const KEY: Kind = Kind { name: "private key", below: 64 << 10 };
+const CERTIFICATE: FileKind = FileKind { name: "certificate", below: 64 << 10 };
+const KEY: FileKind = FileKind { name: "private key", below: 64 << 10 };
 
 /// TLS for one or more listeners: certificates by name, whether clients show theirs, the oldest version. Cheap to
 /// clone; with a clone kept, certificates are exchanged while the server runs, and no connection notices.
@@ -51,8 +51,8 @@ const AGAIN: u8 = 2;
 /// Puts a [`Tls`] together.
 #[derive(Debug)]
 pub struct TlsBuilder {
-    names: Result<Names, TlsConfigError>,
-    terms: Terms,
+    names: Result<CertificateNames, TlsConfigError>,
+    terms: AcceptorSettings,
 }
 
 impl Certificate {
@@ -91,8 +91,8 @@ impl Tls {
 
     /// Begins with the certificate for clients that ask for none of the names added later, or for no name at all.
     pub fn builder(fallback: Certificate) -> TlsBuilder {
-        let terms = Terms { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
-        TlsBuilder { names: Ok(Names::new(fallback)), terms }
+        let terms = AcceptorSettings { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
+        TlsBuilder { names: Ok(CertificateNames::new(fallback)), terms }
     }
 
     /// Reads the files of all certificates again, for the handshakes that begin from now on. Connections stay, and so
@@ -107,7 +107,7 @@ impl Tls {
     pub fn reload(&self) -> Result<(), TlsConfigError> {
         loop {
             let before = self.acceptor.names();
-            let mut names = Names::clone(&before);
+            let mut names = CertificateNames::clone(&before);
             for certificate in names.all_mut() {
                 if let Some(files) = certificate.files.clone() {
                     *certificate = read(files)?;
@@ -164,7 +164,7 @@ impl Tls {
         fallback: Certificate,
         named: impl IntoIterator<Item = (&'n str, Certificate)>,
     ) -> Result<(), TlsConfigError> {
-        let mut names = Names::new(fallback);
+        let mut names = CertificateNames::new(fallback);
         for (name, certificate) in named {
             names.add(name, certificate)?;
         }

@@ -1,6 +1,6 @@
 //! Certificates with their keys, from PEM, and which of them answers to which name.
 
-use super::validity::{Expiry, State, Validity, system_time};
+use super::validity::{Expiry, ExpiryState, Validity, system_time};
 use super::{PROVIDER, TlsConfigError};
 use core::fmt;
 use rustls::pki_types::pem::{self, PemObject};
@@ -190,14 +190,14 @@ pub(crate) fn authorities(text: &[u8], origin: &str) -> Result<Arc<RootCertStore
 
 /// Which certificate is shown to whom.
 #[derive(Clone, Debug)]
-pub(crate) struct Names {
+pub(crate) struct CertificateNames {
     /// For every other name, and for clients that name none.
     pub(crate) fallback: Certificate,
     /// By the name in lower case; `*.` stands for one label.
     pub(crate) named: HashMap<Box<str>, Certificate>,
 }
 
-impl Names {
+impl CertificateNames {
     pub(crate) fn new(fallback: Certificate) -> Self {
         Self { fallback, named: HashMap::new() }
     }
@@ -231,7 +231,7 @@ impl Names {
             let (was, is) = (old.lifetime.own, new.lifetime.own);
             if was.contains(now)
                 && !is.contains(now)
-                && let Some(state) = State::of(is, now)
+                && let Some(state) = ExpiryState::of(is, now)
             {
                 return Err(TlsConfigError::NotValid {
                     origin: new.origin(),
@@ -250,7 +250,7 @@ impl Names {
         for certificate in self.all() {
             let Lifetime { own, issuers } = certificate.lifetime;
             for (place, validity) in [(1, own)].into_iter().chain(issuers) {
-                let state = State::of(validity, now);
+                let state = ExpiryState::of(validity, now);
                 let expiry = state.map(|state| Expiry { origin: certificate.origin(), place, state });
                 // One certificate may be for several names.
                 found.extend(expiry.filter(|e| !found.contains(e)));
@@ -282,7 +282,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_name_has_its_certificate_a_wildcard_is_one_label_and_others_get_the_fallback() {
-        let mut names = Names::new(certificate());
+        let mut names = CertificateNames::new(certificate());
         let (own, any) = (certificate(), certificate());
         names.add("Own.example", own.clone()).unwrap();
         names.add("*.any.example", any.clone()).unwrap();
@@ -298,7 +298,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_no_client_can_ask_for_is_no_name() {
-        let mut names = Names::new(certificate());
+        let mut names = CertificateNames::new(certificate());
         for bad in ["", "*", "a b", "*.*.example", "a..b"] {
             let e = names.add(bad, certificate()).unwrap_err();
             assert!(matches!(&e, TlsConfigError::Name { name } if name == bad), "{e}");
@@ -339,7 +339,7 @@ pub(super) mod tests {
         let (cert, key) = pair((2050, 3, 31));
         let (issuer, _) = pair((2050, 2, 28));
         let certificate = Certificate::from_pem(cert + &issuer, key).unwrap();
-        let mut names = Names::new(certificate.clone());
+        let mut names = CertificateNames::new(certificate.clone());
         names.add("a.example", certificate).unwrap();
         let told = |now| -> Vec<String> { names.expiries(now).iter().map(ToString::to_string).collect() };
         assert_eq!(told(at(2050, 2, 13)), [""; 0]);

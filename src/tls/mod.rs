@@ -1,5 +1,5 @@
 //! TLS 1.2 and 1.3 as a codec of bytes, on rustls: ciphertext in, plaintext out, and the other way. No socket, no file:
-//! `net` brings bytes to a [`Session`] and takes them away, for both roles.
+//! `net` brings bytes to a [`TlsSession`] and takes them away, for both roles.
 //!
 //! ```text
 //!   socket ── recv ──▶ receive buffer ── open: decrypted in place ──▶ plaintext ──▶ the machine
@@ -14,7 +14,7 @@
 
 mod certificate;
 mod error;
-mod flights;
+mod handshakes;
 mod secure_server;
 mod session;
 mod validity;
@@ -24,15 +24,15 @@ mod verifiers;
 mod secure_client;
 
 pub use certificate::Certificate;
-pub(crate) use certificate::{Names, authorities};
+pub(crate) use certificate::{CertificateNames, authorities};
 pub use error::TlsConfigError;
 pub(crate) use error::TlsError;
-pub(crate) use flights::Flights;
+pub(crate) use handshakes::HandshakeCounter;
 #[cfg(feature = "client")]
 pub(crate) use secure_client::{SecureClient, Trust};
 pub use secure_server::ClientAuth;
-pub(crate) use secure_server::{Acceptor, Terms};
-pub(crate) use session::{MAX_KEPT, PIECE, SEALED, Session};
+pub(crate) use secure_server::{Acceptor, AcceptorSettings};
+pub(crate) use session::{MAX_KEPT, PIECE, SEALED, TlsSession};
 
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, LazyLock};

@@ -1,8 +1,8 @@
 //! The client's side: whom it trusts, and what it shows of itself.
 
 use super::secure_server::versions;
-use super::verifiers::Servers;
-use super::{Certificate, PROVIDER, Session, TlsConfigError, TlsError};
+use super::verifiers::ServerVerifier;
+use super::{Certificate, PROVIDER, TlsConfigError, TlsError, TlsSession};
 use crate::http::TlsVersion;
 use core::fmt;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -54,12 +54,12 @@ impl SecureClient {
             Trust::Authorities(roots) => {
                 let verifier = WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone()).build();
                 let verifier = verifier.map_err(|e| refused(e.to_string()))?;
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Servers(verifier)))
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(ServerVerifier(verifier)))
             }
             Trust::Pinned(digest) => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(Some(digest))))
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(Some(digest))))
             }
-            Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Any(None))),
+            Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(None))),
         };
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -81,10 +81,10 @@ impl SecureClient {
     }
 
     /// A session whose first words wait to be sent. The name is a host name, or an IP address.
-    pub(crate) fn connect(&self, name: &str) -> Result<Session, TlsError> {
+    pub(crate) fn connect(&self, name: &str) -> Result<TlsSession, TlsError> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| Error::General(format!("{name:?} is no name that a certificate can be for")))?;
-        Session::client(self.0.clone(), name)
+        TlsSession::client(self.0.clone(), name)
     }
 }
 
@@ -99,9 +99,9 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// Takes any certificate, or only this one; that the server has its key is verified all the same.
 #[derive(Debug)]
-struct Any(Option<[u8; 32]>);
+struct AcceptAny(Option<[u8; 32]>);
 
-impl ServerCertVerifier for Any {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -1,7 +1,7 @@
 //! The server's side: what all sessions of a listener have in common.
 
-use super::verifiers::Clients;
-use super::{Names, PROVIDER, Session, TlsConfigError, TlsError};
+use super::verifiers::ClientVerifier;
+use super::{CertificateNames, PROVIDER, TlsConfigError, TlsError, TlsSession};
 use crate::http::TlsVersion;
 use core::cell::Cell;
 use core::fmt;
@@ -13,10 +13,10 @@ use std::sync::{Arc, RwLock};
 
 /// Whether clients show certificates (RFC 8446 section 4.3.2).
 #[derive(Clone, Debug, Default)]
-pub struct ClientAuth(pub(crate) Asked);
+pub struct ClientAuth(pub(crate) ClientAuthMode);
 
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Asked {
+pub(crate) enum ClientAuthMode {
     #[default]
     Off,
     Optional(Arc<RootCertStore>),
@@ -26,7 +26,7 @@ pub(crate) enum Asked {
 impl ClientAuth {
     /// Clients are not asked. The default.
     pub const fn off() -> Self {
-        Self(Asked::Off)
+        Self(ClientAuthMode::Off)
     }
 
     /// Clients are asked and may have none; one that they show must be valid. The authorities that may have signed it
@@ -35,7 +35,7 @@ impl ClientAuth {
     /// # Errors
     /// There is no certificate in the PEM, or one of them is damaged.
     pub fn optional(authorities: impl AsRef<[u8]>) -> Result<Self, TlsConfigError> {
-        Ok(Self(Asked::Optional(super::authorities(authorities.as_ref(), ORIGIN)?)))
+        Ok(Self(ClientAuthMode::Optional(super::authorities(authorities.as_ref(), ORIGIN)?)))
     }
 
     /// Clients without a valid certificate end with an alert.
@@ -43,7 +43,7 @@ impl ClientAuth {
     /// # Errors
     /// There is no certificate in the PEM, or one of them is damaged.
     pub fn required(authorities: impl AsRef<[u8]>) -> Result<Self, TlsConfigError> {
-        Ok(Self(Asked::Required(super::authorities(authorities.as_ref(), ORIGIN)?)))
+        Ok(Self(ClientAuthMode::Required(super::authorities(authorities.as_ref(), ORIGIN)?)))
     }
 }
 
@@ -51,7 +51,7 @@ const ORIGIN: &str = "the authorities' PEM";
 
 /// What a listener's sessions are held under, beside the certificates.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct AcceptorSettings {
     pub(crate) client_auth: ClientAuth,
     pub(crate) min_version: TlsVersion,
 }
@@ -69,7 +69,7 @@ pub(super) fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolV
 /// them, whoever asks, and above 64 KiB they can't be encoded; with more, clients are told none and show what they have.
 const MAX_HINTS: usize = 16 << 10;
 
-fn verifier(roots: &Arc<RootCertStore>, optional: bool) -> Result<Arc<Clients>, TlsConfigError> {
+fn verifier(roots: &Arc<RootCertStore>, optional: bool) -> Result<Arc<ClientVerifier>, TlsConfigError> {
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), PROVIDER.clone());
     if roots.subjects().iter().map(|name| 2 + name.as_ref().len()).sum::<usize>() > MAX_HINTS {
         builder = builder.clear_root_hint_subjects();
@@ -78,7 +78,7 @@ fn verifier(roots: &Arc<RootCertStore>, optional: bool) -> Result<Arc<Clients>, 
         builder = builder.allow_unauthenticated();
     }
     let built = builder.build().map_err(|e| TlsConfigError::Refused { reason: e.to_string() })?;
-    Ok(Arc::new(Clients(built)))
+    Ok(Arc::new(ClientVerifier(built)))
 }
 
 /// Begins sessions. Its certificates can be changed for those to come; the keys of tickets stay, are shared by all
@@ -95,16 +95,16 @@ impl fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    pub(crate) fn new(names: Names, terms: &Terms) -> Result<Self, TlsConfigError> {
+    pub(crate) fn new(names: CertificateNames, terms: &AcceptorSettings) -> Result<Self, TlsConfigError> {
         let refused = |reason: String| TlsConfigError::Refused { reason };
         let resolver = Arc::new(Resolver(RwLock::new(Arc::new(names))));
         let builder = ServerConfig::builder_with_provider(PROVIDER.clone())
             .with_protocol_versions(versions(terms.min_version))
             .map_err(|e| refused(e.to_string()))?;
         let builder = match &terms.client_auth.0 {
-            Asked::Off => builder.with_no_client_auth(),
-            Asked::Optional(roots) => builder.with_client_cert_verifier(verifier(roots, true)?),
-            Asked::Required(roots) => builder.with_client_cert_verifier(verifier(roots, false)?),
+            ClientAuthMode::Off => builder.with_no_client_auth(),
+            ClientAuthMode::Optional(roots) => builder.with_client_cert_verifier(verifier(roots, true)?),
+            ClientAuthMode::Required(roots) => builder.with_client_cert_verifier(verifier(roots, false)?),
         };
         let mut config = builder.with_cert_resolver(resolver.clone());
         // RFC 7301: a client that offers names and not this one speaks something else.
@@ -116,23 +116,23 @@ impl Acceptor {
     }
 
     /// A session that waits for its client's first words.
-    pub(crate) fn accept(&self) -> Result<Session, TlsError> {
-        Session::server(self.config.clone())
+    pub(crate) fn accept(&self) -> Result<TlsSession, TlsError> {
+        TlsSession::server(self.config.clone())
     }
 
     /// The certificates in use.
-    pub(crate) fn names(&self) -> Arc<Names> {
+    pub(crate) fn names(&self) -> Arc<CertificateNames> {
         self.resolver.names()
     }
 
     /// The certificates of all handshakes that begin from now on.
-    pub(crate) fn replace(&self, names: Names) {
+    pub(crate) fn replace(&self, names: CertificateNames) {
         let mut current = self.resolver.0.write().unwrap_or_else(|e| e.into_inner());
         *current = Arc::new(names);
     }
 
     /// The same if those in use are still these; says whether they were.
-    pub(crate) fn replace_if(&self, before: &Arc<Names>, names: Names) -> bool {
+    pub(crate) fn replace_if(&self, before: &Arc<CertificateNames>, names: CertificateNames) -> bool {
         let mut current = self.resolver.0.write().unwrap_or_else(|e| e.into_inner());
         let same = Arc::ptr_eq(&current, before);
         if same {
@@ -143,11 +143,11 @@ impl Acceptor {
 }
 
 #[derive(Debug)]
-struct Resolver(RwLock<Arc<Names>>);
+struct Resolver(RwLock<Arc<CertificateNames>>);
 
 thread_local! {
     /// The name that a client asked for. rustls tells it to the resolver and, of a connection without buffers, to
-    /// nobody else: so it is left here for the [`Session`] on whose behalf this thread asks.
+    /// nobody else: so it is left here for the [`TlsSession`] on whose behalf this thread asks.
     static ASKED_FOR: Cell<Option<Box<str>>> = const { Cell::new(None) };
 }
 
@@ -157,7 +157,7 @@ pub(super) fn asked_for() -> Option<Box<str>> {
 }
 
 impl Resolver {
-    fn names(&self) -> Arc<Names> {
+    fn names(&self) -> Arc<CertificateNames> {
         self.0.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 }

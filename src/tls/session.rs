@@ -3,7 +3,7 @@
 //! `unsent`.
 
 use super::TlsError;
-use super::flights::Flight;
+use super::handshakes::HandshakeGuard;
 use super::secure_server::asked_for;
 use crate::http::{TlsInfo, TlsVersion};
 use core::fmt;
@@ -47,12 +47,12 @@ const CHUNK: usize = 64;
 /// Records without data that an open connection may send, and one more for each so many bytes of data: key updates, alerts,
 /// empty ones. A key update is 27 bytes and 5 µs, so that a read of 64 KiB takes 12 ms; a client sends one in many gigabytes.
 /// rustls ends the 33rd without data between, which a byte of data after each avoids.
-const BARREN: u64 = 64;
-const EARNED: u64 = 16 << 10;
+const MAX_DATALESS_RECORDS: u64 = 64;
+const BYTES_PER_DATALESS_RECORD: u64 = 16 << 10;
 
 /// One connection's TLS.
-pub(crate) struct Session {
-    role: Role,
+pub(crate) struct TlsSession {
+    role: SessionRole,
     /// What was received and is not whole, from the beginning of a record on.
     kept: Vec<u8>,
     unsent: Vec<u8>,
@@ -61,39 +61,39 @@ pub(crate) struct Session {
     /// Bytes of the application's that were sealed into `unsent`.
     payload: usize,
     /// The kernel did not take all of `unsent`, and will say when it takes more.
-    refused: bool,
+    blocked: bool,
     /// No more will come: a close_notify has.
     ended: bool,
     /// Our close_notify is on its way.
-    said_goodbye: bool,
+    close_notify_sent: bool,
     failed: bool,
     /// Bytes of data that came, and records without any, since it was established.
     opened: u64,
-    barren: u64,
+    dataless: u64,
     /// It counts as a handshake until it is established.
-    flight: Option<Flight>,
+    handshake: Option<HandshakeGuard>,
     server_name: Option<Box<str>>,
 }
 
-enum Role {
+enum SessionRole {
     Server(UnbufferedServerConnection),
     #[cfg_attr(not(feature = "client"), allow(dead_code))] // in a server alone there is none
     Client(UnbufferedClientConnection),
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("established", &self.is_established()).finish_non_exhaustive()
     }
 }
 
 /// Both roles of the library's connection.
-trait Connection: DerefMut<Target = UnbufferedConnectionCommon<Self::Data>> {
+trait RustlsConnection: DerefMut<Target = UnbufferedConnectionCommon<Self::Data>> {
     type Data;
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
-impl Connection for UnbufferedServerConnection {
+impl RustlsConnection for UnbufferedServerConnection {
     type Data = ServerConnectionData;
     #[inline]
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
@@ -101,7 +101,7 @@ impl Connection for UnbufferedServerConnection {
     }
 }
 
-impl Connection for UnbufferedClientConnection {
+impl RustlsConnection for UnbufferedClientConnection {
     type Data = ClientConnectionData;
     #[inline]
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
@@ -109,45 +109,45 @@ impl Connection for UnbufferedClientConnection {
     }
 }
 
-impl Session {
+impl TlsSession {
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        Ok(Self::new(Role::Server(UnbufferedServerConnection::new(config)?)))
+        Ok(Self::new(SessionRole::Server(UnbufferedServerConnection::new(config)?)))
     }
 
     #[cfg(feature = "client")]
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
-        let mut session = Self::new(Role::Client(UnbufferedClientConnection::new(config, name)?));
+        let mut session = Self::new(SessionRole::Client(UnbufferedClientConnection::new(config, name)?));
         session.open(&mut [], &mut Vec::new())?; // puts its first words into `unsent`
         Ok(session)
     }
 
-    fn new(role: Role) -> Self {
+    fn new(role: SessionRole) -> Self {
         Self {
             role,
             kept: Vec::new(),
             unsent: Vec::new(),
             sent: 0,
             payload: 0,
-            refused: false,
+            blocked: false,
             ended: false,
-            said_goodbye: false,
+            close_notify_sent: false,
             failed: false,
             opened: 0,
-            barren: 0,
-            flight: None,
+            dataless: 0,
+            handshake: None,
             server_name: None,
         }
     }
 
     /// Counts it among the handshakes until it is established or dropped.
-    pub(crate) fn count(&mut self, flight: Flight) {
-        self.flight = Some(flight);
+    pub(crate) fn count(&mut self, handshake: HandshakeGuard) {
+        self.handshake = Some(handshake);
     }
 
     fn common(&self) -> &CommonState {
         match &self.role {
-            Role::Server(conn) => conn,
-            Role::Client(conn) => conn,
+            SessionRole::Server(conn) => conn,
+            SessionRole::Client(conn) => conn,
         }
     }
 
@@ -196,7 +196,7 @@ impl Session {
 
     /// Puts what was kept at the beginning of `buf`; what is received behind it goes to [`Self::open`] together with
     /// it. `buf` has more room than [`MAX_KEPT`].
-    pub(crate) fn put_back(&self, buf: &mut [u8]) -> usize {
+    pub(crate) fn restore_kept(&self, buf: &mut [u8]) -> usize {
         let n = self.kept.len();
         if n > 0 {
             buf[..n].copy_from_slice(&self.kept);
@@ -223,8 +223,8 @@ impl Session {
             let before = plain.len();
             // From the first byte that the library has not done with: it keeps places in what it has seen.
             let opened = match role {
-                Role::Server(conn) => open_records(conn, &mut input[taken..seen], plain, unsent),
-                Role::Client(conn) => open_records(conn, &mut input[taken..seen], plain, unsent),
+                SessionRole::Server(conn) => open_records(conn, &mut input[taken..seen], plain, unsent),
+                SessionRole::Client(conn) => open_records(conn, &mut input[taken..seen], plain, unsent),
             };
             taken += opened.taken;
             match opened.result {
@@ -233,8 +233,8 @@ impl Session {
             }
             if was_established {
                 self.opened += (plain.len() - before) as u64;
-                self.barren += records.saturating_sub(opened.records) as u64;
-                if self.barren > BARREN + self.opened / EARNED {
+                self.dataless += records.saturating_sub(opened.records) as u64;
+                if self.dataless > MAX_DATALESS_RECORDS + self.opened / BYTES_PER_DATALESS_RECORD {
                     failed = failed.or(Some(TlsError::Barren));
                 }
             }
@@ -252,12 +252,12 @@ impl Session {
             if rest.len() > MAX_KEPT { Err(TlsError::TooLong) } else { Ok(()) }
         });
         if let Err(e) = result {
-            (self.failed, self.kept, self.flight) = (true, Vec::new(), None);
+            (self.failed, self.kept, self.handshake) = (true, Vec::new(), None);
             return Err(e);
         }
         let established = !was_established && self.is_established();
         if established {
-            self.flight = None;
+            self.handshake = None;
         }
         Ok(established)
     }
@@ -267,14 +267,14 @@ impl Session {
     /// Seals `plain`, at most [`PIECE`] bytes, into `out`, which has room for [`SEALED`]; before it goes what was
     /// unsent. Gives the length.
     pub(crate) fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, TlsError> {
-        debug_assert!(!self.refused && self.sent == 0 && self.unsent.len() <= PREFIX && plain.len() <= PIECE);
-        if self.failed || self.said_goodbye {
+        debug_assert!(!self.blocked && self.sent == 0 && self.unsent.len() <= PREFIX && plain.len() <= PIECE);
+        if self.failed || self.close_notify_sent {
             return Err(TlsError::NotOpen);
         }
         let Self { role, kept, unsent, .. } = self;
         let sealed = match role {
-            Role::Server(conn) => seal_records(conn, kept, unsent, plain, out),
-            Role::Client(conn) => seal_records(conn, kept, unsent, plain, out),
+            SessionRole::Server(conn) => seal_records(conn, kept, unsent, plain, out),
+            SessionRole::Client(conn) => seal_records(conn, kept, unsent, plain, out),
         };
         if sealed.is_err() {
             self.failed = true;
@@ -293,19 +293,19 @@ impl Session {
     /// of it.
     pub(crate) fn keep_unsent(&mut self, rest: &[u8], payload: usize) {
         debug_assert!(self.unsent.is_empty());
-        (self.unsent, self.sent, self.payload, self.refused) = (rest.to_vec(), 0, payload, true);
+        (self.unsent, self.sent, self.payload, self.blocked) = (rest.to_vec(), 0, payload, true);
     }
 
     /// Says goodbye (RFC 8446 section 6.1), once, and only where it would be understood.
     pub(crate) fn close_notify(&mut self) {
-        if self.said_goodbye || self.failed {
+        if self.close_notify_sent || self.failed {
             return;
         }
-        self.said_goodbye = true;
+        self.close_notify_sent = true;
         let Self { role, kept, unsent, .. } = self;
         match role {
-            Role::Server(conn) => close_notify(conn, kept, unsent),
-            Role::Client(conn) => close_notify(conn, kept, unsent),
+            SessionRole::Server(conn) => close_notify(conn, kept, unsent),
+            SessionRole::Client(conn) => close_notify(conn, kept, unsent),
         }
     }
 
@@ -315,20 +315,20 @@ impl Session {
     }
 
     /// Whether the kernel has refused some of it: an event will say when there is room again.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.refused
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// The kernel has room again.
-    pub(crate) fn retry(&mut self) {
-        self.refused = false;
+    pub(crate) fn unblock(&mut self) {
+        self.blocked = false;
     }
 
     /// The kernel took `n` bytes of what was unsent.
     pub(crate) fn advance(&mut self, n: usize) {
         self.sent += n;
-        self.refused = self.sent < self.unsent.len();
-        if !self.refused {
+        self.blocked = self.sent < self.unsent.len();
+        if !self.blocked {
             (self.unsent, self.sent, self.payload) = (Vec::new(), 0, 0);
         }
     }
@@ -366,7 +366,7 @@ struct OpenedRecords {
 }
 
 /// Opens records. What is to be sent is appended to `unsent`, after an error the alert that tells of it.
-fn open_records<C: Connection>(
+fn open_records<C: RustlsConnection>(
     conn: &mut C,
     input: &mut [u8],
     plain: &mut Vec<u8>,
@@ -452,7 +452,7 @@ impl From<EncryptError> for Shortage {
 }
 
 #[inline]
-fn seal_records<C: Connection>(
+fn seal_records<C: RustlsConnection>(
     conn: &mut C,
     kept: &mut [u8],
     unsent: &mut Vec<u8>,
@@ -478,7 +478,7 @@ fn seal_records<C: Connection>(
     }
 }
 
-fn close_notify<C: Connection>(conn: &mut C, kept: &mut [u8], unsent: &mut Vec<u8>) {
+fn close_notify<C: RustlsConnection>(conn: &mut C, kept: &mut [u8], unsent: &mut Vec<u8>) {
     loop {
         match conn.process(kept).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {

@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::tls::certificate::tests::made;
-use crate::tls::{Acceptor, Certificate, ClientAuth, Names, SecureClient, Terms, Trust, authorities};
+use crate::tls::{
+    Acceptor, AcceptorSettings, Certificate, CertificateNames, ClientAuth, SecureClient, Trust, authorities,
+};
 
 const BOTH: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
 
 fn acceptor(min_version: TlsVersion) -> (Acceptor, String) {
     let (cert, key) = made(&["localhost"]);
-    let names = Names::new(Certificate::from_pem(&cert, key).unwrap());
-    let terms = Terms { client_auth: ClientAuth::off(), min_version };
+    let names = CertificateNames::new(Certificate::from_pem(&cert, key).unwrap());
+    let terms = AcceptorSettings { client_auth: ClientAuth::off(), min_version };
     (Acceptor::new(names, &terms).unwrap(), cert)
 }
 
@@ -19,23 +21,23 @@ fn trusting(cert: &str, version: TlsVersion) -> SecureClient {
 }
 
 /// What one side has to say, given to the other in pieces of this size; and what came of it as plaintext.
-fn pass(from: &mut Session, to: &mut Session, size: usize) -> Result<Vec<u8>, TlsError> {
+fn pass(from: &mut TlsSession, to: &mut TlsSession, size: usize) -> Result<Vec<u8>, TlsError> {
     let said = from.unsent().to_vec();
     from.advance(said.len());
     deliver(to, &said, size)
 }
 
-fn deliver(to: &mut Session, said: &[u8], size: usize) -> Result<Vec<u8>, TlsError> {
+fn deliver(to: &mut TlsSession, said: &[u8], size: usize) -> Result<Vec<u8>, TlsError> {
     let (mut plain, mut buf) = (Vec::new(), vec![0; MAX_KEPT + size + 1]);
     for piece in said.chunks(size) {
-        let kept = to.put_back(&mut buf);
+        let kept = to.restore_kept(&mut buf);
         buf[kept..kept + piece.len()].copy_from_slice(piece);
         to.open(&mut buf[..kept + piece.len()], &mut plain)?;
     }
     Ok(plain)
 }
 
-fn shake(client: &mut Session, server: &mut Session, size: usize) -> Result<(), TlsError> {
+fn shake(client: &mut TlsSession, server: &mut TlsSession, size: usize) -> Result<(), TlsError> {
     while !client.unsent().is_empty() || !server.unsent().is_empty() {
         pass(client, server, size)?;
         pass(server, client, size)?;
@@ -44,7 +46,7 @@ fn shake(client: &mut Session, server: &mut Session, size: usize) -> Result<(), 
     Ok(())
 }
 
-fn sealed(session: &mut Session, plain: &[u8]) -> Vec<u8> {
+fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
     let mut out = vec![0; SEALED];
     let n = session.seal(plain, &mut out).unwrap();
     out.truncate(n);
@@ -99,18 +101,18 @@ fn what_the_kernel_left_is_counted_as_the_applications_bytes() {
     shake(&mut client, &mut server, 1 << 14).unwrap();
     let all = sealed(&mut server, &[7; 1000]);
     server.keep_unsent(&all[10..], 1000);
-    assert!(server.is_refused());
+    assert!(server.is_blocked());
     assert_eq!(
         server.payload(),
         1000,
         "the header of the record has gone, and some of it that nobody can name"
     );
-    server.retry();
+    server.unblock();
     server.advance(all.len() - 10 - 300);
-    assert_eq!((server.payload(), server.is_refused(), server.unsent().len()), (300, true, 300));
-    server.retry();
+    assert_eq!((server.payload(), server.is_blocked(), server.unsent().len()), (300, true, 300));
+    server.unblock();
     server.advance(300);
-    assert_eq!((server.payload(), server.is_refused(), server.held()), (0, false, 0));
+    assert_eq!((server.payload(), server.is_blocked(), server.held()), (0, false, 0));
 }
 
 #[test]
@@ -190,25 +192,27 @@ fn a_client_that_comes_back_resumes_with_its_ticket() {
 
 #[test]
 fn key_updates_are_taken_as_far_as_data_pays_for_them() {
-    for (data, updates, good) in [(1, 4, false), (1, 0, true), (EARNED as usize, 1, true), (0, 30, true)] {
+    for (data, updates, good) in
+        [(1, 4, false), (1, 0, true), (BYTES_PER_DATALESS_RECORD as usize, 1, true), (0, 30, true)]
+    {
         let (acceptor, cert) = acceptor(TlsVersion::Tls13);
         let (mut client, mut server) =
             (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
         shake(&mut client, &mut server, 1 << 14).unwrap();
         let mut results = Vec::new();
         for _ in 0..if data == 0 { 1 } else { 100 } {
-            let mut flight = Vec::new();
+            let mut handshake = Vec::new();
             for _ in 0..updates {
-                let Role::Client(conn) = &mut client.role else { panic!("a client") };
+                let SessionRole::Client(conn) = &mut client.role else { panic!("a client") };
                 let ConnectionState::WriteTraffic(traffic) = conn.process(&mut []).state.unwrap() else {
                     panic!("an open connection")
                 };
                 traffic.refresh_traffic_keys().unwrap();
                 // The library puts it before what is sealed next.
-                flight.extend(sealed(&mut client, b""));
+                handshake.extend(sealed(&mut client, b""));
             }
-            flight.extend(sealed(&mut client, &vec![7; data]));
-            let result = deliver(&mut server, &flight, 1 << 14);
+            handshake.extend(sealed(&mut client, &vec![7; data]));
+            let result = deliver(&mut server, &handshake, 1 << 14);
             results.push(result.map(|plain| plain.len()));
             if results.last().unwrap().is_err() {
                 break;

@@ -58,17 +58,17 @@ pub(crate) struct Expiry {
     pub(crate) origin: String,
     /// Its place in the chain, counted from 1.
     pub(crate) place: usize,
-    pub(crate) state: State,
+    pub(crate) state: ExpiryState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum ExpiryState {
     NotYet(SystemTime),
     Soon(SystemTime, u64),
     Expired(SystemTime),
 }
 
-impl State {
+impl ExpiryState {
     /// What to say about these dates; `None` while they are good.
     pub(super) fn of(validity: Validity, now: UnixTime) -> Option<Self> {
         let (from, to) = (system_time(validity.not_before), system_time(validity.not_after));
@@ -85,7 +85,7 @@ impl State {
 impl Expiry {
     /// Whether clients refuse the certificate now.
     pub(crate) fn is_refused(&self) -> bool {
-        !matches!(self.state, State::Soon(..))
+        !matches!(self.state, ExpiryState::Soon(..))
     }
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for Expiry {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for ExpiryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotYet(from) => {
@@ -129,12 +129,12 @@ mod tests {
     #[test]
     fn a_certificate_is_good_until_two_weeks_before_its_end() {
         let validity = Validity { not_before: at(100), not_after: at(190) };
-        let state = |days| State::of(validity, at(days));
-        assert!(matches!(state(99), Some(State::NotYet(_))));
+        let state = |days| ExpiryState::of(validity, at(days));
+        assert!(matches!(state(99), Some(ExpiryState::NotYet(_))));
         assert!(state(100).is_none() && state(175).is_none());
-        assert!(matches!(state(176), Some(State::Soon(_, 14))));
-        assert!(matches!(state(190), Some(State::Soon(_, 0))));
-        assert!(matches!(state(191), Some(State::Expired(_))));
+        assert!(matches!(state(176), Some(ExpiryState::Soon(_, 14))));
+        assert!(matches!(state(190), Some(ExpiryState::Soon(_, 0))));
+        assert!(matches!(state(191), Some(ExpiryState::Expired(_))));
         assert!(!validity.contains(at(99)) && validity.contains(at(100)) && validity.contains(at(190)));
         assert!(!validity.contains(at(191)));
     }
@@ -144,7 +144,7 @@ mod tests {
         let expiry = Expiry {
             origin: "cert.pem".into(),
             place: 1,
-            state: State::Expired(system_time(UnixTime::since_unix_epoch(Duration::from_secs(
+            state: ExpiryState::Expired(system_time(UnixTime::since_unix_epoch(Duration::from_secs(
                 1_700_000_000,
             )))),
         };

@@ -58,9 +58,9 @@ const CERTIFICATES: &str = "certificates beside the peer's own";
 
 /// Verifies clients.
 #[derive(Debug)]
-pub(super) struct Clients(pub(super) Arc<dyn ClientCertVerifier>);
+pub(super) struct ClientVerifier(pub(super) Arc<dyn ClientCertVerifier>);
 
-impl ClientCertVerifier for Clients {
+impl ClientCertVerifier for ClientVerifier {
     fn offer_client_auth(&self) -> bool {
         self.0.offer_client_auth()
     }
@@ -111,10 +111,10 @@ impl ClientCertVerifier for Clients {
 /// Verifies servers.
 #[cfg(feature = "client")]
 #[derive(Debug)]
-pub(super) struct Servers(pub(super) Arc<WebPkiServerVerifier>);
+pub(super) struct ServerVerifier(pub(super) Arc<WebPkiServerVerifier>);
 
 #[cfg(feature = "client")]
-impl ServerCertVerifier for Servers {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -177,11 +177,12 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(issuers[0].der().clone()).unwrap();
         let roots = Arc::new(roots);
-        let clients = Clients(
+        let clients = ClientVerifier(
             WebPkiClientVerifier::builder_with_provider(roots.clone(), PROVIDER.clone()).build().unwrap(),
         );
-        let servers =
-            Servers(WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone()).build().unwrap());
+        let servers = ServerVerifier(
+            WebPkiServerVerifier::builder_with_provider(roots, PROVIDER.clone()).build().unwrap(),
+        );
         let name = ServerName::try_from("a.example").unwrap();
         for n in 0..=8 {
             let beside: Vec<_> = issuers[..n].iter().map(|i| i.der().clone()).collect();

@@ -4,7 +4,7 @@
 use super::Worker;
 use crate::conn::{Cause, Phase};
 use crate::log;
-use crate::net::Received;
+use crate::net::ReadOutcome;
 use crate::protocol::CloseCode;
 use std::any::Any;
 use std::fmt;
@@ -123,11 +123,13 @@ impl Worker {
         slot.conn.fail(writer, &mut slot.stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
         slot.conn.flush(writer, &mut slot.stream);
         let _ = slot.stream.flush(); // one that failed is closed in any case
-        if slot.is_written_out() && slot.stream.say_goodbye() {
-            slot.stream.end_sending();
+        if slot.is_written_out() && slot.stream.send_close_notify() {
+            slot.stream.shutdown_write();
             let mut unread = [0; 16 << 10];
             let mut reads = 0..READS;
-            while reads.next().is_some() && matches!(slot.stream.recv(&mut unread), Ok(Received::Bytes(_))) {}
+            while reads.next().is_some() && matches!(slot.stream.recv(&mut unread), Ok(ReadOutcome::Bytes(_)))
+            {
+            }
         }
     }
 }

@@ -100,10 +100,10 @@ impl Worker {
         }
         let Slot { conn, stream, .. } = slot;
         let writer = &mut ctx.writer;
-        let own = if to_many { None } else { conn.pack_frame(&mut writer.packer, frames) };
-        let variant = if to_many { frames.variant(conn.form, &mut writer.packer) } else { None };
+        let own = if to_many { None } else { conn.compress_frame(&mut writer.codecs, frames) };
+        let variant = if to_many { frames.variant(conn.encoding, &mut writer.codecs) } else { None };
         if variant.is_some() {
-            conn.interrupt();
+            conn.reset_context();
         }
         let frames = own.as_ref().or(variant).unwrap_or(frames);
         let _ = conn.push(writer, stream, frames, 0..frames.len(), key, &route.terms);
@@ -173,7 +173,7 @@ pub(crate) fn report_missed<S: Sink>(
                 let Slot { conn, stream, .. } = &mut *slot;
                 let route = &routes[usize::from(conn.route)].terms;
                 let terms = Terms { slow_consumer: policy.unwrap_or(route.slow_consumer), ..*route };
-                conn.miss(&mut ctx.writer, stream, messages, &terms);
+                conn.report_missed(&mut ctx.writer, stream, messages, &terms);
                 mark_dirty(slot, subscriber.slot, dirty);
             }
         }
@@ -213,7 +213,7 @@ pub(crate) fn deliver_batches<S: Sink>(
     // Once for each connection that replays, so that the others pay nothing for it in the loop below.
     for at in ctx.replays.slots() {
         if let Some(slot) = slots.get_mut(at as usize) {
-            slot.conn.hold_back(ctx.iteration);
+            slot.conn.force_queueing(ctx.iteration);
         }
     }
     let mut batches = ctx.hub.batch_log.take_batches();
@@ -225,7 +225,7 @@ pub(crate) fn deliver_batches<S: Sink>(
         let direct = alone && !batch.selective && !ctx.hub.index.is_filtered(batch.topic);
         for subscriber in &subscribers {
             let Some(slot) = slots.get_mut(subscriber.slot as usize) else { continue };
-            if direct && slot.conn.takes_directly(ctx.iteration) {
+            if direct && slot.conn.can_write_directly(ctx.iteration) {
                 if !write_batch(slot, ctx, routes, batch) {
                     mark_dirty(slot, subscriber.slot, dirty);
                 }
@@ -284,7 +284,7 @@ fn queue_batch<S: Sink>(
     by: TopicKey,
 ) {
     let Slot { conn, stream, .. } = slot;
-    let (from, route) = (conn.position(ctx.iteration), &routes[usize::from(conn.route)]);
+    let (from, route) = (conn.caught_up_index(ctx.iteration), &routes[usize::from(conn.route)]);
     let WorkerContext { writer, hub, replays, .. } = ctx;
     let recipient = Recipient { conn: conn.id, filter: hub.index.filter(conn.id.slot() as u32, by), from };
     push_batch(conn, writer, stream, replays, route, batch, hub.index.name(batch.topic), recipient);
@@ -300,7 +300,7 @@ fn write_batch<S: Sink>(
 ) -> bool {
     let Slot { conn, stream, .. } = slot;
     let WorkerContext { writer, hub, .. } = ctx;
-    let transformed = match conn.shaped {
+    let transformed = match conn.transforms {
         false => None,
         true => {
             transformed(conn, writer, &routes[usize::from(conn.route)], batch, hub.index.name(batch.topic))
@@ -313,9 +313,9 @@ fn write_batch<S: Sink>(
             let frames = transformed.unwrap_or_else(|| batch.share());
             let terms = &batch.terms(&routes[usize::from(conn.route)].terms);
             // What becomes of the rest is the policy's business, and counted there.
-            let _ = conn.wait_run(writer, stream, &frames, 0..frames.len(), n, batch.key, terms);
+            let _ = conn.queue_batch_rest(writer, stream, &frames, 0..frames.len(), n, batch.key, terms);
         }
-        Err(e) => conn.broken = Some(e.kind()),
+        Err(e) => conn.write_error = Some(e.kind()),
     }
     false
 }

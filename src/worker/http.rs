@@ -11,10 +11,11 @@ use crate::deflate::negotiate;
 use crate::endpoint::Endpoint;
 use crate::handler::{AnyState, Command, Decision, ErasedAccept, Handle};
 use crate::http::{
-    Body, HeadScanner, HeaderSlots, HttpError, Later, Params, Request, RequestHead, Responder, Response,
+    Body, DeferredResponse, HeadScanner, HeaderSlots, HttpError, Params, Request, RequestHead, Responder,
+    Response,
 };
 use crate::log;
-use crate::net::Received;
+use crate::net::ReadOutcome;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,9 +84,9 @@ impl Worker {
         }
         let room = HTTP_READ.min(recv.len());
         let n = match slot.stream.recv(&mut recv[..room]) {
-            Ok(Received::Bytes(n)) => n,
-            Ok(Received::Nothing) => return,
-            Ok(Received::End) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
+            Ok(ReadOutcome::Bytes(n)) => n,
+            Ok(ReadOutcome::WouldBlock) => return,
+            Ok(ReadOutcome::Eof) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
             Err(e) => return self.disconnected(at, e.kind()),
         };
         if n == room {
@@ -341,7 +342,7 @@ impl Worker {
             }
             Decision::Accept(ErasedAccept::Now { state, protocol, response }) => {
                 let mut unread = core::mem::take(&mut slot.conn.cold().unread);
-                slot.conn.tidy();
+                slot.conn.drop_empty_cold();
                 let protocol = protocol.filter(|p| offered.contains(p));
                 self.accept_upgrade(at, upgrade, state, protocol, &response);
                 self.open_input(at, &mut unread);
@@ -442,8 +443,8 @@ impl Worker {
     }
 
     /// Has the connection wait for a response that comes later.
-    fn respond_later(&mut self, at: usize, later: Later, options: ResponseOptions) {
-        let Later { timeout, start } = later;
+    fn respond_later(&mut self, at: usize, later: DeferredResponse, options: ResponseOptions) {
+        let DeferredResponse { timeout, start } = later;
         let due = self.now + ticks(timeout).max(1);
         self.responses += 1;
         let number = self.responses;
@@ -571,7 +572,7 @@ impl Worker {
             slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
             slot.conn.write_raw(&mut self.ctx.writer, &piece[..n]);
             slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
-            if slot.conn.broken.is_some() {
+            if slot.conn.write_error.is_some() {
                 return self.disconnected(at, std::io::ErrorKind::BrokenPipe);
             }
         }

@@ -7,7 +7,7 @@ use super::slots::Slot;
 use crate::conn::{Cause, Limits, PauseReason, Phase, Sink};
 use crate::handler::{HandlerEvent, REPLAY_WINDOW, Route, WorkerContext};
 use crate::log;
-use crate::net::Received;
+use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Opcode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -32,12 +32,12 @@ pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, ro
         }
         slot.conn.flush(&mut ctx.writer, &mut slot.stream);
         if let Err(e) = slot.stream.flush() {
-            slot.conn.broken = Some(e.kind());
+            slot.conn.write_error = Some(e.kind());
         }
         slot.conn.backlogged |= !slot.stream.is_written_out();
-        if let Some(kind) = slot.conn.broken {
+        if let Some(kind) = slot.conn.write_error {
             ctx.writer.clear();
-            slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
+            slot.conn.mark_dead(CloseCode::ABNORMAL, Cause::Transport(kind));
         }
         if slot.conn.phase != Phase::Open {
             return;
@@ -130,11 +130,11 @@ impl Worker {
                 return self.resume(at);
             }
             Phase::Http => return self.continue_response(at),
-            Phase::Ending if slot.conn.is_written_out() && slot.stream.say_goodbye() => {
+            Phase::Ending if slot.conn.is_written_out() && slot.stream.send_close_notify() => {
                 slot.conn.phase = Phase::Dead;
             }
-            Phase::Failing if slot.conn.is_written_out() && slot.stream.say_goodbye() => {
-                slot.stream.end_sending();
+            Phase::Failing if slot.conn.is_written_out() && slot.stream.send_close_notify() => {
+                slot.stream.shutdown_write();
                 slot.conn.phase = Phase::Lingering;
             }
             _ => {}
@@ -200,7 +200,7 @@ impl Worker {
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
         let mut unread = slot.conn.cold.as_mut().map(|c| core::mem::take(&mut c.unread)).unwrap_or_default();
-        slot.conn.tidy();
+        slot.conn.drop_empty_cold();
         if !unread.is_empty() {
             self.open_input(at, &mut unread);
             self.write_and_advance(at);
@@ -211,14 +211,14 @@ impl Worker {
     /// The peer went, or the socket failed.
     pub(super) fn disconnected(&mut self, at: usize, kind: std::io::ErrorKind) {
         let Some(slot) = self.slots.get_mut(at) else { return };
-        slot.conn.die(CloseCode::ABNORMAL, Cause::Transport(kind));
+        slot.conn.mark_dead(CloseCode::ABNORMAL, Cause::Transport(kind));
         self.mark_closed(at);
     }
 
     /// Ends it here and now, by our own will.
     pub(super) fn terminate(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
-        slot.conn.die(CloseCode::ABNORMAL, Cause::Terminated);
+        slot.conn.mark_dead(CloseCode::ABNORMAL, Cause::Terminated);
         self.mark_closed(at);
     }
 
@@ -234,13 +234,13 @@ impl Worker {
     pub(super) fn discard_input(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.stream.recv(&mut self.recv) {
-            Ok(Received::Bytes(n)) if n == self.recv.len() => self.schedule_read(at),
-            Ok(Received::Bytes(_) | Received::Nothing) => {}
+            Ok(ReadOutcome::Bytes(n)) if n == self.recv.len() => self.schedule_read(at),
+            Ok(ReadOutcome::Bytes(_) | ReadOutcome::WouldBlock) => {}
             // Our last bytes may still be on their way to a peer that only ended its own half.
-            Ok(Received::End) if slot.conn.phase != Phase::Lingering && !slot.is_written_out() => {
+            Ok(ReadOutcome::Eof) if slot.conn.phase != Phase::Lingering && !slot.is_written_out() => {
                 slot.flags.ended = false; // it has been read
             }
-            Ok(Received::End) => self.mark_closed(at),
+            Ok(ReadOutcome::Eof) => self.mark_closed(at),
             Err(e) => self.disconnected(at, e.kind()),
         }
     }
@@ -334,7 +334,7 @@ impl Worker {
         let Some(slot) = slots.get_mut(at) else { return };
         let id = slot.conn.id;
         if slot.state.is_some() {
-            let mut end = slot.conn.closed();
+            let mut end = slot.conn.take_closed();
             end.unsent = end.unsent.saturating_add(ctx.replays.remove(&mut slot.conn));
             log::line!(debug, "{} ended: {end}", slot.conn.id);
             let count = ctx.count();

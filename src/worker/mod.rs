@@ -30,7 +30,7 @@ pub(crate) mod tls;
 mod trim;
 pub(crate) mod wheel;
 
-use crate::conn::{Forms, Packer, Phase, Writer};
+use crate::conn::{Codecs, CorkWriter, Encodings, Phase};
 use crate::handler::{Command, Handle, ServerShared, ShutdownStep, WorkerContext, mark_worker};
 use crate::http::Router;
 use crate::hub::mailbox::{Inbox, Wake, Weigh};
@@ -271,13 +271,13 @@ impl Worker {
         for (i, listener) in listeners.iter().enumerate() {
             listener.register(poll.registry(), accept::token(i))?;
         }
-        let forms = Forms::of(shared.routes.iter().map(|r| &r.deflate));
+        let encodings = Encodings::of(shared.routes.iter().map(|r| &r.deflate));
         let workers = shared.workers.len();
         let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed()));
         hub.connect(shared.mailbox.bytes, shared.congestion.clone());
         let ctx = WorkerContext {
             replays: Default::default(),
-            writer: Writer::new(settings.spare_buffers, Packer::new(forms)),
+            writer: CorkWriter::new(settings.spare_buffers, Codecs::new(encodings)),
             hub,
             iteration: 1,
             handle: Handle { shared: shared.clone() },
@@ -422,7 +422,7 @@ impl Worker {
     }
 
     fn begin_iteration(&mut self) {
-        self.inflated = self.ctx.writer.packer.inflated();
+        self.inflated = self.ctx.writer.codecs.inflated();
         self.removed = 0;
         self.recoveries.begin_iteration();
         self.iteration_start = self.began.elapsed();
@@ -437,22 +437,22 @@ impl Worker {
 
     /// Counts what this turn compressed, and stops compressing while turns take too long.
     fn adjust_compression(&mut self) {
-        let packer = &mut self.ctx.writer.packer;
-        let Some(counts) = packer.take_counts() else {
-            return packer.skip_for(0);
+        let codecs = &mut self.ctx.writer.codecs;
+        let Some(counts) = codecs.take_counts() else {
+            return codecs.pause_for(0);
         };
         let lasted = self.began.elapsed().saturating_sub(self.iteration_start);
-        match packer.skips_for() {
+        match codecs.paused_for() {
             0 if lasted > SLOW_ITERATION && counts.bytes > MIN_COMPRESSED => {
-                packer.skip_for(COMPRESSION_PAUSE)
+                codecs.pause_for(COMPRESSION_PAUSE)
             }
             0 => {}
-            _ if lasted < SLOW_ITERATION / 2 => packer.skip_for(0),
-            iterations => packer.skip_for(iterations - 1),
+            _ if lasted < SLOW_ITERATION / 2 => codecs.pause_for(0),
+            iterations => codecs.pause_for(iterations - 1),
         }
         let count = self.ctx.count();
-        count.deflated.add(counts.packed);
-        count.inflated.add(counts.unpacked);
+        count.deflated.add(counts.compressed);
+        count.inflated.add(counts.decompressed);
         count.deflate_skipped.add(counts.skipped);
     }
 
@@ -518,8 +518,11 @@ impl Worker {
 
     /// Whether this connection may have something to inflate, and the turn has inflated enough.
     pub(super) fn must_wait_to_inflate(&mut self, at: usize) -> bool {
-        self.ctx.writer.packer.inflated() - self.inflated > MAX_INFLATED
-            && self.slots.get_mut(at).is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.form.is_plain())
+        self.ctx.writer.codecs.inflated() - self.inflated > MAX_INFLATED
+            && self
+                .slots
+                .get_mut(at)
+                .is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.encoding.is_plain())
     }
 
     /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.

@@ -8,7 +8,7 @@ use crate::conn::{Cause, PauseReason, Phase, Sink};
 use crate::deflate::Agreed;
 use crate::handler::{AnyState, ConnParts, HandlerEvent, Route, WorkerContext};
 use crate::http::Params;
-use crate::net::Received;
+use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, ProtocolError, Rules};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -84,7 +84,8 @@ impl Worker {
             (Some(_), _) => RATED_READ.min(recv.len()),
         };
         let recv = &mut recv[..share];
-        let (route, rules) = (&shared.routes[route], &rules[route][usize::from(!slot.conn.form.is_plain())]);
+        let (route, rules) =
+            (&shared.routes[route], &rules[route][usize::from(!slot.conn.encoding.is_plain())]);
         let received = match slot.conn.decoder.spare(MIN_DIRECT) {
             None => slot.stream.recv(recv).map(|r| (r, 0, recv.len())),
             // In pieces that are still in the cache when they are unmasked and validated.
@@ -97,9 +98,9 @@ impl Worker {
             }
         };
         let (n, direct, room) = match received {
-            Ok((Received::Bytes(n), direct, room)) => (n, n.min(direct), room),
-            Ok((Received::Nothing, ..)) => return,
-            Ok((Received::End, ..)) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
+            Ok((ReadOutcome::Bytes(n), direct, room)) => (n, n.min(direct), room),
+            Ok((ReadOutcome::WouldBlock, ..)) => return,
+            Ok((ReadOutcome::Eof, ..)) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
             Err(e) => return self.disconnected(at, e.kind()),
         };
         slot.clock.received = *now;
@@ -141,7 +142,7 @@ impl Worker {
         }
         let route = usize::from(slot.conn.route);
         if let (Some(r), Some(rules)) = (shared.routes.get(route), rules.get(route)) {
-            let rules = &rules[usize::from(!slot.conn.form.is_plain())];
+            let rules = &rules[usize::from(!slot.conn.encoding.is_plain())];
             decode(slot, ctx, r, rules, input, *now);
             if slot.conn.has_unread() {
                 self.schedule_read(at);
@@ -164,7 +165,7 @@ impl Worker {
         slot.conn.blocked = false;
         slot.stream.retry();
         if let Err(e) = slot.stream.flush() {
-            slot.conn.broken = Some(e.kind());
+            slot.conn.write_error = Some(e.kind());
         }
         slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
         if slot.buffered() < waiting {
@@ -190,7 +191,7 @@ impl Worker {
         let Self { slots, ctx, now, shared, .. } = self;
         let Some(slot) = slots.get_mut(at) else { return };
         slot.conn.route = route;
-        slot.conn.shaped = shared.routes[usize::from(route)].envelope.is_some();
+        slot.conn.transforms = shared.routes[usize::from(route)].envelope.is_some();
         slot.conn.phase = Phase::Open;
         if let Some(bytes) = shared.routes[usize::from(route)].terms.limits.max_unsent {
             slot.stream.set_max_unsent(bytes);
@@ -207,7 +208,11 @@ impl Worker {
         }
         if let Some(agreed) = agreed {
             let Route { deflate, terms, .. } = &shared.routes[usize::from(route)];
-            slot.conn.compress(ctx.writer.packer.admit(deflate, agreed, terms.slow_consumer));
+            slot.conn.start_compression(ctx.writer.codecs.accept_agreed(
+                deflate,
+                agreed,
+                terms.slow_consumer,
+            ));
         }
         ctx.count().upgraded.add(1);
         ctx.count().open.add(1);
@@ -273,7 +278,7 @@ fn decode_frames<S: Sink>(
     mut input: &mut [u8],
     now: u32,
 ) {
-    let inflated = ctx.writer.packer.inflated();
+    let inflated = ctx.writer.codecs.inflated();
     loop {
         let going = if let Some(small) = slot.conn.decoder.next_small(&mut input, rules) {
             ctx.writer.more_input = !input.is_empty();
@@ -293,7 +298,7 @@ fn decode_frames<S: Sink>(
                 Ok(Some(item)) => {
                     ctx.writer.more_input = !input.is_empty();
                     let going = handle_item(slot, ctx, route, item, now);
-                    if going && !input.is_empty() && ctx.writer.packer.inflated() - inflated > MAX_INFLATED {
+                    if going && !input.is_empty() && ctx.writer.codecs.inflated() - inflated > MAX_INFLATED {
                         return slot.conn.cold().unread.extend_from_slice(input);
                     }
                     going
@@ -352,12 +357,12 @@ fn handle_compressed<S: Sink>(
     incoming: &Incoming<'_>,
 ) {
     let limit = route.terms.limits.max_message_size;
-    let unpacked = match slot.conn.unpack(&mut ctx.writer.packer, incoming, limit) {
-        Ok(unpacked) => unpacked,
+    let decompressed = match slot.conn.decompress(&mut ctx.writer.codecs, incoming, limit) {
+        Ok(decompressed) => decompressed,
         Err(e) => return fail_protocol(slot, ctx, e),
     };
-    handle_message(slot, ctx, route, incoming.inflated(&unpacked));
-    ctx.writer.packer.give_back(unpacked);
+    handle_message(slot, ctx, route, incoming.inflated(&decompressed));
+    ctx.writer.codecs.recycle_decompressed(decompressed);
 }
 
 /// A control frame makes as much work as a small message.

@@ -8,8 +8,8 @@ use super::wheel::Tick;
 use super::{CROWDED_READ, RATED_READ, Worker};
 use crate::conn::{Cause, ConnId, Phase};
 use crate::log;
-use crate::net::{Opened, Received, Security, Stream};
-use crate::tls::{Flights, MAX_KEPT};
+use crate::net::{ReadOutcome, Stream, TlsAcceptor, TlsRead};
+use crate::tls::{HandshakeCounter, MAX_KEPT};
 use rustls::pki_types::UnixTime;
 use std::io;
 use std::sync::Arc;
@@ -34,13 +34,13 @@ pub(super) const fn handshake_queue() -> Paced<ConnId> {
 /// The handshakes under way on all workers, and how many there may be.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
-    flights: Flights,
+    counter: HandshakeCounter,
     most: usize,
 }
 
 impl Handshakes {
     pub(crate) fn new(most: usize) -> Self {
-        Self { flights: Flights::default(), most }
+        Self { counter: HandshakeCounter::default(), most }
     }
 }
 
@@ -50,14 +50,14 @@ const EXPIRY_LOG_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// The certificates of all listeners, for the worker that tells of their end.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
-    acceptors: Vec<Security>,
+    acceptors: Vec<TlsAcceptor>,
     /// When it looks next, since it began.
     due: Duration,
 }
 
 impl Certificates {
-    pub(crate) fn new(all: impl IntoIterator<Item = Security>) -> Self {
-        let mut acceptors: Vec<Security> = Vec::new();
+    pub(crate) fn new(all: impl IntoIterator<Item = TlsAcceptor>) -> Self {
+        let mut acceptors: Vec<TlsAcceptor> = Vec::new();
         for acceptor in all {
             // Listeners may share one.
             if !acceptors.iter().any(|known| Arc::ptr_eq(known, &acceptor)) {
@@ -105,9 +105,9 @@ impl Worker {
 
     /// Whether this listener has to wait for handshakes that are under way.
     pub(super) fn is_at_handshake_limit(&self, listener: usize) -> bool {
-        let Handshakes { flights, most } = &self.settings.handshakes;
+        let Handshakes { counter, most } = &self.settings.handshakes;
         let is_secure = self.listeners.get(listener).is_some_and(|l| l.security.is_some());
-        let crowded_out = is_secure && flights.under_way() >= *most;
+        let crowded_out = is_secure && counter.count() >= *most;
         if crowded_out {
             self.ctx.count().tls_rests.add(1);
         }
@@ -126,8 +126,8 @@ impl Worker {
             return Some(deadline.min(self.now + ticks(HANDSHAKE_IDLE / 4)));
         }
         let next = slot.clock.received + ticks(HANDSHAKE_IDLE);
-        let Handshakes { flights, most } = &self.settings.handshakes;
-        if next <= self.now && flights.under_way() >= *most {
+        let Handshakes { counter, most } = &self.settings.handshakes;
+        if next <= self.now && counter.count() >= *most {
             return None;
         }
         Some(deadline.min(next.max(self.now + ticks(HANDSHAKE_IDLE / 4))))
@@ -138,8 +138,8 @@ impl Worker {
         if let Some(acceptor) = self.listeners.get(listener).and_then(|l| l.security.as_ref()) {
             match acceptor.accept() {
                 Ok(mut session) => {
-                    session.count(self.settings.handshakes.flights.begin());
-                    stream.secure(session);
+                    session.count(self.settings.handshakes.counter.begin());
+                    stream.start_tls(session);
                 }
                 Err(e) => {
                     log::line!(debug, "a TLS session can't begin: {e}");
@@ -205,8 +205,8 @@ impl Worker {
             _ if *is_crowded => CROWDED_READ,
             _ => recv.len(),
         };
-        let opened = slot.stream.recv_sealed(recv, share, plaintext);
-        let Opened { received, full, established } = match opened {
+        let opened = slot.stream.recv_tls(recv, share, plaintext);
+        let TlsRead { received, full, established } = match opened {
             Ok(opened) => opened,
             Err(e) => {
                 self.plaintext.clear();
@@ -214,10 +214,10 @@ impl Worker {
             }
         };
         match received {
-            Received::Bytes(_) => {}
-            Received::Nothing => return,
-            Received::End => {
-                slot.stream.say_goodbye(); // it may still be listened to
+            ReadOutcome::Bytes(_) => {}
+            ReadOutcome::WouldBlock => return,
+            ReadOutcome::Eof => {
+                slot.stream.send_close_notify(); // it may still be listened to
                 return self.disconnected(at, io::ErrorKind::UnexpectedEof);
             }
         }
@@ -258,12 +258,12 @@ impl Worker {
         log::line!(debug, "{}: TLS failed: {error}", slot.conn.id);
         self.ctx.count().protocol_errors.add(u64::from(session.is_established()));
         slot.http = None;
-        slot.conn.fail_below(&mut self.ctx.writer, Cause::Transport(io::ErrorKind::InvalidData));
+        slot.conn.fail_transport(&mut self.ctx.writer, Cause::Transport(io::ErrorKind::InvalidData));
     }
 
     /// Before a connection is removed: whether its handshake came to anything.
     pub(super) fn count_failed_handshake(&mut self, at: usize) {
-        let unfinished = |s: &crate::tls::Session| !s.is_established();
+        let unfinished = |s: &crate::tls::TlsSession| !s.is_established();
         if self.slots.get_mut(at).is_some_and(|s| s.stream.session().is_some_and(unfinished)) {
             self.ctx.count().tls_failed.add(1);
         }
@@ -274,14 +274,14 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::http::TlsVersion;
-    use crate::tls::{Acceptor, Certificate, ClientAuth, Names, Terms};
+    use crate::tls::{Acceptor, AcceptorSettings, Certificate, CertificateNames, ClientAuth};
 
     #[test]
     fn certificates_are_looked_at_at_the_start_and_once_a_day() {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let own = Certificate::from_pem(made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
-        let terms = Terms { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
-        let acceptor = Arc::new(Acceptor::new(Names::new(own), &terms).unwrap());
+        let terms = AcceptorSettings { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
+        let acceptor = Arc::new(Acceptor::new(CertificateNames::new(own), &terms).unwrap());
         let mut certificates = Certificates::new([acceptor.clone(), acceptor]);
         assert_eq!(certificates.acceptors.len(), 1, "two listeners share one");
         let hours = |n: u64| Duration::from_secs(n * 3600);

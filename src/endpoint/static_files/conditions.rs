@@ -6,7 +6,7 @@ use crate::http::Request;
 
 /// What the conditions of a request come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Precondition {
     /// There are none, or they hold.
     Send,
     /// The client has this version.
@@ -16,7 +16,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges a GET or HEAD in the order of section 13.2.2.
-pub(super) fn judge(request: &Request<'_>, etag: &str, modified: Option<SystemTime>) -> Verdict {
+pub(super) fn evaluate(request: &Request<'_>, etag: &str, modified: Option<SystemTime>) -> Precondition {
     let since = |name| date(request, name).zip(modified);
     // Section 13.1.1, and 13.1.4 where it is missing.
     let failed = if request.header("if-match").is_some() {
@@ -25,7 +25,7 @@ pub(super) fn judge(request: &Request<'_>, etag: &str, modified: Option<SystemTi
         since("if-unmodified-since").is_some_and(|(date, modified)| modified > date)
     };
     if failed {
-        return Verdict::Failed;
+        return Precondition::Failed;
     }
     // Section 13.1.2, and 13.1.3 where it is missing.
     let has_it = if request.header("if-none-match").is_some() {
@@ -33,7 +33,7 @@ pub(super) fn judge(request: &Request<'_>, etag: &str, modified: Option<SystemTi
     } else {
         since("if-modified-since").is_some_and(|(date, modified)| modified <= date)
     };
-    if has_it { Verdict::NotModified } else { Verdict::Send }
+    if has_it { Precondition::NotModified } else { Precondition::Send }
 }
 
 /// Whether a list of tags has one that is the same, or is `*`, which stands for any. Tags may contain commas, but no
@@ -73,18 +73,18 @@ mod tests {
     const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
     /// The verdict on a file last modified at `SAME`.
-    fn judge_lines(lines: &str, etag: &str) -> Verdict {
+    fn judge_lines(lines: &str, etag: &str) -> Precondition {
         let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let mut slots = HeaderSlots::new();
         let head = RequestHead::parse(text.as_bytes(), &mut slots, 16).unwrap();
         let (params, peer) = (Params::default(), Peer::Unix);
         let modified = UNIX_EPOCH + Duration::from_secs(784_111_777);
-        judge(&Request::new(&head, &params, &peer, b""), etag, Some(modified))
+        evaluate(&Request::new(&head, &params, &peer, b""), etag, Some(modified))
     }
 
     #[test]
     fn conditions_are_judged_row_by_row() {
-        use Verdict::{Failed, NotModified, Send};
+        use Precondition::{Failed, NotModified, Send};
         let rows = [
             (String::new(), STRONG, Send),
             ("If-None-Match: \"abc\"\r\n".into(), STRONG, NotModified),

@@ -15,12 +15,12 @@ use crate::http::{HttpError, Request, Response};
 /// browser asks again and is told 304 until a new program brings a new version. They have no date.
 #[derive(Clone, Debug)]
 pub struct Embedded {
-    files: BTreeMap<&'static str, Entry>,
+    files: BTreeMap<&'static str, EmbeddedFile>,
     cache_control: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct EmbeddedFile {
     bytes: &'static [u8],
     etag: String,
 }
@@ -30,7 +30,7 @@ impl Embedded {
     #[must_use]
     pub fn new(files: &'static [(&'static str, &'static [u8])]) -> Self {
         let entry = |&(name, bytes): &(&'static str, &'static [u8])| {
-            (name.strip_prefix('/').unwrap_or(name), Entry { bytes, etag: hash_tag(bytes) })
+            (name.strip_prefix('/').unwrap_or(name), EmbeddedFile { bytes, etag: hash_tag(bytes) })
         };
         Self { files: files.iter().map(entry).collect(), cache_control: None }
     }

@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use conditions::Verdict;
+use conditions::Precondition;
 pub use embedded::Embedded;
 pub use files::Files;
 use path::SafePath;
@@ -84,12 +84,12 @@ fn redirect(request: &Request<'_>) -> Response {
 }
 
 fn answer(request: &Request<'_>, found: Found, cache_control: Option<&str>) -> Response {
-    let verdict = conditions::judge(request, &found.etag, found.modified);
-    if verdict == Verdict::Failed {
+    let verdict = conditions::evaluate(request, &found.etag, found.modified);
+    if verdict == Precondition::Failed {
         return HttpError::PreconditionFailed.response();
     }
     let (status, range) = match verdict {
-        Verdict::NotModified => (304, None),
+        Precondition::NotModified => (304, None),
         _ => match wanted_range(request, &found) {
             Range::Whole => (200, None),
             Range::Part { start, len } => (206, Some((start, len))),

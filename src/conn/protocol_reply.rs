@@ -1,13 +1,13 @@
 //! Replies of a protocol that a handler speaks: no policy for slow consumers gives one up, and the limit of the backlog
 //! does not hold for them. Whoever sends them bounds how many: by not reading more requests.
 
-use super::{Connection, Phase, Sink, Writer};
+use super::{Connection, CorkWriter, Phase, Sink};
 use crate::protocol::{Opcode, header};
 
 impl Connection {
     /// Sends a reply to the connection that the turn is about: gathered in the cork, or behind what waits. As it is, also
     /// where compression was agreed on: replies are short. Says whether the connection is open.
-    pub(crate) fn reply(&mut self, writer: &mut Writer, sink: &mut dyn Sink, text: &str) -> bool {
+    pub(crate) fn reply(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, text: &str) -> bool {
         if self.phase != Phase::Open {
             return false;
         }
@@ -15,7 +15,7 @@ impl Connection {
             return self.queue_reply(writer, text);
         }
         header::write_frame(&mut writer.cork, Opcode::Text, text.as_bytes());
-        writer.kept = true;
+        writer.undroppable = true;
         if writer.is_full() {
             self.flush_cork(writer, sink);
         }
@@ -23,7 +23,7 @@ impl Connection {
     }
 
     /// Queues a reply behind what waits, to be written later in the turn.
-    pub(crate) fn queue_reply(&mut self, writer: &mut Writer, text: &str) -> bool {
+    pub(crate) fn queue_reply(&mut self, writer: &mut CorkWriter, text: &str) -> bool {
         if self.phase != Phase::Open {
             return false;
         }
@@ -40,7 +40,7 @@ impl Connection {
 
     /// Sends a reply before everything that waits, in place of an earlier one of this kind that has not begun to be
     /// written. So a connection that does not read has one of them waiting, however often there is something new to say.
-    pub(crate) fn notice(&mut self, writer: &mut Writer, sink: &mut dyn Sink, text: &str) -> bool {
+    pub(crate) fn notice(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, text: &str) -> bool {
         if self.phase != Phase::Open || self.outbox.is_none() {
             return self.reply(writer, sink, text);
         }

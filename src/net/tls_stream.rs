@@ -1,19 +1,19 @@
 //! A socket with TLS on it: brings what was received to the session, and what it sealed to the kernel.
 
-use super::{Received, Stream};
+use super::{ReadOutcome, Stream};
 use crate::http::TlsInfo;
-use crate::tls::{Acceptor, PIECE, SEALED, Session};
+use crate::tls::{Acceptor, PIECE, SEALED, TlsSession};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 /// What makes the connections of a listener secure.
-pub(crate) type Security = Arc<Acceptor>;
+pub(crate) type TlsAcceptor = Arc<Acceptor>;
 
 /// What a read of a secure connection came to.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct TlsRead {
     /// What the socket had. The rule about short reads holds for it, not for the plaintext.
-    pub(crate) received: Received,
+    pub(crate) received: ReadOutcome,
     /// It filled the room that there was: the socket may have more.
     pub(crate) full: bool,
     /// The handshake was finished by it.
@@ -22,7 +22,7 @@ pub(crate) struct Opened {
 
 impl Stream {
     /// Makes it secure: from here on nothing is read or written in the clear.
-    pub(crate) fn secure(&mut self, session: Session) {
+    pub(crate) fn start_tls(&mut self, session: TlsSession) {
         self.tls = Some(Box::new(session));
     }
 
@@ -31,7 +31,7 @@ impl Stream {
         self.tls.is_some()
     }
 
-    pub(crate) fn session(&self) -> Option<&Session> {
+    pub(crate) fn session(&self) -> Option<&TlsSession> {
         self.tls.as_deref()
     }
 
@@ -42,30 +42,30 @@ impl Stream {
 
     /// Receives at most `share` bytes into `buf`, behind what was kept there, and appends the plaintext of the records
     /// that are whole to `plain`. What it has to say to the peer waits for [`Self::flush`], also after an error.
-    pub(crate) fn recv_sealed(
+    pub(crate) fn recv_tls(
         &mut self,
         buf: &mut [u8],
         share: usize,
         plain: &mut Vec<u8>,
-    ) -> io::Result<Opened> {
+    ) -> io::Result<TlsRead> {
         let Some(session) = self.tls.as_deref_mut().filter(|s| !s.has_ended()) else {
-            return Ok(Opened { received: Received::End, full: false, established: false });
+            return Ok(TlsRead { received: ReadOutcome::Eof, full: false, established: false });
         };
-        let kept = session.put_back(buf);
+        let kept = session.restore_kept(buf);
         let end = (kept + share).min(buf.len());
-        let received = super::stream::received_from(&self.fd, &mut buf[kept..end])?;
+        let received = super::stream::recv_from(&self.fd, &mut buf[kept..end])?;
         let (mut full, mut established) = (false, false);
-        if let Received::Bytes(n) = received {
+        if let ReadOutcome::Bytes(n) = received {
             full = kept + n == end;
             established = session.open(&mut buf[..kept + n], plain)?;
         }
-        Ok(Opened { received, full, established })
+        Ok(TlsRead { received, full, established })
     }
 
     /// Seals and sends, in pieces; says how much was taken. All of a piece is taken once it is sealed: what the kernel
     /// leaves of it waits in the session.
     #[cold]
-    pub(super) fn write_sealed(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) fn write_tls(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize> {
         if !self.has_room()? {
             return Ok(0);
         }
@@ -80,7 +80,7 @@ impl Stream {
             let Some(session) = self.tls.as_deref_mut() else { break };
             let n = session.seal(piece, sealed)?;
             let sent =
-                super::stream::taken(rustix::net::send(&self.fd, &sealed[..n], super::stream::NO_SIGNAL))?;
+                super::stream::written(rustix::net::send(&self.fd, &sealed[..n], super::stream::NO_SIGNAL))?;
             taken += piece.len();
             if sent < n {
                 session.keep_unsent(&sealed[sent..n], piece.len());
@@ -95,16 +95,16 @@ impl Stream {
         if self.tls.as_ref().is_some_and(|s| s.must_send_first()) {
             self.flush()?;
         }
-        Ok(self.tls.as_ref().is_some_and(|s| !s.is_refused() && !s.must_send_first()))
+        Ok(self.tls.as_ref().is_some_and(|s| !s.is_blocked() && !s.must_send_first()))
     }
 
     /// Sends what the session has to say and what the kernel left, unless it is known to take nothing.
     #[inline]
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         match &mut self.tls {
-            Some(session) if !session.is_refused() && !session.unsent().is_empty() => {
+            Some(session) if !session.is_blocked() && !session.unsent().is_empty() => {
                 let sent = rustix::net::send(&self.fd, session.unsent(), super::stream::NO_SIGNAL);
-                session.advance(super::stream::taken(sent)?);
+                session.advance(super::stream::written(sent)?);
                 Ok(())
             }
             _ => Ok(()),
@@ -115,7 +115,7 @@ impl Stream {
     #[inline]
     pub(crate) fn retry(&mut self) {
         if let Some(session) = &mut self.tls {
-            session.retry();
+            session.unblock();
         }
     }
 
@@ -123,7 +123,7 @@ impl Stream {
     /// such as tickets, does not count.
     #[inline]
     pub(crate) fn has_unsent(&self) -> bool {
-        self.tls.as_ref().is_some_and(|s| s.is_refused())
+        self.tls.as_ref().is_some_and(|s| s.is_blocked())
     }
 
     /// The application's bytes among it.
@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// Says that nothing more will be sent, where that is said. Whether that has gone too.
-    pub(crate) fn say_goodbye(&mut self) -> bool {
+    pub(crate) fn send_close_notify(&mut self) -> bool {
         let Some(session) = &mut self.tls else { return true };
         session.close_notify();
         // A socket that fails takes nothing more: nothing is left to wait for.
@@ -227,7 +227,10 @@ mod tests {
         use super::*;
         use crate::conn::Sink;
         use crate::http::TlsVersion;
-        use crate::tls::{Acceptor, Certificate, ClientAuth, MAX_KEPT, Names, SecureClient, Terms, Trust};
+        use crate::tls::{
+            Acceptor, AcceptorSettings, Certificate, CertificateNames, ClientAuth, MAX_KEPT, SecureClient,
+            Trust,
+        };
 
         struct End {
             stream: Stream,
@@ -237,16 +240,16 @@ mod tests {
         }
 
         impl End {
-            fn new(socket: std::os::unix::net::UnixStream, session: Session) -> Self {
+            fn new(socket: std::os::unix::net::UnixStream, session: TlsSession) -> Self {
                 socket2::SockRef::from(&socket).set_send_buffer_size(1).unwrap(); // the least that there is
-                let mut stream = Stream::adopt(socket.into()).unwrap();
-                stream.secure(session);
+                let mut stream = Stream::from_connected(socket.into()).unwrap();
+                stream.start_tls(session);
                 Self { stream, buf: vec![0; MAX_KEPT + 1000], scratch: Vec::new(), got: Vec::new() }
             }
 
             /// Receives once, at most so many bytes, and sends what there is to be sent.
             fn turn(&mut self, share: usize) {
-                self.stream.recv_sealed(&mut self.buf, share, &mut self.got).unwrap();
+                self.stream.recv_tls(&mut self.buf, share, &mut self.got).unwrap();
                 self.stream.retry();
                 self.stream.flush().unwrap();
             }
@@ -255,8 +258,8 @@ mod tests {
         fn ends() -> (End, End) {
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let own = Certificate::from_pem(made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
-            let terms = Terms { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
-            let acceptor = Acceptor::new(Names::new(own), &terms).unwrap();
+            let terms = AcceptorSettings { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };
+            let acceptor = Acceptor::new(CertificateNames::new(own), &terms).unwrap();
             let client = SecureClient::new(Trust::Anybody, None, TlsVersion::Tls13).unwrap();
             let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
             (End::new(a, acceptor.accept().unwrap()), End::new(b, client.connect("localhost").unwrap()))
@@ -293,10 +296,10 @@ mod tests {
             assert!(refused > 10 && held > 10, "{refused} refused, {held} held: the socket was too large");
             assert_eq!((server.stream.buffered(), server.stream.held(), client.stream.held()), (0, 0, 0));
             // The goodbye arrives behind everything else, and once.
-            assert!(server.stream.say_goodbye() && server.stream.say_goodbye());
+            assert!(server.stream.send_close_notify() && server.stream.send_close_notify());
             client.turn(4096);
-            let opened = client.stream.recv_sealed(&mut client.buf, 4096, &mut client.got).unwrap();
-            assert_eq!(opened.received, Received::End);
+            let opened = client.stream.recv_tls(&mut client.buf, 4096, &mut client.got).unwrap();
+            assert_eq!(opened.received, ReadOutcome::Eof);
             assert!(client.got == all);
         }
 
@@ -309,13 +312,13 @@ mod tests {
             }
             let n = server.stream.write(&[7; 60_000], &mut server.scratch).unwrap();
             assert_eq!((n, server.stream.is_written_out()), (60_000, false), "taken, and not all sent");
-            assert!(!server.stream.say_goodbye());
+            assert!(!server.stream.send_close_notify());
             assert_eq!(server.stream.write(b"after", &mut server.scratch).unwrap(), 0);
             while !client.stream.session().unwrap().has_ended() {
                 client.turn(4096);
                 server.turn(4096);
             }
-            assert!(client.got == [7; 60_000] && server.stream.say_goodbye());
+            assert!(client.got == [7; 60_000] && server.stream.send_close_notify());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How a connection ends: by either side's closing handshake, by a breach, or at once; and what is told of it.
 
-use super::{Cause, Closed, Connection, End, Phase, Sink, Writer};
+use super::{Cause, Closed, Connection, CorkWriter, End, Phase, Sink};
 use crate::protocol::{CloseCode, Opcode, ProtocolError, close, header};
 
 impl Connection {
@@ -14,7 +14,7 @@ impl Connection {
     /// Queues a close frame behind everything else.
     pub(super) fn send_close(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
@@ -33,7 +33,7 @@ impl Connection {
     /// Begins the closing handshake. Messages that wait are sent first. False: it has begun already.
     pub(crate) fn close(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
@@ -55,7 +55,7 @@ impl Connection {
     /// given up, the close frame is sent, what still comes is not looked at.
     pub(crate) fn fail(
         &mut self,
-        writer: &mut Writer,
+        writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         code: CloseCode,
         reason: &str,
@@ -78,13 +78,18 @@ impl Connection {
         }
     }
 
-    pub(crate) fn fail_protocol(&mut self, writer: &mut Writer, sink: &mut dyn Sink, error: ProtocolError) {
+    pub(crate) fn fail_protocol(
+        &mut self,
+        writer: &mut CorkWriter,
+        sink: &mut dyn Sink,
+        error: ProtocolError,
+    ) {
         let reason = error.to_string();
         self.fail(writer, sink, error.close_code(), &reason, Cause::Protocol(error));
     }
 
     /// The peer's close frame (RFC 6455 section 5.5.1): answered with the same code unless ours is out already.
-    pub(crate) fn peer_closed(&mut self, writer: &mut Writer, sink: &mut dyn Sink, payload: &[u8]) {
+    pub(crate) fn peer_closed(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, payload: &[u8]) {
         let (code, reason) = close::parse(payload).ok().flatten().unwrap_or((CloseCode::NO_STATUS, ""));
         if self.phase == Phase::Open {
             self.set_end(code, reason, Cause::Peer);
@@ -98,7 +103,7 @@ impl Connection {
 
     /// What is below it has failed: nothing more can be said to the peer at this level, and nothing of it is heard.
     #[cfg(feature = "tls")]
-    pub(crate) fn fail_below(&mut self, writer: &mut Writer, cause: Cause) {
+    pub(crate) fn fail_transport(&mut self, writer: &mut CorkWriter, cause: Cause) {
         self.set_end(CloseCode::ABNORMAL, "", cause);
         self.dropped += self.outbox.as_ref().map_or(0, |o| o.messages());
         self.release(writer);
@@ -107,13 +112,13 @@ impl Connection {
     }
 
     /// Ends it here and now.
-    pub(crate) fn die(&mut self, code: CloseCode, cause: Cause) {
+    pub(crate) fn mark_dead(&mut self, code: CloseCode, cause: Cause) {
         self.set_end(code, "", cause);
         self.phase = Phase::Dead;
     }
 
     /// The end, for the application; what waits is lost.
-    pub(crate) fn closed(&mut self) -> Closed {
+    pub(crate) fn take_closed(&mut self) -> Closed {
         let unsent = self.outbox.as_ref().map_or(0, |o| o.messages());
         let unsent = unsent + core::mem::take(&mut self.dropped);
         let end = self.cold.as_mut().and_then(|c| c.end.take());
@@ -124,7 +129,7 @@ impl Connection {
             None => Closed {
                 code: CloseCode::ABNORMAL,
                 reason: String::new(),
-                cause: Cause::Transport(self.broken.unwrap_or(std::io::ErrorKind::UnexpectedEof)),
+                cause: Cause::Transport(self.write_error.unwrap_or(std::io::ErrorKind::UnexpectedEof)),
                 was_clean: false,
                 unsent,
             },
@@ -132,7 +137,7 @@ impl Connection {
     }
 
     /// Gives back what it borrowed from its worker.
-    pub(crate) fn release(&mut self, writer: &mut Writer) {
+    pub(crate) fn release(&mut self, writer: &mut CorkWriter) {
         self.decoder.clear(&mut writer.pool);
         if let Some(outbox) = self.outbox.take() {
             writer.reuse(outbox);

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 
 /// No listener is secure.
 #[derive(Clone, Debug)]
-pub(crate) enum Security {}
+pub(crate) enum TlsAcceptor {}
 
 impl Stream {
     #[inline]
@@ -15,7 +15,7 @@ impl Stream {
     }
 
     #[inline]
-    pub(super) fn write_sealed(&mut self, _: &[IoSlice<'_>], _: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) fn write_tls(&mut self, _: &[IoSlice<'_>], _: &mut Vec<u8>) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -47,7 +47,7 @@ impl Stream {
     }
 
     #[inline]
-    pub(crate) fn say_goodbye(&mut self) -> bool {
+    pub(crate) fn send_close_notify(&mut self) -> bool {
         true
     }
 }

@@ -5,24 +5,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts handshakes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Flights(Arc<AtomicUsize>);
+pub(crate) struct HandshakeCounter(Arc<AtomicUsize>);
 
 /// One handshake; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Flight(Arc<AtomicUsize>);
+pub(crate) struct HandshakeGuard(Arc<AtomicUsize>);
 
-impl Flights {
-    pub(crate) fn begin(&self) -> Flight {
+impl HandshakeCounter {
+    pub(crate) fn begin(&self) -> HandshakeGuard {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Flight(self.0.clone())
+        HandshakeGuard(self.0.clone())
     }
 
-    pub(crate) fn under_way(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Flight {
+impl Drop for HandshakeGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
