@@ -1,34 +1,34 @@
 //! What the binary serves and grants without a word, with `--dev`, with a key and with `--origin`.
 
+use crate::support::process::{self, campanile};
 use crate::support::{Answer, Client, upgrade_request};
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use rustix::process::Signal;
+use std::io::Read;
+use std::ops::Deref;
+use std::process::{Command, Stdio};
 
 const KEY: &str = "a-key-for-this-test-only-0123456789";
 
-struct Process {
-    child: Child,
-    addr: SocketAddr,
-    told: BufReader<ChildStdout>,
+struct Process(process::Process);
+
+impl Deref for Process {
+    type Target = process::Process;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
-    command.args(args).env_remove("CAMPANILE_API_KEY").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = campanile();
+    command.args(args).env_remove("CAMPANILE_API_KEY").stderr(Stdio::piped());
     command
 }
 
 impl Process {
     fn start(args: &[&str]) -> Self {
         let args = [&["--listen", "127.0.0.1:0", "--workers", "1"], args].concat();
-        let mut child = command(&args).spawn().unwrap();
-        let mut told = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        told.read_line(&mut line).unwrap();
-        let addr = line.split("http://").nth(1).and_then(|a| a.trim().trim_end_matches('/').parse().ok());
-        Self { child, addr: addr.unwrap_or_else(|| panic!("no address in {line:?}")), told }
+        Self(process::Process::start(&mut command(&args)))
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -56,25 +56,18 @@ impl Process {
     /// Ends it and gives what it said when it started, behind the first line: all of it, once it has answered.
     fn lines(mut self) -> String {
         assert_eq!(self.get("/healthz").status, 200);
-        self.child.kill().unwrap();
+        self.0.child.kill().unwrap();
         let mut lines = String::new();
-        self.told.read_to_string(&mut lines).unwrap();
+        self.0.stdout.as_mut().unwrap().read_to_string(&mut lines).unwrap();
         lines
     }
 
     /// Ends it and gives its log, which is whole where it ends by itself.
     fn log(mut self) -> String {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        self.0.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         log
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -216,4 +209,26 @@ fn a_page_on_another_port_connects_with_one_option_and_is_refused_and_logged_wit
     }
     let (code, text) = refused(&["--origin", "localhost:3000"]);
     assert!(code == Some(2) && text.contains("scheme://host"), "{text}");
+}
+
+#[test]
+fn clients_of_push_publish_below_public_alone() {
+    let server = Process::start(&["--dev"]);
+    let mut client = Client::dial_with(server.addr, None);
+    client.upgrade("/push");
+    assert!(client.read_text().starts_with(r#"{"type":"hello""#));
+    let mut ask = |request: &str| {
+        client.text(request);
+        client.read_text()
+    };
+    let published = ask(r#"{"type":"publish","id":1,"topic":"public/bell","data":[1]}"#);
+    assert!(published.starts_with(r#"{"type":"published","id":1,"epoch":"#), "{published}");
+    let refused = ask(r#"{"type":"publish","id":2,"topic":"bell","data":[1]}"#);
+    assert!(refused.starts_with(r#"{"type":"error","id":2,"code":"forbidden""#), "{refused}");
+    // It is kept for who comes back.
+    let subscribed = ask(r#"{"type":"subscribe","id":3,"topic":"public/bell","latest":true}"#);
+    assert!(subscribed.contains(r#""replayed":1"#), "{subscribed}");
+    assert_eq!(client.read_text(), r#"{"type":"message","topic":"public/bell","offset":1,"data":[1]}"#);
+    client.text(r#"{"type":"subscribe","id":4,"topic":"bell"}"#);
+    assert!(client.read_text().starts_with(r#"{"type":"error","id":4,"code":"forbidden""#));
 }

@@ -6,3 +6,5 @@ mod dev;
 mod stdio;
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(feature = "self-signed")]
+mod tls;

@@ -1,11 +1,11 @@
 //! The binary where its standard output and standard error fail, or are read by nobody: it serves on, ends when it is told
 //! to, and with the exit code that it would have had.
 
-use crate::support::{Client, DEADLINE, until};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::support::process::{Process, campanile, exit_of};
+use crate::support::{Client, DEADLINE};
 use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::Instant;
 
 /// What fails at every write, with "No space left on device".
@@ -22,55 +22,24 @@ fn closed_pipe() -> Stdio {
 
 const KEY: &str = "a-key-for-this-test-only-0123456789";
 
-struct Process {
-    child: Child,
-    addr: SocketAddr,
+fn start(args: &[&str], stderr: Stdio) -> Process {
+    let mut command = campanile();
+    command.args(["--listen", "127.0.0.1:0", "--dev"]).args(args).env("CAMPANILE_API_KEY", KEY);
+    let mut process = Process::start(command.stderr(stderr));
+    process.stdout = None; // closed, as by a reader that has gone
+    process
 }
 
-impl Process {
-    fn start(args: &[&str], stderr: Stdio) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
-        command.args(["--listen", "127.0.0.1:0", "--dev"]).args(args).env("CAMPANILE_API_KEY", KEY);
-        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addr = line.split("http://").nth(1).and_then(|a| a.trim().trim_end_matches('/').parse().ok());
-        Self { child, addr: addr.unwrap_or_else(|| panic!("no address in {line:?}")) }
-    }
-
-    fn echoes(&self) {
-        let mut client = Client::dial(self.addr);
-        client.upgrade("/echo");
-        client.text("still here");
-        assert_eq!(client.read_text(), "still here");
-    }
-
-    fn terminate(mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        exit_of(&mut self.child)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn exit_of(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    until("the process ends", || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    status.unwrap()
+fn echoes(process: &Process) {
+    let mut client = Client::dial(process.addr);
+    client.upgrade("/echo");
+    client.text("still here");
+    assert_eq!(client.read_text(), "still here");
 }
 
 /// Runs to the end, with nothing on standard input.
 fn run(args: &[&str], stdout: Stdio, stderr: Stdio) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_campanile"));
-    let mut child = command.args(args).stdout(stdout).stderr(stderr).spawn().unwrap();
+    let mut child = campanile().args(args).stdout(stdout).stderr(stderr).spawn().unwrap();
     let status = exit_of(&mut child);
     let mut text = String::new();
     if let Some(mut stderr) = child.stderr.take() {
@@ -83,9 +52,9 @@ fn run(args: &[&str], stdout: Stdio, stderr: Stdio) -> (Option<i32>, String) {
 fn a_standard_error_that_can_not_be_written_ends_nothing() {
     for stderr in [full, closed_pipe] {
         for workers in ["1", "2"] {
-            let process = Process::start(&["--workers", workers, "--log", "debug"], stderr());
-            process.echoes();
-            process.echoes();
+            let process = start(&["--workers", workers, "--log", "debug"], stderr());
+            echoes(&process);
+            echoes(&process);
             assert_eq!(process.terminate().code(), Some(0), "{workers} workers");
         }
     }
@@ -131,7 +100,7 @@ fn a_wrong_option_is_reported_without_waiting_for_a_reader() {
 /// A server whose log is a pipe that nobody reads, after more than fits in it was logged.
 fn stalled(workers: &str) -> (Process, PipeReader) {
     let (reader, writer) = pipe().unwrap();
-    let process = Process::start(&["--workers", workers, "--log", "debug"], writer.into());
+    let process = start(&["--workers", workers, "--log", "debug"], writer.into());
     let began = Instant::now();
     // Some 64 bytes of debug lines for each; the pipe holds 64 KiB and the queue 4,096 lines.
     for _ in 0..6000 {
@@ -150,7 +119,7 @@ fn stalled(workers: &str) -> (Process, PipeReader) {
 fn a_log_that_nobody_reads_stalls_no_worker_and_not_the_end() {
     for workers in ["1", "2"] {
         let (process, reader) = stalled(workers);
-        process.echoes();
+        echoes(&process);
         let asked = Instant::now();
         assert_eq!(process.terminate().code(), Some(0), "{workers} workers");
         assert!(asked.elapsed() < DEADLINE / 2);

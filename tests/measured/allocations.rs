@@ -1,5 +1,6 @@
 //! What the message path allocates: nothing. Held by a counting allocator, on the worker's parts without sockets.
 
+use crate::alone;
 use allocation_counter::measure;
 use campanile::internal::{Machine, SLOT};
 use campanile::protocol::{Opcode, header, mask};
@@ -37,6 +38,7 @@ fn allocations(machine: &mut Machine, conn: usize, bytes: &[u8]) -> u64 {
 
 #[test]
 fn a_message_in_the_receive_buffer_allocates_nothing() {
+    let _alone = alone();
     let mut machine = Machine::new(Echo);
     let conn = machine.open(());
     let text = "naïve café ".repeat(100);
@@ -54,6 +56,7 @@ fn a_message_in_the_receive_buffer_allocates_nothing() {
 
 #[test]
 fn a_fan_out_allocates_nothing_for_a_subscriber() {
+    let _alone = alone();
     let mut machine = Machine::new(Echo);
     for _ in 0..1000 {
         let conn = machine.open(());
@@ -83,6 +86,7 @@ fn a_fan_out_allocates_nothing_for_a_subscriber() {
 
 #[test]
 fn an_idle_connection_is_one_slot() {
+    let _alone = alone();
     const { assert!(SLOT <= 192) };
 }
 
@@ -90,6 +94,7 @@ fn an_idle_connection_is_one_slot() {
 /// takes long.
 #[test]
 fn a_million_connections_fit_and_their_timers_are_cheap() {
+    let _alone = alone();
     const CONNECTIONS: usize = 1_000_000;
     let mut machine = Machine::new(Echo);
     let info = measure(|| {

@@ -1,7 +1,12 @@
-//! What compression allocates, and what a bomb costs, by a counting allocator.
+//! What compression allocates and what a bomb costs, by a counting allocator and by the size of the process.
 
+use crate::alone;
+use crate::support::isolated::isolated;
+use crate::support::packed::{Packed, SHARED};
+use crate::support::{BINARY, echo, limits, resident, serve};
 use allocation_counter::measure;
-use campanile::deflate::{Deflater, History, Inflater};
+use campanile::Route;
+use campanile::deflate::{Deflate, Deflater, History, Inflater};
 use campanile::protocol::{Kind, ProtocolError};
 
 const KIB: u64 = 1 << 10;
@@ -14,6 +19,7 @@ fn json(len: usize) -> Vec<u8> {
 
 #[test]
 fn a_message_allocates_nothing_once_its_buffers_have_grown() {
+    let _alone = alone();
     let (mut deflater, mut inflater) = (Deflater::new(15, 1), Inflater::new());
     let (mut compressed, mut text) = (Vec::new(), Vec::new());
     let (mut ours, mut theirs) = (History::new(11), History::new(11));
@@ -37,6 +43,7 @@ fn a_message_allocates_nothing_once_its_buffers_have_grown() {
 
 #[test]
 fn a_bomb_costs_its_limit_and_64_kib() {
+    let _alone = alone();
     // 1 GiB of zeros in 1 MiB: blocks of one message, repeated, since they refer to nothing but zeros.
     let mut block = Vec::new();
     Deflater::new(15, 9).compress(&vec![0; 16 << 20], None, &mut block);
@@ -69,6 +76,7 @@ fn a_bomb_costs_its_limit_and_64_kib() {
 /// The prices in docs/guide/compression.md.
 #[test]
 fn contexts_cost_what_their_page_says() {
+    let _alone = alone();
     let of = |make: &dyn Fn() -> Box<dyn std::any::Any>| measure(|| drop(make())).bytes_max;
     let inflater = of(&|| Box::new(Inflater::new()));
     assert!(inflater.abs_diff(47 * KIB) <= KIB, "an inflater holds {inflater}");
@@ -87,10 +95,35 @@ fn contexts_cost_what_their_page_says() {
 /// A final block that says nothing takes two bytes, and after each the inflater begins anew.
 #[test]
 fn final_blocks_without_end_are_read_to_theirs() {
+    let _alone = alone();
     let mut payload = [0x03, 0x00].repeat(64 << 10);
     let (mut inflater, mut out) = (Inflater::new(), Vec::new());
     inflater.inflate(&payload, None, Kind::Text, 10, &mut out).expect("empty blocks");
     payload.push(0x00);
     inflater.inflate(&payload, None, Kind::Text, 10, &mut out).expect("empty blocks");
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_bomb_costs_a_server_no_more_than_its_limit() {
+    let _alone = alone();
+    isolated(|| {
+        const LIMIT: usize = 4 << 20;
+        let limits = limits(|l| l.max_message_size = LIMIT);
+        let server = serve(Route::new(echo()).limits(limits).deflate(Deflate::shared()));
+        let mut packed = Vec::new();
+        // 1 GiB of zeros in a megabyte: 64 times the same, each with the tail that makes it end on a byte.
+        Deflater::new(15, 9).compress(&vec![0; 16 << 20], None, &mut packed);
+        packed.extend_from_slice(&[0, 0, 0xFF, 0xFF]);
+        let mut packed = packed.repeat(64);
+        packed.truncate(packed.len() - 4);
+        assert!(packed.len() < LIMIT, "it would be refused for what it is");
+        let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
+        let before = resident();
+        client.client.frame(true, 0x40 | BINARY, &packed);
+        client.client.expect_failed(1009);
+        let cost = resident().saturating_sub(before);
+        // The message as it came, what it was inflated to, and this test's own buffers.
+        assert!(cost < LIMIT + 4 * packed.len(), "{cost} bytes");
+    });
 }

@@ -1,8 +1,10 @@
 //! What the library logs, with a subscriber of the program's: lines that a peer can cause are limited, and a subscriber
-//! that panics, as one that prints to a full standard error does, ends nothing. A
-//! process has one subscriber, which both tests share.
+//! that panics, as one that prints to a full standard error does, ends nothing. Each test has a process of its own: a
+//! process has one subscriber and one panic hook.
 
+use crate::alone;
 use crate::support;
+use crate::support::isolated::isolated;
 use crate::support::{builder, echo, start};
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -48,54 +50,58 @@ impl Subscriber for Log {
 
 #[test]
 fn lines_of_peers_are_limited_and_a_subscriber_that_panics_ends_nothing() {
-    tracing::subscriber::set_global_default(Log).unwrap();
-    let (handler, events) = support::recorder();
-    let route = campanile::Route::new(handler).limits(support::limits(|l| l.max_subscriptions = 1));
-    let mut server = start(builder().workers(2).route("/", route).route("/echo", echo()));
-    let _client = server.open("/");
-    let id = events.opened();
-    for i in 0..1000 {
-        server.handle.subscribe(id, &format!("topic-{i}")).unwrap(); // all but one are refused
-    }
-    server.settle();
-    let lines: Vec<_> = LINES.lock().unwrap().iter().filter(|l| l.contains("refused")).cloned().collect();
-    assert!(!lines.is_empty() && lines.len() < 20, "{} lines for 999 refusals: {lines:?}", lines.len());
+    let _alone = alone();
+    isolated(|| {
+        tracing::subscriber::set_global_default(Log).unwrap();
+        let (handler, events) = support::recorder();
+        let route = campanile::Route::new(handler).limits(support::limits(|l| l.max_subscriptions = 1));
+        let mut server = start(builder().workers(2).route("/", route).route("/echo", echo()));
+        let _client = server.open("/");
+        let id = events.opened();
+        for i in 0..1000 {
+            server.handle.subscribe(id, &format!("topic-{i}")).unwrap(); // all but one are refused
+        }
+        server.settle();
+        let lines: Vec<_> = LINES.lock().unwrap().iter().filter(|l| l.contains("refused")).cloned().collect();
+        assert!(!lines.is_empty() && lines.len() < 20, "{} lines for 999 refusals: {lines:?}", lines.len());
 
-    PANICS.store(true, Ordering::SeqCst);
-    for _ in 0..10 {
-        let mut client = server.open("/echo");
-        client.text("still here");
-        assert_eq!(client.read_text(), "still here");
-    }
-    assert!(server.handle.stats().log_lines_lost >= 10);
-    server.shutdown(support::millis(100)); // which logs too, and fails if a worker has panicked
+        PANICS.store(true, Ordering::SeqCst);
+        for _ in 0..10 {
+            let mut client = server.open("/echo");
+            client.text("still here");
+            assert_eq!(client.read_text(), "still here");
+        }
+        assert!(server.handle.stats().log_lines_lost >= 10);
+        server.shutdown(support::millis(100)); // which logs too, and fails if a worker has panicked
+    });
 }
 
 #[test]
 fn a_writer_reports_panics_once_a_second_for_each_place() {
-    struct Lines(crossbeam_channel::Sender<String>);
-    impl std::io::Write for Lines {
-        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            let _ = self.0.send(String::from_utf8_lossy(line).into_owned()); // the test may be over
-            Ok(line.len())
+    let _alone = alone();
+    isolated(|| {
+        struct Lines(crossbeam_channel::Sender<String>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+                let _ = self.0.send(String::from_utf8_lossy(line).into_owned()); // the test may be over
+                Ok(line.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
         }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
+        let (tx, lines) = crossbeam_channel::unbounded();
+        let writer = campanile::log::Writer::new(Lines(tx));
+        writer.report_panics();
+        for i in 0..1000 {
+            let _ = std::panic::catch_unwind(|| panic!("a peer made this happen: {i}"));
         }
-    }
-    let (tx, lines) = crossbeam_channel::unbounded();
-    let writer = campanile::log::Writer::new(Lines(tx));
-    let default = std::panic::take_hook();
-    writer.report_panics();
-    for i in 0..1000 {
-        let _ = std::panic::catch_unwind(|| panic!("a peer made this happen: {i}"));
-    }
-    let _ = std::panic::catch_unwind(|| panic!("elsewhere"));
-    std::panic::set_hook(default);
-    assert!(writer.flush_within(support::DEADLINE));
-    let lines: Vec<_> = lines.try_iter().collect();
-    let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
-    assert!((1..20).contains(&of("a peer made this happen")), "{lines:?}");
-    assert!(lines[0].contains("panicked at tests/measured/logging.rs:"), "{}", lines[0]);
-    assert_eq!(of("elsewhere"), 1);
+        let _ = std::panic::catch_unwind(|| panic!("elsewhere"));
+        assert!(writer.flush_within(support::DEADLINE));
+        let lines: Vec<_> = lines.try_iter().collect();
+        let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert!((1..20).contains(&of("a peer made this happen")), "{lines:?}");
+        assert!(lines[0].contains("panicked at tests/measured/logging.rs:"), "{}", lines[0]);
+        assert_eq!(of("elsewhere"), 1);
+    });
 }

@@ -1,5 +1,6 @@
 //! Routes with rates: over them a connection is not read from until it may send again, and nothing else changes for it.
 
+use crate::alone;
 use crate::support::tls;
 use crate::support::{
     BINARY, Client, DEADLINE, Event, Events, PING, PONG, Recorder, TEXT, TestServer, builder, echo, frame,
@@ -36,6 +37,7 @@ fn over(change: impl FnOnce(&mut Limits)) -> (TestServer, Events, Client) {
 
 #[test]
 fn messages_over_the_rate_wait_and_none_is_lost() {
+    let _alone = alone();
     let server = serve(Route::new(echo()).message_rate(100, 20));
     let mut client = server.open("/");
     let began = Instant::now();
@@ -56,6 +58,7 @@ fn messages_over_the_rate_wait_and_none_is_lost() {
 
 #[test]
 fn others_are_served_while_one_is_over_its_rate() {
+    let _alone = alone();
     let server = serve(Route::new(echo()).message_rate(10, 10));
     let mut flood = server.open("/");
     flood.send(messages(3000));
@@ -72,6 +75,7 @@ fn others_are_served_while_one_is_over_its_rate() {
 
 #[test]
 fn a_message_larger_than_the_burst_is_taken_and_paid_for_afterwards() {
+    let _alone = alone();
     let server = serve(Route::new(echo()).byte_rate(100_000, 1000));
     let mut client = server.open("/");
     let began = Instant::now();
@@ -87,6 +91,7 @@ fn a_message_larger_than_the_burst_is_taken_and_paid_for_afterwards() {
 
 #[test]
 fn compressed_messages_count_with_what_they_inflate_to() {
+    let _alone = alone();
     let server = serve(Route::new(echo()).deflate(Deflate::shared()).byte_rate(1000, 20_000));
     let mut client = server.dial();
     let answer = client.ask("/", "Sec-WebSocket-Extensions: permessage-deflate\r\n");
@@ -100,6 +105,7 @@ fn compressed_messages_count_with_what_they_inflate_to() {
 
 #[test]
 fn pings_count_as_messages() {
+    let _alone = alone();
     let (handler, events) = recorder();
     let (server, events) = recording(handler, events, |route| route.message_rate(1, 3), |_| {});
     let mut client = server.open("/");
@@ -113,6 +119,7 @@ fn pings_count_as_messages() {
 
 #[test]
 fn a_connection_over_its_rate_is_not_ended_for_its_silence() {
+    let _alone = alone();
     let (server, events, mut client) = over(|l| {
         l.ping_interval = millis(100);
         l.pong_timeout = millis(100);
@@ -134,6 +141,7 @@ fn a_connection_over_its_rate_is_not_ended_for_its_silence() {
 
 #[test]
 fn an_application_that_resumes_does_not_lift_the_rate_and_the_other_way_round() {
+    let _alone = alone();
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, message| match message.as_text() {
         Some("a") => {
@@ -161,6 +169,7 @@ fn an_application_that_resumes_does_not_lift_the_rate_and_the_other_way_round() 
 
 #[test]
 fn a_peer_over_its_rate_that_resets_is_noticed_at_once() {
+    let _alone = alone();
     let (_server, events, client) = over(|l| l.close_timeout = DEADLINE);
     let began = Instant::now();
     client.reset();
@@ -171,6 +180,7 @@ fn a_peer_over_its_rate_that_resets_is_noticed_at_once() {
 
 #[test]
 fn a_peer_over_its_rate_that_goes_has_the_time_of_a_closing_handshake() {
+    let _alone = alone();
     let (server, events, client) = over(|l| l.close_timeout = millis(1200));
     let began = Instant::now();
     client.end();
@@ -185,6 +195,7 @@ fn a_peer_over_its_rate_that_goes_has_the_time_of_a_closing_handshake() {
 
 #[test]
 fn what_was_sent_before_the_end_is_handled_within_that_time() {
+    let _alone = alone();
     let (handler, events) = recorder();
     let (server, events) = recording(handler, events, |route| route.message_rate(20, 2), |_| {});
     let mut client = server.open("/");
@@ -200,6 +211,7 @@ fn what_was_sent_before_the_end_is_handled_within_that_time() {
 
 #[test]
 fn a_connection_over_its_rate_is_closed_without_waiting() {
+    let _alone = alone();
     let (server, events, mut client) = over(|_| {});
     let began = Instant::now();
     let Some(info) = server.handle.connections("/").wait().unwrap().pop() else { panic!("it is open") };
@@ -213,6 +225,7 @@ fn a_connection_over_its_rate_is_closed_without_waiting() {
 
 #[test]
 fn pings_in_the_middle_of_a_message_do_not_extend_its_time() {
+    let _alone = alone();
     let (handler, events) = recorder();
     let change = |l: &mut Limits| l.message_timeout = millis(500);
     let (server, events) = recording(handler, events, |route| route.message_rate(10, 2), change);
@@ -225,6 +238,7 @@ fn pings_in_the_middle_of_a_message_do_not_extend_its_time() {
 
 #[test]
 fn secure_connections_have_the_same_rates() {
+    let _alone = alone();
     let authority = tls::Authority::new();
     let route = Route::new(echo()).message_rate(20, 5);
     let server = tls::start_tls(builder().route("/", route), &authority.tls());

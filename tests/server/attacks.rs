@@ -56,7 +56,7 @@ impl Scene {
 // ---- fragments (T1, T2, T3, T7) ----
 
 #[test]
-fn t1_a_message_in_too_many_fragments_ends_with_1008() {
+fn a_message_in_too_many_fragments_ends_with_1008() {
     let mut scene = Scene::new();
     let mut all = frame(false, TEXT, b"");
     for _ in 0..200_000 {
@@ -69,7 +69,7 @@ fn t1_a_message_in_too_many_fragments_ends_with_1008() {
 }
 
 #[test]
-fn t2_empty_fragments_are_fragments() {
+fn empty_fragments_are_fragments() {
     let mut scene = Scene::new();
     let mut all = frame(false, BINARY, b"");
     all.extend(frame(false, CONTINUATION, b"").repeat(1023));
@@ -81,7 +81,7 @@ fn t2_empty_fragments_are_fragments() {
 }
 
 #[test]
-fn t3_a_message_that_never_ends_is_ended_however_alive_its_sender_is() {
+fn a_message_that_never_ends_is_ended_however_alive_its_sender_is() {
     let limits = limits(|l| {
         l.message_timeout = millis(300);
         l.ping_interval = millis(50);
@@ -110,7 +110,7 @@ fn t3_a_message_that_never_ends_is_ended_however_alive_its_sender_is() {
 }
 
 #[test]
-fn t7_fragments_whose_lengths_overflow_together_end_with_1009() {
+fn fragments_whose_lengths_overflow_together_end_with_1009() {
     let mut scene = Scene::new();
     let mask = [0; 4];
     for len in [u64::from(u32::MAX), i64::MAX as u64, i64::MAX as u64 - 1, 64 << 10] {
@@ -128,7 +128,7 @@ fn t7_fragments_whose_lengths_overflow_together_end_with_1009() {
 // ---- lengths (T5, T6) ----
 
 #[test]
-fn t5_a_huge_length_is_refused_before_anything_is_allocated() {
+fn a_huge_length_is_refused_before_anything_is_allocated() {
     let mut scene = Scene::new();
     scene.fails_with(b"\x82\xFF\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\0\0\0", 1009);
     scene.fails_with(&head(0x82, (64 << 10) + 1, [0; 4]), 1009);
@@ -136,7 +136,7 @@ fn t5_a_huge_length_is_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn t6_lengths_that_are_too_long_or_not_in_their_shortest_form_end_with_1002() {
+fn lengths_that_are_too_long_or_not_in_their_shortest_form_end_with_1002() {
     let mut scene = Scene::new();
     for bad in [
         &b"\x82\xFF\x80\0\0\0\0\0\0\0\0\0\0\0"[..],
@@ -152,7 +152,7 @@ fn t6_lengths_that_are_too_long_or_not_in_their_shortest_form_end_with_1002() {
 // ---- frames (T9, T10, T16, T17) ----
 
 #[test]
-fn t9_reserved_bits_and_opcodes_end_with_1002() {
+fn reserved_bits_and_opcodes_end_with_1002() {
     let mut scene = Scene::new();
     for bits in [0x40, 0x20, 0x10, 0x70] {
         for opcode in [TEXT, BINARY, PING, CLOSE] {
@@ -168,7 +168,7 @@ fn t9_reserved_bits_and_opcodes_end_with_1002() {
 }
 
 #[test]
-fn t10_what_follows_a_bad_frame_in_its_segment_is_not_looked_at() {
+fn what_follows_a_bad_frame_in_its_segment_is_not_looked_at() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut client = server.open("/");
@@ -188,7 +188,7 @@ fn t10_what_follows_a_bad_frame_in_its_segment_is_not_looked_at() {
 }
 
 #[test]
-fn t16_frames_that_may_not_be_end_with_their_code() {
+fn frames_that_may_not_be_end_with_their_code() {
     let mut scene = Scene::new();
     let mut between = frame(false, TEXT, b"one");
     between.extend(frame(true, TEXT, b"two"));
@@ -217,7 +217,7 @@ fn t16_frames_that_may_not_be_end_with_their_code() {
 }
 
 #[test]
-fn t17_text_that_is_not_utf8_ends_with_1007_as_soon_as_that_is_known() {
+fn text_that_is_not_utf8_ends_with_1007_as_soon_as_that_is_known() {
     let mut scene = Scene::new();
     for bad in [
         &b"\xC0\xAF"[..],
@@ -253,7 +253,7 @@ fn t17_text_that_is_not_utf8_ends_with_1007_as_soon_as_that_is_known() {
 // ---- the opening handshake (T11 to T15) ----
 
 #[test]
-fn t11_offered_extensions_are_declined_whatever_they_are() {
+fn offered_extensions_are_declined_whatever_they_are() {
     let mut scene = Scene::new();
     for offer in [
         "permessage-deflate",
@@ -275,7 +275,7 @@ fn t11_offered_extensions_are_declined_whatever_they_are() {
 }
 
 #[test]
-fn t12_offered_subprotocols_have_their_bounds() {
+fn offered_subprotocols_have_their_bounds() {
     let mut scene = Scene::new();
     let ask = |value: &[u8]| {
         let mut client = scene.server.dial();
@@ -300,7 +300,7 @@ fn t12_offered_subprotocols_have_their_bounds() {
 }
 
 #[test]
-fn t13_heads_that_are_too_long_are_refused_at_the_limit() {
+fn heads_that_are_too_long_are_refused_at_the_limit() {
     let mut scene = Scene::new();
     let begin = "GET / HTTP/1.1\r\nHost: a\r\n";
     let flood = |piece: &[u8]| {
@@ -323,7 +323,7 @@ fn t13_heads_that_are_too_long_are_refused_at_the_limit() {
 }
 
 #[test]
-fn t13_a_head_that_comes_slowly_is_refused_in_time() {
+fn a_head_that_comes_slowly_is_refused_in_time() {
     let mut http = HttpLimits::default();
     http.timeout = millis(300);
     let mut scene = Scene::with(start(builder().http_limits(http).route("/", echo())));
@@ -340,7 +340,7 @@ fn t13_a_head_that_comes_slowly_is_refused_in_time() {
 }
 
 #[test]
-fn t14_requests_that_two_parties_could_read_differently_are_refused() {
+fn requests_that_two_parties_could_read_differently_are_refused() {
     let mut scene = Scene::new();
     let good = upgrade_request("/", "");
     let with = |line: &str| good.replacen("\r\n", &format!("\r\n{line}\r\n"), 1);
@@ -390,7 +390,7 @@ fn t14_requests_that_two_parties_could_read_differently_are_refused() {
 }
 
 #[test]
-fn t14_a_refused_request_ends_the_connection_so_that_nothing_can_be_smuggled_behind_it() {
+fn a_refused_request_ends_the_connection_so_that_nothing_can_be_smuggled_behind_it() {
     let server = start(builder().route("/", echo()));
     let mut client = server.dial();
     let smuggled = upgrade_request("/", "");
@@ -405,7 +405,7 @@ fn t14_a_refused_request_ends_the_connection_so_that_nothing_can_be_smuggled_beh
 // ---- floods (T4, T21, T25) ----
 
 #[test]
-fn t4_many_that_stay_within_their_own_limits_do_not_exceed_the_servers() {
+fn many_that_stay_within_their_own_limits_do_not_exceed_the_servers() {
     const BUDGET: u64 = 2 << 20;
     let mut scene = Scene::with(start(builder().max_memory(BUDGET).route("/", echo())));
     let half = frame(true, BINARY, &[7; 60_000]);
@@ -475,7 +475,7 @@ fn unfinished_requests_of_many_clients_do_not_exceed_the_memory_budget() {
 }
 
 #[test]
-fn t21_ends_of_every_kind_leave_no_socket_behind() {
+fn ends_of_every_kind_leave_no_socket_behind() {
     let mut scene = Scene::new();
     for round in 0..50 {
         let mut half = scene.open();
@@ -500,7 +500,7 @@ fn t21_ends_of_every_kind_leave_no_socket_behind() {
 }
 
 #[test]
-fn t25_a_flood_of_subscriptions_stops_at_its_limit_and_is_forgotten_at_the_end() {
+fn a_flood_of_subscriptions_stops_at_its_limit_and_is_forgotten_at_the_end() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, message| {
         let from: usize = message.as_text().unwrap().parse().unwrap();
@@ -527,7 +527,7 @@ fn t25_a_flood_of_subscriptions_stops_at_its_limit_and_is_forgotten_at_the_end()
 // ---- names (T31) ----
 
 #[test]
-fn t31_what_is_sent_to_connections_that_come_and_go_reaches_only_whom_it_is_for() {
+fn what_is_sent_to_connections_that_come_and_go_reaches_only_whom_it_is_for() {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| {
         let id = conn.id().to_string();
@@ -574,7 +574,7 @@ fn t31_what_is_sent_to_connections_that_come_and_go_reaches_only_whom_it_is_for(
 // ---- files (T33) ----
 
 #[test]
-fn t33_no_path_leads_out_of_the_folder() {
+fn no_path_leads_out_of_the_folder() {
     let root = std::env::temp_dir().join(format!("campanile-attacks-{}", std::process::id()));
     let inside = root.join("public");
     std::fs::create_dir_all(inside.join("sub")).unwrap();
@@ -641,7 +641,7 @@ fn t33_no_path_leads_out_of_the_folder() {
 // ---- closing (T34) and everything at once ----
 
 #[test]
-fn t34_a_client_that_never_answers_a_close_frame_is_left_and_does_not_hold_up_the_server() {
+fn a_client_that_never_answers_a_close_frame_is_left_and_does_not_hold_up_the_server() {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| conn.close(4000, "bye").unwrap());
     let mut server = serve(Route::new(handler).limits(limits(|l| l.close_timeout = millis(200))));

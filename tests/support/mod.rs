@@ -6,8 +6,12 @@
 #[cfg(feature = "client")]
 pub(crate) mod clients;
 pub(crate) mod data;
+pub(crate) mod folder;
+pub(crate) mod isolated;
 #[cfg(feature = "deflate")]
 pub(crate) mod packed;
+#[cfg(feature = "cli")]
+pub(crate) mod process;
 #[cfg(any(feature = "api", feature = "push"))]
 pub(crate) mod push;
 mod recorder;

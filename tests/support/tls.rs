@@ -100,6 +100,13 @@ impl Authority {
 }
 
 /// A client that trusts these alone.
+/// A client's settings that trust this certificate alone.
+pub(crate) fn trusting(pem: &str) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    client_trusting(roots)
+}
+
 pub(crate) fn client_trusting(roots: RootCertStore) -> ClientConfig {
     let mut config = builder(rustls::ALL_VERSIONS).with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();
