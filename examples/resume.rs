@@ -4,7 +4,7 @@
 //! on http://127.0.0.1:9001/:
 //!
 //!     at = ""; (function connect() {
-//!       ws = new WebSocket("ws://127.0.0.1:9001/chat/bells?after=" + at)
+//!       ws = new WebSocket("ws://127.0.0.1:9001/chat/bells?since=" + at)
 //!       ws.onmessage = (e) => { [, at, text] = e.data.match(/^(.*)\n([^]*)$/); console.log(at, text) }
 //!       ws.onclose = () => setTimeout(connect, 1000 * Math.random())
 //!     })()
@@ -36,11 +36,11 @@ impl Handler for Chat {
     fn upgrade(&self, request: &Request<'_>) -> Result<Accept<Member>, Refuse> {
         let topic = format!("chat/{}", request.param("room").unwrap_or_default());
         check_topic(&topic).map_err(|e| Refuse::new(400).text(format!("{e}\n")))?;
-        let start = match request.query_value("after").filter(|after| !after.is_empty()) {
+        let start = match request.query_value("since").filter(|since| !since.is_empty()) {
             None => Start::Now,
-            Some(after) => match position(&after) {
-                Some(position) => Start::After(position),
-                None => return Err(Refuse::new(400).text("after is \"epoch offset\"\n")),
+            Some(since) => match position(&since) {
+                Some(position) => Start::Since(position),
+                None => return Err(Refuse::new(400).text("since: expected \"epoch offset\"\n")),
             },
         };
         Ok(Accept::new(Member { topic, start }))

@@ -80,7 +80,7 @@ export interface PublishOptions {
   /** What subscriptions with `tags` choose it by, 1 to 16 of 1 to 64 bytes each. */
   tags?: readonly string[];
   /** Publishing again with the same string does nothing. Default: one of its own for each. */
-  dedup?: string;
+  idempotencyKey?: string;
   /** Milliseconds that the topic keeps it. Default: the topic's own. */
   ttl?: number;
   /** Whether this connection's own subscription gets it too. Default true. */
@@ -95,15 +95,15 @@ export interface Published {
   offset?: number;
   /** Connections that it was queued for. */
   receivers: number;
-  /** True where its `dedup` was there before. */
+  /** True where its `idempotencyKey` was there before. */
   repeated?: boolean;
 }
 
 /** What the server said first. Times in milliseconds, sizes in bytes. */
 export interface Hello {
   protocol: string;
-  /** Names this connection to the application, as `connection` of its requests. */
-  session: string;
+  /** The connection's id, `connection` in the requests of the API. */
+  connection: string;
   time: number;
   heartbeat: number;
   /** The ceiling of the first wait before coming back. */
@@ -135,7 +135,7 @@ export interface ConnectOptions {
   /** Milliseconds for an attempt, the URL's function included. Default 10,000. */
   connectTimeout?: number;
   /** Milliseconds for anything to come after a ping; then the connection is dead. Default 10,000. */
-  pingTimeout?: number;
+  pongTimeout?: number;
   /** Milliseconds for a publication to be answered. Default 10,000. */
   timeout?: number;
   /** Publications that may wait while there is no connection; 0: they are refused. Default 64. */

@@ -8,7 +8,7 @@ const STEADY = 5_000; // ms a connection must last before the backoff starts afr
 const FINAL = [1000, 1002, 1003, 1007, 1008, 1009, 1010];
 const DEFAULTS = {
   connectTimeout: 10_000, // a packet lost on the way could hold an attempt for minutes
-  pingTimeout: 10_000,
+  pongTimeout: 10_000,
   timeout: 10_000,
   queue: 64, // with 128 subscriptions what a server takes at once
 };
@@ -177,16 +177,16 @@ class Push extends EventTarget {
     };
   }
 
-  publish(topic, data, { key, tags, ttl, echo, dedup, timeout = this.#options.timeout } = {}) {
+  publish(topic, data, { key, tags, ttl, echo, idempotencyKey, timeout = this.#options.timeout } = {}) {
     return new Promise((resolve, reject) => {
       const fail = (code, message) => reject(new PushError(code, message));
       if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) throw new TypeError("bytes are published over HTTP");
       if (this.#state === CLOSED) return fail("closed", "the connection was closed");
       const id = ++this.#id;
       // With a name of its own, sending it again after a cut does not publish it twice.
-      dedup ??= `${this.#name}-${id}`;
+      const idempotency_key = idempotencyKey ?? `${this.#name}-${id}`;
       const body = typeof data === "string" ? { text: data } : { data };
-      const text = encode({ type: "publish", id, topic, ...body, key, tags, dedup, ttl, echo }); // now: the page may change it
+      const text = encode({ type: "publish", id, topic, ...body, key, tags, idempotency_key, ttl, echo }); // now: the page may change it
       const { queue } = this.#options;
       if (this.#state !== OPEN && this.#out.size >= queue) {
         return fail("queue", `not connected, and no more than ${queue} publications wait`);
@@ -321,7 +321,7 @@ class Push extends EventTarget {
     this.#timer = setTimeout(() => {
       if (this.#heard) this.#watch(this.#silence);
       else this.#lost(1006, "no answer to a ping");
-    }, this.#options.pingTimeout);
+    }, this.#options.pongTimeout);
   }
 
   // ---- what goes out ----
@@ -352,7 +352,7 @@ class Push extends EventTarget {
   }
 
   // A publication waits until the subscriptions that were asked for before it have begun, and so is heard by them. Those
-  // of an earlier connection that had no answer go out again: their `dedup` keeps them from being published twice. To
+  // of an earlier connection that had no answer go out again: their `idempotency_key` keeps them from being published twice. To
   // one topic they go in order: none passes one that waits, and where the server has put one off, none is sent behind
   // another until all are answered.
   #flush() {

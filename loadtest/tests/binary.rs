@@ -310,7 +310,7 @@ fn in_a_room_of_the_protocol_for_browsers_everyone_hears_everyone() {
 fn a_room_that_is_too_loud_for_its_server_is_told_so() {
     let (address, _running) = push_room(5);
     let (status, r) = report(&format!("room ws://{address}/ -c 2 --rate 2000 {SHORT}"));
-    assert_eq!((status, errors(&r)), (1, vec!["refused: rate"]), "{r}");
+    assert_eq!((status, errors(&r)), (1, vec!["refused: rate_limited"]), "{r}");
 }
 
 #[test]

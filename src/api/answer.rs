@@ -2,7 +2,7 @@
 
 use crate::handler::{HandleError, in_millis};
 use crate::http::Response;
-use crate::hub::Published;
+use crate::hub::{Position, Published};
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -79,9 +79,9 @@ impl From<HandleError> for Refusal {
             HandleError::Topic(_) => (400, "topic"),
             HandleError::Pattern(_) => (400, "pattern"),
             HandleError::TooBig { .. } => (413, "too_big"),
-            HandleError::TooFast { retry } => {
+            HandleError::RateLimited { retry } => {
                 let seconds = in_millis(*retry).div_ceil(1000);
-                return Self { retry: Some(seconds), ..Self::new(429, "rate", e.to_string()) };
+                return Self { retry: Some(seconds), ..Self::new(429, "rate_limited", e.to_string()) };
             }
             _ => (500, "internal"),
         };
@@ -96,15 +96,13 @@ pub(super) fn text(out: &mut Vec<u8>, text: &str) {
 
 /// What became of a publication.
 pub(super) fn published(out: &mut Vec<u8>, published: Option<Published>) {
-    // Writing to a Vec doesn't fail.
-    let _ = match published {
-        None => out.write_all(br#"{"kept":false}"#),
-        Some(Published { position, receivers, repeated }) => write!(
-            out,
-            r#"{{"epoch":"{:x}","offset":{},"receivers":{receivers},"repeated":{repeated}}}"#,
-            position.epoch, position.offset
-        ),
+    let Some(Published { position, receivers, repeated }) = published else {
+        return out.extend_from_slice(br#"{"receivers":0}"#);
     };
+    let Position { epoch, offset, .. } = position;
+    // Writing to a Vec doesn't fail.
+    let _ = write!(out, r#"{{"epoch":"{epoch:x}","offset":{offset},"receivers":{receivers}"#);
+    out.extend_from_slice(if repeated { br#","repeated":true}"# } else { b"}" });
 }
 
 pub(super) fn ok(body: impl Into<crate::http::Body>) -> Response {

@@ -66,12 +66,12 @@ pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, Refusal> {
     Ok(on_open(call.handle.clone(), id, |_, _| Ok(r#"{"subscribed":false}"#)))
 }
 
-pub(super) fn disconnect(call: &Call<'_>) -> Result<Response, Refusal> {
+pub(super) fn close(call: &Call<'_>) -> Result<Response, Refusal> {
     let about: About<'_> = body(call.request)?;
     let (id, reason) = (connection(call, &about)?, about.reason()?.to_owned());
     let code = about.code()?;
     Ok(on_open(call.handle.clone(), id, move |handle, _| {
         handle.close(id, code, &reason)?;
-        Ok(r#"{"disconnected":true}"#)
+        Ok(r#"{"closed":true}"#)
     }))
 }

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 use std::borrow::Cow;
 
-/// Bytes of a key, an id.
+/// Bytes of a `key` and of an `idempotency_key`.
 const MAX_NAME: usize = 255;
 
 /// Milliseconds of a message's life.
@@ -73,7 +73,7 @@ pub(super) struct Given<'a> {
     #[serde(borrow, default, deserialize_with = "there")]
     key: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "there")]
-    id: Option<Text<'a>>,
+    idempotency_key: Option<Text<'a>>,
     #[serde(default, deserialize_with = "there")]
     ttl: Option<Whole>,
     #[serde(borrow, default, deserialize_with = "there")]
@@ -189,8 +189,8 @@ impl<'a> Given<'a> {
         Ok(short("key", &self.key)?.map_or(message, |key| message.with_key(key)))
     }
 
-    pub(super) fn id(&self) -> Result<Option<&str>, Refusal> {
-        short("id", &self.id)
+    pub(super) fn idempotency_key(&self) -> Result<Option<&str>, Refusal> {
+        short("idempotency_key", &self.idempotency_key)
     }
 
     pub(super) fn tags(&self) -> Result<Vec<&str>, Refusal> {
@@ -310,7 +310,7 @@ const MESSAGE: Fields = &[
     ("text", Kind::Text),
     ("base64", Kind::Text),
     ("key", Kind::Text),
-    ("id", Kind::Text),
+    ("idempotency_key", Kind::Text),
     ("ttl", Kind::Whole(MAX_TTL)),
     ("tags", Kind::Texts),
 ];

@@ -46,7 +46,7 @@ fn listed(list: &TopicList) -> Vec<u8> {
         out.extend_from_slice(if i == 0 { br#"{"topic":"# } else { br#",{"topic":"# });
         answer::text(&mut out, &topic.name);
         // Writing to a Vec doesn't fail.
-        let _ = write!(out, r#","subscribers":{},"kept":{}"#, topic.subscribers, topic.kept);
+        let _ = write!(out, r#","subscribers":{},"history":{}"#, topic.subscribers, topic.history);
         if let Some(Position { epoch, offset, .. }) = topic.position {
             let _ = write!(out, r#","epoch":"{epoch:x}","offset":{offset}"#);
         }
@@ -65,16 +65,16 @@ fn place(text: &str) -> Option<Position> {
 }
 
 pub(super) fn history(call: &Call<'_>) -> Result<Response, Refusal> {
-    check_query(call.request, &["topic", "after", "limit"])?;
+    check_query(call.request, &["topic", "since", "limit"])?;
     let limit = limit(call)?;
     let Some(topic) = call.request.query_value("topic") else {
         return Err(Refusal::invalid("\"topic\" is missing"));
     };
-    let start = match call.request.query_value("after") {
+    let start = match call.request.query_value("since") {
         None => Start::Last(limit),
-        Some(after) => place(&after).map(Start::After).ok_or_else(|| {
-            let after = shown_text(&after);
-            Refusal::invalid(format!("\"after\" is to be EPOCH:OFFSET, such as 18f2a6c0b1:12, not {after}"))
+        Some(since) => place(&since).map(Start::Since).ok_or_else(|| {
+            let since = shown_text(&since);
+            Refusal::invalid(format!("\"since\" is to be EPOCH:OFFSET, such as 18f2a6c0b1:12, not {since}"))
         })?,
     };
     let (handle, topic) = (call.handle.clone(), topic.into_owned());

@@ -63,7 +63,7 @@ const OPERATIONS: [(&str, &str, Operation); 9] = [
     ("POST", "/api/broadcast", publish::broadcast),
     ("POST", "/api/subscribe", connections::subscribe),
     ("POST", "/api/unsubscribe", connections::unsubscribe),
-    ("POST", "/api/disconnect", connections::disconnect),
+    ("POST", "/api/close", connections::close),
     ("GET", "/api/topics", look::topics),
     ("GET", "/api/history", look::history),
     ("GET", "/api/info", look::info),

@@ -18,8 +18,8 @@ fn publication(
 ) -> Result<PublishRequest, Refusal> {
     let tags = given.tags()?;
     let mut publish = Publish::new(topic, message).tags(&tags);
-    if let Some(id) = given.id()? {
-        publish = publish.id(id);
+    if let Some(key) = given.idempotency_key()? {
+        publish = publish.idempotency_key(key);
     }
     if let Some(ttl) = given.ttl()? {
         publish = publish.ttl(ttl);

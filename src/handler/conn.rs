@@ -591,7 +591,7 @@ impl<'a, S> Conn<'a, S> {
         self.publish_with(Publish::new(topic, message));
     }
 
-    /// Publishes with an id, tags or a time to live, to all or all but one. It takes this connection's share of the
+    /// Publishes with an idempotency key, tags or a time to live, to all or all but one. It takes this connection's share of the
     /// topic's rate ([`TopicSettings::rate`](crate::TopicSettings::rate)); what is published by [`Conn::handle`] does not.
     #[inline]
     pub fn publish_with(&mut self, mut publish: Publish<'_>) {

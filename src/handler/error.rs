@@ -30,7 +30,7 @@ pub enum HandleError {
         limit: usize,
     },
     /// More is published to the topic than it takes ([`TopicSettings::rate`](crate::TopicSettings::rate)).
-    TooFast {
+    RateLimited {
         /// The same message may be taken after this time.
         retry: Duration,
     },
@@ -64,7 +64,7 @@ impl fmt::Display for HandleError {
             Self::TooBig { len, limit } => {
                 write!(f, "message of {len} bytes refused: its topic takes up to {limit}")
             }
-            Self::TooFast { retry } => {
+            Self::RateLimited { retry } => {
                 write!(f, "more is published to the topic than it takes: wait {} ms", in_millis(*retry))
             }
             Self::NoRoute { pattern, routes } if routes.is_empty() => {
@@ -101,7 +101,7 @@ impl From<NoReply> for HandleError {
             NoReply::Full => Self::Full,
             NoReply::Ended => Self::Ended,
             NoReply::Refused(TopicLimitExceeded::TooBig { len, limit }) => Self::TooBig { len, limit },
-            NoReply::Refused(TopicLimitExceeded::TooFast { early }) => Self::TooFast { retry: early },
+            NoReply::Refused(TopicLimitExceeded::RateLimited { early }) => Self::RateLimited { retry: early },
         }
     }
 }

@@ -48,7 +48,7 @@ impl Handle {
     ///
     /// # Errors
     /// The answer is an error where [`Handle::publish`] fails, and where the topic's rate is exceeded
-    /// ([`HandleError::TooFast`]).
+    /// ([`HandleError::RateLimited`]).
     pub fn publish_confirmed(&self, publish: Publish<'_>) -> Answer<Option<Published>> {
         match self.publication(publish) {
             Ok(publication) => Answer::new(|reply| self.send_replied(publication, reply)),

@@ -88,7 +88,7 @@ impl Handle {
     /// ```
     /// # use campanile::{Handle, HandleError, Position, Start};
     /// # async fn example(handle: &Handle, seen: Position) -> Result<(), HandleError> {
-    /// if let Some(page) = handle.history("orders/42", Start::After(seen), 100).await? {
+    /// if let Some(page) = handle.history("orders/42", Start::Since(seen), 100).await? {
     ///     for kept in &page.messages {
     ///         println!("{}: {:?}", kept.offset(), kept.message());
     ///     }

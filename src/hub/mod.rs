@@ -211,7 +211,7 @@ impl Hub {
             }
             return;
         }
-        if publish.id.is_some() || publish.ttl > 0 || !publish.tags.is_empty() {
+        if publish.idempotency_key.is_some() || publish.ttl > 0 || !publish.tags.is_empty() {
             self.publish_owned(PublishRequest::new(publish));
             return;
         }
@@ -230,7 +230,7 @@ impl Hub {
             key: message_key,
             except,
             publisher,
-            id,
+            idempotency_key,
             ttl,
             json,
             tags,
@@ -240,7 +240,7 @@ impl Hub {
             return reply.map(|reply| (reply, Ok(None)));
         };
         let now = self.now;
-        let repeated = id.as_deref().and_then(|id| self.owned_topic(key).offset_of_key(id, now));
+        let repeated = idempotency_key.as_deref().and_then(|id| self.owned_topic(key).offset_of_key(id, now));
         let offset = match repeated {
             Some(offset) => offset,
             None => match self.assign_offset(key, len, publisher) {
@@ -249,7 +249,7 @@ impl Hub {
                     let batches = self.batch_log.len();
                     self.batch_log.append_frames(key, frames, message_key, meta, placement);
                     self.count_work(key, len, self.batch_log.len() > batches);
-                    if let Some(id) = &id {
+                    if let Some(id) = &idempotency_key {
                         let offset = placement.position.offset;
                         self.grow_topic(key, |owned| owned.remember_key(id, offset, now));
                     }

@@ -185,10 +185,10 @@ impl OwnedTopic {
             Start::Now => None,
             Start::Last(n) => Some(self.history.last(n, wanted)),
             Start::Latest => Some(self.history.latest(wanted)),
-            Start::After(at) if at.epoch == self.epoch => {
+            Start::Since(at) if at.epoch == self.epoch => {
                 Some(self.history.since(at.offset, self.next)?.filter(wanted).take(most).collect())
             }
-            Start::After(_) => None,
+            Start::Since(_) => None,
         }
     }
 
@@ -211,7 +211,7 @@ impl OwnedTopic {
         if let Some(rate) = self.settings.rate {
             let shares = self.shares.get_or_insert_default();
             let taken = shares.take(rate, publisher, now * NANOS_PER_MILLI);
-            taken.map_err(|early| TopicLimitExceeded::TooFast { early: Duration::from_nanos(early) })?;
+            taken.map_err(|early| TopicLimitExceeded::RateLimited { early: Duration::from_nanos(early) })?;
         }
         self.next += 1;
         Ok(Placement { position: self.position(), policy: self.settings.slow_consumer })

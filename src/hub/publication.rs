@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// use campanile::Publish;
 /// use core::time::Duration;
 ///
-/// let publish = Publish::new("orders/42", "shipped").id("order-42-3").ttl(Duration::from_secs(60));
+/// let publish = Publish::new("orders/42", "shipped").idempotency_key("order-42-3").ttl(Duration::from_secs(60));
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Publish<'a> {
@@ -23,7 +23,7 @@ pub struct Publish<'a> {
     pub(crate) except: Option<ConnId>,
     /// The connection that publishes; none: the program.
     pub(crate) publisher: Option<ConnId>,
-    pub(crate) id: Option<&'a str>,
+    pub(crate) idempotency_key: Option<&'a str>,
     pub(crate) ttl: u32,
     pub(crate) tags: &'a [&'a str],
 }
@@ -31,7 +31,15 @@ pub struct Publish<'a> {
 impl<'a> Publish<'a> {
     /// A message to everybody who listens to the topic.
     pub fn new(topic: &'a str, message: impl Into<Message<'a>>) -> Self {
-        Self { topic, message: message.into(), except: None, publisher: None, id: None, ttl: 0, tags: &[] }
+        Self {
+            topic,
+            message: message.into(),
+            except: None,
+            publisher: None,
+            idempotency_key: None,
+            ttl: 0,
+            tags: &[],
+        }
     }
 
     /// To all but this connection.
@@ -47,12 +55,11 @@ impl<'a> Publish<'a> {
         self
     }
 
-    /// Publishing again with the same id does nothing: for a publisher that does not know whether the first try came
-    /// through. Ids are remembered for 5 minutes, the last 1,024 of each topic. Only where the topic has a history or
-    /// subscribers; else there is nobody to repeat it to.
+    /// Publishing again with the same key to the same topic does nothing, so a publisher that got no answer can retry.
+    /// A topic remembers its last 1,024 keys, each for 5 minutes, as long as it has a history or subscribers.
     #[must_use]
-    pub fn id(mut self, id: &'a str) -> Self {
-        self.id = Some(id);
+    pub fn idempotency_key(mut self, key: &'a str) -> Self {
+        self.idempotency_key = Some(key);
         self
     }
 
@@ -80,7 +87,7 @@ pub struct Published {
     pub position: Position,
     /// Connections that it was queued for, as far as the topic's home knows.
     pub receivers: usize,
-    /// A publication with this id was there before: nothing was published, and the position is that one's.
+    /// The topic had a message with this idempotency key: nothing was published, and the position is that message's.
     pub repeated: bool,
 }
 
@@ -94,7 +101,7 @@ pub(crate) enum TopicLimitExceeded {
         len: usize,
         limit: usize,
     },
-    TooFast {
+    RateLimited {
         /// By how much it came too early.
         early: Duration,
     },
@@ -111,7 +118,7 @@ pub(crate) struct PublishRequest {
     pub(crate) except: Option<ConnId>,
     /// The connection that published it; none: the program.
     pub(crate) publisher: Option<ConnId>,
-    pub(crate) id: Option<Box<str>>,
+    pub(crate) idempotency_key: Option<Box<str>>,
     pub(crate) ttl: u32,
     pub(crate) json: bool,
     pub(crate) tags: Option<Tags>,
@@ -124,13 +131,25 @@ pub(crate) type PublishReply = (ReplySender<Option<Published>>, PublishOutcome);
 
 impl PublishRequest {
     pub(crate) fn new(publish: Publish<'_>) -> Self {
-        let Publish { topic, message, except, publisher, id, ttl, tags } = publish;
-        let id = id.map(Into::into);
+        let Publish { topic, message, except, publisher, idempotency_key, ttl, tags } = publish;
+        let idempotency_key = idempotency_key.map(Into::into);
         let frames = Frames::of(message);
         let (key, json) = (message.key(), message.is_json());
         let tags = Tags::new(tags.iter().copied());
         let len = message.len();
-        Self { topic: topic.into(), frames, len, key, except, publisher, id, ttl, json, tags, reply: None }
+        Self {
+            topic: topic.into(),
+            frames,
+            len,
+            key,
+            except,
+            publisher,
+            idempotency_key,
+            ttl,
+            json,
+            tags,
+            reply: None,
+        }
     }
 
     /// The same message for another topic. What was encoded is shared.
@@ -143,7 +162,7 @@ impl PublishRequest {
             key: self.key,
             except: self.except,
             publisher: self.publisher,
-            id: self.id.clone(),
+            idempotency_key: self.idempotency_key.clone(),
             ttl: self.ttl,
             json: self.json,
             tags: self.tags.clone(),

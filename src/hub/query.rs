@@ -69,7 +69,7 @@ pub struct TopicInfo {
     /// The place behind its last message; none where nothing was published since it is there.
     pub position: Option<Position>,
     /// Messages that it keeps.
-    pub kept: usize,
+    pub history: usize,
 }
 
 /// Topics of a prefix: the answer to [`Handle::topics`](crate::Handle::topics).
@@ -104,7 +104,7 @@ impl Hub {
             start => start,
         };
         let entries = owned.messages_from(start, None, now, limit.saturating_add(1));
-        let recovered = matches!(start, Start::After(_)) && entries.is_some();
+        let recovered = matches!(start, Start::Since(_)) && entries.is_some();
         let entries = entries.unwrap_or_default();
         let more = entries.len() > limit;
         let messages = entries.into_iter().take(limit).map(HistoryMessage::of).collect();
@@ -132,7 +132,7 @@ impl Hub {
                 name: (*name).to_owned(),
                 subscribers: here + owned.as_ref().map_or(0, |h| h.remote_subscriber_count()),
                 position: owned.as_ref().map(|h| h.position()),
-                kept: owned.map_or(0, |h| h.history.len()),
+                history: owned.map_or(0, |h| h.history.len()),
             });
         }
         list.topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -29,7 +29,7 @@ pub enum Start {
     /// With the last so many messages that the history has: what a room shows to whoever enters.
     Last(usize),
     /// Behind this place: with what was missed, if all of it is still there.
-    After(Position),
+    Since(Position),
 }
 
 /// A subscription to a topic or a pattern with its options, for
@@ -257,7 +257,7 @@ impl Hub {
         let owned = self.owned_topic(key);
         let position = owned.position();
         let found = owned.messages_from(start, tags.as_ref(), now, usize::MAX);
-        let recovered = found.is_some() && matches!(start, Start::After(_));
+        let recovered = found.is_some() && matches!(start, Start::Since(_));
         let replay: Vec<HistoryEntry> = found.unwrap_or_default().into_iter().cloned().collect();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };
         // A filter looks at all, and so does whoever wants the latest of each key.

@@ -102,7 +102,7 @@ impl TopicSettings {
 
     /// Messages that the topic takes each second from all connections together, and how many at once after a pause; and
     /// as many from the program, its handles and the API. Over it publishing is refused
-    /// ([`HandleError::TooFast`](crate::HandleError::TooFast); where nobody waits for an answer, counted in
+    /// ([`HandleError::RateLimited`](crate::HandleError::RateLimited); where nobody waits for an answer, counted in
     /// [`Stats::publications_refused`](crate::Stats::publications_refused)). Default, and 0 each second: unlimited.
     ///
     /// Where there are more messages than that, `n` connections that publish have equal shares, and one more share is

@@ -57,7 +57,7 @@ fn what_a_burst_has_grown_is_given_back() {
     }
     turn(&mut hub, "kept/a", 4000);
     for n in 0..2000 {
-        hub.publish(Publish::new("kept/a", "x").id(&n.to_string()));
+        hub.publish(Publish::new("kept/a", "x").idempotency_key(&n.to_string()));
     }
     hub.record_history();
     hub.end_iteration();
@@ -117,7 +117,7 @@ fn who_was_the_only_one_to_listen_finds_the_topic_again_for_as_long_as_it_would_
             RecoveryRequest {
                 conn: ConnId::new(0, 0, 1),
                 topic: "kept/a".into(),
-                start: Start::After(first),
+                start: Start::Since(first),
                 tags: None,
                 request_id: 0,
             },
@@ -233,7 +233,7 @@ fn an_id_is_remembered_although_nobody_listens_by_name() {
         hub.now = now;
         hub.expire_topics();
         hub.expire_topics();
-        hub.publish(Publish::new("kept/a", "x").id("once"));
+        hub.publish(Publish::new("kept/a", "x").idempotency_key("once"));
         let messages: u32 = hub.batch_log.batches().iter().map(Batch::messages).sum();
         assert_eq!(messages, u32::from(now == 0), "at {now}");
         hub.end_iteration();
@@ -338,7 +338,7 @@ mod accounts {
                 match what {
                     0 | 1 => hub.publish(Publish::new(topic, &*text)),
                     2 => {
-                        let p = Publish::new(topic, &*text).id("a").tags(&["x"]).ttl(Duration::from_millis(n));
+                        let p = Publish::new(topic, &*text).idempotency_key("a").tags(&["x"]).ttl(Duration::from_millis(n));
                         if hub.owns(topic) && topic::check(topic).is_ok() { hub.publish(p); }
                     }
                     3 => { let _ = hub.subscribe(slot as u32, &named(topic), tags, 4); }

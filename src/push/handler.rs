@@ -90,7 +90,7 @@ impl Session {
     }
 
     fn publish(&self, conn: &mut Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
-        let Publication { topic, content, key, dedup, ttl, echo, tags } = publication;
+        let Publication { topic, content, key, idempotency_key, ttl, echo, tags } = publication;
         check_topic(topic).map_err(Fault::Topic)?;
         if !self.push.may_publish(topic, settings(conn)) {
             let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
@@ -105,8 +105,8 @@ impl Session {
         }
         let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
         let mut publish = Publish::new(topic, message).tags(&tags).by(conn.id());
-        if let Some(dedup) = dedup {
-            publish = publish.id(dedup);
+        if let Some(idempotency_key) = idempotency_key {
+            publish = publish.idempotency_key(idempotency_key);
         }
         if let Some(ttl) = *ttl {
             publish = publish.ttl(ttl);
@@ -198,7 +198,7 @@ impl Handler for Session {
         let limits = conn.limits();
         let hello = Reply::Hello {
             protocol: SUBPROTOCOL,
-            session: &conn.id().to_string(),
+            connection: &conn.id().to_string(),
             time: millis(since_epoch),
             heartbeat: millis(self.push.heartbeat),
             retry: millis(self.push.retry),

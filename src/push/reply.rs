@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 pub(super) enum Reply<'a> {
     Hello {
         protocol: &'static str,
-        session: &'a str,
+        connection: &'a str,
         time: u64,
         heartbeat: u64,
         retry: u64,
@@ -133,7 +133,7 @@ pub(super) enum Fault {
     Cancelled { topic: String },
     Subscriptions { limit: usize },
     TooBig(HandleError),
-    TooFast(HandleError),
+    RateLimited(HandleError),
     Busy(HandleError),
 }
 
@@ -154,7 +154,7 @@ impl Fault {
             Self::NotSubscribed { .. } => "not_subscribed",
             Self::Cancelled { .. } => "cancelled",
             Self::Subscriptions { .. } => "subscriptions",
-            Self::TooFast(_) => "rate",
+            Self::RateLimited(_) => "rate_limited",
             Self::TooBig(_) => "too_big",
             Self::Busy(_) => "busy",
         }
@@ -176,7 +176,7 @@ impl Fault {
     /// After how many milliseconds the same request may work.
     fn retry(&self) -> Option<u64> {
         match self {
-            Self::TooFast(HandleError::TooFast { retry }) => Some(in_millis(*retry)),
+            Self::RateLimited(HandleError::RateLimited { retry }) => Some(in_millis(*retry)),
             Self::Busy(_) => Some(BUSY),
             _ => None,
         }
@@ -189,7 +189,7 @@ impl From<HandleError> for Fault {
             HandleError::Topic(topic) => Self::Topic(topic),
             HandleError::Pattern(pattern) => Self::Pattern(pattern),
             HandleError::TooBig { .. } => Self::TooBig(error),
-            HandleError::TooFast { .. } => Self::TooFast(error),
+            HandleError::RateLimited { .. } => Self::RateLimited(error),
             other => Self::Busy(other),
         }
     }
@@ -235,7 +235,7 @@ impl fmt::Display for Fault {
                     "the connection has {limit} subscriptions, the most it may: unsubscribe from something"
                 )
             }
-            Self::TooBig(e) | Self::TooFast(e) | Self::Busy(e) => e.fmt(f),
+            Self::TooBig(e) | Self::RateLimited(e) | Self::Busy(e) => e.fmt(f),
         }
     }
 }
@@ -271,8 +271,8 @@ mod tests {
             ),
             (Reply::Pong { id: no }, r#"{"type":"pong"}"#),
             (
-                Reply::error(id, &HandleError::TooFast { retry: Duration::from_micros(1500) }.into()),
-                r#"{"type":"error","id":2,"code":"rate","message":"more is published to the topic than it takes: wait 2 ms","retry":2}"#,
+                Reply::error(id, &HandleError::RateLimited { retry: Duration::from_micros(1500) }.into()),
+                r#"{"type":"error","id":2,"code":"rate_limited","message":"more is published to the topic than it takes: wait 2 ms","retry":2}"#,
             ),
         ] {
             assert_eq!(reply.to_json(), expected);

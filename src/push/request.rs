@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 /// Integers above are not exact in a browser.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// Bytes of a `key` or a `dedup`.
+/// Bytes of a `key` and of an `idempotency_key`.
 const MAX_NAME: usize = 255;
 
 /// Messages asked for by `last`.
@@ -62,7 +62,7 @@ pub(super) struct Publication<'a> {
     pub(super) topic: String,
     pub(super) content: Content<'a>,
     pub(super) key: Option<String>,
-    pub(super) dedup: Option<String>,
+    pub(super) idempotency_key: Option<String>,
     pub(super) ttl: Option<Duration>,
     pub(super) echo: bool,
     pub(super) tags: Vec<String>,
@@ -102,7 +102,7 @@ struct Members<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     key: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
-    dedup: Option<&'a RawValue>,
+    idempotency_key: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     ttl: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -226,7 +226,7 @@ fn since(raw: &RawValue) -> Result<Start, Fault> {
     let offset =
         required(since.offset, "since.offset", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
     // An epoch that is none of ours is a topic's former life like any other.
-    Ok(u64::from_str_radix(&epoch, 16).map_or(Start::Now, |epoch| Start::After(Position::new(epoch, offset))))
+    Ok(u64::from_str_radix(&epoch, 16).map_or(Start::Now, |epoch| Start::Since(Position::new(epoch, offset))))
 }
 
 fn publish<'a>(members: &Members<'a>) -> Result<Publication<'a>, Fault> {
@@ -244,7 +244,7 @@ fn publish<'a>(members: &Members<'a>) -> Result<Publication<'a>, Fault> {
         topic,
         content,
         key: name(members.key, "key")?,
-        dedup: name(members.dedup, "dedup")?,
+        idempotency_key: name(members.idempotency_key, "idempotency_key")?,
         ttl: ttl.map(|ms| Duration::from_millis(ms.into())),
         echo: optional(members.echo, "echo", "true or false", |_| true)?.unwrap_or(true),
         tags: tags(members)?,
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(start(r#","latest":false"#), Start::Now);
         assert_eq!(start(r#","latest":true"#), Start::Latest);
         assert_eq!(start(r#","last":65536,"latest":false"#), Start::Last(65_536));
-        let after = Start::After(Position::new(0x1f, 12));
+        let after = Start::Since(Position::new(0x1f, 12));
         assert_eq!(start(r#","since":{"epoch":"1f","offset":12}"#), after);
         assert_eq!(start(r#","since":{"offset":12,"more":[],"epoch":"1\u0066"}"#), after);
         assert_eq!(start(r#","since":{"epoch":"of another server","offset":12}"#), Start::Now);
@@ -394,10 +394,10 @@ mod tests {
             (publish(r#""text":1"#), Some(7), "invalid", "\"text\""),
             (publish(r#""text":"a","key":"""#), Some(7), "invalid", "\"key\""),
             (
-                publish(&format!(r#""text":"a","dedup":"{}""#, "x".repeat(256))),
+                publish(&format!(r#""text":"a","idempotency_key":"{}""#, "x".repeat(256))),
                 Some(7),
                 "invalid",
-                "\"dedup\"",
+                "\"idempotency_key\"",
             ),
             (publish(r#""text":"a","ttl":0"#), Some(7), "invalid", "\"ttl\""),
             (publish(r#""text":"a","ttl":4294967296"#), Some(7), "invalid", "\"ttl\""),

@@ -26,8 +26,8 @@ impl Position {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hello {
-    /// Names the connection in the server's log.
-    pub session: String,
+    /// The connection's id, as the server's log and API show it.
+    pub connection: String,
     /// The server's clock, since 1970.
     pub time: Duration,
     /// After so long a silence the client asks whether the server is still there; zero: never.
@@ -119,7 +119,7 @@ pub struct Published {
     pub position: Option<Position>,
     /// Connections that it was queued for.
     pub receivers: u64,
-    /// Its `dedup` was there before: this is the place of the first time.
+    /// Its `idempotency_key` was there before: this is the place of the first time.
     pub repeated: bool,
 }
 
@@ -164,7 +164,7 @@ impl Event {
         size_of::<Self>()
             + match self {
                 Self::Message(message) => message.topic.len() + message.data.as_bytes().len(),
-                Self::Open(hello) => hello.session.len(),
+                Self::Open(hello) => hello.connection.len(),
                 Self::Subscribed(how) => how.topic.len() + how.position.as_ref().map_or(0, |p| p.epoch.len()),
                 Self::Refused { topic, fault } => topic.len() + fault.weight(),
                 Self::Error(Error::Server(fault)) => fault.weight(),

@@ -44,7 +44,7 @@ pub enum Code {
     /// The connection has as many subscriptions as it may.
     Subscriptions,
     /// More requests than the server takes from one client.
-    Rate,
+    RateLimited,
     /// The message is longer than its topic allows, or the request longer than the server takes.
     TooBig,
     /// The server has too much to do.
@@ -67,7 +67,7 @@ impl Code {
             "not_subscribed" => Self::NotSubscribed,
             "cancelled" => Self::Cancelled,
             "subscriptions" => Self::Subscriptions,
-            "rate" => Self::Rate,
+            "rate_limited" => Self::RateLimited,
             "too_big" => Self::TooBig,
             "busy" => Self::Busy,
             other => Self::Other(other.to_owned()),
@@ -222,7 +222,7 @@ pub enum PublishError {
     /// would change the order. It was not published, unless it had been sent on an earlier connection as well.
     Overtaken(Fault),
     /// No answer came in time: it may have been published. Publishing it again with the same
-    /// [`dedup`](super::Publication::dedup) is safe.
+    /// [`idempotency_key`](super::Publication::idempotency_key) is safe.
     Timeout {
         /// The time it had.
         limit: Duration,

@@ -149,7 +149,7 @@ impl PushClient {
 
     /// Publishes, now or when there is a connection. It waits until the subscriptions that were asked for before have
     /// begun, so they hear it too. After a cut it is sent again, and still published once, as long as the server
-    /// remembers it ([`Publication::dedup`]). The order of what is published to a topic is kept, except around a moment
+    /// remembers it ([`Publication::idempotency_key`]). The order of what is published to a topic is kept, except around a moment
     /// in which the server is too busy and asks for a later try.
     ///
     /// Nobody has to wait for the receipt.

@@ -151,7 +151,7 @@ impl Server {
         let Some(name) = request["topic"].as_str() else { return }; // a ping
         let number = request["data"].as_u64().map(|n| n as u32);
         if is_refused {
-            self.say(&json!({"type": "error", "id": id, "code": "rate", "message": "wait", "retry": retry}));
+            self.say(&json!({"type": "error", "id": id, "code": "rate_limited", "message": "wait", "retry": retry}));
             self.said.back_mut().unwrap().put_off = number;
             return;
         }
@@ -164,11 +164,11 @@ impl Server {
                 self.say(&json!({"type": "error", "id": id, "code": "not_subscribed", "message": "no"}));
             }
             "publish" => {
-                let dedup = request["dedup"].as_str().unwrap().to_owned();
-                let known = self.topic(name).known.get(&dedup).copied();
+                let idempotency_key = request["idempotency_key"].as_str().unwrap().to_owned();
+                let known = self.topic(name).known.get(&idempotency_key).copied();
                 let offset = known.unwrap_or_else(|| self.publish(name, number));
                 let topic = self.topic(name);
-                topic.known.insert(dedup, offset);
+                topic.known.insert(idempotency_key, offset);
                 let epoch = topic.epoch.clone();
                 let repeated = known.is_some();
                 self.say(&json!({"type": "published", "id": id, "epoch": epoch, "offset": offset, "receivers": 1, "repeated": repeated}));

@@ -1,7 +1,7 @@
 //! Publications without an answer: which may go out, and what becomes of one that the server puts off. Pure.
 //!
 //! Those to one topic are sent in the order in which they were made, at most [`WINDOW`] of them without an answer. The
-//! server may put one off (`rate`, `busy`) and still publish what was sent behind it. So from then on the topic's
+//! server may put one off (`rate_limited`, `busy`) and still publish what was sent behind it. So from then on the topic's
 //! publications are sent one at a time, until none is left; and one that was put off and then overtaken is not sent
 //! again, because that would change the order. Its publisher is told.
 //!

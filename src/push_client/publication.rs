@@ -20,7 +20,7 @@ pub struct Publication<'m> {
     pub(super) content: &'m str,
     pub(super) is_json: bool,
     pub(super) key: Option<&'m str>,
-    pub(super) dedup: Option<&'m str>,
+    pub(super) idempotency_key: Option<&'m str>,
     pub(super) ttl: Option<Duration>,
     pub(super) echo: bool,
     pub(super) tags: Vec<String>,
@@ -35,7 +35,7 @@ impl<'m> Publication<'m> {
             content: text,
             is_json: false,
             key: None,
-            dedup: None,
+            idempotency_key: None,
             ttl: None,
             echo: true,
             tags: Vec::new(),
@@ -57,8 +57,8 @@ impl<'m> Publication<'m> {
     /// Publishing again with the same string, 1 to 255 bytes, to the same topic does nothing, and is answered with the
     /// place of the first time. Default: a name of its own for each publication, which makes it safe to send it again
     /// after a cut.
-    pub fn dedup(mut self, name: &'m str) -> Self {
-        self.dedup = Some(name);
+    pub fn idempotency_key(mut self, key: &'m str) -> Self {
+        self.idempotency_key = Some(key);
         self
     }
 

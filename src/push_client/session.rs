@@ -3,7 +3,7 @@
 //!
 //! A subscription and a publication outlive their connection. On the next one, all subscriptions are asked for again,
 //! each with the place to go on from; then, when these have begun, the publications that had no answer go out again
-//! (`outgoing.rs`), which their names (`dedup`) make safe.
+//! (`outgoing.rs`), which their names (`idempotency_key`) make safe.
 
 use super::event::{Data, Event, Hello, Message, Subscribed};
 use super::fault::{Error, Fault, PublishError, SubscribeError};

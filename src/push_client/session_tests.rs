@@ -174,7 +174,7 @@ fn a_publication_waits_for_the_subscriptions_before_it_and_outlives_its_connecti
     assert_eq!(played.said().len(), 1, "the subscription alone");
     played.hear(SUBSCRIBED);
     let sent = played.said();
-    assert_eq!(sent, [r#"{"type":"publish","id":3,"topic":"t","text":"ding","dedup":"n-3"}"#]);
+    assert_eq!(sent, [r#"{"type":"publish","id":3,"topic":"t","text":"ding","idempotency_key":"n-3"}"#]);
     played.session.lost();
     played.greet();
     assert_eq!(played.said().len(), 1);
@@ -196,13 +196,13 @@ fn what_the_server_puts_off_is_sent_again() {
     let mut played = Played::open();
     played.subscribe("t".into());
     played.said();
-    played.hear(r#"{"type":"error","id":2,"code":"rate","message":"wait","retry":20}"#);
+    played.hear(r#"{"type":"error","id":2,"code":"rate_limited","message":"wait","retry":20}"#);
     played.pass(Duration::from_millis(19));
     assert!(played.said().is_empty());
     played.pass(Duration::from_millis(1));
     assert_eq!(played.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
     // One that nobody wants any more is not.
-    played.hear(r#"{"type":"error","id":2,"code":"rate","message":"wait","retry":20}"#);
+    played.hear(r#"{"type":"error","id":2,"code":"rate_limited","message":"wait","retry":20}"#);
     assert!(played.with(|session, cx| session.unsubscribe("t", cx)));
     played.hear(r#"{"type":"error","id":3,"code":"not_subscribed","message":"no"}"#);
     played.said();
@@ -256,7 +256,7 @@ fn an_answer_of_another_kind_or_without_a_place_is_no_answer() {
 fn a_publication_that_is_put_off_holds_those_behind_it_and_no_other_topic() {
     let mut played = Played::open();
     played.publish("one");
-    played.hear(r#"{"type":"error","id":1,"code":"rate","message":"","retry":20}"#);
+    played.hear(r#"{"type":"error","id":1,"code":"rate_limited","message":"","retry":20}"#);
     played.publish("two");
     played.publish("three");
     let other = Publication::text("u", "other");
@@ -280,13 +280,13 @@ fn a_publication_that_is_put_off_holds_those_behind_it_and_no_other_topic() {
 fn a_publication_that_a_later_one_has_overtaken_is_told_and_not_sent_again() {
     let mut played = Played::open();
     let receipts = ["one", "two", "three"].map(|text| played.publish(text));
-    played.hear(r#"{"type":"error","id":1,"code":"rate","message":"","retry":20}"#);
+    played.hear(r#"{"type":"error","id":1,"code":"rate_limited","message":"","retry":20}"#);
     // Answers may come in any order.
     played.hear(r#"{"type":"published","id":3,"receivers":0}"#);
     played.hear(r#"{"type":"error","id":2,"code":"busy","message":"","retry":20}"#);
     played.events();
     let [one, two, three] = receipts.map(|receipt| receipt.try_recv().unwrap());
-    assert!(matches!(one, Err(PublishError::Overtaken(fault)) if fault.code == Code::Rate));
+    assert!(matches!(one, Err(PublishError::Overtaken(fault)) if fault.code == Code::RateLimited));
     assert!(matches!(two, Err(PublishError::Overtaken(fault)) if fault.code == Code::Busy));
     assert!(three.is_ok());
     played.said();
@@ -295,7 +295,7 @@ fn a_publication_that_a_later_one_has_overtaken_is_told_and_not_sent_again() {
 
     // Whether the later one was published is not known when the connection breaks.
     let receipts = ["five", "six"].map(|text| played.publish(text));
-    played.hear(r#"{"type":"error","id":4,"code":"rate","message":"","retry":20}"#);
+    played.hear(r#"{"type":"error","id":4,"code":"rate_limited","message":"","retry":20}"#);
     played.pass(Duration::from_millis(20));
     played.session.lost();
     played.greet();
@@ -520,7 +520,7 @@ fn odd() -> impl Strategy<Value = Value> {
 fn honest() -> impl Strategy<Value = Value> {
     (0usize..12, 0u64..6).prop_map(|(at, id)| {
         let all = [
-            json!({"type": "hello", "session": "1", "time": 1, "heartbeat": 25_000, "retry": 1_000, "max_message_size": 65_536}),
+            json!({"type": "hello", "connection": "1", "time": 1, "heartbeat": 25_000, "retry": 1_000, "max_message_size": 65_536}),
             json!({"type": "subscribed", "id": id, "topic": "t", "epoch": "e", "offset": 3, "recovered": true, "replayed": 1}),
             json!({"type": "subscribed", "id": id, "pattern": "p/*", "recovered": false, "replayed": 0}),
             json!({"type": "unsubscribed", "id": id, "topic": "t"}),
@@ -530,7 +530,7 @@ fn honest() -> impl Strategy<Value = Value> {
             json!({"type": "published", "id": id, "epoch": "e", "offset": 4, "receivers": 1, "repeated": true}),
             json!({"type": "lagged", "messages": 12}),
             json!({"type": "pong", "id": id}),
-            json!({"type": "error", "id": id, "code": "rate", "message": "wait", "retry": 20}),
+            json!({"type": "error", "id": id, "code": "rate_limited", "message": "wait", "retry": 20}),
             json!({"type": "error", "code": "binary", "message": "no"}),
         ];
         all[at].clone()

@@ -41,7 +41,7 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    dedup: Option<&'a str>,
+    idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,7 @@ pub(super) fn publish(
         data: json,
         text: (!publication.is_json).then_some(publication.content),
         key: publication.key,
-        dedup: Some(publication.dedup.unwrap_or(name)),
+        idempotency_key: Some(publication.idempotency_key.unwrap_or(name)),
         ttl: publication.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL)),
         echo: (!publication.echo).then_some(false),
         tags: &publication.tags,
@@ -201,7 +201,7 @@ struct Members {
     message: String,
     #[serde(deserialize_with = "present")]
     retry: Option<Int>,
-    session: String,
+    connection: String,
     time: Int,
     heartbeat: Int,
     #[serde(deserialize_with = "present")]
@@ -285,7 +285,7 @@ fn answer(kind: &str, members: Members) -> Result<Incoming, serde_json::Error> {
     let clamp = |time: Duration, bounds: RangeInclusive<Duration>| time.clamp(*bounds.start(), *bounds.end());
     Ok(match kind {
         "hello" => Incoming::Hello(Hello {
-            session: members.session,
+            connection: members.connection,
             time: Duration::from_millis(members.time.0),
             heartbeat: match members.heartbeat.0 {
                 0 => Duration::ZERO,
@@ -377,14 +377,18 @@ mod tests {
         let text = Publication::text("t", "\"ding\"\n");
         assert_eq!(
             publish(6, &text, "own").unwrap(),
-            r#"{"type":"publish","id":6,"topic":"t","text":"\"ding\"\n","dedup":"own"}"#
+            r#"{"type":"publish","id":6,"topic":"t","text":"\"ding\"\n","idempotency_key":"own"}"#
         );
         let ttl = Duration::from_micros(1);
-        let json =
-            Publication::json("t", r#"{"x": 1.0}"#).key("k").dedup("d").ttl(ttl).echo(false).tags(["a"]);
+        let json = Publication::json("t", r#"{"x": 1.0}"#)
+            .key("k")
+            .idempotency_key("d")
+            .ttl(ttl)
+            .echo(false)
+            .tags(["a"]);
         assert_eq!(
             publish(7, &json, "own").unwrap(),
-            r#"{"type":"publish","id":7,"topic":"t","tags":["a"],"data":{"x": 1.0},"key":"k","dedup":"d","ttl":1,"echo":false}"#
+            r#"{"type":"publish","id":7,"topic":"t","tags":["a"],"data":{"x": 1.0},"key":"k","idempotency_key":"d","ttl":1,"echo":false}"#
         );
         for no_json in ["", "{", r#"1,"topic":"other""#, "1 2"] {
             assert!(publish(8, &Publication::json("t", no_json), "own").is_err(), "{no_json}");
@@ -429,10 +433,10 @@ mod tests {
             ),
             (r#"{"type":"lagged","messages":12}"#, Incoming::Lagged { messages: 12 }),
             (
-                r#"{"type":"error","id":6,"code":"rate","message":"wait","retry":20}"#,
+                r#"{"type":"error","id":6,"code":"rate_limited","message":"wait","retry":20}"#,
                 Incoming::Error {
                     id: Some(6),
-                    fault: Fault::new("rate", "wait".into(), Some(Duration::from_millis(20))),
+                    fault: Fault::new("rate_limited", "wait".into(), Some(Duration::from_millis(20))),
                 },
             ),
             (r#"{"type":"pong","id":"of another kind"}"#, Incoming::Other),
@@ -480,7 +484,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let full = hello(
-            r#"{"type":"hello","protocol":"campanile.v1.json","session":"0.17.3","time":1767225600000,"heartbeat":25000,"max_message_size":65536,"max_subscriptions":128,"retry":2000}"#,
+            r#"{"type":"hello","protocol":"campanile.v1.json","connection":"0.17.3","time":1767225600000,"heartbeat":25000,"max_message_size":65536,"max_subscriptions":128,"retry":2000}"#,
         );
         assert_eq!((full.heartbeat, full.retry), (Duration::from_secs(25), Some(Duration::from_secs(2))));
         assert_eq!((full.max_message_size, full.max_subscriptions), (65_536, 128));

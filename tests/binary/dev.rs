@@ -97,7 +97,7 @@ fn without_options_nothing_is_open_and_the_lines_at_the_start_say_how_to_open_it
         assert!(answer.contains(r#""code":"forbidden""#), "{answer}");
     }
     let lines = process.lines();
-    for words in ["--topics PREFIX:subscribe=yes", "/api/ is not served without a key", "--dev"] {
+    for words in ["--topics PREFIX:client-subscribe=yes", "/api/ is not served without a key", "--dev"] {
         assert!(lines.contains(words), "{lines}");
     }
 }
@@ -144,7 +144,7 @@ fn dev_serves_the_pages_grants_public_and_opens_the_api_with_one_line_each() {
 
 #[test]
 fn settings_for_public_replace_what_dev_grants() {
-    let process = Process::start(&["--dev", "--topics", "public/:history=5,subscribe=yes"]);
+    let process = Process::start(&["--dev", "--topics", "public/:history=5,client-subscribe=yes"]);
     assert!(process.push(SUBSCRIBE).contains(r#""type":"subscribed""#));
     assert!(process.push(PUBLISH).contains("forbidden"));
     let lines = process.lines();

@@ -318,10 +318,10 @@ describe("cuts", () => {
   test("a publication whose answer was lost is not published twice", async () => {
     const push = connect(server.url());
     let lost = false;
-    server.refuse = ({ type, topic, data, dedup }, socket) => {
+    server.refuse = ({ type, topic, data, idempotency_key: idempotencyKey }, socket) => {
       if (type !== "publish" || lost) return undefined;
       lost = true;
-      server.publish(topic, { data }, { dedup });
+      server.publish(topic, { data }, { idempotencyKey });
       socket.terminate();
       return true;
     };
@@ -399,7 +399,7 @@ describe("cuts", () => {
   test("a silent way is noticed by a ping without an answer", async () => {
     server.heartbeat = 1;
     const way = await Way.to(server.port);
-    const push = connect(`ws://127.0.0.1:${way.port}/push`, { pingTimeout: 200 });
+    const push = connect(`ws://127.0.0.1:${way.port}/push`, { pongTimeout: 200 });
     await event(push, "open");
     for (let pings = 0; pings < 3; pings++) await event(server, "ping");
     assert.equal(push.readyState, 1);

@@ -147,7 +147,7 @@ describe("the module in a page", () => {
 
 describe("a page that is busy", () => {
   test("is told how many messages were given up meanwhile", async () => {
-    const own = await Server.start({ args: ["--topics", "public/busy/:subscribe=yes,slow-consumer=drop-oldest"] });
+    const own = await Server.start({ args: ["--topics", "public/busy/:client-subscribe=yes,slow-consumer=drop-oldest"] });
     // A synchronous request holds the page's thread until it is answered.
     let letGo;
     const held = new Promise((resolve) => {

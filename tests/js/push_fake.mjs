@@ -48,15 +48,15 @@ export class FakeServer extends EventEmitter {
 
   topic(name) {
     if (!this.topics.has(name)) {
-      this.topics.set(name, { epoch: `life-${++this.lives}`, next: 1, kept: [], dedup: new Map() });
+      this.topics.set(name, { epoch: `life-${++this.lives}`, next: 1, kept: [], keys: new Map() });
     }
     return this.topics.get(name);
   }
 
   /** `message`: `{ data }`, `{ text }` or `{ bytes }`. */
-  publish(name, message, { key, tags, dedup, except } = {}) {
+  publish(name, message, { key, tags, idempotencyKey, except } = {}) {
     const topic = this.topic(name);
-    if (dedup && topic.dedup.has(dedup)) return { ...topic.dedup.get(dedup), repeated: true };
+    if (topic.keys.has(idempotencyKey)) return { ...topic.keys.get(idempotencyKey), repeated: true };
     const entry = { topic: name, offset: topic.next++, key, tags, ...message };
     topic.kept.push(entry);
     if (topic.kept.length > this.history) topic.kept.shift();
@@ -69,7 +69,7 @@ export class FakeServer extends EventEmitter {
       this.#message(socket, entry);
     }
     const place = { epoch: topic.epoch, offset: entry.offset, receivers };
-    if (dedup) topic.dedup.set(dedup, place);
+    if (idempotencyKey) topic.keys.set(idempotencyKey, place);
     return place;
   }
 
@@ -93,7 +93,7 @@ export class FakeServer extends EventEmitter {
     socket.on("close", () => this.sockets.delete(socket));
     const { heartbeat, helloMore } = this;
     this.tell(socket, {
-      type: "hello", protocol: "campanile.v1.json", session: String(this.urls.length), time: Date.now(), heartbeat,
+      type: "hello", protocol: "campanile.v1.json", connection: String(this.urls.length), time: Date.now(), heartbeat,
       retry: 1_000, max_message_size: 65_536, max_subscriptions: 128, ...helloMore,
     });
     socket.on("message", (text) => {
@@ -110,12 +110,12 @@ export class FakeServer extends EventEmitter {
   }
 
   #answer(socket, request) {
-    const { type, id, topic, pattern, text, data, key, tags, dedup, echo } = request;
+    const { type, id, topic, pattern, text, data, key, tags, idempotency_key: idempotencyKey, echo } = request;
     if (type === "subscribe") return this.#subscribe(socket, request);
     if (type === "ping") return { type: "pong", id };
     if (type === "publish") {
       const message = text === undefined ? { data } : { text };
-      return { type: "published", id, ...this.publish(topic, message, { key, tags, dedup, except: echo === false && socket }) };
+      return { type: "published", id, ...this.publish(topic, message, { key, tags, idempotencyKey, except: echo === false && socket }) };
     }
     return socket.topics.delete(topic ?? pattern)
       ? { type: "unsubscribed", id, topic, pattern }

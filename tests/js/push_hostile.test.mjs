@@ -103,7 +103,7 @@ describe("what can't be read", () => {
 
 describe("random and mutated messages", () => {
   const honest = (id) => [
-    { type: "hello", protocol: "campanile.v1.json", session: "1", time: 1, heartbeat: 25_000, retry: 1_000, max_message_size: 65_536, max_subscriptions: 128 },
+    { type: "hello", protocol: "campanile.v1.json", connection: "1", time: 1, heartbeat: 25_000, retry: 1_000, max_message_size: 65_536, max_subscriptions: 128 },
     { type: "subscribed", id, topic: "t", epoch: "e", offset: 3, recovered: true, replayed: 1 },
     { type: "subscribed", id, pattern: "p/*", recovered: false, replayed: 0 },
     { type: "unsubscribed", id, topic: "t" },
@@ -113,7 +113,7 @@ describe("random and mutated messages", () => {
     { type: "published", id, epoch: "e", offset: 4, receivers: 1, repeated: true },
     { type: "lagged", messages: 12 },
     { type: "pong", id },
-    { type: "error", id, code: "rate", message: "wait", retry: 20 },
+    { type: "error", id, code: "rate_limited", message: "wait", retry: 20 },
     { type: "error", code: "binary", message: "no" },
   ];
   const odd = [null, true, false, 0, -1, 1.5, 1e308, 2 ** 53, 2 ** 31, "", "t", "p/*", "message", "__proto__", "x".repeat(300), [], {}, [[]], [null], { type: {} }, { length: 1e9 }];
@@ -198,8 +198,8 @@ describe("a second hello", () => {
   test("says nothing: no event, no subscription, no other heartbeat", () => {
     const { push, socket, events, count } = listening();
     const { length } = socket.sent;
-    for (let n = 0; n < 1_000; n++) socket.hello({ session: "2", heartbeat: 1_000, retry: 50_000, max_message_size: 1 });
-    assert.deepEqual([count("open"), events.length, socket.sent.length, push.hello.session], [1, 1, length, "1"]);
+    for (let n = 0; n < 1_000; n++) socket.hello({ connection: "2", heartbeat: 1_000, retry: 50_000, max_message_size: 1 });
+    assert.deepEqual([count("open"), events.length, socket.sent.length, push.hello.connection], [1, 1, length, "1"]);
     pass(24_000);
     assert.equal(socket.asked("ping").length, 0);
     push.close();
@@ -277,7 +277,7 @@ describe("times that a server gives", () => {
 
 describe("publications that are put off", () => {
   // A server that takes requests when the test says so and refuses some of them. What it has published it knows again by
-  // its `dedup`, until it is started again.
+  // its `idempotency_key`, until it is started again.
   class Model {
     #roll;
     #known = new Map();
@@ -316,16 +316,16 @@ describe("publications that are put off", () => {
     take(requests, refuses) {
       const { sent } = FakeSocket.last;
       for (; requests > 0 && this.#read < sent.length; requests--) {
-        const { type, id, topic, text, dedup } = sent[this.#read++];
+        const { type, id, topic, text, idempotency_key: key } = sent[this.#read++];
         if (this.#roll.chance(refuses)) {
           const retry = this.#roll.one([0, 1, 20, 300]);
-          this.#answers.push({ put: type === "publish" && text, message: { type: "error", id, code: "rate", message: "wait", retry } });
+          this.#answers.push({ put: type === "publish" && text, message: { type: "error", id, code: "rate_limited", message: "wait", retry } });
         } else if (type === "subscribe") {
           this.#answers.push({ message: { type: "subscribed", id, topic, epoch: "e", offset: 0, recovered: false, replayed: 0 } });
         } else if (type === "publish") {
-          const repeated = this.#known.has(dedup);
-          const offset = this.#known.get(dedup) ?? this.#next++;
-          this.#known.set(dedup, offset);
+          const repeated = this.#known.has(key);
+          const offset = this.#known.get(key) ?? this.#next++;
+          this.#known.set(key, offset);
           if (!repeated) this.log.push({ topic, text });
           this.#answers.push({ published: text, message: { type: "published", id, epoch: "e", offset, receivers: 1, repeated } });
         }
@@ -391,7 +391,7 @@ describe("publications that are put off", () => {
       for (const [text, all] of fates) {
         assert.equal(all.length, 1);
         const never = !published_.has(text) || server.doubtful.has(text);
-        assert.ok(all[0] === "published" || (all[0] === "rate" && never), `seed ${seed}: ${text} ${all}`);
+        assert.ok(all[0] === "published" || (all[0] === "rate_limited" && never), `seed ${seed}: ${text} ${all}`);
         all[0] === "published" ? published++ : refused++;
       }
       push.close();
@@ -404,10 +404,10 @@ describe("publications that are put off", () => {
     const socket = FakeSocket.last.hello();
     const fates = [1, 2, 3].map((n) => push.publish("t", n).then(() => "published", ({ code, retry }) => [code, retry]));
     const [third, second, first] = socket.asked("publish").map(({ id }) => id);
-    socket.tell({ type: "error", id: first, code: "rate", message: "wait", retry: 20 });
+    socket.tell({ type: "error", id: first, code: "rate_limited", message: "wait", retry: 20 });
     socket.tell({ type: "error", id: second, code: "busy", message: "wait", retry: 30 });
     socket.tell({ type: "published", id: third, receivers: 0 });
-    assert.deepEqual(await Promise.all(fates), [["rate", 20], ["busy", 30], "published"]);
+    assert.deepEqual(await Promise.all(fates), [["rate_limited", 20], ["busy", 30], "published"]);
     pass(1_000);
     assert.equal(socket.asked("publish").length, 3, "neither is sent again");
     push.close();
@@ -418,7 +418,7 @@ describe("publications that are put off", () => {
     const socket = FakeSocket.last.hello();
     const publish = (topic, n) => push.publish(topic, n).catch(() => {});
     publish("t", 1);
-    socket.tell({ type: "error", id: socket.asked("publish")[0].id, code: "rate", message: "wait", retry: 20 });
+    socket.tell({ type: "error", id: socket.asked("publish")[0].id, code: "rate_limited", message: "wait", retry: 20 });
     publish("t", 2);
     publish("u", 3);
     publish("t", 4);

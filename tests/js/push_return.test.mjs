@@ -211,7 +211,7 @@ describe("refusals", () => {
     const refused = new Map();
     server.refuse = ({ id }) => {
       refused.set(id, (refused.get(id) ?? 0) + 1);
-      return refused.get(id) < 3 && { code: "rate", retry: 1 };
+      return refused.get(id) < 3 && { code: "rate_limited", retry: 1 };
     };
     const { next, message, sub } = listen(push, "busy");
     await next("onSubscribed");

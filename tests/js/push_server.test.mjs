@@ -91,12 +91,12 @@ describe("campanile.js and the server", () => {
     assert.equal(push.readyState, 1);
   });
 
-  test("dedup: the second time is answered with the place of the first", async () => {
+  test("idempotencyKey: the second time is answered with the place of the first", async () => {
     const push = connect();
     const name = topic();
     const { message, inbox } = await listen(push, name);
-    const first = await push.publish(name, 1, { dedup: "one" });
-    const second = await push.publish(name, 2, { dedup: "one" });
+    const first = await push.publish(name, 1, { idempotencyKey: "one" });
+    const second = await push.publish(name, 2, { idempotencyKey: "one" });
     assert.deepEqual([second.offset, second.repeated], [first.offset, true]);
     await push.publish(name, 3);
     assert.deepEqual([await message(), await message(), inbox.items.length], [1, 3, 0]);
@@ -368,7 +368,7 @@ describe("campanile.js and the server", () => {
     }
   });
 
-  test("a page tells its session, and its backend subscribes and closes it", async () => {
+  test("a page sends its connection id, and its backend subscribes and closes it", async () => {
     const push = connect(undefined, { reconnect: () => true });
     const unclaimed = new Inbox();
     push.addEventListener("message", ({ topic, offset, data }) => unclaimed.push([topic, offset, data]));
@@ -377,22 +377,22 @@ describe("campanile.js and the server", () => {
       const { status, body: answer } = await get(server.http(`/api/${what}`), { method: "POST", headers, body: JSON.stringify(body) });
       return [status, JSON.parse(answer)];
     };
-    const sessions = new Set();
+    const connections = new Set();
     for (let offset = 1; offset <= 2; offset++) {
-      const connection = (await event(push, "open"))[0].hello.session;
-      sessions.add(connection);
+      const connection = (await event(push, "open"))[0].hello.connection;
+      connections.add(connection);
       const topic = `users/${connection}`; // pages can't publish there
       assert.deepEqual(await ask("subscribe", { connection, topic }), [200, { subscribed: true }]);
       assert.equal((await post({ topic, data: { unread: 3 } })).status, 200);
       assert.deepEqual(await unclaimed.next(), [topic, 1, { unread: 3 }]);
       assert.deepEqual(await ask("unsubscribe", { connection, topic }), [200, { subscribed: false }]);
       const closed = event(push, "close");
-      assert.deepEqual(await ask("disconnect", { connection, code: 4001, reason: "logged out" }), [200, { disconnected: true }]);
+      assert.deepEqual(await ask("close", { connection, code: 4001, reason: "logged out" }), [200, { closed: true }]);
       const [{ code, reason }] = await closed;
       assert.deepEqual([code, reason], [4001, "logged out"]);
       assert.equal((await ask("subscribe", { connection, topic }))[0], 404);
     }
-    assert.equal(sessions.size, 2, "each connection has its own");
+    assert.equal(connections.size, 2, "each connection has its own");
     push.close();
   });
 

@@ -26,7 +26,7 @@ export class FakeSocket {
   }
 
   hello(more) {
-    this.tell({ type: "hello", protocol: "campanile.v1.json", session: "1", time: 0, heartbeat: 25_000, retry: 1_000,
+    this.tell({ type: "hello", protocol: "campanile.v1.json", connection: "1", time: 0, heartbeat: 25_000, retry: 1_000,
       max_message_size: 65_536, max_subscriptions: 128, ...more });
     return this;
   }

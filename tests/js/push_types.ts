@@ -3,7 +3,7 @@
 import { connect, PushError, type PatternSubscription, type Position, type Push, type Subscription } from "../../js/campanile.js";
 
 const push: Push = connect();
-connect("/push", { WebSocket, reconnectionDelay: 1, reconnectionDelayMax: 2, connectTimeout: 3, pingTimeout: 4, timeout: 5, queue: 0 });
+connect("/push", { WebSocket, reconnectionDelay: 1, reconnectionDelayMax: 2, connectTimeout: 3, pongTimeout: 4, timeout: 5, queue: 0 });
 connect(new URL("wss://example.com/push"), { reconnect: (code, reason) => code === 4401 && reason !== "" });
 connect(async () => `/push?token=${await Promise.resolve("x")}`);
 
@@ -19,7 +19,7 @@ push.subscribe("room", (message) => console.log(message.text), { since: position
 push.subscribe("entered", () => {}, { last: 50, tags: ["news", "sport"] as const });
 sub.unsubscribe();
 
-push.publish("room", { a: [1] }, { key: "k", tags: ["news"], dedup: "d", ttl: 1, echo: false, timeout: 1 }).then(
+push.publish("room", { a: [1] }, { key: "k", tags: ["news"], idempotencyKey: "d", ttl: 1, echo: false, timeout: 1 }).then(
   ({ offset, epoch, receivers }) => console.log(offset ?? 0, epoch ?? "", receivers + 1),
   (error: unknown) => error instanceof PushError && console.log(error.code.length, error.retry ?? 0),
 );

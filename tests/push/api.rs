@@ -73,7 +73,7 @@ fn a_message_is_published_and_its_place_told() {
         let (mut listening, _) = listener(&server, &events, &["room"]);
         let mut client = server.dial();
         let (status, first) = post(&mut client, "/api/publish", &json!({"topic": "room", "text": "hello"}));
-        assert_eq!((status, &first["receivers"], &first["repeated"]), (200, &json!(1), &json!(false)));
+        assert_eq!((status, &first["receivers"], first.get("repeated")), (200, &json!(1), None));
         assert_eq!(first["offset"], 1);
         assert_eq!(listening.read_text(), "hello");
         let (_, second) =
@@ -82,12 +82,12 @@ fn a_message_is_published_and_its_place_told() {
         assert_eq!(listening.read_binary(), [0, 1, 255]);
         assert_eq!(
             post(&mut client, "/api/publish", &json!({"topic": "nobody", "text": ""})),
-            (200, json!({"kept": false}))
+            (200, json!({"receivers": 0}))
         );
-        let once = json!({"topic": "kept/a", "text": "once", "id": "1", "ttl": 60_000.0});
+        let once = json!({"topic": "kept/a", "text": "once", "idempotency_key": "1", "ttl": 60_000.0});
         let (_, first) = post(&mut client, "/api/publish", &once);
         let (_, again) = post(&mut client, "/api/publish", &once);
-        assert_eq!((&first["repeated"], &again["repeated"]), (&json!(false), &json!(true)));
+        assert_eq!((first.get("repeated"), again.get("repeated")), (None, Some(&json!(true))));
         assert_eq!(first["offset"], again["offset"]);
         assert_eq!(server.handle.stats().accepted, 2, "the connection was kept");
     }
@@ -104,12 +104,12 @@ fn a_topic_that_takes_no_more_says_when_it_does() {
     }
     let answer = post_with(&mut client, "/api/publish", JSON, &message.to_string());
     assert_eq!((answer.status, answer.header("retry-after")), (429, Some("1")));
-    refused(post(&mut client, "/api/publish", &message), (429, "rate"), "wait ");
+    refused(post(&mut client, "/api/publish", &message), (429, "rate_limited"), "wait ");
     let (status, body) =
         post(&mut client, "/api/batch", &json!({"messages": [{"topic": "kept/a", "text": "x"}, message]}));
     assert_eq!(
         (status, &body["results"][0]["offset"], &body["results"][1]["code"]),
-        (429, &json!(1), &json!("rate"))
+        (429, &json!(1), &json!("rate_limited"))
     );
 }
 
@@ -182,7 +182,7 @@ fn many_are_published_at_once_and_in_order() {
         }
         let topics = json!({"topics": ["a", "nobody", "b"], "text": "to both"});
         let (status, body) = post(&mut client, "/api/broadcast", &topics);
-        assert_eq!((status, &body["results"][1]), (200, &json!({"kept": false})));
+        assert_eq!((status, &body["results"][1]), (200, &json!({"receivers": 0})));
         assert_eq!((&body["results"][0]["offset"], &body["results"][2]["offset"]), (&json!(21), &json!(1)));
         assert_eq!([listening.read_text(), listening.read_text()], ["to both", "to both"]);
     }
@@ -230,9 +230,9 @@ fn what_is_wrong_is_named_with_its_value() {
         ("publish", r#"{"topic":"a","text":"x","ttl":4294967296}"#, "invalid", "not 4294967296"),
         (
             "publish",
-            r#"{"topic":"a","text":"x","id":""}"#,
+            r#"{"topic":"a","text":"x","idempotency_key":""}"#,
             "invalid",
-            "\"id\" is to have 1 to 255 bytes, not 0",
+            "\"idempotency_key\" is to have 1 to 255 bytes, not 0",
         ),
         ("publish", r#"{"topic":"a","text":"x","more":1}"#, "invalid", "\"more\" is no field"),
         ("publish", r#"{"topics":["a"],"text":"x"}"#, "invalid", "\"topics\" is no field"),
@@ -254,8 +254,8 @@ fn what_is_wrong_is_named_with_its_value() {
         ("unsubscribe", r#"{"connection":"0.0.1","topic":"users/*"}"#, "topic", "is a pattern"),
         ("subscribe", r#"{"connection":"0.0.1","pattern":"users"}"#, "pattern", "ticks/*"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"a","pattern":"a/*"}"#, "invalid", "exclude"),
-        ("disconnect", r#"{"connection":"0.0.1","code":999}"#, "invalid", "not 999"),
-        ("disconnect", r#"{"connection":"0.0.1","topic":"a"}"#, "invalid", "\"topic\" is no field"),
+        ("close", r#"{"connection":"0.0.1","code":999}"#, "invalid", "not 999"),
+        ("close", r#"{"connection":"0.0.1","topic":"a"}"#, "invalid", "\"topic\" is no field"),
     ] {
         let answer = post_with(&mut client, &format!("/api/{path}"), JSON, body);
         let value = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{e}: {body}"));
@@ -268,9 +268,9 @@ fn what_is_wrong_is_named_with_its_value() {
         ("topics?page=2", "\"page\" is no parameter"),
         ("topics?limit=1&limit=2", "twice"),
         ("history", "\"topic\" is missing"),
-        ("history?topic=a&after=12", "EPOCH:OFFSET, such as 18f2a6c0b1:12, not \"12\""),
-        ("history?topic=a&after=1:-1", "not \"1:-1\""),
-        ("history?topic=a&after=none:1", "not \"none:1\""),
+        ("history?topic=a&since=12", "EPOCH:OFFSET, such as 18f2a6c0b1:12, not \"12\""),
+        ("history?topic=a&since=1:-1", "not \"1:-1\""),
+        ("history?topic=a&since=none:1", "not \"none:1\""),
     ] {
         refused(get(&mut client, &format!("/api/{path}")), (400, "invalid"), words);
     }
@@ -311,7 +311,7 @@ fn a_connection_is_subscribed_unsubscribed_and_closed_by_its_id() {
         post(&mut client, "/api/publish", &say);
         listening.expect_nothing_until_pong();
         let bye = json!({"connection": id, "code": 4001, "reason": "logged out"});
-        assert_eq!(post(&mut client, "/api/disconnect", &bye), (200, json!({"disconnected": true})));
+        assert_eq!(post(&mut client, "/api/close", &bye), (200, json!({"closed": true})));
         assert_eq!(listening.read_close(), (4001, "logged out".to_owned()));
         listening.close(4001, "");
         listening.expect_eof();
@@ -319,35 +319,34 @@ fn a_connection_is_subscribed_unsubscribed_and_closed_by_its_id() {
         for path in ["/api/subscribe", "/api/unsubscribe"] {
             refused(post(&mut client, path, &room), (404, "gone"), &id);
         }
-        refused(post(&mut client, "/api/disconnect", &bye), (404, "gone"), &id);
+        refused(post(&mut client, "/api/close", &bye), (404, "gone"), &id);
         let nowhere = json!({"connection": "900.0.1"});
-        refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "900.0.1");
+        refused(post(&mut client, "/api/close", &nowhere), (404, "gone"), "900.0.1");
         let nowhere = json!({"connection": "200.0.1"});
-        refused(post(&mut client, "/api/disconnect", &nowhere), (404, "gone"), "200.0.1");
+        refused(post(&mut client, "/api/close", &nowhere), (404, "gone"), "200.0.1");
     }
 }
 
-/// What `hello` calls the session is what the API calls the connection.
 #[cfg(feature = "push")]
 #[test]
-fn a_page_is_named_by_the_session_that_it_was_told() {
+fn the_connection_of_hello_is_the_connection_of_the_api() {
     for workers in [1, 2] {
         // Pages may not ask for anything themselves.
         let push = campanile::push::Push::new().subscribe([] as [&str; 0]);
         let server = start(Api::new().without_key().mount(builder().workers(workers).route("/push", push)));
         let mut client = server.dial();
         for (mut page, hello) in (0..4).map(|_| push::Page::over(server.dial())) {
-            let session = hello["session"].as_str().unwrap();
-            let topic = format!("users/{session}");
+            let connection = hello["connection"].as_str().unwrap();
+            let topic = format!("users/{connection}");
             let request = json!({"type": "subscribe", "id": 1, "topic": topic});
             page.refused(&request, "forbidden");
-            let users = json!({"connection": session, "topic": topic});
+            let users = json!({"connection": connection, "topic": topic});
             assert_eq!(post(&mut client, "/api/subscribe", &users), (200, json!({"subscribed": true})));
             let unread = json!({"topic": topic, "data": {"unread": 3}});
             assert_eq!(post(&mut client, "/api/publish", &unread).1["receivers"], 1);
             page.expect(&json!({"type": "message", "topic": topic, "offset": 1, "data": {"unread": 3}}));
-            let bye = json!({"connection": session, "code": 4001, "reason": "logged out"});
-            assert_eq!(post(&mut client, "/api/disconnect", &bye), (200, json!({"disconnected": true})));
+            let bye = json!({"connection": connection, "code": 4001, "reason": "logged out"});
+            assert_eq!(post(&mut client, "/api/close", &bye), (200, json!({"closed": true})));
             assert_eq!(page.0.read_close(), (4001, "logged out".to_owned()));
         }
     }
@@ -380,7 +379,7 @@ fn topics_and_what_they_keep_can_be_read() {
     assert_eq!((status, &body["more"]), (200, &json!(false)));
     assert_eq!(
         body["topics"][0],
-        json!({"topic": "kept/a", "subscribers": 0, "kept": 5, "epoch": epoch, "offset": 8})
+        json!({"topic": "kept/a", "subscribers": 0, "history": 5, "epoch": epoch, "offset": 8})
     );
     assert_eq!(
         (&body["topics"][1]["topic"], &body["topics"][1]["subscribers"]),
@@ -394,7 +393,7 @@ fn topics_and_what_they_keep_can_be_read() {
                "messages": [{"offset": 7, "text": "7"}, {"offset": 8, "base64": "AAE="}]})
     );
     let mut read = |offset: u64, epoch: &str| {
-        let path = format!("/api/history?topic=kept/a&after={epoch}:{offset}&limit=2");
+        let path = format!("/api/history?topic=kept/a&since={epoch}:{offset}&limit=2");
         let (_, page) = get(&mut client, &path);
         (page["recovered"] == true, page["messages"].as_array().unwrap().len(), page["more"] == true)
     };

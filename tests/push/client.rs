@@ -141,7 +141,7 @@ fn what_is_published_is_heard_and_answered() {
     let other = listening(&server, Subscription::pattern("public/*"));
     let full = Publication::text("public/a", "ding")
         .key("k")
-        .dedup("once")
+        .idempotency_key("once")
         .ttl(millis(60_000))
         .echo(false)
         .tags(["a"])

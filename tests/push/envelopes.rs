@@ -61,7 +61,7 @@ impl Handler for Listens {
             ["all"] => drop(conn.subscribe_pattern("kept/*").unwrap()),
             ["from", topic, epoch, offset] => {
                 let at = Position::new(epoch.parse().unwrap(), offset.parse().unwrap());
-                conn.subscribe_from(topic, Start::After(at)).unwrap();
+                conn.subscribe_from(topic, Start::Since(at)).unwrap();
             }
             ["say", topic, text] => {
                 conn.publish_all(topic, text);

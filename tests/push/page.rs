@@ -141,7 +141,7 @@ fn every_error_code_of_the_page_comes_up() {
     for error in errors {
         assert_eq!(error["type"], "error");
         assert!(error["message"].as_str().is_some_and(|m| m.len() > 10), "{error}");
-        let may_retry = ["rate", "busy"].contains(&error["code"].as_str().unwrap());
+        let may_retry = ["rate_limited", "busy"].contains(&error["code"].as_str().unwrap());
         assert_eq!(error.get("retry").is_some(), may_retry, "{error}");
         codes.insert(error["code"].as_str().unwrap().to_owned());
     }
@@ -185,7 +185,7 @@ fn what_the_page_shows_is_what_is_said_and_taken() {
     }
     // What those did not bring up.
     let mut page = Page::open(&server);
-    let publish = json!({"type": "publish", "id": 1, "topic": "public/x", "data": 1, "dedup": "1"});
+    let publish = json!({"type": "publish", "id": 1, "topic": "public/x", "data": 1, "idempotency_key": "1"});
     for request in [&publish, &publish, &json!({"type": "dance", "id": 1})] {
         note(&mut shapes, &page.ask(request));
     }

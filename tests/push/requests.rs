@@ -38,11 +38,11 @@ fn hello_comes_first_and_says_what_holds() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
     assert!(time <= now && now - time < 60_000);
     let expected = json!({
-        "type": "hello", "protocol": "campanile.v1.json", "session": hello["session"], "time": time,
+        "type": "hello", "protocol": "campanile.v1.json", "connection": hello["connection"], "time": time,
         "heartbeat": 1500, "retry": 12_000, "max_message_size": 65536, "max_subscriptions": 7,
     });
     assert_eq!(hello, expected);
-    assert!(hello["session"].as_str().is_some_and(|s| !s.is_empty()));
+    assert!(hello["connection"].as_str().is_some_and(|s| !s.is_empty()));
 }
 
 /// No wait at all would have clients come in a loop, and timers of browsers end at 2^31 ms.
@@ -193,7 +193,7 @@ fn a_publisher_hears_itself_unless_it_says_no() {
 fn a_repeated_publication_is_published_once() {
     let server = serve(2);
     let mut page = Page::open(&server);
-    let publish = |id: u64, dedup: &str| json!({"type": "publish", "id": id, "topic": "public/kept/a", "data": 1, "dedup": dedup});
+    let publish = |id: u64, idempotency_key: &str| json!({"type": "publish", "id": id, "topic": "public/kept/a", "data": 1, "idempotency_key": idempotency_key});
     let first = page.ask(&publish(1, "x"));
     assert_eq!((&first["offset"], first.get("repeated")), (&json!(1), None));
     let mut again = first.clone();
@@ -344,7 +344,7 @@ fn a_page_recovers_a_topic_that_a_handle_has_subscribed_it_to() {
         drop(page);
         publish(&server, "kept/a", "one");
         let (mut page, hello) = Page::over(server.dial());
-        let id: campanile::ConnId = hello["session"].as_str().unwrap().parse().unwrap();
+        let id: campanile::ConnId = hello["connection"].as_str().unwrap().parse().unwrap();
         server.handle.subscribe(id, "kept/a").unwrap();
         until("it is subscribed", || server.handle.subscribers("kept/a").wait().unwrap() == 1);
         server.settle();

@@ -241,7 +241,7 @@ fn history_is_read_in_pages() {
         let few = |start: Start| page("kept/a", start, 2).unwrap().messages.len();
         assert_eq!([few(Start::Now), few(Start::Latest), few(Start::Last(5))], [0, 1, 2]);
         let read = |offset: u64, limit: usize| {
-            let page = page("kept/a", Start::After(Position::new(epoch, offset)), limit).unwrap();
+            let page = page("kept/a", Start::Since(Position::new(epoch, offset)), limit).unwrap();
             let offsets: Vec<u64> = page.messages.iter().map(|m| m.offset()).collect();
             (page.recovered, offsets, page.more)
         };
@@ -249,7 +249,7 @@ fn history_is_read_in_pages() {
         assert_eq!(read(6, 6), (true, (7..=12).collect(), false));
         assert_eq!(read(12, 6), (true, vec![], false));
         assert_eq!(read(1, 6), (false, vec![], false), "2 is gone");
-        let other = page("kept/a", Start::After(Position::new(epoch + 1, 2)), 6).unwrap();
+        let other = page("kept/a", Start::Since(Position::new(epoch + 1, 2)), 6).unwrap();
         assert!(!other.recovered && other.messages.is_empty());
         let long = "x".repeat(70_000);
         let keeps = start(builder().topics("", TopicSettings::new().history(1)));
@@ -286,7 +286,7 @@ fn topics_are_listed_by_prefix_from_all_workers() {
         assert!(!rooms.more);
         let all = list("", 10);
         let kept = all.topics.iter().find(|t| t.name == "kept/a").unwrap();
-        assert_eq!((kept.kept, kept.subscribers, kept.position.unwrap().offset), (1, 0, 1));
+        assert_eq!((kept.history, kept.subscribers, kept.position.unwrap().offset), (1, 0, 1));
         let few = list("room/", 2);
         assert!(few.topics.len() == 2 && few.more);
         assert_eq!(list("none", 2), Default::default());

@@ -23,7 +23,7 @@ impl Handler for Scripted {
         let words: Vec<&str> = message.as_text().unwrap().splitn(4, ' ').collect();
         let number = |at: usize| words[at].parse().unwrap();
         let result = match words[0] {
-            "from" => conn.subscribe_from(words[1], Start::After(Position::new(number(2), number(3)))),
+            "from" => conn.subscribe_from(words[1], Start::Since(Position::new(number(2), number(3)))),
             "last" => conn.subscribe_from(words[1], Start::Last(number(2) as usize)),
             "latest" => conn.subscribe_from(words[1], Start::Latest),
             "now" => conn.subscribe_from(words[1], Start::Now),
@@ -276,7 +276,7 @@ fn a_repeated_publication_is_published_once() {
     let mut client = server.open("/");
     client.text("now kept/a");
     begun(&mut client);
-    let publish = |id| confirm(&server, Publish::new("kept/a", "paid").id(id)).unwrap();
+    let publish = |id| confirm(&server, Publish::new("kept/a", "paid").idempotency_key(id)).unwrap();
     let first = publish("order-1");
     assert_eq!((first.position.offset, first.receivers, first.repeated), (1, 1, false));
     let again = publish("order-1");

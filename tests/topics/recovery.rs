@@ -174,7 +174,7 @@ fn a_hundred_pages_see_the_same_order_in_each_topic_whoever_publishes() {
     let mut listeners: Vec<Page> = (0..100)
         .map(|_| {
             let (mut page, hello) = Page::over(server.dial());
-            workers.insert(hello["session"].as_str().unwrap().split_once('.').unwrap().0.to_owned());
+            workers.insert(hello["connection"].as_str().unwrap().split_once('.').unwrap().0.to_owned());
             TOPICS.iter().for_each(|topic| drop(page.subscribe(topic)));
             page
         })

@@ -57,7 +57,7 @@ fn a_topic_takes_so_many_messages_each_second() {
             }
         }
         let refused = sent(&server.handle, "slow/a", "x").unwrap_err();
-        let HandleError::TooFast { retry } = &refused else { panic!("{refused}") };
+        let HandleError::RateLimited { retry } = &refused else { panic!("{refused}") };
         assert!(*retry > Duration::ZERO && *retry <= Duration::from_secs(1), "{retry:?}");
         assert!(refused.to_string().contains("wait "), "{refused}");
         let mut page = Page::open(&server);
@@ -66,7 +66,7 @@ fn a_topic_takes_so_many_messages_each_second() {
         for _ in 0..4 {
             assert_eq!(page.ask(&request)["type"], "published");
         }
-        let error = page.refused(&request, "rate");
+        let error = page.refused(&request, "rate_limited");
         let retry = error["retry"].as_u64().unwrap();
         assert!((1..=1000).contains(&retry), "{error}");
         assert_eq!(server.handle.stats().publications_refused, 2);

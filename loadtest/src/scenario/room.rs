@@ -369,7 +369,7 @@ mod tests {
             (delivery(1, 1, 0, 40).replace("abcd", "abdd"), "mismatch"),
             (delivery(1, 1, 0, 41), "mismatch"),
             (delivery(1, 3, 0, 40), "mismatch"),
-            (r#"{"type":"error","code":"rate"}"#.into(), "refused: rate"),
+            (r#"{"type":"error","code":"rate_limited"}"#.into(), "refused: rate_limited"),
             (r#"{"type":"published","id":0}"#.into(), "unexpected"),
             ("?".into(), "unexpected"),
         ] {

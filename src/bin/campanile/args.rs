@@ -47,7 +47,7 @@ pub(crate) struct Args {
 
     /// What the topics whose names begin with PREFIX keep and allow: PREFIX:NAME=VALUE,… The names are history (messages),
     /// history-bytes, history-age, history-reserved, slow-consumer (close, drop-newest, drop-oldest, latest-by-key), max-message-size, rate
-    /// (messages each second, or with a burst: 100/500), and for clients of /push subscribe and publish (yes, no). The
+    /// (messages each second, or with a burst: 100/500), and for clients of /push client-subscribe and client-publish (yes, no). The
     /// longest prefix counts; may be given several times. Where it does not say so, topics keep nothing, and clients may
     /// neither subscribe nor publish
     #[arg(long = "topics", value_name = "PREFIX:SETTINGS", value_parser = topics)]
@@ -142,15 +142,17 @@ const EXAMPLES: &str = "\
 Examples:
   campanile --dev                                then open http://127.0.0.1:9001/ in two tabs
   campanile --dev --origin http://localhost:3000 the same for a page that another server on this machine serves
-  campanile --listen [::]:80 --topics news/:subscribe=yes --api-key-file keys.txt
+  campanile --listen [::]:80 --topics news/:client-subscribe=yes --api-key-file keys.txt
                                                  on all addresses; clients may read news/, the API publishes
   campanile --listen unix:/run/campanile.sock    behind a proxy on the same machine
   campanile --tls-listen [::]:443 --tls-cert fullchain.pem --tls-key privkey.pem
                                                  https and wss; `kill -HUP` after the files were renewed
   campanile --tls-listen localhost:9443 --tls-self-signed
                                                  the same for trying it out
-  campanile --topics orders/:history=1000,history-age=1h,subscribe=yes --topics chat/:subscribe=yes,publish=yes
-                                                 who comes back gets what was missed; clients may write in chat/
+  campanile --topics orders/:history=1000,history-age=1h,client-subscribe=yes
+                                                 clients that come back get what they missed
+  campanile --topics chat/:client-subscribe=yes,client-publish=yes
+                                                 clients may subscribe and publish below chat/
   CAMPANILE_API_KEY=… campanile --listen [::]:80 --api-listen 127.0.0.1:9002
                                                  the API on a port of its own
 

@@ -188,7 +188,10 @@ fn addresses(args: &Args, server: &Server, apart: Option<&Server>) -> String {
         line(format!("  {open}"));
     }
     if !args.dev && !args.topics.iter().any(|topics| topics.grants) {
-        line("  clients of /push may use no topic: grant some with --topics PREFIX:subscribe=yes".to_owned());
+        line(
+            "  clients of /push may use no topic: grant some with --topics PREFIX:client-subscribe=yes"
+                .to_owned(),
+        );
     }
     if !args.dev && !api::has_key(args) {
         line(

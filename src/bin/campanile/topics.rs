@@ -13,7 +13,7 @@ pub(crate) struct Topics {
 }
 
 /// The names that there are, for a message that teaches.
-const NAMES: &str = "history, history-bytes, history-age, history-reserved, slow-consumer, max-message-size, rate, subscribe, publish";
+const NAMES: &str = "history, history-bytes, history-age, history-reserved, slow-consumer, max-message-size, rate, client-subscribe, client-publish";
 
 /// Of a prefix that has a colon in it, the last one ends it.
 pub(crate) fn topics(text: &str) -> Result<Topics, String> {
@@ -44,14 +44,14 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
                 let (each_second, burst) = value.split_once('/').unwrap_or((value, value));
                 let each_second = number(name, each_second)?;
                 if each_second == 0 {
-                    return Err(wrong(name, value, "at least 1 each second, or publish=no"));
+                    return Err(wrong(name, value, "at least 1 each second, or client-publish=no"));
                 }
                 all.rate(each_second, number(name, burst)?)
             }
-            "subscribe" | "publish" => {
+            "client-subscribe" | "client-publish" => {
                 let may = yes(name, value)?;
                 grants |= may;
-                if name == "subscribe" { all.client_subscribe(may) } else { all.client_publish(may) }
+                if name == "client-subscribe" { all.client_subscribe(may) } else { all.client_publish(may) }
             }
             _ => return Err(format!("there is no setting {name:?}: {NAMES}")),
         };
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn every_setting_can_be_given() {
         let text = "ticks/:history=10,history-bytes=64KiB,history-age=2h,history-reserved=1MiB,slow-consumer=latest-by-key,\
-                    max-message-size=1MiB,rate=100/500,subscribe=yes,publish=yes";
+                    max-message-size=1MiB,rate=100/500,client-subscribe=yes,client-publish=yes";
         let expected = TopicSettings::new()
             .history(10)
             .history_bytes(64 << 10)
@@ -145,7 +145,7 @@ mod tests {
             Ok(public),
             "what is not said is the default"
         );
-        let all = topics(":history=1,publish=no").map(|t| (t.prefix, t.grants));
+        let all = topics(":history=1,client-publish=no").map(|t| (t.prefix, t.grants));
         assert_eq!(all, Ok((String::new(), false)), "all topics");
     }
 
@@ -160,12 +160,12 @@ mod tests {
             ("t:history-bytes=5kb", "64KiB"),
             ("t:history-bytes=99999999999GiB", "expected bytes"),
             ("t:slow-consumer=drop", "drop-oldest"),
-            ("t:publish=true", "yes or no"),
+            ("t:client-publish=true", "yes or no"),
             ("t:history=5,history=6", "history is given twice"),
             ("t:history-age=1h", "add history=MESSAGES"),
             ("t:history=1,history-age=0s", "more than nothing"),
             ("t:max-message-size=0", "more than nothing"),
-            ("t:rate=0/5", "publish=no"),
+            ("t:rate=0/5", "client-publish=no"),
             ("t:retain=1", "there is no setting \"retain\": history, "),
         ] {
             let error = topics(text).unwrap_err();
