@@ -45,7 +45,7 @@ const PATHS: &[Path] = &[
     ("ping answered", |n| echo(n, &frame(Opcode::Ping, b"?"))),
     ("100 bytes to 1 subscriber", |n| fan_out(n, 1, 1)),
     ("100 bytes to 1,000 subscribers", |n| fan_out(n, 1000, 1)),
-    ("16 of 100 bytes in one turn to 1,000 subscribers", |n| fan_out(n, 1000, 16)),
+    ("16 of 100 bytes in one iteration to 1,000 subscribers", |n| fan_out(n, 1000, 16)),
 ];
 
 /// Unmasking is in place, so each time begins with a fresh copy of what was received; the copy is in the figure.

@@ -2,7 +2,7 @@
 //! Connects, prints what comes, says what is typed, and comes back when the server does. Against the example `echo`:
 //! ws://127.0.0.1:9001/echo, which is also the default.
 
-use campanile::client::{Client, Event, NoEvent, Offline, Reconnect};
+use campanile::client::{Client, ClientEvent, NoEvent, Offline, Reconnect};
 use std::io::BufRead;
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     loop {
         match client.next(Duration::from_secs(3600)) {
-            Ok(Event::Open) => println!("open: {}", client.url()),
-            Ok(Event::Message(data)) => match data.as_text() {
+            Ok(ClientEvent::Open) => println!("open: {}", client.url()),
+            Ok(ClientEvent::Message(data)) => match data.as_text() {
                 Some(text) => println!("< {text}"),
                 None => println!("< {} bytes", data.as_bytes().len()),
             },
-            Ok(Event::Error(error)) => eprintln!("{error}"),
-            Ok(Event::Close(close)) => println!("{close}"),
-            Ok(Event::Reconnecting { attempt, delay }) => println!("try {attempt} in {delay:?}"),
+            Ok(ClientEvent::Error(error)) => eprintln!("{error}"),
+            Ok(ClientEvent::Close(close)) => println!("{close}"),
+            Ok(ClientEvent::Reconnecting { attempt, delay }) => println!("try {attempt} in {delay:?}"),
             Ok(_) | Err(NoEvent::Timeout) => {}
             Err(_) => return Ok(()),
         }

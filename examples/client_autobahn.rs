@@ -2,7 +2,7 @@
 //! The client's side of the Autobahn suite: asks its fuzzing server for the number of cases, echoes what comes in each,
 //! and has the report written. The URL may also come in the variable AUTOBAHN_URL.
 
-use campanile::client::{Client, Data, Event, Limits, NoEvent};
+use campanile::client::{Client, ClientEvent, ClientLimits, Data, NoEvent};
 use campanile::deflate::Deflate;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens a connection, gives each message to `answer`, and goes on until it is closed.
 fn converse(url: &str, mut answer: impl FnMut(&Client, Data)) -> Result<(), Box<dyn std::error::Error>> {
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     // Section 9 sends messages of up to 16 MiB, in up to 65,536 fragments and an empty last one.
     limits.max_message_size = 64 << 20;
     limits.max_backlog = 64 << 20;
@@ -22,9 +22,9 @@ fn converse(url: &str, mut answer: impl FnMut(&Client, Data)) -> Result<(), Box<
     let mut opened = false;
     loop {
         match client.next(PATIENCE) {
-            Ok(Event::Open) => opened = true,
-            Ok(Event::Message(data)) => answer(&client, data),
-            Ok(Event::Error(error)) if !opened => return Err(error.into()),
+            Ok(ClientEvent::Open) => opened = true,
+            Ok(ClientEvent::Message(data)) => answer(&client, data),
+            Ok(ClientEvent::Error(error)) if !opened => return Err(error.into()),
             // Most cases break the protocol or close: how the client took it is for the suite to say.
             Ok(_) => {}
             Err(NoEvent::Ended) => return Ok(()),

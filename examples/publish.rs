@@ -2,7 +2,7 @@
 //! Publishes a price each half second, and now and then a word, to the page /live.html of `campanile --dev`:
 //! ws://127.0.0.1:9001/push, which is also the default. Prints where each message is, and what is said in the room.
 
-use campanile::push_client::{Event, Publication, PushClient, Subscription};
+use campanile::push_client::{Publication, PushClient, PushEvent, Subscription};
 use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,8 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         for event in push.events(Duration::from_millis(500)) {
             match event {
-                Event::Message(message) => println!("{}: {:?}", message.topic, message.data),
-                Event::Close(close) if !close.will_reconnect => return Ok(()),
+                PushEvent::Message(message) => println!("{}: {:?}", message.topic, message.data),
+                PushEvent::Close(close) if !close.will_reconnect => return Ok(()),
                 other => println!("{other:?}"),
             }
         }

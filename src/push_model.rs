@@ -122,7 +122,7 @@ proptest! {
     /// Pages subscribe, come back, unsubscribe and publish, while a program subscribes and unsubscribes their connections,
     /// connections break, and workers and sockets go on whenever they like.
     #[test]
-    fn every_request_has_one_answer_and_what_it_says_holds(
+    fn every_request_gets_one_correct_answer(
         steps in prop::collection::vec((0u8..16, 0usize..3, 0usize..4, 0usize..9), 1..150),
         workers in 1usize..3,
     ) {
@@ -248,7 +248,7 @@ proptest! {
     /// Whatever policies, replays, filters, batches, workers and sockets do: what a client has got and what it was told of
     /// is all that there was for it.
     #[test]
-    fn what_lagged_tells_is_what_is_missing(
+    fn lagged_counts_exactly_the_missing_messages(
         steps in prop::collection::vec((0u8..14, 0usize..3, 0usize..3, 0usize..40), 1..200),
         workers in 1usize..3,
         batch in any::<bool>(),
@@ -326,7 +326,7 @@ proptest! {
 /// New messages are lost behind a replay in the iteration that sends its end: whoever has seen the message behind the gap
 /// and comes back from there would never learn of it.
 #[test]
-fn what_is_lost_behind_a_replay_is_told_before_the_next_message() {
+fn messages_lost_after_a_replay_are_reported_before_the_next_message() {
     let settings = TopicSettings::new().history(5).slow_consumer(SlowConsumer::DropOldest);
     let topics = vec![("a".to_owned(), settings.client_subscribe(true))];
     let limits = Limits { max_backlog: 3000, ..Limits::default() };

@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and the [`Plan`] that it means.
 
 use crate::payload::{MAX_SENDERS, STAMP};
-use crate::plan::{Load, Mode, Plan, Return};
+use crate::plan::{Load, Mode, Plan, ReconnectOptions};
 use crate::proc;
 use crate::scenario::{ROOM_STAMP, SUBPROTOCOL};
 use crate::target::Target;
@@ -218,11 +218,11 @@ struct Storm {
 
     /// The bound of the first wait; it doubles with each failure
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = duration)]
-    first: Duration,
+    initial_delay: Duration,
 
     /// What the bound grows to
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    cap: Duration,
+    max_delay: Duration,
 }
 
 /// Where the fuzzing server is.
@@ -243,7 +243,7 @@ pub(crate) enum Task {
     /// Load.
     Run(Box<Plan>),
     /// Connections that are dropped and come back.
-    Storm(Box<Plan>, Return),
+    Storm(Box<Plan>, ReconnectOptions),
     /// The conformance suite.
     Autobahn(Autobahn),
 }
@@ -260,12 +260,15 @@ impl Args {
             Command::Connect(c) => common(Mode::Connect { clean: c.clean }, c.common)?,
             Command::Listen(l) => Plan { warmup: l.warmup, first: l.send, ..common(Mode::Listen, l.common)? },
             Command::Storm(s) => {
-                let Storm { common: c, jitter, first, cap } = s;
+                let Storm { common: c, jitter, initial_delay, max_delay } = s;
                 let plan = common(Mode::Storm, c)?;
                 if plan.ramp.is_some() {
                     return Err("storm: nothing holds the connections back, so there is no --ramp".into());
                 }
-                return Ok(Task::Storm(Box::new(plan), Return { jitter, first, cap }));
+                return Ok(Task::Storm(
+                    Box::new(plan),
+                    ReconnectOptions { jitter, initial_delay, max_delay },
+                ));
             }
             Command::Autobahn(a) => return Ok(Task::Autobahn(a)),
         };
@@ -286,7 +289,7 @@ fn traffic(mode: Mode, t: Traffic) -> Result<Plan, String> {
     }
     let plan = Plan { load, kind, min_size, max_size, warmup: t.warmup, ..common(mode, t.common)? };
     // Where one message ends and the next begins, only their size can say.
-    if plan.target.bare && (kind == Kind::Text || min_size == 0 || min_size != max_size) {
+    if plan.target.raw_tcp && (kind == Kind::Text || min_size == 0 || min_size != max_size) {
         return Err("tcp:// takes binary messages of one size, at least 1 byte".into());
     }
     Ok(plan)
@@ -320,13 +323,13 @@ fn common(mode: Mode, c: Common) -> Result<Plan, String> {
         return Err(format!("--pid {pid}: there is no such process on this machine"));
     }
     let target = Target::parse(&c.url)?;
-    if target.bare && c.deflate.is_some() {
+    if target.raw_tcp && c.deflate.is_some() {
         return Err("--deflate needs a ws:// URL".into());
     }
     if c.insecure && !target.url.is_secure() {
         return Err("--insecure needs a wss:// URL".into());
     }
-    if target.bare && mode != Mode::Echo {
+    if target.raw_tcp && mode != Mode::Echo {
         return Err(format!("{} needs a ws:// URL; tcp:// is for echo", mode.name()));
     }
     let mut extras = Extras::default();
@@ -436,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn options_become_a_plan() {
+    fn options_are_converted_to_a_plan() {
         let p = plan("echo ws://h:1/p -c 7 --size 20..2k --text --depth 4 --warmup 500ms -d 2m").unwrap();
         assert_eq!((p.mode, p.conns, p.min_size, p.max_size, p.kind), (Mode::Echo, 7, 20, 2048, Kind::Text));
         assert_eq!((p.load, p.warmup), (Load::Closed(4), Duration::from_millis(500)));
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn contradictory_options_are_refused() {
         for bad in [
             "echo",
             "echo http://h",
@@ -496,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_split_and_can_not_smuggle_lines() {
+    fn headers_with_line_breaks_are_refused() {
         assert_eq!(header("A-b:  c d "), Ok(("A-b".into(), "c d".into())));
         assert!(header("a b: c").is_err() && header("a: b\r\nc: d").is_err() && header(": x").is_err());
     }

@@ -1,7 +1,7 @@
 //! The Autobahn suite's client cases: connects to its fuzzing server once for each case and echoes what comes, with the
 //! public client and the limits that section 9 of the suite needs.
 
-use campanile::client::{Builder, Client, Data, Event, Limits, NoEvent};
+use campanile::client::{Client, ClientBuilder, ClientEvent, ClientLimits, Data, NoEvent};
 use campanile::deflate::Deflate;
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub(crate) fn run(url: &str, agent: &str) -> Result<bool, String> {
     Ok(all)
 }
 
-fn builder(url: &str) -> Builder {
-    let mut limits = Limits::default();
+fn builder(url: &str) -> ClientBuilder {
+    let mut limits = ClientLimits::default();
     // Section 9 sends messages of up to 16 MiB, in up to 65,536 fragments and an empty last one.
     limits.max_message_size = 64 << 20;
     limits.max_backlog = 64 << 20;
@@ -50,9 +50,9 @@ fn converse(url: &str, mut answer: impl FnMut(&Client, Data)) -> Result<(), Stri
     let mut opened = false;
     loop {
         match client.next(PATIENCE) {
-            Ok(Event::Open) => opened = true,
-            Ok(Event::Message(data)) => answer(&client, data),
-            Ok(Event::Error(error)) if !opened => return Err(error.to_string()),
+            Ok(ClientEvent::Open) => opened = true,
+            Ok(ClientEvent::Message(data)) => answer(&client, data),
+            Ok(ClientEvent::Error(error)) if !opened => return Err(error.to_string()),
             Ok(_) => {}
             Err(NoEvent::Ended) => return Ok(()),
             Err(e) => return Err(e.to_string()),

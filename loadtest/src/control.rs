@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_the_sum_and_settled_only_when_all_are() {
+    fn progress_is_summed_and_settled_when_all_workers_are() {
         let c = Control::new(2);
         c.publish(0, Progress { messages: 3, open: 1, errors: 0, settled: true, idle: false });
         assert!(!c.progress().settled);

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_few_files_are_named_with_their_remedy() {
+    fn a_low_file_limit_is_reported_with_the_remedy() {
         assert!(check(10, None).is_ok() && check(10, Some(74)).is_ok());
         let message = check(1000, Some(500)).unwrap_err();
         assert!(message.contains("500") && message.contains("ulimit -Hn 1064"), "{message}");

@@ -11,7 +11,6 @@
 
 mod args;
 mod autobahn;
-mod bare;
 mod control;
 mod limits;
 mod output;
@@ -20,6 +19,7 @@ mod payload;
 mod plan;
 mod proc;
 mod progress;
+mod raw_tcp;
 mod report;
 mod run;
 mod scenario;

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schedule_does_not_drift_and_does_not_wait() {
+    fn the_pacer_keeps_its_schedule_without_drift() {
         let mut p = Pacer::new(3.0).unwrap();
         p.begin(1_000, 1, 2);
         let first = p.next();

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_comes_back_and_is_ascii() {
+    fn a_stamp_is_ascii_and_can_be_read_back() {
         for (sender, sequence) in
             [(0, 0), (1, 2), (MAX_SENDERS as u32 - 1, SEQUENCE_MASK), (77_777, 123_456_789)]
         {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_cover_their_range_and_both_ends_agree() {
+    fn sizes_cover_the_range_and_sender_and_receiver_agree() {
         let p = payloads(Kind::Binary, 5, 40);
         let mut seen = [false; 41];
         for sequence in 0..2000 {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_repetition_and_damage_are_told_apart() {
+    fn loss_repetition_and_damage_are_reported_separately() {
         for kind in [Kind::Text, Kind::Binary] {
             let p = payloads(kind, 50, 90);
             assert_eq!(p.check(&message(&p, 1, 8), 1, 5), Verdict::Gap(3));

@@ -36,13 +36,13 @@ pub(crate) enum Mode {
 
 /// How dropped connections come back.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Return {
+pub(crate) struct ReconnectOptions {
     /// Each wait is drawn from zero to its bound.
     pub(crate) jitter: bool,
     /// The first bound; it doubles with each failure.
-    pub(crate) first: Duration,
+    pub(crate) initial_delay: Duration,
     /// What it grows to.
-    pub(crate) cap: Duration,
+    pub(crate) max_delay: Duration,
 }
 
 impl Mode {
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_connections_get_as_many_sources_as_they_need() {
+    fn source_addresses_grow_with_the_number_of_connections() {
         let local = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(sources(local, 20_000, 0), Ok(vec![]));
         assert_eq!(sources(local, 40_001, 0).unwrap().len(), 3);

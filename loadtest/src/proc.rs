@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_counts_nothing() {
+    fn an_ended_process_reports_no_memory_and_no_cpu() {
         assert_eq!((cpu_ns(&[u32::MAX]), resident_bytes(&[u32::MAX])), (0, 0));
         assert!(!exists(u32::MAX));
         assert_eq!(vm_rss("VmRSS:\t  12 kB\n"), Some(12 * 1024));

@@ -1,7 +1,7 @@
 //! What a run has shown, for people and for scripts.
 
 use crate::plan::{Load, Plan};
-use crate::worker::Done;
+use crate::worker::WorkerResult;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ struct Client {
 
 /// What the one who watched the run has measured around it.
 #[derive(Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct Measurements {
     pub(crate) measured: Duration,
     pub(crate) opening: Duration,
     pub(crate) interrupted: bool,
@@ -127,7 +127,7 @@ pub(crate) struct Watched {
 
 impl Report {
     /// Puts together what the threads and the watcher have counted.
-    pub(crate) fn new(plan: &Plan, done: Vec<Done>, watched: &Watched) -> Self {
+    pub(crate) fn new(plan: &Plan, done: Vec<WorkerResult>, measurements: &Measurements) -> Self {
         let mut stats = crate::stats::Stats::default();
         let (mut unanswered, mut alive, mut cpu_ns, mut saturated) =
             (crate::scenario::Unanswered::default(), 0, 0, false);
@@ -138,29 +138,29 @@ impl Report {
             unanswered.add(d.unanswered.count, d.unanswered.oldest_ns);
             stats.add(d.stats);
         }
-        let seconds = watched.measured.as_secs_f64();
+        let seconds = measurements.measured.as_secs_f64();
         let per_second = |n: f64| if seconds > 0.0 { n / seconds } else { 0.0 };
         let per_message = |ns: u64| (stats.messages > 0).then(|| ns as f64 / stats.messages as f64);
         let server = (!plan.pids.is_empty()).then(|| {
-            let grown = watched.resident_after.saturating_sub(watched.resident_before);
+            let grown = measurements.resident_after.saturating_sub(measurements.resident_before);
             let held = if matches!(plan.mode, crate::plan::Mode::Connect { .. }) { 0 } else { stats.opened };
             Server {
-                cpu_ns_per_message: per_message(watched.server_cpu_ns),
-                cores: per_second(watched.server_cpu_ns as f64 / 1e9),
+                cpu_ns_per_message: per_message(measurements.server_cpu_ns),
+                cores: per_second(measurements.server_cpu_ns as f64 / 1e9),
                 bytes_per_connection: (held > 0).then(|| grown as f64 / held as f64),
-                resident_bytes_before: watched.resident_before,
-                resident_bytes_after: watched.resident_after,
+                resident_bytes_before: measurements.resident_before,
+                resident_bytes_after: measurements.resident_after,
             }
         });
-        let opening = watched.opening.as_secs_f64();
+        let opening = measurements.opening.as_secs_f64();
         Self {
             mode: plan.mode.name(),
             url: plan.target.to_string(),
             load: describe(plan),
             counted: plan.mode.counts(),
             seconds,
-            interrupted: watched.interrupted,
-            aborted: !watched.whole,
+            interrupted: measurements.interrupted,
+            aborted: !measurements.whole,
             connections: Connections {
                 asked: plan.conns,
                 opened: stats.opened,

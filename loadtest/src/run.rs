@@ -6,9 +6,9 @@ use crate::payload::Payloads;
 use crate::plan::{self, Load, Mode, Plan};
 use crate::proc;
 use crate::progress::Line;
-use crate::report::{Report, Watched};
-use crate::scenario::{Connect, Echo, Fanout, Floor, Hall, Idle, Listen, Publishers, Room};
-use crate::worker::{self, Done, Job};
+use crate::report::{Measurements, Report};
+use crate::scenario::{Connect, Echo, Fanout, FanoutState, Idle, Listen, Publishers, Room, RoomState};
+use crate::worker::{self, Job, WorkerResult};
 use campanile::client::Trust;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,8 +33,8 @@ struct Common {
     to: SocketAddr,
     from: Vec<IpAddr>,
     payloads: Arc<Payloads>,
-    floor: Arc<Floor>,
-    hall: Arc<Hall>,
+    fanout_state: Arc<FanoutState>,
+    room_state: Arc<RoomState>,
     control: Arc<Control>,
     trust: Option<Trust>,
 }
@@ -56,8 +56,8 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
         to,
         from,
         payloads: Arc::new(payloads),
-        floor: Arc::new(Floor::new(senders, depth)),
-        hall: Arc::default(),
+        fanout_state: Arc::new(FanoutState::new(senders, depth)),
+        room_state: Arc::default(),
         control: Arc::clone(&control),
         // A load's clients stand for as many that come for the first time.
         trust: plan.trust()?.map(|trust| trust.without_resumption()),
@@ -69,24 +69,24 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
         let thread = thread::Builder::new().name(format!("load-{worker}"));
         threads.push(thread.spawn(move || work(worker, &common)).map_err(|e| format!("no thread: {e}"))?);
     }
-    let mut watch = Watch {
+    let mut monitor = Monitor {
         line: Line::new(plan.conns, plan.mode.counts()),
         interrupted,
         plan,
         control: &control,
-        watched: Watched { resident_before, ..Watched::default() },
+        measurements: Measurements { resident_before, ..Measurements::default() },
     };
-    watch.phases(&|| threads.iter().any(thread::JoinHandle::is_finished));
-    watch.line.end();
-    let done: io::Result<Vec<Done>> = threads
+    monitor.phases(&|| threads.iter().any(thread::JoinHandle::is_finished));
+    monitor.line.end();
+    let done: io::Result<Vec<WorkerResult>> = threads
         .into_iter()
         .map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the load client panicked"))))
         .collect();
-    Ok(Report::new(plan, done.map_err(|e| e.to_string())?, &watch.watched))
+    Ok(Report::new(plan, done.map_err(|e| e.to_string())?, &monitor.measurements))
 }
 
 /// One worker's thread.
-fn work(worker: usize, common: &Common) -> io::Result<Done> {
+fn work(worker: usize, common: &Common) -> io::Result<WorkerResult> {
     let plan = &common.plan;
     let threads = plan.threads;
     let numbers = (worker..plan.conns).step_by(threads);
@@ -102,7 +102,7 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         Mode::Connect { .. } => plan.conns,
         _ => HANDSHAKES,
     };
-    let mut limits = campanile::client::Limits::default();
+    let mut limits = campanile::client::ClientLimits::default();
     // An echo that is longer than what was sent is to be seen as a mismatch, not as a limit.
     limits.max_message_size = plan.max_size.max(1 << 20) * 2;
     limits.max_fragments = u32::MAX;
@@ -119,23 +119,43 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
         ramp: plan.ramp.map(|r| r / threads as f64),
         timeout_ns,
         rate: rate.filter(|_| plan.mode.has_traffic()),
-        bare: plan.target.bare.then_some(plan.max_size),
+        raw_tcp: plan.target.raw_tcp.then_some(plan.max_size),
         reopens: matches!(plan.mode, Mode::Connect { .. }),
     };
     let control = Arc::clone(&common.control);
     let payloads = Arc::clone(&common.payloads);
     let fanout = |publishers, numbers| {
-        let (floor, control) = (Arc::clone(&common.floor), Arc::clone(&common.control));
+        let (fanout_state, control) = (Arc::clone(&common.fanout_state), Arc::clone(&common.control));
         let payloads = Arc::clone(&common.payloads);
-        Fanout::new(payloads, floor, control, worker, publishers, depth, timeout_ns, plan.conns, numbers)
+        Fanout::new(
+            payloads,
+            fanout_state,
+            control,
+            worker,
+            publishers,
+            depth,
+            timeout_ns,
+            plan.conns,
+            numbers,
+        )
     };
     let result = match plan.mode {
         Mode::Echo => worker::run(job, control, Echo::new(payloads, depth, timeout_ns, numbers)),
         Mode::Broadcast => worker::run(job, control, fanout(Publishers::One, numbers)),
         Mode::Chat => worker::run(job, control, fanout(Publishers::All, numbers)),
         Mode::Room { ack } => {
-            let (hall, floor) = (Arc::clone(&common.hall), Arc::clone(&common.floor));
-            let room = Room::new(hall, floor, plan.max_size, ack, depth, timeout_ns, plan.conns, numbers);
+            let (room_state, fanout_state) =
+                (Arc::clone(&common.room_state), Arc::clone(&common.fanout_state));
+            let room = Room::new(
+                room_state,
+                fanout_state,
+                plan.max_size,
+                ack,
+                depth,
+                timeout_ns,
+                plan.conns,
+                numbers,
+            );
             worker::run(job, control, room)
         }
         Mode::Listen => worker::run(job, control, Listen::new(plan.first.clone(), connections)),
@@ -149,15 +169,15 @@ fn work(worker: usize, common: &Common) -> io::Result<Done> {
 }
 
 /// The thread that watches.
-struct Watch<'a> {
+struct Monitor<'a> {
     line: Line,
     interrupted: &'a AtomicBool,
     plan: &'a Plan,
     control: &'a Control,
-    watched: Watched,
+    measurements: Measurements,
 }
 
-impl Watch<'_> {
+impl Monitor<'_> {
     fn phases(&mut self, failed: &dyn Fn() -> bool) {
         let cycles = matches!(self.plan.mode, Mode::Connect { .. });
         let over = |w: &Self| w.is_over() || failed();
@@ -165,9 +185,9 @@ impl Watch<'_> {
             while !self.control.progress().settled && !over(self) {
                 self.tick(Duration::ZERO);
             }
-            self.watched.opening = Duration::from_nanos(self.control.settled_after());
+            self.measurements.opening = Duration::from_nanos(self.control.settled_after());
             self.wait(SETTLE, &over);
-            self.watched.resident_after = proc::resident_bytes(&self.plan.pids);
+            self.measurements.resident_after = proc::resident_bytes(&self.plan.pids);
         }
         let (mut cpu, mut from) = (proc::cpu_ns(&self.plan.pids), Instant::now());
         if !over(self) {
@@ -178,18 +198,18 @@ impl Watch<'_> {
         if !over(self) {
             (cpu, from) = (proc::cpu_ns(&self.plan.pids), Instant::now());
             self.control.enter(Phase::Measuring);
-            self.watched.whole = self.wait(self.plan.duration, &over);
+            self.measurements.whole = self.wait(self.plan.duration, &over);
         }
-        self.watched.interrupted = self.interrupted.load(Relaxed);
-        self.watched.measured = from.elapsed();
+        self.measurements.interrupted = self.interrupted.load(Relaxed);
+        self.measurements.measured = from.elapsed();
         if self.plan.mode == Mode::Idle {
             // After a while of doing nothing, and before the connections go.
-            self.watched.resident_after = proc::resident_bytes(&self.plan.pids);
+            self.measurements.resident_after = proc::resident_bytes(&self.plan.pids);
         }
         self.control.enter(Phase::Ended);
-        self.watched.server_cpu_ns = proc::cpu_ns(&self.plan.pids).saturating_sub(cpu);
+        self.measurements.server_cpu_ns = proc::cpu_ns(&self.plan.pids).saturating_sub(cpu);
         if cycles {
-            self.watched.opening = self.watched.measured;
+            self.measurements.opening = self.measurements.measured;
         }
     }
 

@@ -1,9 +1,9 @@
 //! A connection's place, and what the connections of one thread share.
 
-use crate::bare::Bare;
+use crate::raw_tcp::RawTcp;
 use campanile::client::Error;
 use campanile::client::HandshakeError;
-use campanile::client::socket::{Context, Keys, Outbox, Packer, Sent, Socket};
+use campanile::client::socket::{Keys, Outbox, Packer, Sent, Socket, SocketContext};
 use campanile::protocol::buffer::BufferPool;
 use campanile::protocol::{Opcode, mask};
 use std::io::ErrorKind;
@@ -33,19 +33,19 @@ pub(crate) enum State {
 
 /// A connection.
 #[derive(Debug, Default)]
-pub(crate) enum Line {
+pub(crate) enum Transport {
     #[default]
     None,
     Web(Box<Socket>),
-    Bare(Box<Bare>),
+    RawTcp(Box<RawTcp>),
 }
 
-impl Line {
+impl Transport {
     /// The server ended its half, or the connection broke: only reading to the end says which.
     pub(crate) fn note_read_closed(&mut self) {
         match self {
             Self::Web(socket) => socket.note_read_closed(),
-            Self::Bare(bare) => bare.read_closed = true,
+            Self::RawTcp(raw_tcp) => raw_tcp.read_closed = true,
             Self::None => {}
         }
     }
@@ -54,7 +54,7 @@ impl Line {
     pub(crate) fn is_read_closed(&self) -> bool {
         match self {
             Self::Web(socket) => socket.is_read_closed(),
-            Self::Bare(bare) => bare.read_closed,
+            Self::RawTcp(raw_tcp) => raw_tcp.read_closed,
             Self::None => false,
         }
     }
@@ -63,7 +63,7 @@ impl Line {
 /// One connection's place.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    pub(crate) line: Line,
+    pub(crate) transport: Transport,
     pub(crate) state: State,
     /// When this state's patience began: connect, or close.
     pub(crate) since: u64,
@@ -81,7 +81,7 @@ pub(crate) struct Wire {
     /// memory is warm for the next one.
     out: Outbox,
     /// The same without WebSocket.
-    bare: Option<Vec<u8>>,
+    raw_tcp: Option<Vec<u8>>,
     /// Keys need not be hard to guess here: the payloads are this program's own, and no script chooses them.
     keys: Keys,
     pool: BufferPool,
@@ -96,11 +96,11 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// With WebSocket, or `bare`.
-    pub(crate) fn new(bare: bool) -> Self {
+    /// With WebSocket, or `raw_tcp`.
+    pub(crate) fn new(raw_tcp: bool) -> Self {
         Self {
             out: Outbox::keeping(usize::MAX),
-            bare: bare.then(Vec::new),
+            raw_tcp: raw_tcp.then(Vec::new),
             keys: Keys::guessable(fastrand::u64(..)),
             pool: BufferPool::new(POOL_BYTES),
             packer: Packer::default(),
@@ -112,25 +112,25 @@ impl Wire {
     }
 
     /// Whether there is no WebSocket.
-    pub(crate) fn is_bare(&self) -> bool {
-        self.bare.is_some()
+    pub(crate) fn is_raw_tcp(&self) -> bool {
+        self.raw_tcp.is_some()
     }
 
     /// What a socket is lent.
     #[inline]
-    pub(crate) fn context(&mut self) -> Context<'_> {
+    pub(crate) fn context(&mut self) -> SocketContext<'_> {
         let Self { out, keys, pool, packer, clock, .. } = self;
-        Context { now: *clock, outbox: out, keys, pool, packer }
+        SocketContext { now: *clock, outbox: out, keys, pool, packer }
     }
 
     /// Appends a message of `len` bytes, which `write` is to write masked with the key that it is given. Without
     /// WebSocket the key changes nothing.
     #[inline]
     pub(crate) fn message(&mut self, opcode: Opcode, len: usize, write: impl FnOnce(&mut [u8], [u8; 4])) {
-        if let Some(bare) = &mut self.bare {
-            let from = bare.len();
-            bare.resize(from + len, 0);
-            write(&mut bare[from..], [0; 4]);
+        if let Some(raw_tcp) = &mut self.raw_tcp {
+            let from = raw_tcp.len();
+            raw_tcp.resize(from + len, 0);
+            write(&mut raw_tcp[from..], [0; 4]);
         } else {
             // Section 5.3: a fresh key for each frame.
             let key = self.keys.next();
@@ -151,8 +151,8 @@ impl Wire {
 impl Slot {
     /// Bytes that wait to be written.
     pub(crate) fn waiting(&self) -> usize {
-        match &self.line {
-            Line::Bare(bare) => bare.waiting(),
+        match &self.transport {
+            Transport::RawTcp(raw_tcp) => raw_tcp.waiting(),
             _ => self.backlog.payload(),
         }
     }
@@ -164,7 +164,7 @@ impl Slot {
             self.has_backlog = false;
             std::mem::swap(&mut self.backlog, &mut wire.out);
         }
-        if let Line::Web(socket) = &mut self.line
+        if let Transport::Web(socket) = &mut self.transport
             && let Some(sent) = socket.compression().take()
         {
             wire.sent = Some(sent);
@@ -174,10 +174,10 @@ impl Slot {
     /// Keeps what is in the wire, unless that is nothing.
     #[inline]
     pub(crate) fn leave(&mut self, wire: &mut Wire) {
-        if let (Line::Bare(bare), Some(out)) = (&mut self.line, &mut wire.bare) {
-            bare.defer(out);
+        if let (Transport::RawTcp(raw_tcp), Some(out)) = (&mut self.transport, &mut wire.raw_tcp) {
+            raw_tcp.defer(out);
         }
-        if let Line::Web(socket) = &mut self.line
+        if let Transport::Web(socket) = &mut self.transport
             && wire.sent.is_some()
         {
             *socket.compression() = wire.sent.take();
@@ -196,9 +196,9 @@ impl Slot {
     /// Writes what is in the wire, as far as the kernel takes it, and leaves.
     #[inline]
     pub(crate) fn flush(&mut self, wire: &mut Wire) -> Result<(), ErrorKind> {
-        let flushed = match (&mut self.line, &mut wire.bare) {
-            (Line::Web(socket), _) => socket.flush(&mut wire.out, &mut wire.packer, wire.clock),
-            (Line::Bare(bare), Some(out)) => bare.flush(out),
+        let flushed = match (&mut self.transport, &mut wire.raw_tcp) {
+            (Transport::Web(socket), _) => socket.flush(&mut wire.out, &mut wire.packer, wire.clock),
+            (Transport::RawTcp(raw_tcp), Some(out)) => raw_tcp.flush(out),
             _ => Ok(()),
         };
         self.leave(wire);
@@ -207,17 +207,17 @@ impl Slot {
 
     /// Lets the connection go, by a reset if `hard`: that leaves no port in TIME_WAIT.
     pub(crate) fn release(&mut self, hard: bool, wire: &mut Wire) {
-        match std::mem::take(&mut self.line) {
-            Line::Web(socket) => {
+        match std::mem::take(&mut self.transport) {
+            Transport::Web(socket) => {
                 if hard {
                     socket.reset_on_close();
                 }
                 socket.release(&mut wire.pool);
             }
-            Line::Bare(bare) if hard => bare.reset_on_close(),
+            Transport::RawTcp(raw_tcp) if hard => raw_tcp.reset_on_close(),
             _ => {}
         }
-        if let Some(out) = &mut wire.bare {
+        if let Some(out) = &mut wire.raw_tcp {
             out.clear();
         }
         wire.sent = None;
@@ -255,8 +255,8 @@ pub(crate) fn io_label(kind: ErrorKind) -> String {
 /// How what ended a connection is called in the report.
 pub(crate) fn label(error: &Error) -> String {
     match error {
-        Error::Handshake(HandshakeError::Refused(refusal)) => {
-            format!("handshake refused with status {}", refusal.status)
+        Error::Handshake(HandshakeError::Refused(response)) => {
+            format!("handshake refused with status {}", response.status)
         }
         Error::Handshake(e) => format!("handshake answer: {e}"),
         Error::Protocol(e) => format!("protocol error: {e}"),

@@ -32,7 +32,7 @@ pub(crate) struct Stats {
     pub(crate) example: Option<String>,
     /// Equal latencies in a row are recorded as one: a turn of the loop has one clock reading, so that whole batches
     /// share theirs.
-    run: (u64, u64),
+    pending: (u64, u64),
 }
 
 impl Default for Stats {
@@ -49,7 +49,7 @@ impl Default for Stats {
             per_connection: Vec::new(),
             errors: BTreeMap::new(),
             example: None,
-            run: (0, 0),
+            pending: (0, 0),
         }
     }
 }
@@ -61,31 +61,31 @@ fn histogram() -> Histogram<u64> {
 impl Stats {
     /// `n` messages took `ns` nanoseconds each.
     #[inline]
-    pub(crate) fn took(&mut self, ns: u64, n: u64) {
-        if self.run.0 != ns {
-            self.end_run();
-            self.run.0 = ns;
+    pub(crate) fn record_latency(&mut self, ns: u64, n: u64) {
+        if self.pending.0 != ns {
+            self.flush_pending();
+            self.pending.0 = ns;
         }
-        self.run.1 += n;
+        self.pending.1 += n;
     }
 
-    fn end_run(&mut self) {
-        if self.run.1 > 0 {
-            self.latency.saturating_record_n(self.run.0, self.run.1);
-            self.run.1 = 0;
+    fn flush_pending(&mut self) {
+        if self.pending.1 > 0 {
+            self.latency.saturating_record_n(self.pending.0, self.pending.1);
+            self.pending.1 = 0;
         }
     }
 
     /// A message for this connection.
     #[inline]
     pub(crate) fn received(&mut self, at: usize) {
-        self.listened(at);
+        self.track_connection(at);
         self.per_connection[at] += 1;
     }
 
     /// This connection could have received.
     #[inline]
-    pub(crate) fn listened(&mut self, at: usize) {
+    pub(crate) fn track_connection(&mut self, at: usize) {
         if self.per_connection.len() <= at {
             self.per_connection.resize(at + 1, 0);
         }
@@ -99,7 +99,7 @@ impl Stats {
 
     /// Latencies, all of them.
     pub(crate) fn latency(&mut self) -> &Histogram<u64> {
-        self.end_run();
+        self.flush_pending();
         &self.latency
     }
 
@@ -116,7 +116,7 @@ impl Stats {
 
     /// The measurement begins: what was counted while warming up is forgotten, errors and connects are not.
     pub(crate) fn begin(&mut self) {
-        self.end_run();
+        self.flush_pending();
         self.latency.reset();
         self.gaps.reset();
         self.per_connection.fill(0);
@@ -125,8 +125,8 @@ impl Stats {
 
     /// Adds another thread's.
     pub(crate) fn add(&mut self, mut other: Self) {
-        other.end_run();
-        self.end_run();
+        other.flush_pending();
+        self.flush_pending();
         self.messages += other.messages;
         self.bytes += other.bytes;
         self.sent += other.sent;
@@ -152,21 +152,21 @@ mod tests {
     fn runs_of_equal_latencies_count_each_message() {
         let mut s = Stats::default();
         for ns in [5, 5, 5, 900, 900, 5] {
-            s.took(ns, 2);
+            s.record_latency(ns, 2);
         }
         assert_eq!((s.latency().len(), s.latency().min(), s.latency().max()), (12, 5, 900));
         assert_eq!(s.latency().value_at_quantile(0.5), 5);
     }
 
     #[test]
-    fn threads_add_up_and_warming_up_is_forgotten() {
+    fn stats_of_threads_are_added_without_the_warm_up() {
         let mut a = Stats { messages: 3, opened: 1, ..Stats::default() };
-        a.took(1, 1);
+        a.record_latency(1, 1);
         a.error("reset", 1);
         a.begin();
         assert_eq!((a.messages, a.opened, a.error_count(), a.latency().len()), (0, 1, 1, 0));
         let mut b = Stats { messages: 4, ..Stats::default() };
-        b.took(10, 1);
+        b.record_latency(10, 1);
         b.error("reset", 2);
         a.add(b);
         assert_eq!((a.messages, a.error_count(), a.latency().len()), (4, 3, 1));

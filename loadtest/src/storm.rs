@@ -4,13 +4,13 @@
 //! waits, their jitter, their tries. There is no bound on how many connect at a time; that is the point.
 
 use crate::limits;
-use crate::plan::{self, Plan, Return};
+use crate::plan::{self, Plan, ReconnectOptions};
 use crate::proc;
 use crate::report::{Percentiles, group, time};
 use crate::run::{HANDSHAKES, SETTLE, TICK};
 use crate::slot::label;
 use crate::stats::Stats;
-use campanile::client::{Builder, Client, Event, Limits, Pool, Reconnect};
+use campanile::client::{Client, ClientBuilder, ClientEvent, ClientLimits, Pool, Reconnect};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,39 +21,39 @@ use std::time::{Duration, Instant};
 
 /// What the clients have done.
 #[derive(Debug, Default)]
-struct Tally {
+struct StormStats {
     /// When they were dropped.
     dropped: Option<Instant>,
     /// Connections open for the first time, and again.
     opened: usize,
-    back: usize,
+    returned: usize,
     /// Clients that have given up.
     gone: usize,
     /// When the last one came back.
     last: Option<Instant>,
-    tries: u64,
+    attempts: u64,
     /// Times from the drop to the return, and what tries failed of.
     stats: Stats,
 }
 
-fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(storm: &Mutex<StormStats>) -> MutexGuard<'_, StormStats> {
+    storm.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Tally {
-    fn take(&mut self, event: &Event) {
+impl StormStats {
+    fn take(&mut self, event: &ClientEvent) {
         let now = Instant::now();
         match (event, self.dropped) {
-            (Event::Open, None) => self.opened += 1,
-            (Event::Open, Some(at)) => {
-                self.back += 1;
+            (ClientEvent::Open, None) => self.opened += 1,
+            (ClientEvent::Open, Some(at)) => {
+                self.returned += 1;
                 self.last = Some(now);
-                self.stats.took(now.saturating_duration_since(at).as_nanos() as u64, 1);
+                self.stats.record_latency(now.saturating_duration_since(at).as_nanos() as u64, 1);
             }
-            (Event::Reconnecting { .. }, Some(_)) => self.tries += 1,
-            (Event::Close(close), _) if !close.will_reconnect => self.gone += 1,
+            (ClientEvent::Reconnecting { .. }, Some(_)) => self.attempts += 1,
+            (ClientEvent::Close(close), _) if !close.will_reconnect => self.gone += 1,
             // What drops it is no failure.
-            (Event::Error(e), _) if *e != Client::RESET => self.stats.error(label(e), 1),
+            (ClientEvent::Error(e), _) if *e != Client::RESET => self.stats.error(label(e), 1),
             _ => {}
         }
     }
@@ -66,15 +66,15 @@ pub(crate) struct Report {
     url: String,
     connections: usize,
     jitter: bool,
-    first_bound_ms: u64,
-    cap_ms: u64,
+    initial_delay_ms: u64,
+    max_delay_ms: u64,
     interrupted: bool,
     /// From the drop until the last was back; `None` if some were not.
-    all_back_ns: Option<u64>,
-    back: usize,
-    back_ns: Option<Percentiles>,
-    tries: u64,
-    failed_tries: u64,
+    all_returned_ns: Option<u64>,
+    returned: usize,
+    return_ns: Option<Percentiles>,
+    attempts: u64,
+    failed_attempts: u64,
     server: Option<Server>,
     errors: BTreeMap<String, u64>,
 }
@@ -88,19 +88,19 @@ struct Server {
 }
 
 /// Runs a storm. The error is a sentence: it can't be run as asked.
-pub(crate) fn run(plan: &Plan, how: Return, interrupted: &AtomicBool) -> Result<Report, String> {
+pub(crate) fn run(plan: &Plan, how: ReconnectOptions, interrupted: &AtomicBool) -> Result<Report, String> {
     let to = plan.target.resolve()?;
     let from = plan::sources(to.ip(), plan.conns, plan.sources)?;
     limits::allow_connections(plan.conns)?;
     let pool = Pool::new(plan.threads).map_err(|e| e.to_string())?;
     // Those that return have tickets, as a program's clients have.
     let trust = plan.trust()?;
-    let tally = Arc::new(Mutex::new(Tally::default()));
+    let storm = Arc::new(Mutex::new(StormStats::default()));
     let mut clients = Vec::with_capacity(plan.conns);
     let over = |since: Instant| interrupted.load(Relaxed) || since.elapsed() > plan.duration;
     let began = Instant::now();
-    while lock(&tally).opened < plan.conns {
-        let begin = (lock(&tally).opened + HANDSHAKES).min(plan.conns);
+    while lock(&storm).opened < plan.conns {
+        let begin = (lock(&storm).opened + HANDSHAKES).min(plan.conns);
         while clients.len() < begin {
             let source = from.get(clients.len() % from.len().max(1)).copied();
             let mut builder = builder(plan, how).pool(&pool);
@@ -110,14 +110,14 @@ pub(crate) fn run(plan: &Plan, how: Return, interrupted: &AtomicBool) -> Result<
             if let Some(ip) = source {
                 builder = builder.local_address(ip);
             }
-            let tally = Arc::clone(&tally);
-            let client = builder.connect_with(move |_, event| lock(&tally).take(&event));
+            let storm = Arc::clone(&storm);
+            let client = builder.connect_with(move |_, event| lock(&storm).take(&event));
             clients.push(client.map_err(|e| e.to_string())?);
         }
-        if over(began) || lock(&tally).gone > 0 {
-            let tally = lock(&tally);
-            let why: Vec<_> = tally.stats.errors.iter().map(|(kind, n)| format!("{n} × {kind}")).collect();
-            let (opened, conns) = (tally.opened, plan.conns);
+        if over(began) || lock(&storm).gone > 0 {
+            let storm = lock(&storm);
+            let why: Vec<_> = storm.stats.errors.iter().map(|(kind, n)| format!("{n} × {kind}")).collect();
+            let (opened, conns) = (storm.opened, plan.conns);
             return Err(format!("only {opened} of {conns} connections opened: {}", why.join(", ")));
         }
         thread::sleep(TICK);
@@ -126,31 +126,34 @@ pub(crate) fn run(plan: &Plan, how: Return, interrupted: &AtomicBool) -> Result<
 
     let cpu = proc::cpu_ns(&plan.pids);
     let dropped = Instant::now();
-    lock(&tally).dropped = Some(dropped);
+    lock(&storm).dropped = Some(dropped);
     clients.iter().for_each(Client::reset);
     while !over(dropped) {
-        let tally = lock(&tally);
-        if tally.back + tally.gone >= plan.conns {
+        let storm = lock(&storm);
+        if storm.returned + storm.gone >= plan.conns {
             break;
         }
-        drop(tally);
+        drop(storm);
         // Short, since the server's CPU is read at the end of it.
         thread::sleep(Duration::from_millis(1));
     }
     let cpu = proc::cpu_ns(&plan.pids).saturating_sub(cpu);
-    let took = dropped.elapsed();
-    let report = report(plan, how, &mut lock(&tally), interrupted.load(Relaxed), cpu, took);
+    let elapsed = dropped.elapsed();
+    let report = report(plan, how, &mut lock(&storm), interrupted.load(Relaxed), cpu, elapsed);
     for client in &clients {
         let _ = client.close(1000, ""); // a code that there is
     }
     Ok(report)
 }
 
-fn builder(plan: &Plan, how: Return) -> Builder {
-    let mut limits = Limits::default();
+fn builder(plan: &Plan, how: ReconnectOptions) -> ClientBuilder {
+    let mut limits = ClientLimits::default();
     (limits.connect_timeout, limits.handshake_timeout) = (plan.timeout, plan.timeout);
-    let reconnect =
-        Reconnect::default().jitter(how.jitter).first(how.first).cap(how.cap).stable_after(Duration::ZERO);
+    let reconnect = Reconnect::default()
+        .jitter(how.jitter)
+        .initial_delay(how.initial_delay)
+        .max_delay(how.max_delay)
+        .stable_after(Duration::ZERO);
     let mut builder = Client::builder(&plan.target.url.to_string())
         .limits(limits)
         .reconnect(reconnect)
@@ -169,17 +172,17 @@ fn builder(plan: &Plan, how: Return) -> Builder {
 
 fn report(
     plan: &Plan,
-    how: Return,
-    tally: &mut Tally,
+    how: ReconnectOptions,
+    storm: &mut StormStats,
     interrupted: bool,
     cpu_ns: u64,
-    took: Duration,
+    elapsed: Duration,
 ) -> Report {
-    let back_ns = Percentiles::of(tally.stats.latency());
-    let all_back = tally.last.zip(tally.dropped).filter(|_| tally.back == plan.conns);
-    let missing = plan.conns - tally.back.min(plan.conns);
-    let mut errors = tally.stats.errors.clone();
-    let failed_tries = errors.values().sum();
+    let return_ns = Percentiles::of(storm.stats.latency());
+    let all_returned = storm.last.zip(storm.dropped).filter(|_| storm.returned == plan.conns);
+    let missing = plan.conns - storm.returned.min(plan.conns);
+    let mut errors = storm.stats.errors.clone();
+    let failed_attempts = errors.values().sum();
     if missing > 0 {
         errors.insert("not back in time".into(), missing as u64);
     }
@@ -188,18 +191,18 @@ fn report(
         url: plan.target.to_string(),
         connections: plan.conns,
         jitter: how.jitter,
-        first_bound_ms: how.first.as_millis() as u64,
-        cap_ms: how.cap.as_millis() as u64,
+        initial_delay_ms: how.initial_delay.as_millis() as u64,
+        max_delay_ms: how.max_delay.as_millis() as u64,
         interrupted,
-        all_back_ns: all_back.map(|(last, at)| last.saturating_duration_since(at).as_nanos() as u64),
-        back: tally.back,
-        back_ns,
-        tries: tally.tries,
-        failed_tries,
+        all_returned_ns: all_returned.map(|(last, at)| last.saturating_duration_since(at).as_nanos() as u64),
+        returned: storm.returned,
+        return_ns,
+        attempts: storm.attempts,
+        failed_attempts,
         server: (!plan.pids.is_empty()).then(|| Server {
             cpu_ns,
-            cpu_ns_per_return: cpu_ns as f64 / tally.back.max(1) as f64,
-            cores: cpu_ns as f64 / took.as_nanos().max(1) as f64,
+            cpu_ns_per_return: cpu_ns as f64 / storm.returned.max(1) as f64,
+            cores: cpu_ns as f64 / elapsed.as_nanos().max(1) as f64,
         }),
         errors,
     }
@@ -208,7 +211,7 @@ fn report(
 impl Report {
     /// Whether all came back. Tries that failed on the way are what a storm is made of, and no errors.
     pub(crate) fn is_clean(&self) -> bool {
-        self.all_back_ns.is_some()
+        self.all_returned_ns.is_some()
     }
 }
 
@@ -217,21 +220,21 @@ impl fmt::Display for Report {
         let jitter = if self.jitter { "with jitter" } else { "without jitter" };
         let n = group(self.connections as u64);
         let bound = |ms: u64| time(ms as f64 * 1e6);
-        let (first, cap) = (bound(self.first_bound_ms), bound(self.cap_ms));
+        let (first, cap) = (bound(self.initial_delay_ms), bound(self.max_delay_ms));
         writeln!(
             f,
             "storm {} · {n} connections dropped at once · waits of {first} to {cap} {jitter}",
             self.url
         )?;
         let mut line = |name: &str, text: String| writeln!(f, "  {name:<12}{text}");
-        match self.all_back_ns {
+        match self.all_returned_ns {
             Some(ns) => line("all back", format!("after {}", time(ns as f64)))?,
-            None => line("not back", format!("{} of {n}", group((self.connections - self.back) as u64)))?,
+            None => line("not back", format!("{} of {n}", group((self.connections - self.returned) as u64)))?,
         }
-        if let Some(back) = &self.back_ns {
-            line("back", back.to_string())?;
+        if let Some(times) = &self.return_ns {
+            line("back", times.to_string())?;
         }
-        line("tries", format!("{}   {} failed", group(self.tries), group(self.failed_tries)))?;
+        line("attempts", format!("{}   {} failed", group(self.attempts), group(self.failed_attempts)))?;
         for (kind, n) in &self.errors {
             line("", format!("{} × {kind}", group(*n)))?;
         }

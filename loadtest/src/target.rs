@@ -9,23 +9,23 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 pub(crate) struct Target {
     pub(crate) url: Url,
     /// Payloads are sent as they are: no handshake, no frames. What the same load costs without WebSocket.
-    pub(crate) bare: bool,
+    pub(crate) raw_tcp: bool,
 }
 
 impl Target {
     /// Reads a URL; what can't be used gets a sentence that says what would do.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
-        let bare = scheme.eq_ignore_ascii_case("tcp");
-        if !bare && !["ws", "wss", ""].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
+        let raw_tcp = scheme.eq_ignore_ascii_case("tcp");
+        if !raw_tcp && !["ws", "wss", ""].iter().any(|s| scheme.eq_ignore_ascii_case(s)) {
             return Err(format!("scheme {scheme:?} is not ws:// or wss://"));
         }
-        if bare && rest.contains(['/', '?']) {
+        if raw_tcp && rest.contains(['/', '?']) {
             return Err(format!("{text:?}: tcp:// has no path"));
         }
-        let url: Url = if bare { format!("ws://{rest}/").parse() } else { text.parse() }
+        let url: Url = if raw_tcp { format!("ws://{rest}/").parse() } else { text.parse() }
             .map_err(|e: campanile::client::InvalidUrl| e.to_string())?;
-        Ok(Self { url, bare })
+        Ok(Self { url, raw_tcp })
     }
 
     /// The address to connect to: the first that the name resolves to, IPv4 preferred, since source addresses are.
@@ -43,7 +43,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.bare {
+        if self.raw_tcp {
             return write!(f, "tcp://{}", self.url.authority());
         }
         self.url.fmt(f)
@@ -57,16 +57,16 @@ mod tests {
     #[test]
     fn targets_are_urls_or_plain_addresses() {
         let t = Target::parse("ws://127.0.0.1:9001/echo?x=1").unwrap();
-        assert_eq!((t.bare, t.to_string().as_str()), (false, "ws://127.0.0.1:9001/echo?x=1"));
+        assert_eq!((t.raw_tcp, t.to_string().as_str()), (false, "ws://127.0.0.1:9001/echo?x=1"));
         assert_eq!(t.resolve().unwrap(), "127.0.0.1:9001".parse().unwrap());
         let t = Target::parse("WS://[::1]:81").unwrap();
         assert_eq!(t.resolve().unwrap(), "[::1]:81".parse().unwrap());
         let t = Target::parse("tcp://127.0.0.1:9001").unwrap();
-        assert_eq!((t.bare, t.to_string().as_str()), (true, "tcp://127.0.0.1:9001"));
+        assert_eq!((t.raw_tcp, t.to_string().as_str()), (true, "tcp://127.0.0.1:9001"));
     }
 
     #[test]
-    fn what_is_no_target_is_refused_with_a_sentence() {
+    fn an_invalid_target_is_refused_with_a_reason() {
         for bad in [
             "",
             "localhost:9001",

@@ -4,17 +4,17 @@
 //! Sockets are registered once, edge-triggered; a read that does not fill the buffer has emptied the socket, which
 //! saves the read that would say so.
 
-use crate::bare::Bare;
 use crate::control::{Control, Phase, Progress};
 use crate::pace::Pacer;
 use crate::proc;
-use crate::scenario::{Book, Desk, Next, Scenario, Unanswered};
-use crate::slot::{Line, Slot, State, Wire, io_label, label};
+use crate::raw_tcp::RawTcp;
+use crate::scenario::{Counters, Next, Scenario, ScenarioContext, Unanswered};
+use crate::slot::{Slot, State, Transport, Wire, io_label, label};
 use crate::stats::Stats;
 use crate::target::Target;
 use campanile::client::opening::Extras;
-use campanile::client::socket::{Happening, Setup, Socket, Took};
-use campanile::client::{Error, Limits, Trust};
+use campanile::client::socket::{ReadStatus, Setup, Socket, SocketEvent};
+use campanile::client::{ClientLimits, Error, Trust};
 use campanile::protocol::{CloseCode, Kind, Payload};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -35,7 +35,7 @@ const EVENTS: usize = 1024;
 const READS: usize = 16;
 
 /// Open loop: a connection with more than this unwritten is passed over.
-const MAX_WAITING: usize = 1 << 20;
+const MAX_BACKLOG: usize = 1 << 20;
 
 /// Time between two looks at the timeouts, and the longest wait.
 const SWEEP_NS: u64 = 100_000_000;
@@ -55,7 +55,7 @@ pub(crate) struct Job {
     pub(crate) from: Vec<IpAddr>,
     pub(crate) target: Target,
     pub(crate) extras: Extras,
-    pub(crate) limits: Limits,
+    pub(crate) limits: ClientLimits,
     /// Whom to believe on `wss://`.
     pub(crate) trust: Option<Trust>,
     /// Handshakes in flight at most.
@@ -66,14 +66,14 @@ pub(crate) struct Job {
     /// Open loop: messages per second of this worker.
     pub(crate) rate: Option<f64>,
     /// No WebSocket: the size of every message.
-    pub(crate) bare: Option<usize>,
+    pub(crate) raw_tcp: Option<usize>,
     /// Connections that have ended are opened again.
     pub(crate) reopens: bool,
 }
 
 /// What a worker has counted.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct WorkerResult {
     pub(crate) stats: Stats,
     pub(crate) unanswered: Unanswered,
     /// Connections open at the end.
@@ -90,7 +90,7 @@ struct Worker<S> {
     scenario: S,
     poll: Poll,
     slots: Vec<Slot>,
-    desk: Desk,
+    context: ScenarioContext,
     input: Vec<u8>,
     pacer: Option<Pacer>,
     phase: Phase,
@@ -98,7 +98,7 @@ struct Worker<S> {
     fresh: usize,
     /// To be opened again, at once or after the next sweep.
     reopen: Vec<usize>,
-    resting: Vec<usize>,
+    reopen_later: Vec<usize>,
     /// Handshakes in flight.
     opening: usize,
     /// Connections begun, for the ramp.
@@ -114,7 +114,7 @@ struct Worker<S> {
 }
 
 /// Runs a worker to the end of the run.
-pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> io::Result<Done> {
+pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> io::Result<WorkerResult> {
     let poll = Poll::new()?;
     control.set_waker(job.worker, Waker::new(poll.registry(), WAKE)?);
     let pacer = job.rate.map(Pacer::new).transpose()?;
@@ -124,7 +124,10 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
     let slots = std::iter::repeat_with(Slot::default).take(job.connections).collect();
     let now = control.now();
     let worker = Worker {
-        desk: Desk { wire: Wire::new(job.bare.is_some()), book: Book { now, ..Book::default() } },
+        context: ScenarioContext {
+            wire: Wire::new(job.raw_tcp.is_some()),
+            counters: Counters { now, ..Counters::default() },
+        },
         poll,
         slots,
         input: vec![0; INPUT],
@@ -132,7 +135,7 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
         phase: Phase::Opening,
         fresh: 0,
         reopen: Vec::new(),
-        resting: Vec::new(),
+        reopen_later: Vec::new(),
         opening: 0,
         begun: 0,
         began_at: now,
@@ -149,14 +152,14 @@ pub(crate) fn run<S: Scenario>(job: Job, control: Arc<Control>, scenario: S) -> 
 }
 
 /// Messages may be sent from now on; gives what the scenario wants with the connection.
-fn open(at: usize, since: u64, scenario: &mut impl Scenario, book: &mut Book, now: u64) -> Next {
-    book.stats.opened += 1;
-    book.stats.connect.saturating_record(now - since);
-    scenario.opened(at, book)
+fn open(at: usize, since: u64, scenario: &mut impl Scenario, counters: &mut Counters, now: u64) -> Next {
+    counters.stats.opened += 1;
+    counters.stats.connect.saturating_record(now - since);
+    scenario.opened(at, counters)
 }
 
 impl<S: Scenario> Worker<S> {
-    fn run(mut self) -> io::Result<Done> {
+    fn run(mut self) -> io::Result<WorkerResult> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.enter_phase();
@@ -164,7 +167,7 @@ impl<S: Scenario> Worker<S> {
                 return Ok(self.finish());
             }
             self.open_more();
-            match self.poll.poll(&mut events, Some(self.patience())) {
+            match self.poll.poll(&mut events, Some(self.poll_timeout())) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
@@ -181,8 +184,8 @@ impl<S: Scenario> Worker<S> {
                 }
             }
             self.follow_schedule()?;
-            self.end_turn();
-            if self.desk.now >= self.sweep_at {
+            self.end_iteration();
+            if self.context.now >= self.sweep_at {
                 self.sweep();
             }
             self.publish();
@@ -190,17 +193,17 @@ impl<S: Scenario> Worker<S> {
     }
 
     fn read_clock(&mut self) {
-        self.desk.wire.clock = Instant::now();
-        self.desk.now = self.control.since(self.desk.wire.clock);
+        self.context.wire.clock = Instant::now();
+        self.context.now = self.control.since(self.context.wire.clock);
     }
 
-    fn end_turn(&mut self) {
+    fn end_iteration(&mut self) {
         let Some(first) = self.slots.first_mut() else { return };
-        first.enter(&mut self.desk.wire);
-        if self.scenario.turn(&mut self.desk) {
+        first.enter(&mut self.context.wire);
+        if self.scenario.end_iteration(&mut self.context) {
             self.flush(0);
         } else {
-            first.leave(&mut self.desk.wire);
+            first.leave(&mut self.context.wire);
         }
     }
 
@@ -212,28 +215,28 @@ impl<S: Scenario> Worker<S> {
         let before = std::mem::replace(&mut self.phase, phase);
         self.read_clock();
         if before < Phase::WarmUp && phase < Phase::Ended {
-            self.measured_from = Some((self.desk.now, proc::thread_cpu_ns()));
+            self.measured_from = Some((self.context.now, proc::thread_cpu_ns()));
             if let Some(pacer) = &mut self.pacer {
-                pacer.begin(self.desk.now, self.job.worker, self.control.workers());
+                pacer.begin(self.context.now, self.job.worker, self.control.workers());
             }
             for at in 0..self.slots.len() {
                 if self.slots[at].state == State::Open {
-                    self.slots[at].enter(&mut self.desk.wire);
-                    self.scenario.start(at, &mut self.desk);
+                    self.slots[at].enter(&mut self.context.wire);
+                    self.scenario.start(at, &mut self.context);
                     self.flush(at);
                 }
             }
         }
         if before < Phase::Measuring && phase == Phase::Measuring {
-            self.desk.stats.begin();
-            self.measured_from = Some((self.desk.now, proc::thread_cpu_ns()));
+            self.context.stats.begin();
+            self.measured_from = Some((self.context.now, proc::thread_cpu_ns()));
         }
     }
 
     /// How long the next wait may be.
-    fn patience(&self) -> Duration {
+    fn poll_timeout(&self) -> Duration {
         let late =
-            self.pacer.as_ref().is_some_and(|p| self.phase > Phase::Opening && p.next() <= self.desk.now);
+            self.pacer.as_ref().is_some_and(|p| self.phase > Phase::Opening && p.next() <= self.context.now);
         if !self.again.is_empty() || late && self.open > 0 && !self.all_blocked() {
             return Duration::ZERO;
         }
@@ -245,7 +248,7 @@ impl<S: Scenario> Worker<S> {
     }
 
     fn all_blocked(&self) -> bool {
-        self.slots.iter().all(|s| s.state != State::Open || s.waiting() > MAX_WAITING)
+        self.slots.iter().all(|s| s.state != State::Open || s.waiting() > MAX_BACKLOG)
     }
 
     // ---- opening ----
@@ -276,36 +279,36 @@ impl<S: Scenario> Worker<S> {
         let from = self.job.from.get(number % self.job.from.len().max(1)).copied();
         self.read_clock();
         let job = &self.job;
-        let line = match job.bare {
+        let transport = match job.raw_tcp {
             Some(size) => {
-                let made = Bare::connect(job.to, from, size);
-                made.map(|bare| Line::Bare(bare.into())).map_err(|e| io_label(e.kind()))
+                let made = RawTcp::connect(job.to, from, size);
+                made.map(|raw_tcp| Transport::RawTcp(raw_tcp.into())).map_err(|e| io_label(e.kind()))
             }
             None => {
                 let Job { target, extras, limits, trust, .. } = job;
                 let (url, trust) = (&target.url, trust.as_ref());
                 let setup = Setup { url, extras, proxy: None, trust, limits, from, no_delay: true };
-                let made = Socket::connect(job.to, &setup, &mut self.desk.wire.context());
-                made.map(|socket| Line::Web(socket.into())).map_err(|e| label(&e))
+                let made = Socket::connect(job.to, &setup, &mut self.context.wire.context());
+                made.map(|socket| Transport::Web(socket.into())).map_err(|e| label(&e))
             }
         };
-        let line = line.and_then(|line| {
-            let fd = match &line {
-                Line::Web(socket) => socket.as_fd(),
-                Line::Bare(bare) => bare.as_fd(),
-                Line::None => return Ok(line),
+        let transport = transport.and_then(|transport| {
+            let fd = match &transport {
+                Transport::Web(socket) => socket.as_fd(),
+                Transport::RawTcp(raw_tcp) => raw_tcp.as_fd(),
+                Transport::None => return Ok(transport),
             };
             let interest = Interest::READABLE | Interest::WRITABLE;
             let registered =
                 self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(at), interest);
-            registered.map(|()| line).map_err(|e| io_label(e.kind()))
+            registered.map(|()| transport).map_err(|e| io_label(e.kind()))
         });
         let slot = &mut self.slots[at];
-        slot.since = self.desk.book.now;
+        slot.since = self.context.counters.now;
         slot.state = State::Connecting;
         self.opening += 1;
-        match line {
-            Ok(line) => slot.line = line,
+        match transport {
+            Ok(transport) => slot.transport = transport,
             Err(why) => self.lose(at, why),
         }
     }
@@ -313,10 +316,10 @@ impl<S: Scenario> Worker<S> {
     /// There is a connection.
     fn connected(&mut self, at: usize) {
         let slot = &mut self.slots[at];
-        if self.desk.wire.is_bare() {
+        if self.context.wire.is_raw_tcp() {
             let now = self.control.now();
             slot.state = State::Open;
-            let next = open(at, slot.since, &mut self.scenario, &mut self.desk, now);
+            let next = open(at, slot.since, &mut self.scenario, &mut self.context, now);
             self.opened(at, next);
             return;
         }
@@ -335,9 +338,9 @@ impl<S: Scenario> Worker<S> {
             }
             Next::Close(code) => {
                 let slot = &mut self.slots[at];
-                slot.enter(&mut self.desk.wire);
-                if let Line::Web(socket) = &mut slot.line {
-                    socket.close(code, "", &mut self.desk.wire.context());
+                slot.enter(&mut self.context.wire);
+                if let Transport::Web(socket) = &mut slot.transport {
+                    socket.close(code, "", &mut self.context.wire.context());
                 }
                 slot.state = State::Closing;
                 self.flush(at);
@@ -350,18 +353,18 @@ impl<S: Scenario> Worker<S> {
     fn drive(&mut self, at: usize, readable: bool, writable: bool, read_closed: bool) {
         let slot = &mut self.slots[at];
         if read_closed {
-            slot.line.note_read_closed();
+            slot.transport.note_read_closed();
         }
         if writable || read_closed && slot.state == State::Connecting {
-            let made = match &mut slot.line {
-                Line::Web(socket) => socket.writable(self.desk.wire.clock),
-                Line::Bare(bare) => bare.writable(),
-                Line::None => return,
+            let made = match &mut slot.transport {
+                Transport::Web(socket) => socket.writable(self.context.wire.clock),
+                Transport::RawTcp(raw_tcp) => raw_tcp.writable(),
+                Transport::None => return,
             };
             match made {
                 Ok(true) => self.connected(at),
                 Ok(false) => {
-                    slot.enter(&mut self.desk.wire);
+                    slot.enter(&mut self.context.wire);
                     self.flush(at);
                 }
                 Err(kind) => return self.lose(at, io_label(kind)),
@@ -374,15 +377,15 @@ impl<S: Scenario> Worker<S> {
 
     /// Reads until the socket is empty, and sends what the scenario has to say to it in one write.
     fn read(&mut self, at: usize) {
-        self.slots[at].enter(&mut self.desk.wire);
+        self.slots[at].enter(&mut self.context.wire);
         let mut reads = 0;
         loop {
             match self.read_once(at) {
                 None => return,
-                Some(Took::All) if !self.slots[at].line.is_read_closed() => break,
-                Some(Took::All | Took::More) => {}
-                Some(Took::Failed(error)) => return self.fail(at, &error),
-                Some(Took::Ended(kind)) => return self.end_of_stream(at, kind),
+                Some(ReadStatus::All) if !self.slots[at].transport.is_read_closed() => break,
+                Some(ReadStatus::All | ReadStatus::More) => {}
+                Some(ReadStatus::Failed(error)) => return self.fail(at, &error),
+                Some(ReadStatus::Ended(kind)) => return self.end_of_stream(at, kind),
             }
             reads += 1;
             if reads == READS {
@@ -390,45 +393,49 @@ impl<S: Scenario> Worker<S> {
                 break;
             }
         }
-        self.scenario.read_done(at, &mut self.desk);
+        self.scenario.read_done(at, &mut self.context);
         self.flush(at);
     }
 
     /// `None`: there is no connection any more.
     #[inline]
-    fn read_once(&mut self, at: usize) -> Option<Took> {
-        let Self { slots, scenario, desk: Desk { wire, book }, input, control, .. } = self;
+    fn read_once(&mut self, at: usize) -> Option<ReadStatus> {
+        let Self { slots, scenario, context: ScenarioContext { wire, counters }, input, control, .. } = self;
         let slot = &mut slots[at];
         let (mut next, mut closes) = (None, false);
-        let took = match &mut slot.line {
-            Line::None => return None,
-            Line::Bare(bare) => bare.read(input, |message| scenario.message(at, Kind::Binary, message, book)),
-            Line::Web(socket) => socket.read(input, &mut wire.context(), |happening, pool| match happening {
-                Happening::Message(kind, payload) => {
-                    scenario.message(at, kind, &payload, book);
+        let status = match &mut slot.transport {
+            Transport::None => return None,
+            Transport::RawTcp(raw_tcp) => {
+                raw_tcp.read(input, |message| scenario.message(at, Kind::Binary, message, counters))
+            }
+            Transport::Web(socket) => socket.read(input, &mut wire.context(), |event, pool| match event {
+                SocketEvent::Message(kind, payload) => {
+                    scenario.message(at, kind, &payload, counters);
                     if let Payload::Own(buf) = payload {
                         pool.give(buf);
                     }
                 }
-                Happening::Opened(_) => next = Some(open(at, slot.since, scenario, book, control.now())),
-                Happening::Closing => closes = true,
+                SocketEvent::Opened(_) => {
+                    next = Some(open(at, slot.since, scenario, counters, control.now()))
+                }
+                SocketEvent::Closing => closes = true,
             }),
         };
         if let Some(next) = next {
             slot.state = State::Open;
             self.opened(at, next);
-            self.slots[at].enter(&mut self.desk.wire);
+            self.slots[at].enter(&mut self.context.wire);
         }
         if closes && self.slots[at].state != State::Closing {
             self.closed(at);
         }
         // Section 7.1.1: the server ends the connection first, so after its own close the client waits for that.
-        (self.slots[at].state != State::Empty).then_some(took)
+        (self.slots[at].state != State::Empty).then_some(status)
     }
 
     /// The server's close frame has come unasked.
     fn closed(&mut self, at: usize) {
-        let Line::Web(socket) = &self.slots[at].line else { return };
+        let Transport::Web(socket) = &self.slots[at].transport else { return };
         let code = match socket.ending() {
             (CloseCode::NO_STATUS, ..) => "without a code".into(),
             (code, ..) => code.to_string(),
@@ -439,8 +446,8 @@ impl<S: Scenario> Worker<S> {
 
     fn end_of_stream(&mut self, at: usize, kind: io::ErrorKind) {
         let slot = &mut self.slots[at];
-        let ended = match &slot.line {
-            Line::Web(socket) => socket.end(kind),
+        let ended = match &slot.transport {
+            Transport::Web(socket) => socket.end(kind),
             _ => Err(Error::Transport(kind)),
         };
         match (slot.state, ended) {
@@ -455,8 +462,8 @@ impl<S: Scenario> Worker<S> {
     }
 
     fn fail(&mut self, at: usize, error: &Error) {
-        if let Line::Web(socket) = &mut self.slots[at].line {
-            socket.answer_breach(&mut self.desk.wire.context());
+        if let Transport::Web(socket) = &mut self.slots[at].transport {
+            socket.answer_breach(&mut self.context.wire.context());
         }
         self.flush(at);
         self.lose(at, label(error));
@@ -464,7 +471,7 @@ impl<S: Scenario> Worker<S> {
 
     #[inline]
     fn flush(&mut self, at: usize) {
-        if let Err(kind) = self.slots[at].flush(&mut self.desk.wire) {
+        if let Err(kind) = self.slots[at].flush(&mut self.context.wire) {
             self.lose(at, io_label(kind));
         }
     }
@@ -476,22 +483,22 @@ impl<S: Scenario> Worker<S> {
             State::Connecting | State::Handshaking => self.opening -= 1,
             State::Open => {
                 self.open -= 1;
-                self.desk.stats.lost += 1;
-                if !self.scenario.lost(at, &mut self.desk) {
+                self.context.stats.lost += 1;
+                if !self.scenario.lost(at, &mut self.context) {
                     self.control.enter(Phase::Ended);
                 }
             }
             State::Closing => {}
         }
-        self.desk.stats.error(why, 1);
+        self.context.stats.error(why, 1);
         self.release(at, true);
         if self.job.reopens {
-            self.resting.push(at);
+            self.reopen_later.push(at);
         }
     }
 
     fn release(&mut self, at: usize, hard: bool) {
-        self.slots[at].release(hard, &mut self.desk.wire);
+        self.slots[at].release(hard, &mut self.context.wire);
     }
 
     // ---- schedule and timeouts ----
@@ -500,12 +507,12 @@ impl<S: Scenario> Worker<S> {
         if self.phase == Phase::Opening || self.pacer.is_none() {
             return Ok(());
         }
-        while let Some(due) = self.pacer.as_ref().map(Pacer::next).filter(|&due| due <= self.desk.now) {
+        while let Some(due) = self.pacer.as_ref().map(Pacer::next).filter(|&due| due <= self.context.now) {
             let Some(at) = self.pick() else { break };
-            self.slots[at].enter(&mut self.desk.wire);
-            self.scenario.due(at, due, &mut self.desk);
+            self.slots[at].enter(&mut self.context.wire);
+            self.scenario.due(at, due, &mut self.context);
             let slot = &mut self.slots[at];
-            slot.leave(&mut self.desk.wire);
+            slot.leave(&mut self.context.wire);
             if !std::mem::replace(&mut slot.dirty, true) {
                 self.dirty.push(at);
             }
@@ -516,7 +523,7 @@ impl<S: Scenario> Worker<S> {
         let mut dirty = std::mem::take(&mut self.dirty);
         for at in dirty.drain(..) {
             self.slots[at].dirty = false;
-            self.slots[at].enter(&mut self.desk.wire);
+            self.slots[at].enter(&mut self.context.wire);
             self.flush(at);
         }
         self.dirty = dirty;
@@ -533,7 +540,7 @@ impl<S: Scenario> Worker<S> {
             let at = self.scenario.sender(pacer.pick);
             pacer.pick += 1;
             let slot = &self.slots[at];
-            if slot.state == State::Open && slot.waiting() <= MAX_WAITING {
+            if slot.state == State::Open && slot.waiting() <= MAX_BACKLOG {
                 return Some(at);
             }
         }
@@ -541,14 +548,14 @@ impl<S: Scenario> Worker<S> {
     }
 
     fn sweep(&mut self) {
-        self.sweep_at = self.desk.now + SWEEP_NS;
-        self.reopen.append(&mut self.resting);
+        self.sweep_at = self.context.now + SWEEP_NS;
+        self.reopen.append(&mut self.reopen_later);
         for at in 0..self.slots.len() {
             let slot = &self.slots[at];
-            let waited = self.desk.now.saturating_sub(slot.since);
+            let waited = self.context.now.saturating_sub(slot.since);
             let why = match slot.state {
                 State::Empty => continue,
-                State::Open if self.scenario.overdue(at, self.desk.now) => "timeout: no answer",
+                State::Open if self.scenario.overdue(at, self.context.now) => "timeout: no answer",
                 State::Open => continue,
                 _ if waited <= self.job.timeout_ns => continue,
                 State::Connecting => "timeout: connect",
@@ -560,8 +567,8 @@ impl<S: Scenario> Worker<S> {
         if self.scenario.recheck() {
             for at in 0..self.slots.len() {
                 if self.slots[at].state == State::Open {
-                    self.slots[at].enter(&mut self.desk.wire);
-                    self.scenario.read_done(at, &mut self.desk);
+                    self.slots[at].enter(&mut self.context.wire);
+                    self.scenario.read_done(at, &mut self.context);
                     self.flush(at);
                 }
             }
@@ -571,30 +578,30 @@ impl<S: Scenario> Worker<S> {
     fn publish(&mut self) {
         let pending = self.opening > 0 || self.fresh < self.slots.len();
         let progress = Progress {
-            messages: self.desk.stats.messages,
+            messages: self.context.stats.messages,
             open: self.open as u64,
-            errors: self.desk.stats.error_count(),
+            errors: self.context.stats.error_count(),
             settled: !pending,
             idle: !pending && self.open == 0 && !self.job.reopens,
         };
         self.control.publish(self.job.worker, progress);
     }
 
-    fn finish(mut self) -> Done {
+    fn finish(mut self) -> WorkerResult {
         let cpu = proc::thread_cpu_ns();
         self.read_clock();
-        let (from, cpu_from) = self.measured_from.unwrap_or((self.desk.now, cpu));
-        let unanswered = self.scenario.finish(&mut self.desk);
+        let (from, cpu_from) = self.measured_from.unwrap_or((self.context.now, cpu));
+        let unanswered = self.scenario.finish(&mut self.context);
         let alive = self.open;
         for slot in &mut self.slots {
-            slot.release(true, &mut self.desk.wire);
+            slot.release(true, &mut self.context.wire);
         }
-        Done {
+        WorkerResult {
             unanswered,
             alive,
             cpu_ns: cpu - cpu_from,
-            measured_ns: self.desk.now - from,
-            stats: self.desk.book.stats,
+            measured_ns: self.context.now - from,
+            stats: self.context.counters.stats,
         }
     }
 }

@@ -95,7 +95,7 @@ fn an_echo_server_is_measured_without_errors() {
 }
 
 #[test]
-fn plain_bytes_are_echoed_by_whoever_knows_no_websocket() {
+fn raw_tcp_measures_a_server_without_websocket() {
     let address = raw_server(|stream| {
         let _ = io::copy(&mut &stream, &mut &stream);
     });
@@ -108,7 +108,7 @@ fn plain_bytes_are_echoed_by_whoever_knows_no_websocket() {
 }
 
 #[test]
-fn plain_bytes_that_differ_are_a_mismatch() {
+fn raw_tcp_reports_changed_bytes_as_a_mismatch() {
     let address = raw_server(|mut stream| {
         let mut bytes = [0; 20];
         while stream.read_exact(&mut bytes).is_ok() && stream.write_all(&[b'?'; 20]).is_ok() {}
@@ -118,7 +118,7 @@ fn plain_bytes_that_differ_are_a_mismatch() {
 }
 
 #[test]
-fn the_report_for_people_says_the_same() {
+fn the_text_report_has_the_figures_of_the_json_report() {
     let pid = std::process::id();
     let output = end_of(spawn(&format!("echo ws://{}/ -c 2 --pid {pid} {SHORT}", server(echo))));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -149,7 +149,7 @@ fn a_changed_byte_is_a_mismatch() {
 }
 
 #[test]
-fn a_lost_message_and_a_repeated_one_are_told() {
+fn a_lost_and_a_repeated_message_are_reported() {
     let address = server(|mut socket| {
         let mut last = None;
         for n in 0.. {
@@ -206,7 +206,7 @@ fn closed_connections_are_counted_by_their_code() {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_named() {
+fn protocol_errors_are_reported_by_name() {
     let address = server(|mut socket| {
         let _ = socket.read();
         let _ = socket.get_mut().write_all(&[0x83, 0]);
@@ -218,7 +218,7 @@ fn what_breaks_the_protocol_is_named() {
 }
 
 #[test]
-fn refusals_have_their_kind() {
+fn refused_handshakes_are_reported_by_status() {
     let teapot = raw_server(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 418 No\r\nContent-Length: 0\r\n\r\n");
         let _ = io::copy(&mut stream, &mut io::sink());
@@ -270,7 +270,7 @@ fn broadcasts_are_counted_as_deliveries() {
 }
 
 #[test]
-fn a_broadcast_that_nobody_gets_is_lost_to_each() {
+fn an_undelivered_broadcast_counts_as_lost_for_each_receiver() {
     let address = room(|n| n == 2);
     let (status, r) = report(&format!("broadcast ws://{address}/ -c 4 --depth 2 {SHORT}"));
     assert_eq!((status, errors(&r), &r["errors"]["lost"]), (1, vec!["lost"], &4.into()));
@@ -307,7 +307,7 @@ fn in_a_room_of_the_protocol_for_browsers_everyone_hears_everyone() {
 }
 
 #[test]
-fn a_room_that_is_too_loud_for_its_server_is_told_so() {
+fn room_reports_publications_refused_by_rate() {
     let (address, _running) = push_room(5);
     let (status, r) = report(&format!("room ws://{address}/ -c 2 --rate 2000 {SHORT}"));
     assert_eq!((status, errors(&r)), (1, vec!["refused: rate_limited"]), "{r}");
@@ -333,7 +333,7 @@ fn held_connections_answer_pings() {
 }
 
 #[test]
-fn connections_are_made_and_ended_in_both_ways() {
+fn connect_ends_connections_by_handshake_or_reset() {
     let address = server(echo);
     for how in ["", "--clean"] {
         let (status, r) = report(&format!("connect ws://{address}/ -c 3 --duration 200ms {how}"));
@@ -363,7 +363,7 @@ fn an_interrupted_run_still_reports() {
 }
 
 #[test]
-fn what_can_not_be_run_has_its_own_exit_status() {
+fn a_run_that_cannot_start_has_its_own_exit_status() {
     for line in [
         "",
         "echo",
@@ -396,7 +396,7 @@ fn to(stdout: Stdio, stderr: Stdio, line: &str) -> Output {
 }
 
 #[test]
-fn a_report_that_can_not_be_written_is_an_error_unless_its_reader_has_gone() {
+fn an_unwritable_report_is_an_error_unless_the_reader_closed_the_pipe() {
     let address = server(echo);
     let run = format!("echo ws://{address}/ -c 1 {SHORT}");
     for line in [format!("{run} --json -"), run.clone(), "--help".into(), "--version".into()] {
@@ -415,7 +415,7 @@ fn a_report_that_can_not_be_written_is_an_error_unless_its_reader_has_gone() {
 }
 
 #[test]
-fn a_standard_error_that_can_not_be_written_changes_no_exit_status() {
+fn unwritable_standard_error_does_not_change_the_exit_status() {
     let address = server(echo);
     for stderr in [full, closed_pipe] {
         let run = to(Stdio::piped(), stderr(), &format!("echo ws://{address}/ -c 1 {SHORT} --json -"));
@@ -428,7 +428,7 @@ fn a_standard_error_that_can_not_be_written_changes_no_exit_status() {
 }
 
 #[test]
-fn what_a_server_pushes_is_counted_for_each_listener() {
+fn listen_counts_messages_per_connection() {
     // Says nothing until it is told what to push; the first listener gets twice as much as the others.
     let count = AtomicUsize::new(0);
     let address = server(move |mut socket| {
@@ -460,25 +460,27 @@ fn what_a_server_pushes_is_counted_for_each_listener() {
 }
 
 #[test]
-fn a_storm_says_when_all_are_back() {
+fn storm_reports_when_all_have_reconnected() {
     let address = server(echo);
     let pid = std::process::id();
     for (jitter, least) in [("", 100e6), ("--jitter", 0.0)] {
-        let line = format!("storm ws://{address}/ -c 20 --sources 2 --first 100ms {jitter} --pid {pid}");
+        let line =
+            format!("storm ws://{address}/ -c 20 --sources 2 --initial-delay 100ms {jitter} --pid {pid}");
         let (status, r) = report(&line);
-        assert_eq!((status, errors(&r), &r["back"], &r["tries"]), (0, vec![], &20.into(), &20.into()));
+        assert_eq!((status, errors(&r), &r["returned"], &r["attempts"]), (0, vec![], &20.into(), &20.into()));
         assert_eq!(r["jitter"], !jitter.is_empty());
-        let (first, last) = (r["back_ns"]["min"].as_f64().unwrap(), r["all_back_ns"].as_f64().unwrap());
+        let (first, last) = (r["return_ns"]["min"].as_f64().unwrap(), r["all_returned_ns"].as_f64().unwrap());
         assert!(first >= least && last >= first, "{r}");
         // Not how much: threads of other tests end meanwhile, and theirs with them.
         assert!(r["server"]["cores"].is_number() && r["server"]["cpu_ns"].is_u64(), "{r}");
     }
-    let text = String::from_utf8(end_of(spawn(&format!("storm ws://{address}/ -c 2 --first 1ms"))).stdout);
+    let text =
+        String::from_utf8(end_of(spawn(&format!("storm ws://{address}/ -c 2 --initial-delay 1ms"))).stdout);
     assert!(text.unwrap().contains("all back"));
 }
 
 #[test]
-fn tries_that_fail_in_a_storm_are_counted_and_who_stays_away_is_missed() {
+fn storm_counts_failed_attempts_and_missing_clients() {
     // Each second connection after the first four is refused; or, with 404, every one for good.
     for (answer, status) in [("HTTP/1.1 503 No\r\n\r\n", 0), ("HTTP/1.1 404 No\r\n\r\n", 1)] {
         let count = AtomicUsize::new(0);
@@ -491,17 +493,20 @@ fn tries_that_fail_in_a_storm_are_counted_and_who_stays_away_is_missed() {
                 echo(socket);
             }
         });
-        let (code, r) = report(&format!("storm ws://{address}/ -c 4 --first 1ms --cap 10ms"));
+        let (code, r) = report(&format!("storm ws://{address}/ -c 4 --initial-delay 1ms --max-delay 10ms"));
         assert_eq!(code, status);
         let refused = format!("handshake refused with status {}", &answer[9..12]);
         assert!(errors(&r).contains(&&*refused), "{r}");
-        assert_eq!((&r["back"], r["all_back_ns"].is_null()), (&(4 - 4 * status).into(), status == 1));
-        assert!(r["failed_tries"].as_u64().unwrap() > 0 && r["tries"].as_u64() >= r["failed_tries"].as_u64());
+        assert_eq!((&r["returned"], r["all_returned_ns"].is_null()), (&(4 - 4 * status).into(), status == 1));
+        assert!(
+            r["failed_attempts"].as_u64().unwrap() > 0
+                && r["attempts"].as_u64() >= r["failed_attempts"].as_u64()
+        );
     }
 }
 
 #[test]
-fn a_run_that_loses_its_server_still_has_its_rates() {
+fn a_run_that_loses_its_server_still_reports_rates() {
     let address = server(|mut socket| {
         for _ in 0..1000 {
             let Ok(message) = socket.read() else { return };
@@ -543,7 +548,7 @@ fn bell(secure: bool) -> (SocketAddr, campanile::Running) {
 }
 
 #[test]
-fn a_load_can_be_sealed_and_compressed() {
+fn a_run_can_use_tls_and_compression() {
     for (secure, scheme, flag) in [(false, "ws", ""), (true, "wss", "--insecure")] {
         let (address, _running) = bell(secure);
         for more in [
@@ -561,7 +566,7 @@ fn a_load_can_be_sealed_and_compressed() {
         for line in [
             format!("connect {scheme}://{address}/ -c 3 {flag} --clean --duration 200ms"),
             format!("echo {scheme}://{address}/ -c 5 {flag} --rate 2000 --deflate 15 --text -s 300 {SHORT}"),
-            format!("storm {scheme}://{address}/ -c 10 {flag} --first 10ms --jitter --deflate"),
+            format!("storm {scheme}://{address}/ -c 10 {flag} --initial-delay 10ms --jitter --deflate"),
         ] {
             let (status, r) = report(&line);
             assert_eq!((status, errors(&r)), (0, vec![]), "{line}: {r}");

@@ -1,8 +1,8 @@
 //! What is done with one connection, named by its id.
 
-use super::answer::{self, Refusal};
-use super::input::{About, body, gone};
-use super::{Call, PATIENCE};
+use super::body::{ConnectionBody, gone, read_body};
+use super::response::{self, ApiError};
+use super::{Call, TIMEOUT};
 use crate::conn::{ConnId, ReadyState};
 use crate::handler::{ConnInfo, Handle};
 use crate::http::Response;
@@ -12,31 +12,31 @@ use crate::hub::SubscribeTarget;
 fn on_open(
     handle: Handle,
     id: ConnId,
-    act: impl FnOnce(&Handle, ConnInfo) -> Result<&'static str, Refusal> + Send + 'static,
+    act: impl FnOnce(&Handle, ConnInfo) -> Result<&'static str, ApiError> + Send + 'static,
 ) -> Response {
-    Response::later(PATIENCE, move |responder| {
+    Response::later(TIMEOUT, move |responder| {
         let asked = handle.clone();
         asked.connection(id).then(move |info| {
-            let open = info.map_err(Refusal::from).and_then(|info| {
+            let open = info.map_err(ApiError::from).and_then(|info| {
                 info.filter(|info| info.ready_state == ReadyState::Open).ok_or_else(|| gone(id))
             });
             responder.respond(match open.and_then(|info| act(&handle, info)) {
-                Ok(body) => answer::ok(body),
-                Err(refusal) => refusal.response(),
+                Ok(body) => response::ok(body),
+                Err(error) => error.response(),
             });
         });
     })
 }
 
 /// The connection that a request is about, if there can be one of this name.
-fn connection(call: &Call<'_>, about: &About<'_>) -> Result<ConnId, Refusal> {
-    let id = about.connection()?;
+fn connection(call: &Call<'_>, body: &ConnectionBody<'_>) -> Result<ConnId, ApiError> {
+    let id = body.connection()?;
     if id.worker() < call.handle.shared.workers.len() { Ok(id) } else { Err(gone(id)) }
 }
 
-pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, Refusal> {
-    let about: About<'_> = body(call.request)?;
-    let (id, target) = (connection(call, &about)?, about.target()?);
+pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body: ConnectionBody<'_> = read_body(call.request)?;
+    let (id, target) = (connection(call, &body)?, body.target()?);
     let (name, is_pattern) = match target {
         SubscribeTarget::Topic(topic) => (topic.to_owned(), false),
         SubscribeTarget::Pattern(pattern) => (pattern.to_owned(), true),
@@ -52,24 +52,24 @@ pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, Refusal> {
             return Ok(r#"{"subscribed":true}"#);
         }
         let many = "the connection has as many subscriptions as it may";
-        Err(Refusal::new(409, "subscriptions", many))
+        Err(ApiError::new(409, "subscriptions", many))
     }))
 }
 
-pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, Refusal> {
-    let about: About<'_> = body(call.request)?;
-    let id = connection(call, &about)?;
-    match about.target()? {
+pub(super) fn unsubscribe(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body: ConnectionBody<'_> = read_body(call.request)?;
+    let id = connection(call, &body)?;
+    match body.target()? {
         SubscribeTarget::Topic(topic) => call.handle.unsubscribe(id, topic)?,
         SubscribeTarget::Pattern(pattern) => call.handle.unsubscribe_pattern(id, pattern)?,
     }
     Ok(on_open(call.handle.clone(), id, |_, _| Ok(r#"{"subscribed":false}"#)))
 }
 
-pub(super) fn close(call: &Call<'_>) -> Result<Response, Refusal> {
-    let about: About<'_> = body(call.request)?;
-    let (id, reason) = (connection(call, &about)?, about.reason()?.to_owned());
-    let code = about.code()?;
+pub(super) fn close(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body: ConnectionBody<'_> = read_body(call.request)?;
+    let (id, reason) = (connection(call, &body)?, body.reason()?.to_owned());
+    let code = body.code()?;
     Ok(on_open(call.handle.clone(), id, move |handle, _| {
         handle.close(id, code, &reason)?;
         Ok(r#"{"closed":true}"#)

@@ -6,7 +6,7 @@
 //! can without asking first; and where no key is asked for, the `Host` must be a name of this machine, since a name of
 //! the attacker's may come to mean this machine (DNS rebinding).
 
-use super::answer::Refusal;
+use super::response::ApiError;
 use crate::handler::{Handle, is_from_this_host};
 use crate::http::{Peer, Request, Version, is_this_machine};
 use core::fmt;
@@ -30,7 +30,7 @@ const FORWARDED: [&str; 9] = [
 const X_FORWARDED: &str = "x-forwarded-";
 
 /// Whether a header says that a proxy has passed the request on.
-fn is_of_proxy(name: &str) -> bool {
+fn is_proxy_header(name: &str) -> bool {
     let begins = name.get(..X_FORWARDED.len()).is_some_and(|n| n.eq_ignore_ascii_case(X_FORWARDED));
     begins || FORWARDED.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
@@ -106,15 +106,15 @@ impl Guard {
     }
 
     /// `own` is the server that was asked.
-    pub(super) fn check(&self, request: &Request<'_>, own: &Handle) -> Result<(), Refusal> {
-        check_page(request)?;
+    pub(super) fn check(&self, request: &Request<'_>, own: &Handle) -> Result<(), ApiError> {
+        check_origin(request)?;
         if self.keys.is_empty() && self.open {
             check_local(request, own.shared.local)?;
         } else {
             self.check_key(request)?;
         }
         if request.method() == "POST" && !request.header_str("content-type").is_some_and(is_json) {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 415,
                 "media_type",
                 "the body is to be JSON: Content-Type: application/json",
@@ -123,13 +123,13 @@ impl Guard {
         Ok(())
     }
 
-    fn check_key(&self, request: &Request<'_>) -> Result<(), Refusal> {
-        let refused = |message: &'static str| Refusal::new(401, "unauthorized", message);
+    fn check_key(&self, request: &Request<'_>) -> Result<(), ApiError> {
+        let refused = |message: &'static str| ApiError::new(401, "unauthorized", message);
         let Some(presented) = presented(request) else {
             return Err(refused("an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"));
         };
         // All of them, so that the time does not tell which one is near.
-        let known = self.keys.iter().fold(false, |known, key| known | is_same(presented, key));
+        let known = self.keys.iter().fold(false, |known, key| known | equal_in_constant_time(presented, key));
         if known { Ok(()) } else { Err(refused("the API key is not known here")) }
     }
 }
@@ -143,13 +143,13 @@ fn presented<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
 }
 
 /// Takes the same time whatever is different. `key` is not empty.
-fn is_same(presented: &[u8], key: &[u8]) -> bool {
+fn equal_in_constant_time(presented: &[u8], key: &[u8]) -> bool {
     let different = |sum: u8, (at, byte): (usize, &u8)| sum | (byte ^ key[at % key.len()]);
     let sum = presented.iter().enumerate().fold(u8::from(presented.len() != key.len()), different);
     core::hint::black_box(sum) == 0
 }
 
-fn check_page(request: &Request<'_>) -> Result<(), Refusal> {
+fn check_origin(request: &Request<'_>) -> Result<(), ApiError> {
     let mut sites = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("sec-fetch-site"));
     let elsewhere = sites.any(|(_, site)| site != b"same-origin" && site != b"none");
     if elsewhere || request.origin().is_some_and(|origin| !is_from_this_host(origin, request)) {
@@ -158,7 +158,7 @@ fn check_page(request: &Request<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_local(request: &Request<'_>, local: bool) -> Result<(), Refusal> {
+fn check_local(request: &Request<'_>, local: bool) -> Result<(), ApiError> {
     if !local {
         return Err(forbidden(
             "without a key the API answers only where the server listens on loopback addresses and Unix sockets alone: \
@@ -169,7 +169,7 @@ fn check_local(request: &Request<'_>, local: bool) -> Result<(), Refusal> {
         Peer::Ip(addr) => addr.ip().to_canonical().is_loopback(),
         Peer::Unix => true,
     };
-    if !own_address || request.headers().any(|(name, _)| is_of_proxy(name)) {
+    if !own_address || request.headers().any(|(name, _)| is_proxy_header(name)) {
         return Err(forbidden(
             "without a key the API is for programs on this machine, and not for what a proxy passes on: give it a key \
              (--api-key-file FILE, the variable CAMPANILE_API_KEY, or Api::key)",
@@ -189,8 +189,8 @@ fn check_local(request: &Request<'_>, local: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn forbidden(message: &'static str) -> Refusal {
-    Refusal::new(403, "forbidden", message)
+fn forbidden(message: &'static str) -> ApiError {
+    ApiError::new(403, "forbidden", message)
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -203,16 +203,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_compared_whole() {
+    fn keys_are_compared_over_their_whole_length() {
         for (presented, same) in
             [("secret", true), ("secreT", false), ("secre", false), ("secretsecret", false), ("", false)]
         {
-            assert_eq!(is_same(presented.as_bytes(), b"secret"), same, "{presented}");
+            assert_eq!(equal_in_constant_time(presented.as_bytes(), b"secret"), same, "{presented}");
         }
     }
 
     #[test]
-    fn a_key_can_stand_in_a_header() {
+    fn a_key_consists_of_printable_ascii() {
         let add = |key: &str| Guard::default().add(key);
         assert_eq!(add("k-1_~/+="), Ok(()));
         assert_eq!(add(""), Err(InvalidKey::Empty));
@@ -222,19 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_known_by_its_headers() {
+    fn proxies_are_recognized_by_their_headers() {
         for name in
             ["Via", "forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-PORT", "X-Real-IP"]
         {
-            assert!(is_of_proxy(name), "{name}");
+            assert!(is_proxy_header(name), "{name}");
         }
         for name in ["", "x-forwarded", "x-request-id", "User-Agent", "viable"] {
-            assert!(!is_of_proxy(name), "{name}");
+            assert!(!is_proxy_header(name), "{name}");
         }
     }
 
     #[test]
-    fn json_is_known_by_its_name() {
+    fn json_is_recognized_by_its_media_type() {
         assert!(is_json("application/json") && is_json("Application/JSON; charset=utf-8"));
         assert!(!is_json("text/plain") && !is_json("application/jsonp") && !is_json(""));
     }

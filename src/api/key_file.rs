@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_from_lines_and_a_bad_one_is_named() {
+    fn keys_are_read_from_lines_and_an_invalid_line_is_named() {
         let path = std::env::temp_dir().join(format!("campanile-keys-{}", std::process::id()));
         let tried = |text: &[u8]| {
             std::fs::write(&path, text).unwrap();

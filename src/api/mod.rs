@@ -11,13 +11,13 @@
 //! # Ok(()) }
 //! ```
 
-mod answer;
+mod body;
 mod connections;
 mod guard;
-mod input;
 mod key_file;
-mod look;
 mod publish;
+mod query;
+mod response;
 
 pub use guard::InvalidKey;
 pub use key_file::KeyFileError;
@@ -25,14 +25,14 @@ pub use key_file::KeyFileError;
 use crate::handler::Handle;
 use crate::http::{Request, Response};
 use crate::server::{BuildError, Builder};
-use answer::Refusal;
 use core::time::Duration;
 use guard::Guard;
+use response::ApiError;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// How long a worker has to answer; after it the client gets a 503.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const OPENAPI: &str = include_str!("openapi.json");
 
@@ -44,18 +44,18 @@ const OPENAPI: &str = include_str!("openapi.json");
 pub struct Api {
     guard: Guard,
     /// The server that it is about, where that is another.
-    about: Option<Handle>,
-    began: Instant,
+    target: Option<Handle>,
+    started: Instant,
 }
 
 /// What an operation works with.
 struct Call<'a> {
     request: &'a Request<'a>,
     handle: &'a Handle,
-    began: Instant,
+    started: Instant,
 }
 
-type Operation = fn(&Call<'_>) -> Result<Response, Refusal>;
+type Operation = fn(&Call<'_>) -> Result<Response, ApiError>;
 
 const OPERATIONS: [(&str, &str, Operation); 9] = [
     ("POST", "/api/publish", publish::one),
@@ -64,9 +64,9 @@ const OPERATIONS: [(&str, &str, Operation); 9] = [
     ("POST", "/api/subscribe", connections::subscribe),
     ("POST", "/api/unsubscribe", connections::unsubscribe),
     ("POST", "/api/close", connections::close),
-    ("GET", "/api/topics", look::topics),
-    ("GET", "/api/history", look::history),
-    ("GET", "/api/info", look::info),
+    ("GET", "/api/topics", query::topics),
+    ("GET", "/api/history", query::history),
+    ("GET", "/api/info", query::info),
 ];
 
 impl Default for Api {
@@ -79,7 +79,7 @@ impl Api {
     /// The API, which needs a [key](Api::key) before it can be mounted.
     #[must_use]
     pub fn new() -> Self {
-        Self { guard: Guard::default(), about: None, began: Instant::now() }
+        Self { guard: Guard::default(), target: None, started: Instant::now() }
     }
 
     /// Opens the API to programs on this machine, for development: no key is asked for where the server listens on
@@ -110,8 +110,8 @@ impl Api {
 
     /// Makes it the API of another server than the one it is mounted on: for a listener of its own.
     #[must_use]
-    pub fn about(mut self, server: Handle) -> Self {
-        self.about = Some(server);
+    pub fn for_server(mut self, server: Handle) -> Self {
+        self.target = Some(server);
         self
     }
 
@@ -133,22 +133,23 @@ impl Api {
             let api = api.clone();
             builder = builder
                 .on_with(method, path, move |request, own| api.answer(request, own, operation))
-                .on("*", path, move |_: &Request<'_>| Refusal::method(path, method).response());
+                .on("*", path, move |_: &Request<'_>| ApiError::method(path, method).response());
         }
         builder
             .get("/api/openapi.json", |_: &Request<'_>| Response::new(200).json(OPENAPI))
             .on("*", "/api/openapi.json", |_: &Request<'_>| {
-                Refusal::method("/api/openapi.json", "GET").response()
+                ApiError::method("/api/openapi.json", "GET").response()
             })
             .on("*", "/api/*", |_: &Request<'_>| {
-                Refusal::new(404, "not_found", "there is no such operation: see /api/openapi.json").response()
+                ApiError::new(404, "not_found", "there is no such operation: see /api/openapi.json")
+                    .response()
             })
     }
 
     fn answer(&self, request: &Request<'_>, own: &Handle, operation: Operation) -> Response {
-        let handle = self.about.as_ref().unwrap_or(own);
-        let call = Call { request, handle, began: self.began };
+        let handle = self.target.as_ref().unwrap_or(own);
+        let call = Call { request, handle, started: self.started };
         let answer = self.guard.check(request, own).and_then(|()| operation(&call));
-        answer.unwrap_or_else(|refusal| refusal.response())
+        answer.unwrap_or_else(|error| error.response())
     }
 }

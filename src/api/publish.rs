@@ -1,9 +1,9 @@
 //! Publishing: one message, many, or one to many topics. The answer waits for the homes of the topics, and no worker for
 //! the answer.
 
-use super::answer::{self, Refusal};
-use super::input::{Batch, Given, body};
-use super::{Call, PATIENCE};
+use super::body::{BatchBody, PublishBody, read_body};
+use super::response::{self, ApiError};
+use super::{Call, TIMEOUT};
 use crate::handler::{Handle, HandleError};
 use crate::http::{Responder, Response};
 use crate::hub::{Publish, PublishRequest, Published};
@@ -14,112 +14,112 @@ fn publication(
     handle: &Handle,
     topic: &str,
     message: Message<'_>,
-    given: &Given<'_>,
-) -> Result<PublishRequest, Refusal> {
-    let tags = given.tags()?;
+    body: &PublishBody<'_>,
+) -> Result<PublishRequest, ApiError> {
+    let tags = body.tags()?;
     let mut publish = Publish::new(topic, message).tags(&tags);
-    if let Some(key) = given.idempotency_key()? {
+    if let Some(key) = body.idempotency_key()? {
         publish = publish.idempotency_key(key);
     }
-    if let Some(ttl) = given.ttl()? {
+    if let Some(ttl) = body.ttl()? {
         publish = publish.ttl(ttl);
     }
     Ok(handle.publication(publish)?)
 }
 
-fn of_one_topic(handle: &Handle, given: &Given<'_>) -> Result<PublishRequest, Refusal> {
+fn to_one_topic(handle: &Handle, body: &PublishBody<'_>) -> Result<PublishRequest, ApiError> {
     let mut decoded = Vec::new();
-    publication(handle, given.topic()?, given.message(&mut decoded)?, given)
+    publication(handle, body.topic()?, body.message(&mut decoded)?, body)
 }
 
-pub(super) fn one(call: &Call<'_>) -> Result<Response, Refusal> {
-    let given: Given<'_> = body(call.request)?;
-    let publication = of_one_topic(call.handle, &given)?;
+pub(super) fn one(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body: PublishBody<'_> = read_body(call.request)?;
+    let publication = to_one_topic(call.handle, &body)?;
     let handle = call.handle.clone();
-    Ok(Response::later(PATIENCE, move |responder| {
+    Ok(Response::later(TIMEOUT, move |responder| {
         handle.send_then(publication, move |published| {
             responder.respond(match published {
                 Ok(published) => {
                     let mut out = Vec::with_capacity(96);
-                    answer::published(&mut out, published);
-                    answer::ok(out)
+                    response::published(&mut out, published);
+                    response::ok(out)
                 }
-                Err(e) => Refusal::from(e).response(),
+                Err(e) => ApiError::from(e).response(),
             });
         });
     }))
 }
 
-pub(super) fn batch(call: &Call<'_>) -> Result<Response, Refusal> {
-    let batch: Batch<'_> = body(call.request)?;
+pub(super) fn batch(call: &Call<'_>) -> Result<Response, ApiError> {
+    let batch: BatchBody<'_> = read_body(call.request)?;
     let mut publications = Vec::new();
-    for (i, given) in batch.messages()?.enumerate() {
-        let made = of_one_topic(call.handle, given);
-        publications.push(made.map_err(|refusal| refusal.at(&format!("messages[{i}]")))?);
+    for (i, body) in batch.messages()?.enumerate() {
+        let made = to_one_topic(call.handle, body);
+        publications.push(made.map_err(|error| error.at(&format!("messages[{i}]")))?);
     }
-    Ok(all(call.handle, publications))
+    Ok(publish_all(call.handle, publications))
 }
 
-pub(super) fn broadcast(call: &Call<'_>) -> Result<Response, Refusal> {
-    let given: Given<'_> = body(call.request)?;
-    let topics = given.topics()?;
+pub(super) fn broadcast(call: &Call<'_>) -> Result<Response, ApiError> {
+    let body: PublishBody<'_> = read_body(call.request)?;
+    let topics = body.topics()?;
     let mut decoded = Vec::new();
-    let message = given.message(&mut decoded)?;
+    let message = body.message(&mut decoded)?;
     let mut publications: Vec<PublishRequest> = Vec::with_capacity(topics.len());
     for (i, topic) in topics.iter().enumerate() {
-        let checked = call.handle.check_publication(topic, message.len()).map_err(Refusal::from);
-        checked.map_err(|refusal| refusal.at(&format!("topics[{i}]")))?;
+        let checked = call.handle.check_publication(topic, message.len()).map_err(ApiError::from);
+        checked.map_err(|error| error.at(&format!("topics[{i}]")))?;
         publications.push(match publications.first() {
-            None => publication(call.handle, topic, message, &given)?,
+            None => publication(call.handle, topic, message, &body)?,
             // The others share what has been encoded.
             Some(first) => first.to(topic),
         });
     }
-    Ok(all(call.handle, publications))
+    Ok(publish_all(call.handle, publications))
 }
 
 /// What has become of many publications so far.
-struct Gathered {
+struct PendingBatch {
     left: usize,
     results: Vec<Result<Option<Published>, HandleError>>,
     responder: Option<Responder>,
 }
 
 /// Publishes all and answers when the last has been.
-fn all(handle: &Handle, publications: Vec<PublishRequest>) -> Response {
+fn publish_all(handle: &Handle, publications: Vec<PublishRequest>) -> Response {
     let handle = handle.clone();
-    Response::later(PATIENCE, move |responder| {
+    Response::later(TIMEOUT, move |responder| {
         let left = publications.len();
         let results = vec![Err(HandleError::Ended); left];
-        let gathered = Arc::new(Mutex::new(Gathered { left, results, responder: Some(responder) }));
+        let pending = Arc::new(Mutex::new(PendingBatch { left, results, responder: Some(responder) }));
         for (i, publication) in publications.into_iter().enumerate() {
-            let gathered = gathered.clone();
+            let pending = pending.clone();
             handle.send_then(publication, move |published| {
-                let mut all = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(result) = all.results.get_mut(i) {
+                let mut batch = pending.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(result) = batch.results.get_mut(i) {
                     *result = published;
                 }
-                all.left -= 1;
-                if all.left == 0
-                    && let Some(responder) = all.responder.take()
+                batch.left -= 1;
+                if batch.left == 0
+                    && let Some(responder) = batch.responder.take()
                 {
-                    responder.respond(results_of(&all.results));
+                    responder.respond(batch_response(&batch.results));
                 }
             });
         }
     })
 }
 
-fn results_of(results: &[Result<Option<Published>, HandleError>]) -> Response {
+fn batch_response(results: &[Result<Option<Published>, HandleError>]) -> Response {
     let failed = results.iter().find_map(|r| r.as_ref().err());
     let failed = failed.map(|e| {
-        let refusal = Refusal::from(e.clone());
-        refusal.at("not all was published, see the results")
+        let error = ApiError::from(e.clone());
+        error.at("not all was published, see the results")
     });
     let mut out = Vec::with_capacity(64 + 80 * results.len());
     out.push(b'{');
-    if let Some(refusal) = &failed {
-        refusal.write(&mut out);
+    if let Some(error) = &failed {
+        error.write(&mut out);
         out.push(b',');
     }
     out.extend_from_slice(br#""results":["#);
@@ -128,17 +128,17 @@ fn results_of(results: &[Result<Option<Published>, HandleError>]) -> Response {
             out.push(b',');
         }
         match result {
-            Ok(published) => answer::published(&mut out, *published),
+            Ok(published) => response::published(&mut out, *published),
             Err(e) => {
                 out.push(b'{');
-                Refusal::from(e.clone()).write(&mut out);
+                ApiError::from(e.clone()).write(&mut out);
                 out.push(b'}');
             }
         }
     }
     out.extend_from_slice(b"]}");
     match failed {
-        Some(refusal) => refusal.with(out),
-        None => answer::ok(out),
+        Some(error) => error.with(out),
+        None => response::ok(out),
     }
 }

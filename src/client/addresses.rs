@@ -28,20 +28,20 @@ pub(super) struct Addresses {
 
 /// What earlier tries say about addresses.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known {
+pub(super) struct AddressHistory {
     pub(super) served: Option<SocketAddr>,
     pub(super) failed: Option<SocketAddr>,
 }
 
 impl Addresses {
     /// `None`: there are none.
-    pub(super) fn new(found: Vec<SocketAddr>, known: Known, deadline: Instant) -> Option<Self> {
+    pub(super) fn new(found: Vec<SocketAddr>, history: AddressHistory, deadline: Instant) -> Option<Self> {
         let mut rest = in_turn(found);
-        if let Some(served) = known.served.filter(|addr| rest.contains(addr)) {
+        if let Some(served) = history.served.filter(|addr| rest.contains(addr)) {
             rest.retain(|addr| *addr != served);
             rest.push_front(served);
         }
-        if let Some(failed) = known.failed.filter(|addr| rest.contains(addr)) {
+        if let Some(failed) = history.failed.filter(|addr| rest.contains(addr)) {
             rest.retain(|addr| *addr != failed);
             rest.push_back(failed);
         }
@@ -119,27 +119,27 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_what_is_known_counts() {
+    fn addresses_alternate_families_and_prefer_those_that_served() {
         let found = ["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::3]:1", "2.2.2.2:1"].map(addr).to_vec();
-        let order = |known| all(Addresses::new(found.clone(), known, Instant::now()).unwrap());
+        let order = |history| all(Addresses::new(found.clone(), history, Instant::now()).unwrap());
         let expected = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "2.2.2.2:1", "[::3]:1"].map(addr);
-        assert_eq!(order(Known::default()), expected);
-        let known = Known { served: Some(addr("2.2.2.2:1")), failed: Some(addr("[::1]:1")) };
+        assert_eq!(order(AddressHistory::default()), expected);
+        let history = AddressHistory { served: Some(addr("2.2.2.2:1")), failed: Some(addr("[::1]:1")) };
         let expected = ["2.2.2.2:1", "1.1.1.1:1", "[::2]:1", "[::3]:1", "[::1]:1"].map(addr);
-        assert_eq!(order(known), expected);
-        let gone = Known { served: Some(addr("9.9.9.9:1")), failed: None };
-        assert_eq!(order(gone), order(Known::default()), "an address that the name no longer has");
-        assert!(Addresses::new(Vec::new(), known, Instant::now()).is_none());
+        assert_eq!(order(history), expected);
+        let gone = AddressHistory { served: Some(addr("9.9.9.9:1")), failed: None };
+        assert_eq!(order(gone), order(AddressHistory::default()), "an address that the name no longer has");
+        assert!(Addresses::new(Vec::new(), history, Instant::now()).is_none());
         let many = (0..1000).map(|n| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1))).collect();
-        assert_eq!(all(Addresses::new(many, known, Instant::now()).unwrap()).len(), MOST);
+        assert_eq!(all(Addresses::new(many, history, Instant::now()).unwrap()).len(), MOST);
     }
 
     #[test]
-    fn a_dead_address_costs_little_and_is_tried_again_with_the_time_that_is_left() {
+    fn a_silent_address_is_skipped_and_tried_again_with_the_remaining_time() {
         let begin = Instant::now();
         let limit = Duration::from_secs(15);
         let two = vec![addr("1.1.1.1:1"), addr("2.2.2.2:1")];
-        let mut addresses = Addresses::new(two, Known::default(), begin + limit).unwrap();
+        let mut addresses = Addresses::new(two, AddressHistory::default(), begin + limit).unwrap();
         let mut now = addresses.until(begin);
         assert_eq!(now, begin + FIRST);
         assert!(addresses.advance(true));
@@ -156,7 +156,8 @@ mod tests {
         assert!(!addresses.advance(true));
 
         // One that refuses is not asked again, and one that is alone has all the time.
-        let mut addresses = Addresses::new(vec![addr("1.1.1.1:1")], Known::default(), begin + limit).unwrap();
+        let mut addresses =
+            Addresses::new(vec![addr("1.1.1.1:1")], AddressHistory::default(), begin + limit).unwrap();
         assert_eq!(addresses.until(begin), begin + limit);
         assert!(!addresses.advance(false));
     }

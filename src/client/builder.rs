@@ -1,18 +1,18 @@
 //! A client's settings, and its start.
 
 use super::driver::NewClient;
-use super::limits::Limits;
+use super::limits::ClientLimits;
 use super::opening::Extras;
 use super::prepare::{Attempt, Hook, check_scheme};
 use super::settings::{Callback, Settings};
-use super::{Client, Error, Event, Link, Pool, Reconnect, Url};
+use super::{Client, ClientEvent, Error, Link, Pool, Reconnect, Url};
 use core::fmt;
 use core::time::Duration;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Puts a client together: where it goes, what it offers, what it may cost, and how it comes back.
-pub struct Builder {
+pub struct ClientBuilder {
     url: String,
     extras: Extras,
     settings: Settings,
@@ -21,7 +21,7 @@ pub struct Builder {
     proxy: Option<String>,
 }
 
-impl Builder {
+impl ClientBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -56,7 +56,7 @@ impl Builder {
 
     /// Whether compression is offered (permessage-deflate, RFC 7692), and which. Default: [`Deflate::off`](crate::deflate::Deflate::off). A server
     /// that does not take the offer is no error; [`Client::extensions`] says what came of it. What it may inflate to is
-    /// bounded by [`Limits::max_message_size`]. With [`Offline::Keep`](super::Offline::Keep) no message that is sent
+    /// bounded by [`ClientLimits::max_message_size`]. With [`Offline::Keep`](super::Offline::Keep) no message that is sent
     /// refers to an earlier one.
     #[cfg(feature = "deflate")]
     #[must_use]
@@ -67,12 +67,12 @@ impl Builder {
 
     /// Sets all bounds and waits.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
+    pub fn limits(mut self, limits: ClientLimits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// Sets [`Limits::ping_interval`] and [`Limits::pong_timeout`]. A zero interval turns the heartbeat off.
+    /// Sets [`ClientLimits::ping_interval`] and [`ClientLimits::pong_timeout`]. A zero interval turns the heartbeat off.
     #[must_use]
     pub fn heartbeat(mut self, ping_interval: Duration, pong_timeout: Duration) -> Self {
         self.settings.limits.ping_interval = ping_interval;
@@ -80,14 +80,14 @@ impl Builder {
         self
     }
 
-    /// Sets [`Limits::max_backlog`].
+    /// Sets [`ClientLimits::max_backlog`].
     #[must_use]
     pub fn max_backlog(mut self, bytes: usize) -> Self {
         self.settings.limits.max_backlog = bytes;
         self
     }
 
-    /// Sets [`Limits::max_message_size`].
+    /// Sets [`ClientLimits::max_message_size`].
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.settings.limits.max_message_size = bytes;
@@ -120,7 +120,7 @@ impl Builder {
     /// Goes through an HTTP proxy, `http://[user:password@]host[:port]` (port 80 where it names none), which is asked by
     /// `CONNECT` for a tunnel, for `ws://` as for `wss://`. User name and password, `%` escapes read, go to the proxy
     /// by Basic authentication, in the clear. The proxy resolves the server's name. Its answer has to come within
-    /// [`Limits::handshake_timeout`], together with the server's. Default: none; variables such as `HTTP_PROXY` are not
+    /// [`ClientLimits::handshake_timeout`], together with the server's. Default: none; variables such as `HTTP_PROXY` are not
     /// looked at, so that nothing outside the program decides where its connections go.
     #[must_use]
     pub fn proxy(mut self, url: &str) -> Self {
@@ -154,20 +154,20 @@ impl Builder {
 
     /// Calls `hook` before each try, the first one too; it may change the URL, the headers and the subprotocols, for
     /// instance to bring a fresh token. It runs on a thread where it may block, for as long as
-    /// [`Limits::connect_timeout`] allows; if it fails, so does the try.
+    /// [`ClientLimits::connect_timeout`] allows; if it fails, so does the try.
     ///
     /// ```
     /// # use campanile::client::{Client, Reconnect};
     /// # fn fresh_token() -> Result<String, std::io::Error> { Ok(String::new()) }
     /// let builder = Client::builder("ws://example.com/feed")
     ///     .reconnect(Reconnect::default().retry_status(401..=401))
-    ///     .before_try(|attempt| {
+    ///     .before_attempt(|attempt| {
     ///         attempt.headers.push(("Authorization".into(), format!("Bearer {}", fresh_token()?)));
     ///         Ok(())
     ///     });
     /// ```
     #[must_use]
-    pub fn before_try(
+    pub fn before_attempt(
         mut self,
         hook: impl FnMut(&mut Attempt) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     ) -> Self {
@@ -195,27 +195,27 @@ impl Builder {
     }
 
     /// Begins to connect, and calls `callback` with each event, on the client's thread: one of its own, unless
-    /// [`Builder::pool`] names others. The callback may call everything of the client; while it runs, the other
+    /// [`ClientBuilder::pool`] names others. The callback may call everything of the client; while it runs, the other
     /// connections of that thread wait. If it panics, the connection is closed with 1011.
     ///
     /// The connection lives on until it is closed, whether or not the returned handle is kept.
     ///
     /// # Errors
-    /// As [`Builder::connect`].
+    /// As [`ClientBuilder::connect`].
     ///
     /// ```no_run
-    /// use campanile::client::{Client, Event};
+    /// use campanile::client::{Client, ClientEvent};
     ///
     /// Client::builder("ws://127.0.0.1:9001/echo").connect_with(|client, event| match event {
-    ///     Event::Open => drop(client.send("hello")),
-    ///     Event::Message(data) => println!("{data:?}"),
+    ///     ClientEvent::Open => drop(client.send("hello")),
+    ///     ClientEvent::Message(data) => println!("{data:?}"),
     ///     _ => {}
     /// })?;
     /// # Ok::<(), campanile::client::Error>(())
     /// ```
     pub fn connect_with(
         self,
-        callback: impl FnMut(&Client, Event) + Send + 'static,
+        callback: impl FnMut(&Client, ClientEvent) + Send + 'static,
     ) -> Result<Client, Error> {
         let pool = match &self.pool {
             Some(pool) => pool.clone(),
@@ -229,9 +229,9 @@ impl Builder {
         self.extras.check()?;
         check_scheme(&url)?;
         self.settings.proxy = self.proxy.map(|p| p.parse()).transpose().map_err(Error::InvalidProxy)?;
-        let keeps = self.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
-        let Limits { max_backlog, max_inbox, .. } = self.settings.limits;
-        let link = Link::new(url.clone(), keeps, max_backlog, max_inbox, callback.is_some());
+        let keeps_messages = self.settings.reconnect.as_ref().is_some_and(Reconnect::keeps_messages);
+        let ClientLimits { max_backlog, max_inbox, .. } = self.settings.limits;
+        let link = Link::new(url.clone(), keeps_messages, max_backlog, max_inbox, callback.is_some());
         let client = Client::new(Arc::new(link), pool.thread());
         let new = NewClient {
             link: client.link().clone(),
@@ -246,7 +246,7 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("url", &self.url)

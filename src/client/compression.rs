@@ -32,12 +32,12 @@ pub struct Sent {
 
 /// What a connection remembers of the messages it has received.
 #[derive(Debug)]
-pub(super) struct Heard(Option<History>);
+pub(super) struct ReceiveHistory(Option<History>);
 
 /// Both directions of what was agreed on.
-pub(super) fn directions(deflate: Deflate, agreed: &Agreed) -> (Sent, Heard) {
+pub(super) fn directions(deflate: Deflate, agreed: &Agreed) -> (Sent, ReceiveHistory) {
     let window_bits = agreed.ours.window_bits;
-    (Sent { deflate, window_bits, history: agreed.ours.history() }, Heard(agreed.theirs.history()))
+    (Sent { deflate, window_bits, history: agreed.ours.history() }, ReceiveHistory(agreed.theirs.history()))
 }
 
 impl Sent {
@@ -74,19 +74,19 @@ impl Packer {
     pub(super) fn unpack(
         &mut self,
         payload: &[u8],
-        heard: &mut Heard,
+        received_history: &mut ReceiveHistory,
         kind: Kind,
         limit: usize,
     ) -> Result<&mut [u8], ProtocolError> {
         renew(&mut self.unpacked);
         let inflater = self.inflater.get_or_insert_default();
-        inflater.inflate(payload, heard.0.as_mut(), kind, limit, &mut self.unpacked)?;
+        inflater.inflate(payload, received_history.0.as_mut(), kind, limit, &mut self.unpacked)?;
         Ok(&mut self.unpacked)
     }
 
     /// The same for a message that stands alone.
     pub(super) fn unpack_alone(&mut self, payload: &[u8], kind: Kind, limit: usize) -> Option<&[u8]> {
-        self.unpack(payload, &mut Heard(None), kind, limit).ok().map(|bytes| &*bytes)
+        self.unpack(payload, &mut ReceiveHistory(None), kind, limit).ok().map(|bytes| &*bytes)
     }
 }
 

@@ -49,12 +49,12 @@ pub enum Error {
         /// The system's reason.
         kind: io::ErrorKind,
     },
-    /// [`Limits::connect_timeout`](super::Limits::connect_timeout) went by before there was a connection.
+    /// [`ClientLimits::connect_timeout`](super::ClientLimits::connect_timeout) went by before there was a connection.
     ConnectTimeout {
         /// The limit.
         limit: Duration,
     },
-    /// [`Limits::handshake_timeout`](super::Limits::handshake_timeout) went by before the server answered.
+    /// [`ClientLimits::handshake_timeout`](super::ClientLimits::handshake_timeout) went by before the server answered.
     HandshakeTimeout {
         /// The limit.
         limit: Duration,
@@ -62,7 +62,7 @@ pub enum Error {
     /// The server refused the handshake, or its answer is none.
     Handshake(HandshakeError),
     /// The server is elsewhere, and redirects are not followed, or not so many:
-    /// [`Builder::redirects`](super::Builder::redirects).
+    /// [`ClientBuilder::redirects`](super::ClientBuilder::redirects).
     Redirect {
         /// The status, such as 307.
         status: u16,
@@ -73,17 +73,17 @@ pub enum Error {
     },
     /// The server broke the protocol or a limit, and was told so by a close frame.
     Protocol(ProtocolError),
-    /// Nothing came within [`Limits::pong_timeout`](super::Limits::pong_timeout) of a ping.
+    /// Nothing came within [`ClientLimits::pong_timeout`](super::ClientLimits::pong_timeout) of a ping.
     PongTimeout {
         /// The limit.
         limit: Duration,
     },
-    /// A message was not finished within [`Limits::message_timeout`](super::Limits::message_timeout).
+    /// A message was not finished within [`ClientLimits::message_timeout`](super::ClientLimits::message_timeout).
     MessageTimeout {
         /// The limit.
         limit: Duration,
     },
-    /// The closing handshake was not finished within [`Limits::close_timeout`](super::Limits::close_timeout).
+    /// The closing handshake was not finished within [`ClientLimits::close_timeout`](super::ClientLimits::close_timeout).
     CloseTimeout {
         /// The limit.
         limit: Duration,
@@ -172,9 +172,9 @@ impl Error {
             | Self::TlsNotBuiltIn { .. }
             | Self::TlsConfig(_)
             | Self::Redirect { .. }
-            | Self::Panicked => End::Hopeless,
-            Self::Handshake(HandshakeError::Refused(refusal)) => {
-                End::Refused { status: refusal.status, retry_after: refusal.retry_after() }
+            | Self::Panicked => End::Permanent,
+            Self::Handshake(HandshakeError::Refused(response)) => {
+                End::Refused { status: response.status, retry_after: response.retry_after() }
             }
             Self::Proxy(ProxyError::Refused { status }) => {
                 End::Refused { status: *status, retry_after: None }

@@ -88,7 +88,7 @@ pub struct Close {
     /// Messages that were taken by [`Client::send`](super::Client::send) and are given up: not written, or not to
     /// their end. What was written may still not have arrived.
     pub unsent: usize,
-    /// Whether the client tries to come back; then an [`Event::Reconnecting`] follows. Otherwise this is the last
+    /// Whether the client tries to come back; then a [`ClientEvent::Reconnecting`] follows. Otherwise this is the last
     /// event.
     pub will_reconnect: bool,
 }
@@ -112,7 +112,7 @@ impl fmt::Display for Close {
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Event {
+pub enum ClientEvent {
     /// The connection is open: messages can be sent.
     Open,
     /// A whole message.
@@ -130,7 +130,7 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl ClientEvent {
     /// Bytes that it counts for while it waits to be taken: its payload, and what holds it.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()

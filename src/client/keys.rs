@@ -83,7 +83,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn no_key_comes_twice() {
+    fn masking_keys_do_not_repeat() {
         for mut keys in [Keys::new(), Keys::guessable(7)] {
             let seen: HashSet<[u8; 8]> = (0..1000).map(|_| keys.next()).collect();
             assert_eq!(seen.len(), 1000);

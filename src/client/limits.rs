@@ -5,13 +5,13 @@ use core::time::Duration;
 /// What a client's connection may cost, and how long it waits. All limits are on by default.
 ///
 /// ```
-/// let mut limits = campanile::client::Limits::default();
+/// let mut limits = campanile::client::ClientLimits::default();
 /// limits.max_message_size = 64 << 20;
 /// let builder = campanile::client::Client::builder("ws://example.com/").limits(limits);
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct ClientLimits {
     /// Bytes of one incoming message, all fragments together; over it the connection ends with 1009. Default 16 MiB.
     pub max_message_size: usize,
     /// Frames of one incoming message, empty ones too; over it the connection ends with 1008. Default 65,536.
@@ -41,7 +41,7 @@ pub struct Limits {
     pub close_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             max_message_size: 16 << 20,

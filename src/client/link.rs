@@ -2,9 +2,9 @@
 //! lock for each connection, held for no system call that waits, and never while a callback runs.
 
 use super::compression::Packer;
-use super::event::Event;
+use super::event::ClientEvent;
 use super::keys::Keys;
-use super::machine::{Context, Machine};
+use super::machine::{Machine, SocketContext};
 use super::opening::Agreed;
 use super::outbox::Outbox;
 use super::socket::Socket;
@@ -36,42 +36,42 @@ pub(super) struct Inner {
     /// The thread has been asked to look and has not done so yet.
     pub(super) touched: bool,
     /// What was asked for, until the thread has seen to it.
-    pub(super) wish: Option<Wish>,
+    pub(super) pending_action: Option<PendingAction>,
     /// Someone asked for the end: whatever happens, no further try.
-    pub(super) is_leaving: bool,
+    pub(super) is_closing: bool,
     /// Reading and reconnecting rest until events are taken.
     pub(super) is_paused: bool,
     /// Messages are taken while there is no connection.
-    pub(super) keeps: bool,
+    pub(super) keeps_messages: bool,
     /// Connections that were opened so far.
     pub(super) opened: u64,
     /// What the server would have as the bound of the wait before the first try.
-    pub(super) first_wait: Option<Duration>,
+    pub(super) initial_delay: Option<Duration>,
     pub(super) max_backlog: usize,
     max_inbox: usize,
     pub(super) queue: Queue,
     ended: bool,
-    calls_back: bool,
+    has_callback: bool,
 }
 
 /// Events that wait to be taken.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    events: VecDeque<Event>,
+    events: VecDeque<ClientEvent>,
     weight: usize,
     last_error: Option<Error>,
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, event: Event) {
-        if let Event::Error(error) = &event {
+    pub(super) fn push(&mut self, event: ClientEvent) {
+        if let ClientEvent::Error(error) = &event {
             self.last_error = Some(error.clone());
         }
         self.weight += event.weight();
         self.events.push_back(event);
     }
 
-    fn pop(&mut self) -> Option<Event> {
+    fn pop(&mut self) -> Option<ClientEvent> {
         let event = self.events.pop_front()?;
         self.weight -= event.weight();
         if self.events.is_empty() {
@@ -83,7 +83,7 @@ impl Queue {
 
 /// What the thread is to do with a connection.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum PendingAction {
     Close(CloseCode, String),
     Reset,
 }
@@ -92,7 +92,13 @@ pub(super) enum Wish {
 pub(super) type Touch = bool;
 
 impl Link {
-    pub(super) fn new(url: Url, keeps: bool, max_backlog: usize, max_inbox: usize, calls_back: bool) -> Self {
+    pub(super) fn new(
+        url: Url,
+        keeps_messages: bool,
+        max_backlog: usize,
+        max_inbox: usize,
+        has_callback: bool,
+    ) -> Self {
         let inner = Inner {
             state: ReadyState::Connecting,
             socket: None,
@@ -102,17 +108,17 @@ impl Link {
             url,
             key: None,
             touched: false,
-            wish: None,
-            is_leaving: false,
+            pending_action: None,
+            is_closing: false,
             is_paused: false,
-            keeps,
+            keeps_messages,
             opened: 0,
-            first_wait: None,
+            initial_delay: None,
             max_backlog,
             max_inbox,
             queue: Queue::default(),
             ended: false,
-            calls_back,
+            has_callback,
         };
         Self { inner: Mutex::new(inner), changed: Condvar::new() }
     }
@@ -136,8 +142,8 @@ impl Link {
     ) -> Result<Touch, Refused<'m>> {
         let mut inner = self.lock();
         let open = inner.state == ReadyState::Open;
-        let offline = inner.state == ReadyState::Connecting && inner.keeps;
-        let reason = if !open && !offline || inner.is_leaving || on.is_some_and(|on| on != inner.opened) {
+        let offline = inner.state == ReadyState::Connecting && inner.keeps_messages;
+        let reason = if !open && !offline || inner.is_closing || on.is_some_and(|on| on != inner.opened) {
             Some(RefusedReason::NotOpen)
         } else if !inner.outbox.is_empty() && inner.outbox.payload() + message.len() > inner.max_backlog {
             Some(RefusedReason::BacklogFull)
@@ -159,21 +165,21 @@ impl Link {
             return Err(InvalidClose::ReasonTooLong { len: reason.len() });
         }
         let mut inner = self.lock();
-        if inner.is_leaving || inner.ended {
+        if inner.is_closing || inner.ended {
             return Ok(false);
         }
-        inner.is_leaving = true;
-        inner.wish = Some(Wish::Close(code, reason.to_owned()));
+        inner.is_closing = true;
+        inner.pending_action = Some(PendingAction::Close(code, reason.to_owned()));
         inner.state = ReadyState::Closing;
         Ok(inner.touch())
     }
 
     pub(super) fn reset(&self) -> Touch {
         let mut inner = self.lock();
-        if inner.is_leaving || inner.ended {
+        if inner.is_closing || inner.ended {
             return false;
         }
-        inner.wish = Some(Wish::Reset);
+        inner.pending_action = Some(PendingAction::Reset);
         inner.touch()
     }
 
@@ -182,10 +188,10 @@ impl Link {
         &self,
         deadline: Option<Instant>,
         is_woken: impl Fn() -> bool,
-    ) -> Result<(Event, Touch), NoEvent> {
+    ) -> Result<(ClientEvent, Touch), NoEvent> {
         let mut inner = self.lock();
         loop {
-            if inner.calls_back {
+            if inner.has_callback {
                 return Err(NoEvent::Ended);
             }
             if let Some((event, flush)) = inner.pop() {
@@ -232,7 +238,7 @@ impl Inner {
         self.key.is_some() && !std::mem::replace(&mut self.touched, true)
     }
 
-    pub(super) fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: ClientEvent) {
         self.queue.push(event);
     }
 
@@ -252,11 +258,11 @@ impl Inner {
     }
 
     /// The next event, and whether there is something to be flushed now.
-    pub(super) fn pop(&mut self) -> Option<(Event, bool)> {
+    pub(super) fn pop(&mut self) -> Option<(ClientEvent, bool)> {
         let event = self.queue.pop()?;
         // A server that broke the protocol is told when all messages before that have been taken, and what was sent
         // for them is on its way: as in a browser, where the state changes in the order of events.
-        let flush = matches!(event, Event::Error(Error::Protocol(_))) && self.answer_breach();
+        let flush = matches!(event, ClientEvent::Error(Error::Protocol(_))) && self.answer_breach();
         Some((event, flush))
     }
 
@@ -271,7 +277,7 @@ impl Inner {
         let breached = machine.is_breached();
         if breached {
             let (pool, packer) = (&mut BufferPool::new(0), &mut Packer::default());
-            machine.answer_breach(&mut Context { now: Instant::now(), outbox, keys, pool, packer });
+            machine.answer_breach(&mut SocketContext { now: Instant::now(), outbox, keys, pool, packer });
             self.state = ReadyState::Closing;
         }
         breached
@@ -285,10 +291,10 @@ impl Inner {
     pub(super) fn with<T>(
         &mut self,
         (now, pool, packer): (Instant, &mut BufferPool, &mut Packer),
-        f: impl FnOnce(&mut Socket, &mut Context<'_>) -> T,
+        f: impl FnOnce(&mut Socket, &mut SocketContext<'_>) -> T,
     ) -> Option<T> {
         let Self { socket, outbox, keys, .. } = self;
-        socket.as_mut().map(|socket| f(socket, &mut Context { now, outbox, keys, pool, packer }))
+        socket.as_mut().map(|socket| f(socket, &mut SocketContext { now, outbox, keys, pool, packer }))
     }
 
     /// More waits to be taken than may.

@@ -2,19 +2,19 @@
 //!
 //! [`Client::connect`] begins to connect and returns; [`Client::next`] waits for what happens, with a deadline;
 //! [`Client::send`] never waits. Any number of clients share one thread ([`Pool`]), and a client may be used from any.
-//! With [`Builder::reconnect`] it comes back by itself.
+//! With [`ClientBuilder::reconnect`] it comes back by itself.
 //!
 //! ```no_run
-//! use campanile::client::{Client, Event, Reconnect};
+//! use campanile::client::{Client, ClientEvent, Reconnect};
 //! use std::time::Duration;
 //!
 //! let client = Client::builder("ws://127.0.0.1:9001/echo").reconnect(Reconnect::default()).connect()?;
 //! for event in client.events(Duration::from_secs(60)) {
 //!     match event {
-//!         Event::Open => drop(client.send("hello")),
-//!         Event::Message(data) => println!("{data:?}"),
-//!         Event::Error(error) => eprintln!("{error}"),
-//!         Event::Close(close) => eprintln!("{close}"),
+//!         ClientEvent::Open => drop(client.send("hello")),
+//!         ClientEvent::Message(data) => println!("{data:?}"),
+//!         ClientEvent::Error(error) => eprintln!("{error}"),
+//!         ClientEvent::Close(close) => eprintln!("{close}"),
 //!         other => eprintln!("{other:?}"),
 //!     }
 //! }
@@ -24,7 +24,7 @@
 //! Pure, and tested without a socket: the [`Url`], the [`opening`] handshake, a proxy's tunnel, the connection's machine,
 //! what waits to be sent, and when to try again. Around them a thin shell: a [`socket`] for each connection, which
 //! programs with an event loop of their own may use too, one thread with one epoll for many of them, and a few that
-//! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`Limits`]).
+//! resolve names. Nothing here waits without an end, and nothing grows without a bound ([`ClientLimits`]).
 
 mod addresses;
 mod builder;
@@ -50,11 +50,11 @@ mod url;
 
 #[cfg(feature = "tls")]
 pub use crate::protocol::InvalidClose;
-pub use builder::Builder;
+pub use builder::ClientBuilder;
 pub use error::Error;
-pub use event::{Close, Data, Event};
-pub use limits::Limits;
-pub use opening::{HandshakeError, InvalidRequest, Refusal};
+pub use event::{ClientEvent, Close, Data};
+pub use limits::ClientLimits;
+pub use opening::{HandshakeError, InvalidRequest, RefusedResponse};
 pub use pool::Pool;
 pub use prepare::Attempt;
 pub use proxy::{InvalidProxy, Proxy, ProxyError};
@@ -77,9 +77,9 @@ use std::time::Instant;
 /// When the last handle goes, the connection is closed with 1001, and nobody hears how that ended. To see a closing
 /// handshake through, call [`Client::close`] and take events until they end.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Handle>);
+pub struct Client(Arc<ClientInner>);
 
-struct Handle {
+struct ClientInner {
     link: Arc<Link>,
     thread: Arc<Thread>,
 }
@@ -111,18 +111,18 @@ impl Client {
     /// Begins to connect with the default settings, and returns at once. [`Client::builder`] has the others.
     ///
     /// # Errors
-    /// As [`Builder::connect`]; what goes wrong later is an [`Event::Error`].
+    /// As [`ClientBuilder::connect`]; what goes wrong later is a [`ClientEvent::Error`].
     pub fn connect(url: &str) -> Result<Self, Error> {
-        Builder::new(url).connect()
+        ClientBuilder::new(url).connect()
     }
 
     /// Begins to put a client together.
-    pub fn builder(url: &str) -> Builder {
-        Builder::new(url)
+    pub fn builder(url: &str) -> ClientBuilder {
+        ClientBuilder::new(url)
     }
 
     fn new(link: Arc<Link>, thread: Arc<Thread>) -> Self {
-        Self(Arc::new(Handle { link, thread }))
+        Self(Arc::new(ClientInner { link, thread }))
     }
 
     fn link(&self) -> &Arc<Link> {
@@ -142,7 +142,7 @@ impl Client {
     ///
     /// # Errors
     /// The client is not open (and does not keep messages meanwhile, [`Offline::Keep`]), or its backlog is full
-    /// ([`Limits::max_backlog`]). The message comes back with the error.
+    /// ([`ClientLimits::max_backlog`]). The message comes back with the error.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Refused<'m>> {
         self.send_by(message.into(), None)
     }
@@ -168,7 +168,7 @@ impl Client {
 
     /// Ends the connection at once with [`Client::RESET`], without a closing handshake, as if the network had broken
     /// it: the server sees a reset, and what waits is given up or kept as [`Offline`] says. The client comes back where
-    /// [`Builder::reconnect`] has it do so; to end it for good, call [`Client::close`] instead. While there is no
+    /// [`ClientBuilder::reconnect`] has it do so; to end it for good, call [`Client::close`] instead. While there is no
     /// connection this does nothing.
     pub fn reset(&self) {
         if self.link().reset() {
@@ -180,7 +180,7 @@ impl Client {
     ///
     /// # Errors
     /// None came in time, or none will come any more.
-    pub fn next(&self, timeout: Duration) -> Result<Event, NoEvent> {
+    pub fn next(&self, timeout: Duration) -> Result<ClientEvent, NoEvent> {
         let far = Duration::from_secs(365 * 24 * 3600); // what a deadline can hold everywhere
         self.next_before(Instant::now() + timeout.min(far))
     }
@@ -189,7 +189,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::next`].
-    pub fn next_before(&self, deadline: Instant) -> Result<Event, NoEvent> {
+    pub fn next_before(&self, deadline: Instant) -> Result<ClientEvent, NoEvent> {
         // In a callback of the same thread nothing would ever come.
         self.take(if self.thread().is_current() { None } else { Some(deadline) })
     }
@@ -198,15 +198,19 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::next`].
-    pub fn try_next(&self) -> Result<Event, NoEvent> {
+    pub fn try_next(&self) -> Result<ClientEvent, NoEvent> {
         self.take(None)
     }
 
-    fn take(&self, deadline: Option<Instant>) -> Result<Event, NoEvent> {
+    fn take(&self, deadline: Option<Instant>) -> Result<ClientEvent, NoEvent> {
         self.take_unless(deadline, || false)
     }
 
-    fn take_unless(&self, deadline: Option<Instant>, is_woken: impl Fn() -> bool) -> Result<Event, NoEvent> {
+    fn take_unless(
+        &self,
+        deadline: Option<Instant>,
+        is_woken: impl Fn() -> bool,
+    ) -> Result<ClientEvent, NoEvent> {
         let (event, touch) = self.link().next(deadline, is_woken)?;
         if touch {
             self.thread().touch(self.link());
@@ -216,7 +220,7 @@ impl Client {
 
     /// The events one after the other, each waited for at most so long: the iterator ends when one does not come in
     /// time, and after the last.
-    pub fn events(&self, timeout: Duration) -> impl Iterator<Item = Event> {
+    pub fn events(&self, timeout: Duration) -> impl Iterator<Item = ClientEvent> {
         std::iter::from_fn(move || self.next(timeout).ok())
     }
 
@@ -265,12 +269,12 @@ impl Client {
         &self,
         deadline: Instant,
         is_woken: impl Fn() -> bool,
-    ) -> Result<Event, NoEvent> {
+    ) -> Result<ClientEvent, NoEvent> {
         self.take_unless(Some(deadline), is_woken)
     }
 
     /// As [`Client::send`], on the connection with this number and no other: whoever has not taken the end of one may
-    /// not know that there is another already. The number is that of [`Event::Open`], from 1.
+    /// not know that there is another already. The number is that of [`ClientEvent::Open`], from 1.
     pub(crate) fn send_on<'m>(&self, connection: u64, message: Message<'m>) -> Result<(), Refused<'m>> {
         self.send_by(message, Some(connection))
     }
@@ -282,13 +286,13 @@ impl Client {
         self.link().notify();
     }
 
-    /// What the server would have instead of [`Reconnect::first`], up to [`Reconnect::max_hint`].
-    pub(crate) fn set_first_wait(&self, bound: Option<Duration>) {
-        self.link().lock().first_wait = bound;
+    /// What the server would have instead of [`Reconnect::initial_delay`], up to [`Reconnect::max_hint`].
+    pub(crate) fn set_initial_delay(&self, bound: Option<Duration>) {
+        self.link().lock().initial_delay = bound;
     }
 }
 
-impl Drop for Handle {
+impl Drop for ClientInner {
     fn drop(&mut self) {
         if let Ok(true) = self.link.close(CloseCode::GOING_AWAY, "") {
             self.thread.touch(&self.link);
@@ -296,7 +300,7 @@ impl Drop for Handle {
     }
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for ClientInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.link.lock();
         f.debug_struct("Handle")

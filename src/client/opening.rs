@@ -120,7 +120,7 @@ pub struct Agreed {
 /// An answer other than 101.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct RefusedResponse {
     /// Its status, such as 403.
     pub status: u16,
     /// Its headers; what is not UTF-8 in them is replaced.
@@ -129,7 +129,7 @@ pub struct Refusal {
     pub body: Vec<u8>,
 }
 
-impl Refusal {
+impl RefusedResponse {
     /// The first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
@@ -148,7 +148,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Debug for Refusal {
+impl fmt::Debug for RefusedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refusal")
             .field("status", &self.status)
@@ -163,7 +163,7 @@ impl fmt::Debug for Refusal {
 #[non_exhaustive]
 pub enum HandshakeError {
     /// Another status than 101.
-    Refused(Box<Refusal>),
+    Refused(Box<RefusedResponse>),
     /// Not HTTP/1.1.
     NotHttp,
     /// A head of more than 16 KiB or 64 headers.
@@ -185,8 +185,8 @@ pub enum HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => {
-                write!(f, "the server refused with status {}", refusal.status)
+            Self::Refused(response) => {
+                write!(f, "the server refused with status {}", response.status)
             }
             Self::NotHttp => f.write_str("the answer is not HTTP/1.1"),
             Self::TooLong => f.write_str("the answer's head is longer than 16 KiB or 64 headers"),
@@ -296,7 +296,7 @@ impl Opening {
             let text = |value| String::from_utf8_lossy(value).into_owned();
             let headers = response.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect();
             let body = after[..after.len().min(MAX_HEAD)].to_vec();
-            return Err(HandshakeError::Refused(Box::new(Refusal { status, headers, body })));
+            return Err(HandshakeError::Refused(Box::new(RefusedResponse { status, headers, body })));
         }
         let values = |name: &'static str| {
             let found = response.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
@@ -362,7 +362,7 @@ mod tests {
                         Sec-WebSocket-Accept: ACCEPT\r\n";
 
     #[test]
-    fn the_request_has_what_was_asked_for() {
+    fn the_request_contains_the_configured_headers() {
         let (_, text) = begin(&["a", "b"]);
         assert!(text.starts_with("GET /p HTTP/1.1\r\nHost: h:1\r\n"));
         for line in ["Origin: http://example.org", "Sec-WebSocket-Protocol: a, b", "X-Bell: big"] {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn extras_that_would_break_the_request_are_refused() {
+    fn invalid_headers_and_subprotocols_are_refused() {
         let with = |f: fn(&mut Extras)| {
             let mut extras = Extras::default();
             f(&mut extras);
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_answer_opens_however_it_is_cut_and_leaves_what_follows() {
+    fn a_valid_response_is_accepted_at_any_split_and_leaves_the_rest() {
         let whole = |o: &Opening| format!("{GOOD}\r\nREST").replace("ACCEPT", &o.accept).into_bytes();
         for cut in 1..whole(&begin(&[]).0).len() - 4 {
             let (mut opening, _) = begin(&[]);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_answers_are_refused_each_for_its_reason() {
+    fn invalid_responses_are_refused_with_their_reason() {
         use HandshakeError::*;
         let refused = |text: String| answer(&text, &["a"]).unwrap_err();
         assert_eq!(refused("SSH-2.0".into()), NotHttp, "known before its end");
@@ -436,24 +436,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_its_facts() {
+    fn a_refused_response_has_status_headers_and_body() {
         let text = "HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nLocation: /x\r\n\r\nlater";
-        let Err(HandshakeError::Refused(refusal)) = answer(text, &[]) else { panic!("taken") };
-        assert_eq!((refusal.status, &refusal.body[..]), (503, &b"later"[..]));
-        assert_eq!(refusal.retry_after(), Some(core::time::Duration::from_secs(7)));
+        let Err(HandshakeError::Refused(response)) = answer(text, &[]) else { panic!("taken") };
+        assert_eq!((response.status, &response.body[..]), (503, &b"later"[..]));
+        assert_eq!(response.retry_after(), Some(core::time::Duration::from_secs(7)));
         let with = |value: &str| {
             let headers = vec![("Retry-After".to_owned(), value.to_owned())];
-            Refusal { status: 503, headers, body: Vec::new() }.retry_after()
+            RefusedResponse { status: 503, headers, body: Vec::new() }.retry_after()
         };
         assert_eq!(with("99999999999999999999"), Some(core::time::Duration::from_secs(u64::MAX)));
         assert_eq!(with("0"), Some(core::time::Duration::ZERO));
         for none in ["", "+5", "-1", "1.5", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"] {
             assert_eq!(with(none), None, "{none:?}");
         }
-        assert_eq!(refusal.location(), None, "no redirect");
-        let Err(HandshakeError::Refused(refusal)) = answer(&text.replace("503", "307"), &[]) else {
+        assert_eq!(response.location(), None, "no redirect");
+        let Err(HandshakeError::Refused(response)) = answer(&text.replace("503", "307"), &[]) else {
             panic!()
         };
-        assert_eq!(refusal.location(), Some("/x"));
+        assert_eq!(response.location(), Some("/x"));
     }
 }

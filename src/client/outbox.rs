@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_flood_of_pings_the_latest_is_answered() {
+    fn only_the_latest_of_many_pings_is_answered() {
         let mut o = Outbox::default();
         for i in 0..1000u16 {
             o.push_control(Opcode::Pong, &i.to_be_bytes(), [3; 4]);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_pass_what_has_not_begun() {
+    fn control_frames_overtake_frames_that_have_not_started() {
         let mut o = Outbox::default();
         o.push(Opcode::Binary, b"one", [1; 4]);
         o.push(Opcode::Binary, b"two", [2; 4]);
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_begun_goes_with_its_connection_and_the_rest_is_kept_or_counted() {
+    fn a_partly_written_frame_is_lost_with_its_connection_and_the_rest_is_kept_or_counted() {
         let fill = || {
             let mut o = Outbox::default();
             for m in [b"a", b"b", b"c"] {
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_waits_for_the_next_connection_while_control_frames_leave() {
+    fn held_messages_wait_for_the_next_connection_and_control_frames_do_not() {
         let mut o = Outbox::default();
         o.push(Opcode::Text, b"a", [9; 4]);
         o.push(Opcode::Text, b"b", [9; 4]);
@@ -463,7 +463,7 @@ mod tests {
 
     #[cfg(feature = "deflate")]
     #[test]
-    fn what_is_compressed_is_made_plain_for_the_next_connection() {
+    fn compressed_messages_are_decompressed_for_the_next_connection() {
         let mut packer = Packer::default();
         let text = "to and fro ".repeat(100);
         let mut packed = Vec::new();
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_all_sizes_are_measured_by_their_heads() {
+    fn frame_lengths_are_read_from_frame_heads() {
         for size in [0, 125, 126, 65_535, 65_536, 100_000] {
             let mut o = Outbox::default();
             o.push(Opcode::Binary, &vec![7; size], [1, 2, 3, 4]);

@@ -16,7 +16,7 @@ use std::thread::ThreadId;
 /// Its threads end when the pool and all its clients have gone.
 ///
 /// ```no_run
-/// use campanile::client::{Client, Event, Pool};
+/// use campanile::client::{Client, ClientEvent, Pool};
 ///
 /// let pool = Pool::new(2)?;
 /// let clients: Vec<Client> = (0..1000)

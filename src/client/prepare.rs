@@ -21,12 +21,12 @@ pub(super) fn check_scheme(url: &Url) -> Result<(), Error> {
 /// A name server that does not answer holds one of them for the resolver's timeout, often 5 s or more.
 const THREADS: usize = 4;
 
-/// A try to connect, as the hook of [`Builder::before_try`](super::Builder::before_try) sees and changes it. It begins
+/// A try to connect, as the hook of [`ClientBuilder::before_attempt`](super::ClientBuilder::before_attempt) sees and changes it. It begins
 /// with what the builder was given, each time.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// 0 for the first, then as [`Event::Reconnecting`](super::Event::Reconnecting) counts.
+    /// 0 for the first, then as [`ClientEvent::Reconnecting`](super::ClientEvent::Reconnecting) counts.
     pub number: u32,
     /// Where to.
     pub url: String,

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_names_the_server_and_shows_the_rights() {
+    fn the_connect_request_names_the_server_and_carries_credentials() {
         let text = |p: &str, url: &str| {
             String::from_utf8(Tunnel::begin(&proxy(p), &url.parse().unwrap()).request).unwrap()
         };
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_for_its_reason() {
+    fn an_invalid_proxy_url_is_refused_with_its_reason() {
         use InvalidProxy::*;
         for (text, why) in [
             ("p:3128", Scheme),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_opens_the_tunnel_however_it_is_cut_and_leaves_what_follows() {
+    fn a_proxy_response_is_accepted_at_any_split_and_leaves_the_rest() {
         let whole = b"HTTP/1.0 200 Connection established\r\nContent-Length: 5\r\n\r\nREST";
         for cut in 1..whole.len() - 4 {
             let mut t = tunnel();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_errors_with_their_facts() {
+    fn other_proxy_responses_are_errors_with_their_status() {
         let answer = |text: &str| tunnel().receive(&mut &mut text.to_owned().into_bytes()[..]);
         for status in [407, 403, 502, 301, 101] {
             let refused = Err(ProxyError::Refused { status });
@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken_or_refused(bytes: Vec<u8>, step in 1usize..50) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, step in 1usize..50) {
             let mut t = tunnel();
             for piece in bytes.chunks(step) {
                 if t.receive(&mut &mut piece.to_vec()[..]) != Ok(false) {

@@ -10,7 +10,7 @@ use core::time::Duration;
 pub enum Offline {
     /// They are refused, and so is what was waiting when the connection went. What is sent has a connection to go to.
     Refuse,
-    /// They wait for the next connection, up to [`Limits::max_backlog`](super::Limits::max_backlog); so does what
+    /// They wait for the next connection, up to [`ClientLimits::max_backlog`](super::ClientLimits::max_backlog); so does what
     /// had not begun to be written when the last one went. Whether what was written has arrived, nobody knows: no
     /// message is sent twice, and some may be lost.
     Keep,
@@ -26,16 +26,16 @@ pub enum Offline {
 /// use std::time::Duration;
 ///
 /// let reconnect = Reconnect::default()
-///     .cap(Duration::from_secs(10))
-///     .tries(20)
+///     .max_delay(Duration::from_secs(10))
+///     .max_attempts(20)
 ///     .final_code(4001..=4001)
 ///     .offline(Offline::Keep);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reconnect {
-    first: Duration,
-    cap: Duration,
-    tries: Option<u32>,
+    initial_delay: Duration,
+    max_delay: Duration,
+    max_attempts: Option<u32>,
     stable_after: Duration,
     final_codes: Vec<RangeInclusive<u16>>,
     final_statuses: Vec<RangeInclusive<u16>>,
@@ -51,9 +51,9 @@ type Hint = fn(CloseCode, &str) -> Option<Duration>;
 impl Default for Reconnect {
     fn default() -> Self {
         Self {
-            first: Duration::from_millis(500),
-            cap: Duration::from_secs(30),
-            tries: None,
+            initial_delay: Duration::from_millis(500),
+            max_delay: Duration::from_secs(30),
+            max_attempts: None,
             stable_after: Duration::from_secs(5),
             // Where the same would happen again, or where the server said that it is done: 1000; a breach of the
             // protocol; data or a policy that won't change; a missing extension; missing rights (3000 and 3003); and
@@ -80,22 +80,22 @@ impl Default for Reconnect {
 impl Reconnect {
     /// The bound of the wait before the first try. Default 500 ms.
     #[must_use]
-    pub fn first(mut self, bound: Duration) -> Self {
-        self.first = bound;
+    pub fn initial_delay(mut self, bound: Duration) -> Self {
+        self.initial_delay = bound;
         self
     }
 
     /// What the bound grows to. Default 30 s.
     #[must_use]
-    pub fn cap(mut self, bound: Duration) -> Self {
-        self.cap = bound;
+    pub fn max_delay(mut self, bound: Duration) -> Self {
+        self.max_delay = bound;
         self
     }
 
     /// Failures in a row after which the client gives up. Default: never.
     #[must_use]
-    pub fn tries(mut self, tries: u32) -> Self {
-        self.tries = Some(tries);
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
         self
     }
 
@@ -168,14 +168,14 @@ impl Reconnect {
         self
     }
 
-    pub(super) fn keeps(&self) -> bool {
+    pub(super) fn keeps_messages(&self) -> bool {
         self.offline == Offline::Keep
     }
 
     /// The same with the first bound that the server would have: it may not keep a client away for longer than
     /// [`Reconnect::max_hint`].
-    pub(super) fn beginning_at(&self, first: Duration) -> Self {
-        self.clone().first(first.min(self.max_hint))
+    pub(super) fn beginning_at(&self, initial_delay: Duration) -> Self {
+        self.clone().initial_delay(initial_delay.min(self.max_hint))
     }
 
     /// What came before a possible try.
@@ -185,7 +185,7 @@ impl Reconnect {
             End::Closed { code, .. } => within(&self.final_codes, code.0),
             End::Refused { status, .. } => within(&self.final_statuses, status),
             End::Failed => false,
-            End::Hopeless => true,
+            End::Permanent => true,
         }
     }
 }
@@ -209,7 +209,7 @@ pub(super) enum End<'a> {
     /// Anything that may go better next time.
     Failed,
     /// What can't go better: a scheme that is not built in, a redirect that is not followed.
-    Hopeless,
+    Permanent,
 }
 
 /// Failures in a row, and what follows from them.
@@ -228,10 +228,13 @@ impl Backoff {
 
     /// The number of the next try, from 1, and how long to wait before it; `None` gives up. `fraction` is from 0 to 1.
     pub(super) fn next(&mut self, policy: &Reconnect, end: &End, fraction: f64) -> Option<(u32, Duration)> {
-        if policy.is_final(end) || policy.tries.is_some_and(|tries| self.failures >= tries) {
+        if policy.is_final(end) || policy.max_attempts.is_some_and(|max| self.failures >= max) {
             return None;
         }
-        let bound = policy.first.saturating_mul(1 << self.failures.min(20)).min(policy.cap.max(policy.first));
+        let bound = policy
+            .initial_delay
+            .saturating_mul(1 << self.failures.min(20))
+            .min(policy.max_delay.max(policy.initial_delay));
         self.failures = self.failures.saturating_add(1);
         let jitter = if policy.jitter { bound.mul_f64(fraction.clamp(0.0, 1.0)) } else { bound };
         let hint = match *end {
@@ -258,8 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_doubles_up_to_the_cap_and_the_jitter_is_full() {
-        let policy = Reconnect::default().first(Duration::from_secs(1)).cap(Duration::from_secs(10));
+    fn the_delay_bound_doubles_up_to_the_maximum_with_full_jitter() {
+        let policy =
+            Reconnect::default().initial_delay(Duration::from_secs(1)).max_delay(Duration::from_secs(10));
         let mut highest = Backoff::default();
         let bounds: Vec<u64> =
             (0..40).map(|_| highest.next(&policy, &End::Failed, 1.0).unwrap().1.as_secs()).collect();
@@ -274,8 +278,8 @@ mod tests {
     }
 
     #[test]
-    fn seeded_waits_spread_over_the_whole_bound() {
-        let policy = Reconnect::default().first(Duration::from_secs(1));
+    fn delays_spread_over_the_whole_bound() {
+        let policy = Reconnect::default().initial_delay(Duration::from_secs(1));
         let mut seed = 7u32;
         let mut quarters = [0; 4];
         for _ in 0..1000 {
@@ -288,8 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_counted_until_a_connection_lasts() {
-        let policy = Reconnect::default().tries(2).stable_after(Duration::from_secs(5));
+    fn attempts_are_counted_until_a_connection_is_stable() {
+        let policy = Reconnect::default().max_attempts(2).stable_after(Duration::from_secs(5));
         let mut b = Backoff::default();
         assert_eq!(b.next(&policy, &End::Failed, 0.0).unwrap().0, 1);
         b.lasted(Duration::from_secs(4), &policy);
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn final_codes_and_statuses_can_be_added_and_taken_out() {
+    fn final_codes_and_statuses_can_be_added_and_removed() {
         let policy = Reconnect::default();
         for code in [1000, 1002, 1003, 1007, 1008, 1010, 3000, 3003, 4000, 4999] {
             assert!(policy.is_final(&closed(code)), "{code}");
@@ -314,7 +318,7 @@ mod tests {
         for status in [200, 302, 408, 425, 429, 500, 502, 503] {
             assert!(!policy.is_final(&refused(status)), "{status}");
         }
-        assert!(policy.is_final(&End::Hopeless) && !policy.is_final(&End::Failed));
+        assert!(policy.is_final(&End::Permanent) && !policy.is_final(&End::Failed));
 
         let policy = policy.retry_code(4100..=4199).retry_code(1000..=1000).final_code(1012..=1012);
         let finals: Vec<u16> = [1000, 1012, 4099, 4100, 4199, 4200]
@@ -327,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_wish_is_the_least_and_has_an_end() {
+    fn a_delay_requested_by_the_server_is_a_bounded_minimum() {
         let policy = Reconnect::default().hint(|_, reason| reason.parse().ok().map(Duration::from_secs));
         let end = End::Closed { code: CloseCode::SERVICE_RESTART, reason: "60" };
         let mut b = Backoff::default();

@@ -1,14 +1,14 @@
 //! What a client's thread has to know of it.
 
-use super::limits::Limits;
+use super::limits::ClientLimits;
 use super::proxy::Proxy;
-use super::{Client, Event, Reconnect};
+use super::{Client, ClientEvent, Reconnect};
 use std::net::IpAddr;
 
 /// How its connections are made, and what they may cost.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    pub(super) limits: Limits,
+    pub(super) limits: ClientLimits,
     pub(super) reconnect: Option<Reconnect>,
     pub(super) redirects: u32,
     pub(super) delay: bool,
@@ -19,4 +19,4 @@ pub(super) struct Settings {
 }
 
 /// Called with each event.
-pub(super) type Callback = Box<dyn FnMut(&Client, Event) + Send>;
+pub(super) type Callback = Box<dyn FnMut(&Client, ClientEvent) + Send>;

@@ -12,7 +12,7 @@
 
 pub use super::compression::{Packer, Sent};
 pub use super::keys::Keys;
-pub use super::machine::{Context, Expired, Happening};
+pub use super::machine::{Expired, SocketContext, SocketEvent};
 pub use super::outbox::Outbox;
 
 #[cfg(feature = "tls")]
@@ -22,7 +22,7 @@ use super::opening::Extras;
 use super::proxy::{Proxy, ProxyError, Tunnel};
 #[cfg(feature = "tls")]
 use super::trust::Trust;
-use super::{Error, Limits, Url};
+use super::{ClientLimits, Error, Url};
 use crate::conn::Sink;
 use crate::net::{ReadOutcome, Stream};
 use crate::protocol::CloseCode;
@@ -50,9 +50,9 @@ pub struct Setup<'a> {
     /// Whom to believe on `wss://`; `None` is [`Trust::system`].
     #[cfg(feature = "tls")]
     pub trust: Option<&'a Trust>,
-    /// Its bounds and waits. [`Limits::max_backlog`], [`Limits::max_inbox`] and [`Limits::connect_timeout`] are the
+    /// Its bounds and waits. [`ClientLimits::max_backlog`], [`ClientLimits::max_inbox`] and [`ClientLimits::connect_timeout`] are the
     /// owner's to keep.
-    pub limits: &'a Limits,
+    pub limits: &'a ClientLimits,
     /// The source address; `None` leaves it to the kernel.
     pub from: Option<IpAddr>,
     /// Whether small writes leave at once (`TCP_NODELAY`).
@@ -93,7 +93,7 @@ fn begin_session(setup: &Setup<'_>) -> Result<TlsSession, Error> {
 /// What became of one read.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // an owner has to deal with each
-pub enum Took {
+pub enum ReadStatus {
     /// Everything that was there.
     All,
     /// There may be more.
@@ -110,7 +110,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Connect`]: the system refuses the socket, the source address or the connection. Or TLS can't be set up.
-    pub fn connect(addr: SocketAddr, setup: &Setup<'_>, cx: &mut Context<'_>) -> Result<Self, Error> {
+    pub fn connect(addr: SocketAddr, setup: &Setup<'_>, cx: &mut SocketContext<'_>) -> Result<Self, Error> {
         #[cfg(not(feature = "tls"))]
         super::prepare::check_scheme(setup.url)?;
         #[cfg(feature = "tls")]
@@ -195,15 +195,15 @@ impl Socket {
     pub fn read(
         &mut self,
         receive: &mut [u8],
-        cx: &mut Context<'_>,
-        mut happened: impl FnMut(Happening<'_>, &mut BufferPool),
-    ) -> Took {
+        cx: &mut SocketContext<'_>,
+        mut on_event: impl FnMut(SocketEvent<'_>, &mut BufferPool),
+    ) -> ReadStatus {
         if self.tunnel.is_some() {
             return self.read_tunnel(receive);
         }
         #[cfg(feature = "tls")]
         if self.stream.is_secure() {
-            return self.read_sealed(receive, cx, happened);
+            return self.read_sealed(receive, cx, on_event);
         }
         // The rest of a large message goes straight to where it belongs.
         let (received, room, direct) = match self.machine.spare() {
@@ -212,54 +212,54 @@ impl Socket {
         };
         let n = match self.received(received) {
             Ok(n) => n,
-            Err(took) => return took,
+            Err(status) => return status,
         };
         let result = if direct {
-            self.machine.fill(n, cx, &mut happened)
+            self.machine.fill(n, cx, &mut on_event)
         } else {
-            self.machine.receive(&mut receive[..n], cx, &mut happened)
+            self.machine.receive(&mut receive[..n], cx, &mut on_event)
         };
         match result {
-            Ok(()) if n == room => Took::More,
-            Ok(()) => Took::All,
-            Err(error) => Took::Failed(error),
+            Ok(()) if n == room => ReadStatus::More,
+            Ok(()) => ReadStatus::All,
+            Err(error) => ReadStatus::Failed(error),
         }
     }
 
     #[inline]
-    fn received(&mut self, received: io::Result<ReadOutcome>) -> Result<usize, Took> {
+    fn received(&mut self, received: io::Result<ReadOutcome>) -> Result<usize, ReadStatus> {
         match received {
             Ok(ReadOutcome::Bytes(n)) => Ok(n),
             // Nothing now: neither is there an end to be read.
             Ok(ReadOutcome::WouldBlock) => {
                 self.read_closed = false;
-                Err(Took::All)
+                Err(ReadStatus::All)
             }
-            Ok(ReadOutcome::Eof) => Err(Took::Ended(ErrorKind::UnexpectedEof)),
-            Err(e) => Err(Took::Ended(e.kind())),
+            Ok(ReadOutcome::Eof) => Err(ReadStatus::Ended(ErrorKind::UnexpectedEof)),
+            Err(e) => Err(ReadStatus::Ended(e.kind())),
         }
     }
 
     #[cold]
-    fn read_tunnel(&mut self, receive: &mut [u8]) -> Took {
+    fn read_tunnel(&mut self, receive: &mut [u8]) -> ReadStatus {
         let received = self.stream.recv(receive);
         let n = match self.received(received) {
             Ok(n) => n,
-            Err(took) => return took,
+            Err(status) => return status,
         };
-        let Some(tunnel) = &mut self.tunnel else { return Took::More };
+        let Some(tunnel) = &mut self.tunnel else { return ReadStatus::More };
         let mut input = &mut receive[..n];
         match tunnel.receive(&mut input) {
-            Ok(false) => return Took::More,
+            Ok(false) => return ReadStatus::More,
             Ok(true) => self.tunnel = None,
-            Err(e) => return Took::Failed(Error::Proxy(e)),
+            Err(e) => return ReadStatus::Failed(Error::Proxy(e)),
         }
         // Nobody has asked the server anything yet, and so what follows is not its answer.
         if !input.is_empty() {
-            return Took::Failed(Error::Proxy(ProxyError::NotHttp));
+            return ReadStatus::Failed(Error::Proxy(ProxyError::NotHttp));
         }
         self.secure();
-        Took::More
+        ReadStatus::More
     }
 
     /// From here on nothing is in the clear, where the URL has it so.
@@ -276,38 +276,40 @@ impl Socket {
     fn read_sealed(
         &mut self,
         receive: &mut [u8],
-        cx: &mut Context<'_>,
-        mut happened: impl FnMut(Happening<'_>, &mut BufferPool),
-    ) -> Took {
+        cx: &mut SocketContext<'_>,
+        mut on_event: impl FnMut(SocketEvent<'_>, &mut BufferPool),
+    ) -> ReadStatus {
         let mut plain = std::mem::take(&mut cx.packer.plain);
         renew(&mut plain);
         let share = receive.len();
         let opened = self.stream.recv_tls(receive, share, &mut plain);
-        let result = self.machine.receive(&mut plain, cx, &mut happened);
+        let result = self.machine.receive(&mut plain, cx, &mut on_event);
         cx.packer.plain = plain;
         let opened = match opened {
             Ok(opened) => opened,
             Err(e) => return self.tls_failed(&e),
         };
         if let Err(error) = result {
-            return Took::Failed(error);
+            return ReadStatus::Failed(error);
         }
         match self.received(Ok(opened.received)) {
-            Err(took) => took,
+            Err(status) => status,
             // After the server's close_notify the next read says so, without asking the kernel.
-            Ok(_) if opened.full || self.stream.session().is_some_and(TlsSession::has_ended) => Took::More,
-            Ok(_) => Took::All,
+            Ok(_) if opened.full || self.stream.session().is_some_and(TlsSession::has_ended) => {
+                ReadStatus::More
+            }
+            Ok(_) => ReadStatus::All,
         }
     }
 
     /// The alert that says why goes out, if it can.
     #[cfg(feature = "tls")]
-    fn tls_failed(&mut self, e: &io::Error) -> Took {
+    fn tls_failed(&mut self, e: &io::Error) -> ReadStatus {
         let _ = self.stream.flush();
         if self.machine.has_opened() {
-            return Took::Ended(e.kind());
+            return ReadStatus::Ended(e.kind());
         }
-        Took::Failed(match e.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+        ReadStatus::Failed(match e.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
             Some(TlsError::Failed(rustls::Error::InvalidCertificate(why))) => {
                 use rustls::CertificateError::{ApplicationVerificationFailure, UnknownIssuer};
                 Error::Certificate(match why {
@@ -320,7 +322,7 @@ impl Socket {
                 rustls::InvalidMessage::InvalidContentType,
             ))) => Error::Tls("the answer is no TLS; a port without it wants ws://".into()),
             Some(other) => Error::Tls(other.to_string()),
-            None => return Took::Ended(e.kind()),
+            None => return ReadStatus::Ended(e.kind()),
         })
     }
 
@@ -422,12 +424,12 @@ impl Socket {
     }
 
     /// Begins the closing handshake, behind what waits.
-    pub fn close(&mut self, code: CloseCode, reason: &str, cx: &mut Context<'_>) {
+    pub fn close(&mut self, code: CloseCode, reason: &str, cx: &mut SocketContext<'_>) {
         self.machine.close(code, reason, cx);
     }
 
     /// Tells a server that broke the protocol so, behind what waits.
-    pub fn answer_breach(&mut self, cx: &mut Context<'_>) {
+    pub fn answer_breach(&mut self, cx: &mut SocketContext<'_>) {
         self.machine.answer_breach(cx);
     }
 
@@ -451,7 +453,7 @@ impl Socket {
     }
 
     /// Does what is due at this time, such as a ping.
-    pub fn expire(&mut self, cx: &mut Context<'_>) -> Expired {
+    pub fn expire(&mut self, cx: &mut SocketContext<'_>) -> Expired {
         self.machine.expire(cx)
     }
 

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_taken_apart_and_put_together() {
+    fn urls_are_parsed_and_formatted() {
         for (text, host, port, path, again) in [
             ("ws://127.0.0.1:9001/echo?x=1", "127.0.0.1", 9001, "/echo?x=1", "ws://127.0.0.1:9001/echo?x=1"),
             ("WS://[::1]:81", "::1", 81, "/", "ws://[::1]:81/"),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused_for_its_reason() {
+    fn an_invalid_url_is_refused_with_its_reason() {
         use UrlFault::*;
         for (bad, why) in [
             ("", NoScheme),
@@ -265,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_path_ends_the_request_line() {
+    fn paths_with_line_breaks_are_refused() {
         let u = url("ws://h/a\r\nX: y\t\u{7f}");
         assert!(u.path().bytes().all(|b| b.is_ascii_graphic()), "{:?}", u.path());
     }
 
     #[test]
-    fn redirects_lead_to_whole_and_relative_places() {
+    fn redirects_may_be_absolute_or_relative() {
         let from = url("ws://h:1/a/b?q=/x");
         for (location, to) in [
             ("ws://other/c", "ws://other/c"),

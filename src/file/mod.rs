@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_regular_files_are_read_and_no_other_is_waited_for() {
+    fn only_regular_files_are_read_without_blocking() {
         let folder = Folder::new("kinds");
         let fifo = folder.0.join("fifo");
         mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_file_is_refused_with_its_size_and_not_read() {
+    fn a_large_file_is_refused_with_its_size() {
         let folder = Folder::new("sizes");
         let path = folder.0.join("file");
         let file = File::create(&path).unwrap();

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_counted_and_the_fault_is_named() {
+    fn nesting_is_limited_and_the_error_is_named() {
         let fault = |text: &str, levels| check(text, levels).err().map(|e| e.to_string());
         assert_eq!(fault("1", 0), None);
         assert_eq!(fault(r#"[{"a":[]},[[]]]"#, 3), None);

@@ -11,11 +11,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 
 /// `retry` of `hello`.
-pub(crate) const RETRY: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
+pub(crate) const HELLO_RETRY: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
 
 /// `retry` of an `error`. The least doubles each time the same request is put off.
 #[cfg(feature = "client")]
-pub(crate) const AGAIN: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+pub(crate) const ERROR_RETRY: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 #[cfg(all(test, feature = "client"))]
 mod tests {
@@ -41,11 +41,11 @@ mod tests {
     }
 
     #[test]
-    fn both_clients_and_the_documentation_have_the_same_bounds() {
+    fn time_bounds_are_the_same_in_both_clients_and_the_documentation() {
         let rows = [
             ("`heartbeat` of `hello`", "HEARTBEAT", HEARTBEAT),
-            ("`retry` of `hello`", "RETRY", RETRY),
-            ("`retry` of `error`", "AGAIN", AGAIN),
+            ("`retry` of `hello`", "HELLO_RETRY", HELLO_RETRY),
+            ("`retry` of `error`", "ERROR_RETRY", ERROR_RETRY),
         ];
         for (row, name, bounds) in rows {
             let own = [*bounds.start(), *bounds.end()].map(|time| time.as_millis() as u64);

@@ -8,7 +8,7 @@
 //!   │ version 1 │ n: 1 byte │ topic: n bytes │ offset: 8 bytes, big endian │ payload │
 //! ```
 
-use super::reply::write_string;
+use super::server_message::write_string;
 use crate::hub::{Delivered, Envelope};
 use crate::protocol::Kind;
 use std::io::Write;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn json_goes_in_as_it_is_and_text_is_escaped() {
+    fn json_is_inserted_verbatim_and_text_is_escaped() {
         let (kind, out) = wrapped("a", Message::json(r#"{"x": 1}"#));
         assert_eq!(kind, Kind::Text);
         assert_eq!(out, br#"{"type":"message","topic":"a","offset":13,"data":{"x": 1}}"#);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn several_come_as_one_unless_there_are_bytes_among_them() {
+    fn messages_are_batched_unless_one_is_binary() {
         let item = |offset, message| Delivered { topic: "a", position: Position::new(7, offset), message };
         let mut out = Vec::new();
         let items = [item(13, Message::json("[1]")), item(14, Message::text("\"hi\""))];
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_get_a_head() {
+    fn binary_messages_get_a_head() {
         let (kind, out) = wrapped("bel", Message::binary(&[0xFF, 0xD8]));
         assert_eq!(kind, Kind::Binary);
         assert_eq!(out, b"\x01\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d\xff\xd8");

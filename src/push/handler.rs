@@ -1,10 +1,10 @@
 //! The endpoint as a handler: requests in, answers out, and what one client is owed.
 
-use super::reply::{Fault, Id, Member, Place, Reply};
-use super::request::{Content, Named, Publication, Request, Subscription, parse};
+use super::request::{Content, OwnedTarget, PublishCommand, PushRequest, SubscribeCommand, parse};
+use super::server_message::{RequestError, RequestId, ServerMessage, TargetMember, WirePosition};
 use super::{Push, SUBPROTOCOL};
 use crate::handler::{Accept, Conn, Handler, Refuse};
-use crate::http::Request as Opening;
+use crate::http::Request as HttpRequest;
 use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
 use crate::protocol::Message;
 use core::time::Duration;
@@ -12,89 +12,104 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Answers are never given up, so a client that asks without reading is not read any further when so many bytes of
 /// them may wait.
-const MAX_OWED: usize = 64 << 10;
+const MAX_UNREAD_REPLIES: usize = 64 << 10;
 
 /// An answer repeats what was asked and adds up to so many bytes.
-const ANSWER: usize = 256;
+const REPLY_OVERHEAD: usize = 256;
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct PushHandler {
     push: Push,
 }
 
 /// What is known of one client.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct ClientState {
     /// Bytes of answers that may wait for it, at most.
-    owed: usize,
+    unread_replies: usize,
     /// What the last `lagged` says.
     lagged: u64,
     /// Subscriptions that have not begun.
-    asked: Vec<(Box<str>, Id)>,
+    pending_subscribes: Vec<(Box<str>, RequestId)>,
     /// It takes several messages of a topic as one.
     batch: bool,
 }
 
-type Link<'a> = Conn<'a, Client>;
+type ClientConn<'a> = Conn<'a, ClientState>;
 
-impl Session {
+impl PushHandler {
     pub(super) fn new(push: Push) -> Self {
         Self { push }
     }
 
-    fn request(&self, conn: &mut Link<'_>, message: Message<'_>) -> Result<(), (Id, Fault)> {
-        let text = message.as_text().ok_or_else(|| (Id::default(), Fault::Binary))?;
+    fn request(
+        &self,
+        conn: &mut ClientConn<'_>,
+        message: Message<'_>,
+    ) -> Result<(), (RequestId, RequestError)> {
+        let text = message.as_text().ok_or_else(|| (RequestId::default(), RequestError::Binary))?;
         let (id, request) = parse(text);
-        let answered = request.and_then(|request| match request {
-            Request::Subscribe(wanted) => self.subscribe(conn, id, wanted),
-            Request::Unsubscribe(from) => unsubscribe(conn, id, &from),
-            Request::Publish(publication) => self.publish(conn, id, &publication),
-            Request::Ping => {
-                say(conn, &Reply::Pong { id });
+        let outcome = request.and_then(|request| match request {
+            PushRequest::Subscribe(wanted) => self.subscribe(conn, id, wanted),
+            PushRequest::Unsubscribe(from) => unsubscribe(conn, id, &from),
+            PushRequest::Publish(publication) => self.publish(conn, id, &publication),
+            PushRequest::Ping => {
+                send(conn, &ServerMessage::Pong { id });
                 Ok(())
             }
         });
-        answered.map_err(|fault| (id, fault))
+        outcome.map_err(|error| (id, error))
     }
 
-    fn subscribe(&self, conn: &mut Link<'_>, id: Id, wanted: Subscription) -> Result<(), Fault> {
-        let Subscription { to, start, tags } = wanted;
+    fn subscribe(
+        &self,
+        conn: &mut ClientConn<'_>,
+        id: RequestId,
+        wanted: SubscribeCommand,
+    ) -> Result<(), RequestError> {
+        let SubscribeCommand { to, start, tags } = wanted;
         let name = to.name();
         if !self.push.may_subscribe(name, settings(conn)) {
             let (topic, prefixes) = (name.to_owned(), self.push.subscribe.clone());
-            return Err(Fault::Forbidden { topic, what: "subscribe to", prefixes });
+            return Err(RequestError::Forbidden { topic, what: "subscribe to", prefixes });
         }
-        let asked = &conn.state().asked;
-        if asked.iter().any(|(t, _)| **t == *name) {
-            return Err(Fault::Already { topic: name.to_owned() });
+        let pending_subscribes = &conn.state().pending_subscribes;
+        if pending_subscribes.iter().any(|(t, _)| **t == *name) {
+            return Err(RequestError::Already { topic: name.to_owned() });
         }
         let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
         let subscribe = match &to {
-            Named::Topic(topic) => Subscribe::new(topic),
-            Named::Pattern(pattern) => Subscribe::pattern(pattern),
+            OwnedTarget::Topic(topic) => Subscribe::new(topic),
+            OwnedTarget::Pattern(pattern) => Subscribe::pattern(pattern),
         };
         match conn.subscribe_with(subscribe.from(start).tags(&tags)) {
-            Ok(()) if matches!(to, Named::Pattern(_)) => {
-                let to = Member::from(to.as_target());
-                let reply = Reply::Subscribed { id, to, position: None, recovered: false, replayed: 0 };
-                say(conn, &reply);
+            Ok(()) if matches!(to, OwnedTarget::Pattern(_)) => {
+                let to = TargetMember::from(to.as_target());
+                let reply =
+                    ServerMessage::Subscribed { id, to, position: None, recovered: false, replayed: 0 };
+                send(conn, &reply);
                 Ok(())
             }
             Ok(()) => {
-                conn.state_mut().asked.push((name.into(), id));
+                conn.state_mut().pending_subscribes.push((name.into(), id));
                 Ok(())
             }
             Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
-            Err(e) => Err(Fault::of_subscription(name, &e)),
+            Err(e) => Err(RequestError::from_subscribe(name, &e)),
         }
     }
 
-    fn publish(&self, conn: &mut Link<'_>, id: Id, publication: &Publication<'_>) -> Result<(), Fault> {
-        let Publication { topic, content, key, idempotency_key, ttl, echo, tags } = publication;
-        check_topic(topic).map_err(Fault::Topic)?;
+    fn publish(
+        &self,
+        conn: &mut ClientConn<'_>,
+        id: RequestId,
+        publication: &PublishCommand<'_>,
+    ) -> Result<(), RequestError> {
+        let PublishCommand { topic, content, key, idempotency_key, ttl, echo, tags } = publication;
+        check_topic(topic).map_err(RequestError::Topic)?;
         if !self.push.may_publish(topic, settings(conn)) {
             let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
-            return Err(Fault::Forbidden { topic, what: "publish to", prefixes });
+            return Err(RequestError::Forbidden { topic, what: "publish to", prefixes });
         }
         let mut message = match content {
             Content::Json(data) => Message::json(data),
@@ -118,10 +133,10 @@ impl Session {
         let (handle, to) = (conn.handle().clone(), conn.id());
         conn.handle().publish_then(publish, move |result| {
             let reply = match result {
-                Err(e) => Reply::error(id, &e.into()),
-                Ok(_) if id == Id::default() => return,
-                Ok(None) => Reply::Published { id, position: None, receivers: 0, repeated: false },
-                Ok(Some(published)) => Reply::Published {
+                Err(e) => ServerMessage::error(id, &e.into()),
+                Ok(_) if id == RequestId::default() => return,
+                Ok(None) => ServerMessage::Published { id, position: None, receivers: 0, repeated: false },
+                Ok(Some(published)) => ServerMessage::Published {
                     id,
                     position: Some(published.position.into()),
                     receivers: published.receivers,
@@ -135,49 +150,49 @@ impl Session {
     }
 }
 
-impl Client {
+impl ClientState {
     pub(super) fn new(batch: bool) -> Self {
-        Self { batch, owed: 0, lagged: 0, asked: Vec::new() }
+        Self { batch, unread_replies: 0, lagged: 0, pending_subscribes: Vec::new() }
     }
 
     /// The request that asked for a subscription that has not begun; it is answered now.
-    fn take_asked(&mut self, topic: &str) -> Option<Id> {
-        let at = self.asked.iter().position(|(t, _)| **t == *topic)?;
-        Some(self.asked.swap_remove(at).1)
+    fn take_pending_subscribe(&mut self, topic: &str) -> Option<RequestId> {
+        let at = self.pending_subscribes.iter().position(|(t, _)| **t == *topic)?;
+        Some(self.pending_subscribes.swap_remove(at).1)
     }
 }
 
 /// What the server's topics keep and allow.
-fn settings<'a>(conn: &'a Link<'_>) -> &'a SettingsTable {
+fn settings<'a>(conn: &'a ClientConn<'_>) -> &'a SettingsTable {
     &conn.handle().shared.topics
 }
 
-fn say(conn: &mut Link<'_>, reply: &Reply<'_>) {
+fn send(conn: &mut ClientConn<'_>, reply: &ServerMessage<'_>) {
     conn.reply(&reply.to_json());
 }
 
-fn unsubscribe(conn: &mut Link<'_>, id: Id, from: &Named) -> Result<(), Fault> {
+fn unsubscribe(conn: &mut ClientConn<'_>, id: RequestId, from: &OwnedTarget) -> Result<(), RequestError> {
     let topic = from.name();
-    let waits = conn.state_mut().take_asked(topic);
+    let waits = conn.state_mut().take_pending_subscribe(topic);
     let was = match from {
-        Named::Topic(topic) => conn.unsubscribe(topic),
-        Named::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
+        OwnedTarget::Topic(topic) => conn.unsubscribe(topic),
+        OwnedTarget::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
     };
     if !was && waits.is_none() {
-        return Err(Fault::NotSubscribed { topic: topic.to_owned() });
+        return Err(RequestError::NotSubscribed { topic: topic.to_owned() });
     }
     if let Some(waits) = waits {
-        say(conn, &Reply::error(waits, &Fault::Cancelled { topic: topic.to_owned() }));
+        send(conn, &ServerMessage::error(waits, &RequestError::Cancelled { topic: topic.to_owned() }));
     }
-    say(conn, &Reply::Unsubscribed { id, from: from.as_target().into() });
+    send(conn, &ServerMessage::Unsubscribed { id, from: from.as_target().into() });
     Ok(())
 }
 
-impl Handler for Session {
-    type State = Client;
+impl Handler for PushHandler {
+    type State = ClientState;
 
-    fn upgrade(&self, request: &Opening<'_>) -> Result<Accept<Client>, Refuse> {
-        let accept = Accept::new(Client::new(request.query_value("batch").as_deref() == Some("true")));
+    fn upgrade(&self, request: &HttpRequest<'_>) -> Result<Accept<ClientState>, Refuse> {
+        let accept = Accept::new(ClientState::new(request.query_value("batch").as_deref() == Some("true")));
         if request.protocols().any(|offered| offered == SUBPROTOCOL) {
             return Ok(accept.protocol(SUBPROTOCOL));
         }
@@ -190,13 +205,13 @@ impl Handler for Session {
         }
     }
 
-    fn open(&self, conn: &mut Link<'_>) {
+    fn open(&self, conn: &mut ClientConn<'_>) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let batch = conn.state().batch;
         conn.batch_messages(batch);
         let limits = conn.limits();
-        let hello = Reply::Hello {
+        let hello = ServerMessage::Hello {
             protocol: SUBPROTOCOL,
             connection: &conn.id().to_string(),
             time: millis(since_epoch),
@@ -209,43 +224,46 @@ impl Handler for Session {
         conn.reply(&hello);
     }
 
-    fn message(&self, conn: &mut Link<'_>, message: Message<'_>) {
+    fn message(&self, conn: &mut ClientConn<'_>, message: Message<'_>) {
         if conn.buffered_amount() == 0 {
-            conn.state_mut().owed = 0;
+            conn.state_mut().unread_replies = 0;
         }
-        conn.state_mut().owed += message.len() + ANSWER;
-        if let Err((id, fault)) = self.request(conn, message) {
-            say(conn, &Reply::error(id, &fault));
+        conn.state_mut().unread_replies += message.len() + REPLY_OVERHEAD;
+        if let Err((id, error)) = self.request(conn, message) {
+            send(conn, &ServerMessage::error(id, &error));
         }
-        if conn.state().owed > MAX_OWED && conn.buffered_amount() > 0 {
+        if conn.state().unread_replies > MAX_UNREAD_REPLIES && conn.buffered_amount() > 0 {
             conn.pause();
         }
     }
 
-    fn drain(&self, conn: &mut Link<'_>) {
-        conn.state_mut().owed = 0;
+    fn drain(&self, conn: &mut ClientConn<'_>) {
+        conn.state_mut().unread_replies = 0;
         conn.resume();
     }
 
-    fn subscribed(&self, conn: &mut Link<'_>, topic: &str, how: &Subscribed) {
-        let waits = conn.state_mut().take_asked(topic);
-        let position = Some(Place::from(how.position));
+    fn subscribed(&self, conn: &mut ClientConn<'_>, topic: &str, how: &Subscribed) {
+        let waits = conn.state_mut().take_pending_subscribe(topic);
+        let position = Some(WirePosition::from(how.position));
         let (recovered, replayed) = (how.recovered, how.replayed);
         let id = waits.unwrap_or_default();
-        say(conn, &Reply::Subscribed { id, to: Member::Topic(topic), position, recovered, replayed });
+        send(
+            conn,
+            &ServerMessage::Subscribed { id, to: TargetMember::Topic(topic), position, recovered, replayed },
+        );
     }
 
-    fn not_subscribed(&self, conn: &mut Link<'_>, topic: &str, error: &SubscribeError) {
-        if let Some(id) = conn.state_mut().take_asked(topic) {
-            say(conn, &Reply::error(id, &Fault::of_subscription(topic, error)));
+    fn not_subscribed(&self, conn: &mut ClientConn<'_>, topic: &str, error: &SubscribeError) {
+        if let Some(id) = conn.state_mut().take_pending_subscribe(topic) {
+            send(conn, &ServerMessage::error(id, &RequestError::from_subscribe(topic, error)));
         }
     }
 
-    fn dropped(&self, conn: &mut Link<'_>, messages: u32) {
+    fn dropped(&self, conn: &mut ClientConn<'_>, messages: u32) {
         // At once, so that it is told before whatever ends the connection. As long as the last one waits, it tells the sum.
         let before = if conn.has_notice() { conn.state().lagged } else { 0 };
         let messages = before + u64::from(messages);
         conn.state_mut().lagged = messages;
-        conn.notice(&Reply::Lagged { messages }.to_json());
+        conn.notice(&ServerMessage::Lagged { messages }.to_json());
     }
 }

@@ -7,20 +7,20 @@
 //!   topic's message ─▶ envelope.rs, once for all connections of the route
 //! ```
 //! It refuses to be more than that: no state of the application's, no history beside the topics' own. A request is
-//! answered at most once (reply.rs), and no policy for slow consumers gives an answer up.
+//! answered at most once (server_message.rs), and no policy for slow consumers gives an answer up.
 
 pub(crate) mod bounds;
 mod envelope;
 mod handler;
-mod reply;
 mod request;
+mod server_message;
 
 use crate::conn::Limits;
 use crate::handler::{OutOfRange, Route};
 use crate::hub::SettingsTable;
-use bounds::{HEARTBEAT, RETRY};
+use bounds::{HEARTBEAT, HELLO_RETRY};
 use core::time::Duration;
-use handler::Session;
+use handler::PushHandler;
 
 /// The subprotocol (RFC 6455 section 1.9) that this endpoint speaks.
 pub const SUBPROTOCOL: &str = "campanile.v1.json";
@@ -155,7 +155,7 @@ impl From<Push> for Route {
                 bounds: HEARTBEAT,
                 or_zero: true,
             },
-            OutOfRange { setting: "Push::retry", given: push.retry, bounds: RETRY, or_zero: false },
+            OutOfRange { setting: "Push::retry", given: push.retry, bounds: HELLO_RETRY, or_zero: false },
         ];
         let is_wrong =
             |time: &OutOfRange| !(time.bounds.contains(&time.given) || time.or_zero && time.given.is_zero());
@@ -165,7 +165,7 @@ impl From<Push> for Route {
         };
         let mut prefixes = named("Push::subscribe", &push.subscribe);
         prefixes.extend(named("Push::publish", &push.publish));
-        let route = Self::new(Session::new(push)).limits(limits).envelope(envelope::Json);
+        let route = Self::new(PushHandler::new(push)).limits(limits).envelope(envelope::Json);
         let mut route = route.message_rate(per_second, burst);
         route.publish_prefixes = publish;
         route.prefixes = prefixes;
@@ -177,7 +177,7 @@ impl From<Push> for Route {
 /// A client's state, for tests that open connections without a handshake.
 #[cfg(test)]
 pub(crate) fn client_state(batch: bool) -> Box<dyn core::any::Any + Send> {
-    Box::new(handler::Client::new(batch))
+    Box::new(handler::ClientState::new(batch))
 }
 
 #[cfg(test)]

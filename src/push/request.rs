@@ -1,6 +1,6 @@
 //! What clients of the endpoint ask: from a text to a checked request, or to what is wrong with it. Pure.
 
-use super::reply::{Fault, Id, cut};
+use super::server_message::{RequestError, RequestId, shorten};
 use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start, SubscribeTarget, check_pattern, check_topic};
 use crate::json::{self, MAX_NESTING};
 use core::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// Bytes of a `key` and of an `idempotency_key`.
-const MAX_NAME: usize = 255;
+const MAX_KEY: usize = 255;
 
 /// Messages asked for by `last`.
 const MAX_LAST: usize = 65_536;
@@ -21,21 +21,21 @@ const MAX_LAST: usize = 65_536;
 const MAX_EPOCH: usize = 64;
 
 #[derive(Debug)]
-pub(super) enum Request<'a> {
-    Subscribe(Subscription),
-    Unsubscribe(Named),
-    Publish(Publication<'a>),
+pub(super) enum PushRequest<'a> {
+    Subscribe(SubscribeCommand),
+    Unsubscribe(OwnedTarget),
+    Publish(PublishCommand<'a>),
     Ping,
 }
 
 /// What a subscription is to. A topic's name never becomes a pattern: the two are different members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum OwnedTarget {
     Topic(String),
     Pattern(String),
 }
 
-impl Named {
+impl OwnedTarget {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Topic(name) | Self::Pattern(name) => name,
@@ -51,14 +51,14 @@ impl Named {
 }
 
 #[derive(Debug)]
-pub(super) struct Subscription {
-    pub(super) to: Named,
+pub(super) struct SubscribeCommand {
+    pub(super) to: OwnedTarget,
     pub(super) start: Start,
     pub(super) tags: Vec<String>,
 }
 
 #[derive(Debug)]
-pub(super) struct Publication<'a> {
+pub(super) struct PublishCommand<'a> {
     pub(super) topic: String,
     pub(super) content: Content<'a>,
     pub(super) key: Option<String>,
@@ -78,7 +78,7 @@ pub(super) enum Content<'a> {
 /// All members that any request has, each as it was written: a member means nothing before the type is known. Others
 /// are ignored; one that comes twice is refused.
 #[derive(Deserialize)]
-struct Members<'a> {
+struct RawMembers<'a> {
     #[serde(borrow, default, rename = "type", deserialize_with = "present")]
     kind: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -123,78 +123,80 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 /// The request in a text, and its id as far as that can be told.
-pub(super) fn parse(text: &str) -> (Id, Result<Request<'_>, Fault>) {
+pub(super) fn parse(text: &str) -> (RequestId, Result<PushRequest<'_>, RequestError>) {
     if let Err(e) = json::check(text, MAX_NESTING + 1) {
-        return (Id::default(), Err(Fault::Json(e)));
+        return (RequestId::default(), Err(RequestError::Json(e)));
     }
     let members = match members(text) {
         Ok(members) => members,
-        Err(fault) => return (Id::default(), Err(fault)),
+        Err(error) => return (RequestId::default(), Err(error)),
     };
     match id(&members) {
         Ok(id) => (id, request(&members)),
-        Err(fault) => (Id::default(), Err(fault)),
+        Err(error) => (RequestId::default(), Err(error)),
     }
 }
 
-fn members(text: &str) -> Result<Members<'_>, Fault> {
-    object(text).ok_or_else(|| Fault::Invalid(format!("{} is no request: send an object", cut(text))))?
+fn members(text: &str) -> Result<RawMembers<'_>, RequestError> {
+    object(text)
+        .ok_or_else(|| RequestError::Invalid(format!("{} is no request: send an object", shorten(text))))?
 }
 
 /// The members of an object; `None` if it is something else. Arrays would do for serde too.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Result<T, Fault>> {
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Result<T, RequestError>> {
     let is_object = text.trim_start().starts_with('{');
-    is_object
-        .then(|| serde_json::from_str(text).map_err(|e| Fault::Invalid(format!("the request has a {e}"))))
-}
-
-fn id(members: &Members<'_>) -> Result<Id, Fault> {
-    let id = optional(members.id, "id", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
-    Ok(Id { id })
-}
-
-fn request<'a>(members: &Members<'a>) -> Result<Request<'a>, Fault> {
-    let kind: String = required(members.kind, "type", "a string", |_| true)?;
-    Ok(match &*kind {
-        "subscribe" => subscribe(members)?,
-        "unsubscribe" => Request::Unsubscribe(named(members)?),
-        "publish" => Request::Publish(publish(members)?),
-        "ping" => Request::Ping,
-        _ => return Err(Fault::Type(kind)),
+    is_object.then(|| {
+        serde_json::from_str(text).map_err(|e| RequestError::Invalid(format!("the request has a {e}")))
     })
 }
 
-fn topic(members: &Members<'_>) -> Result<String, Fault> {
+fn id(members: &RawMembers<'_>) -> Result<RequestId, RequestError> {
+    let id = optional(members.id, "id", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
+    Ok(RequestId { id })
+}
+
+fn request<'a>(members: &RawMembers<'a>) -> Result<PushRequest<'a>, RequestError> {
+    let kind: String = required(members.kind, "type", "a string", |_| true)?;
+    Ok(match &*kind {
+        "subscribe" => subscribe(members)?,
+        "unsubscribe" => PushRequest::Unsubscribe(target(members)?),
+        "publish" => PushRequest::Publish(publish(members)?),
+        "ping" => PushRequest::Ping,
+        _ => return Err(RequestError::Type(kind)),
+    })
+}
+
+fn topic(members: &RawMembers<'_>) -> Result<String, RequestError> {
     required(members.topic, "topic", "a string", |_| true)
 }
 
 /// A topic or a pattern. Both are checked: the hub would refuse them too, but after other checks.
-fn named(members: &Members<'_>) -> Result<Named, Fault> {
+fn target(members: &RawMembers<'_>) -> Result<OwnedTarget, RequestError> {
     match (members.topic, members.pattern) {
         (Some(_), Some(_)) => {
-            Err(Fault::Invalid("\"topic\" and \"pattern\" exclude each other: send one".to_owned()))
+            Err(RequestError::Invalid("\"topic\" and \"pattern\" exclude each other: send one".to_owned()))
         }
         (None, Some(_)) => {
             let pattern: String = required(members.pattern, "pattern", "a string", |_| true)?;
-            check_pattern(&pattern).map_err(Fault::Pattern)?;
-            Ok(Named::Pattern(pattern))
+            check_pattern(&pattern).map_err(RequestError::Pattern)?;
+            Ok(OwnedTarget::Pattern(pattern))
         }
         _ => {
             let topic = topic(members)?;
-            check_topic(&topic).map_err(Fault::Topic)?;
-            Ok(Named::Topic(topic))
+            check_topic(&topic).map_err(RequestError::Topic)?;
+            Ok(OwnedTarget::Topic(topic))
         }
     }
 }
 
-fn subscribe<'a>(members: &Members<'_>) -> Result<Request<'a>, Fault> {
-    let to = named(members)?;
+fn subscribe<'a>(members: &RawMembers<'_>) -> Result<PushRequest<'a>, RequestError> {
+    let to = target(members)?;
     let latest = optional(members.latest, "latest", "true or false", |_| true)?.unwrap_or(false);
     let last = optional(members.last, "last", "an integer from 1 to 65536", |n| (1..=MAX_LAST).contains(n))?;
     let since = members.since.map(since).transpose()?;
-    if matches!(to, Named::Pattern(_)) && (latest || last.is_some() || since.is_some()) {
+    if matches!(to, OwnedTarget::Pattern(_)) && (latest || last.is_some() || since.is_some()) {
         let message = "a pattern has no history: leave out \"since\", \"last\" and \"latest\"";
-        return Err(Fault::Invalid(message.to_owned()));
+        return Err(RequestError::Invalid(message.to_owned()));
     }
     let start = match (since, last, latest) {
         (None, None, false) => Start::Now,
@@ -203,13 +205,13 @@ fn subscribe<'a>(members: &Members<'_>) -> Result<Request<'a>, Fault> {
         (Some(start), None, false) => start,
         _ => {
             let message = "\"since\", \"last\" and \"latest\" exclude each other: send one";
-            return Err(Fault::Invalid(message.to_owned()));
+            return Err(RequestError::Invalid(message.to_owned()));
         }
     };
-    Ok(Request::Subscribe(Subscription { to, start, tags: tags(members)? }))
+    Ok(PushRequest::Subscribe(SubscribeCommand { to, start, tags: tags(members)? }))
 }
 
-fn tags(members: &Members<'_>) -> Result<Vec<String>, Fault> {
+fn tags(members: &RawMembers<'_>) -> Result<Vec<String>, RequestError> {
     let fits = |tags: &Vec<String>| {
         (1..=MAX_TAGS).contains(&tags.len()) && tags.iter().all(|tag| (1..=MAX_TAG).contains(&tag.len()))
     };
@@ -217,7 +219,7 @@ fn tags(members: &Members<'_>) -> Result<Vec<String>, Fault> {
     Ok(tags.unwrap_or_default())
 }
 
-fn since(raw: &RawValue) -> Result<Start, Fault> {
+fn since(raw: &RawValue) -> Result<Start, RequestError> {
     let no_object = || invalid(raw, "since", "an object with \"epoch\" and \"offset\"");
     let since: Since<'_> = object(raw.get()).ok_or_else(no_object)??;
     let epoch: String = required(since.epoch, "since.epoch", "a string of up to 64 bytes", |e: &String| {
@@ -229,18 +231,18 @@ fn since(raw: &RawValue) -> Result<Start, Fault> {
     Ok(u64::from_str_radix(&epoch, 16).map_or(Start::Now, |epoch| Start::Since(Position::new(epoch, offset))))
 }
 
-fn publish<'a>(members: &Members<'a>) -> Result<Publication<'a>, Fault> {
+fn publish<'a>(members: &RawMembers<'a>) -> Result<PublishCommand<'a>, RequestError> {
     let topic = topic(members)?;
     let content = match (members.data, members.text) {
         (Some(data), None) => Content::Json(data.get()),
         (None, Some(_)) => Content::Text(required(members.text, "text", "a string", |_| true)?),
-        _ => return Err(Fault::Invalid("a publish has either \"data\" or \"text\"".to_owned())),
+        _ => return Err(RequestError::Invalid("a publish has either \"data\" or \"text\"".to_owned())),
     };
     let name = |raw, name| {
-        optional(raw, name, "a string of 1 to 255 bytes", |s: &String| (1..=MAX_NAME).contains(&s.len()))
+        optional(raw, name, "a string of 1 to 255 bytes", |s: &String| (1..=MAX_KEY).contains(&s.len()))
     };
     let ttl: Option<u32> = optional(members.ttl, "ttl", "an integer from 1 to 2^32 - 1", |n| *n > 0)?;
-    Ok(Publication {
+    Ok(PublishCommand {
         topic,
         content,
         key: name(members.key, "key")?,
@@ -251,8 +253,8 @@ fn publish<'a>(members: &Members<'a>) -> Result<Publication<'a>, Fault> {
     })
 }
 
-fn invalid(raw: &RawValue, name: &str, expected: &str) -> Fault {
-    Fault::Invalid(format!("\"{name}\" must be {expected}, not {}", cut(raw.get())))
+fn invalid(raw: &RawValue, name: &str, expected: &str) -> RequestError {
+    RequestError::Invalid(format!("\"{name}\" must be {expected}, not {}", shorten(raw.get())))
 }
 
 fn optional<T: DeserializeOwned>(
@@ -260,7 +262,7 @@ fn optional<T: DeserializeOwned>(
     name: &str,
     expected: &str,
     fits: impl FnOnce(&T) -> bool,
-) -> Result<Option<T>, Fault> {
+) -> Result<Option<T>, RequestError> {
     let Some(raw) = raw else { return Ok(None) };
     let value = serde_json::from_str(raw.get()).ok().filter(fits);
     value.map(Some).ok_or_else(|| invalid(raw, name, expected))
@@ -271,41 +273,40 @@ fn required<T: DeserializeOwned>(
     name: &str,
     expected: &str,
     fits: impl FnOnce(&T) -> bool,
-) -> Result<T, Fault> {
-    let missing = || Fault::Invalid(format!("\"{name}\" is missing: {expected}"));
+) -> Result<T, RequestError> {
+    let missing = || RequestError::Invalid(format!("\"{name}\" is missing: {expected}"));
     optional(raw, name, expected, fits)?.ok_or_else(missing)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::reply::write_string;
+    use crate::push::server_message::write_string;
     use proptest::prelude::*;
 
-    fn refused(text: &str) -> (Option<u64>, &'static str, String) {
+    fn parse_err(text: &str) -> (Option<u64>, &'static str, String) {
         match parse(text) {
-            (id, Err(fault)) => (id.id, fault.code(), fault.to_string()),
+            (id, Err(error)) => (id.id, error.code(), error.to_string()),
             (_, Ok(request)) => panic!("{text} is taken for {request:?}"),
         }
     }
 
-    fn taken(text: &str) -> (Option<u64>, Request<'_>) {
+    fn parse_ok(text: &str) -> (Option<u64>, PushRequest<'_>) {
         match parse(text) {
             (id, Ok(request)) => (id.id, request),
-            (_, Err(fault)) => panic!("{text}: {fault}"),
+            (_, Err(error)) => panic!("{text}: {error}"),
         }
     }
 
     #[test]
-    fn a_subscription_begins_where_it_says() {
+    fn subscribe_members_select_the_start() {
         let start = |more: &str| {
             let text = format!(r#"{{"type":"subscribe","id":1,"topic":"t"{more}}}"#);
-            match taken(&text) {
-                (Some(1), Request::Subscribe(Subscription { to: Named::Topic(topic), start, .. }))
-                    if topic == "t" =>
-                {
-                    start
-                }
+            match parse_ok(&text) {
+                (
+                    Some(1),
+                    PushRequest::Subscribe(SubscribeCommand { to: OwnedTarget::Topic(topic), start, .. }),
+                ) if topic == "t" => start,
                 other => panic!("{other:?}"),
             }
         };
@@ -320,24 +321,26 @@ mod tests {
     }
 
     #[test]
-    fn data_is_kept_byte_for_byte_also_null() {
+    fn data_is_kept_byte_for_byte() {
         for data in ["null", "[1, 2 ]", r#"{"a":1,"a":2}"#, "1e5", r#""\u00e9""#, "12345678901234567890123"] {
             let text = format!(r#" {{"type":"publish","topic":"t", "data" : {data} }}"#);
-            match taken(&text).1 {
-                Request::Publish(Publication { content: Content::Json(got), .. }) => assert_eq!(got, data),
+            match parse_ok(&text).1 {
+                PushRequest::Publish(PublishCommand { content: Content::Json(got), .. }) => {
+                    assert_eq!(got, data)
+                }
                 other => panic!("{other:?}"),
             };
         }
     }
 
     #[test]
-    fn members_of_other_types_and_of_no_type_are_ignored() {
+    fn members_of_other_requests_and_unknown_members_are_ignored() {
         for text in [
             r#"{"type":"ping","topic":5,"data":null,"since":[],"new":{"a":[1]},"new":2}"#,
             r#"{"typ\u0065":"ping"}"#,
             "\t{\"type\":\"ping\"}\r\n",
         ] {
-            assert!(matches!(taken(text), (None, Request::Ping)), "{text}");
+            assert!(matches!(parse_ok(text), (None, PushRequest::Ping)), "{text}");
         }
     }
 
@@ -410,41 +413,41 @@ mod tests {
             ),
             (publish(r#""text":"a","echo":"no""#), Some(7), "invalid", "\"echo\""),
         ] {
-            let (got_id, got_code, message) = refused(&text);
+            let (got_id, got_code, message) = parse_err(&text);
             assert_eq!((got_id, got_code), (id, code), "{text}: {message}");
             assert!(message.contains(word), "{text}: {message}");
         }
     }
 
     #[test]
-    fn nesting_is_bounded_and_does_not_cost_the_stack() {
+    fn deep_nesting_is_refused_without_recursion() {
         let nested = |depth: usize| {
             format!(r#"{{"type":"publish","topic":"t","data":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
         };
-        taken(&nested(126));
-        assert_eq!(refused(&nested(127)).1, "json");
+        parse_ok(&nested(126));
+        assert_eq!(parse_err(&nested(127)).1, "json");
         for hostile in ["[".repeat(60_000), format!("{{\"x\":{}", "{\"a\":".repeat(10_000))] {
-            assert_eq!(refused(&hostile).1, "json");
+            assert_eq!(parse_err(&hostile).1, "json");
         }
     }
 
     proptest! {
         /// Whatever comes is answered.
         #[test]
-        fn any_text_is_a_request_or_refused(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#) {
+        fn arbitrary_text_is_parsed_or_refused(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#) {
             let _ = parse(&text);
         }
 
         /// Whatever is put into a string comes out of it.
         #[test]
-        fn any_topic_and_text_survive(topic in any::<String>(), text in any::<String>()) {
+        fn any_topic_and_text_survive_encoding(topic in any::<String>(), text in any::<String>()) {
             let (mut t, mut x) = (Vec::new(), Vec::new());
             write_string(&mut t, &topic);
             write_string(&mut x, &text);
             let (t, x) = (String::from_utf8(t).unwrap(), String::from_utf8(x).unwrap());
             let request = format!(r#"{{"type":"publish","topic":{t},"text":{x}}}"#);
-            match taken(&request).1 {
-                Request::Publish(Publication { topic: got, content: Content::Text(said), .. }) => {
+            match parse_ok(&request).1 {
+                PushRequest::Publish(PublishCommand { topic: got, content: Content::Text(said), .. }) => {
                     prop_assert_eq!((got, said), (topic, text));
                 }
                 other => panic!("{other:?}"),

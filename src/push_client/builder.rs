@@ -1,17 +1,17 @@
 //! A client's settings, and its start.
 
-use super::{Event, PushClient};
+use super::{PushClient, PushEvent};
 use crate::client;
 use core::time::Duration;
 
 /// What a client of topics may keep, and how long it waits; what its connections may cost is
-/// [`client::Limits`](crate::client::Limits)'s.
+/// [`client::ClientLimits`](crate::client::ClientLimits)'s.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct PushClientLimits {
     /// Bytes of events waiting to be taken, 100-odd for each event itself. Over it nothing is read, answers to
     /// publications included, so that TCP makes the server wait, and then its policy for slow consumers decides.
-    /// Default 4 MiB; beside it, as much as [`client::Limits::max_inbox`](crate::client::Limits::max_inbox) waits
+    /// Default 4 MiB; beside it, as much as [`client::ClientLimits::max_inbox`](crate::client::ClientLimits::max_inbox) waits
     /// unread.
     pub max_inbox: usize,
     /// Publications without an answer. Default 256.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub pong_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for PushClientLimits {
     fn default() -> Self {
         Self {
             max_inbox: 4 << 20,
@@ -41,23 +41,23 @@ impl Default for Limits {
 }
 
 /// Called with each event.
-pub(super) type Callback = Box<dyn FnMut(&PushClient, Event) + Send>;
+pub(super) type Callback = Box<dyn FnMut(&PushClient, PushEvent) + Send>;
 
 /// Puts a client of topics together.
 #[derive(Debug)]
-pub struct Builder {
-    client: client::Builder,
-    limits: Limits,
+pub struct PushClientBuilder {
+    client: client::ClientBuilder,
+    limits: PushClientLimits,
 }
 
-impl Builder {
-    pub(super) fn new(client: client::Builder) -> Self {
-        Self { client, limits: Limits::default() }
+impl PushClientBuilder {
+    pub(super) fn new(client: client::ClientBuilder) -> Self {
+        Self { client, limits: PushClientLimits::default() }
     }
 
     /// Sets all bounds and waits.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
+    pub fn limits(mut self, limits: PushClientLimits) -> Self {
         self.limits = limits;
         self
     }
@@ -65,7 +65,7 @@ impl Builder {
     /// Begins to connect and returns at once; what becomes of it, [`PushClient::next`] says.
     ///
     /// # Errors
-    /// As [`client::Builder::connect`](crate::client::Builder::connect), or the system refuses a thread.
+    /// As [`client::ClientBuilder::connect`](crate::client::ClientBuilder::connect), or the system refuses a thread.
     pub fn connect(self) -> Result<PushClient, client::Error> {
         PushClient::start(self.client, self.limits, None)
     }
@@ -77,10 +77,10 @@ impl Builder {
     /// The connection lives on until it is closed, whether or not the returned handle is kept.
     ///
     /// # Errors
-    /// As [`Builder::connect`].
+    /// As [`PushClientBuilder::connect`].
     pub fn connect_with(
         self,
-        callback: impl FnMut(&PushClient, Event) + Send + 'static,
+        callback: impl FnMut(&PushClient, PushEvent) + Send + 'static,
     ) -> Result<PushClient, client::Error> {
         PushClient::start(self.client, self.limits, Some(Box::new(callback)))
     }

@@ -4,12 +4,12 @@
 //! The thread waits for the connection's next event or for the session's next deadline, whichever comes first. While
 //! too much waits to be taken it takes nothing from the connection, which then stops reading.
 
-use super::builder::{Callback, Limits};
-use super::event::Event;
-use super::fault::Error;
+use super::builder::{Callback, PushClientLimits};
+use super::error::Error;
+use super::event::PushEvent;
+use super::machine::{MAX_TIMEOUT, MachineContext, PushMachine};
 use super::outgoing::Settled;
-use super::session::{Context, FAR, Session};
-use super::{Handle, PushClient, wire};
+use super::{PushClient, PushClientInner, wire};
 use crate::client::{self, Client, Data, InvalidClose, NoEvent, Reconnect};
 use crate::conn::ReadyState;
 use crate::log;
@@ -31,36 +31,36 @@ pub(super) struct Shared {
     /// The thread is to look at the session again.
     woken: AtomicBool,
     thread: OnceLock<ThreadId>,
-    calls_back: bool,
+    has_callback: bool,
     max_inbox: usize,
 }
 
 struct State {
-    session: Session,
+    machine: PushMachine,
     /// The number of the connection that the session knows of. There may be another already.
     connection: u64,
-    events: VecDeque<Event>,
+    events: VecDeque<PushEvent>,
     weight: usize,
     /// When the thread will look at the time next.
     due: Option<Instant>,
     /// Nobody wants the connection any more.
-    is_leaving: bool,
+    is_closing: bool,
     /// The last event is in the queue.
     ended: bool,
 }
 
 impl State {
     /// Takes over what happened. True: there is something for those who wait.
-    fn gather(&mut self) -> bool {
-        let any = !self.session.events.is_empty();
-        for event in self.session.events.drain(..) {
+    fn collect_events(&mut self) -> bool {
+        let any = !self.machine.events.is_empty();
+        for event in self.machine.events.drain(..) {
             self.weight += event.weight();
             self.events.push_back(event);
         }
         any
     }
 
-    fn pop(&mut self) -> Option<Event> {
+    fn pop(&mut self) -> Option<PushEvent> {
         let event = self.events.pop_front()?;
         self.weight -= event.weight();
         if self.events.is_empty() {
@@ -72,8 +72,8 @@ impl State {
 
 impl PushClient {
     pub(super) fn start(
-        connections: client::Builder,
-        limits: Limits,
+        connections: client::ClientBuilder,
+        limits: PushClientLimits,
         callback: Option<Callback>,
     ) -> Result<Self, client::Error> {
         let mut name = [0; 12];
@@ -83,12 +83,12 @@ impl PushClient {
         let default = Reconnect::default().final_code(1009..=1009);
         let client = connections.without_offline(default).subprotocol(SUBPROTOCOL).connect()?;
         let state = State {
-            session: Session::new(limits, name, Instant::now()),
+            machine: PushMachine::new(limits, name, Instant::now()),
             connection: 0,
             events: VecDeque::new(),
             weight: 0,
             due: None,
-            is_leaving: false,
+            is_closing: false,
             ended: false,
         };
         let shared = Arc::new(Shared {
@@ -97,10 +97,10 @@ impl PushClient {
             changed: Condvar::new(),
             woken: AtomicBool::new(false),
             thread: OnceLock::new(),
-            calls_back: callback.is_some(),
+            has_callback: callback.is_some(),
             max_inbox: limits.max_inbox,
         });
-        let push = Self(Arc::new(Handle(shared.clone())));
+        let push = Self(Arc::new(PushClientInner(shared.clone())));
         let callback = callback.map(|callback| (callback, push.clone()));
         let driver = Driver { shared: shared.clone(), callback };
         let thread = std::thread::Builder::new().name("campanile-push".into()).spawn(move || {
@@ -132,8 +132,8 @@ impl Shared {
         log::line!(error, "the thread of a client of topics panicked outside of a callback: the client ends");
         let _ = self.client.close(CloseCode::INTERNAL, ""); // the code fits
         let mut state = self.lock();
-        (state.is_leaving, state.ended) = (true, true);
-        let error = Event::Error(Error::Client(client::Error::System(std::io::ErrorKind::Other)));
+        (state.is_closing, state.ended) = (true, true);
+        let error = PushEvent::Error(Error::Client(client::Error::System(std::io::ErrorKind::Other)));
         state.weight += error.weight();
         state.events.push_back(error);
         drop(state);
@@ -141,27 +141,28 @@ impl Shared {
     }
 
     /// Does something with the session, which is told whether it is over, and sees to what follows from it.
-    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Session, bool, &mut Context<'_>) -> T) -> T {
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut PushMachine, bool, &mut MachineContext<'_>) -> T) -> T {
         let mut state = self.lock();
-        let is_over = state.is_leaving || state.session.is_over;
+        let is_over = state.is_closing || state.machine.is_over;
         let connection = state.connection;
-        let mut wire = |text: &str| self.client.send_on(connection, text.into()).is_ok();
-        let result = f(&mut state.session, is_over, &mut Context { now: Instant::now(), wire: &mut wire });
-        let happened = state.gather();
-        if std::mem::take(&mut state.session.resets) {
+        let mut send = |text: &str| self.client.send_on(connection, text.into()).is_ok();
+        let result =
+            f(&mut state.machine, is_over, &mut MachineContext { now: Instant::now(), send: &mut send });
+        let has_events = state.collect_events();
+        if std::mem::take(&mut state.machine.wants_reset) {
             self.client.reset();
         }
-        let settled: Vec<Settled> = std::mem::take(&mut state.session.outgoing.settled);
-        let sooner = match (state.session.deadline(true), state.due) {
+        let settled: Vec<Settled> = std::mem::take(&mut state.machine.outgoing.settled);
+        let sooner = match (state.machine.deadline(true), state.due) {
             (Some(wanted), Some(due)) => wanted < due,
             (wanted, _) => wanted.is_some(),
         };
         drop(state);
         let is_current = self.is_current();
-        if happened && !self.calls_back {
+        if has_events && !self.has_callback {
             self.changed.notify_all();
         }
-        if !is_current && (sooner || happened && self.calls_back) {
+        if !is_current && (sooner || has_events && self.has_callback) {
             self.wake();
         }
         for (done, result) in settled {
@@ -180,11 +181,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    pub(super) fn next(&self, deadline: Option<Instant>) -> Result<Event, NoEvent> {
+    pub(super) fn next(&self, deadline: Option<Instant>) -> Result<PushEvent, NoEvent> {
         let deadline = deadline.filter(|_| !self.is_current());
         let mut state = self.lock();
         loop {
-            if self.calls_back {
+            if self.has_callback {
                 return Err(NoEvent::Ended);
             }
             let was_full = state.weight > self.max_inbox;
@@ -205,13 +206,13 @@ impl Shared {
 
     pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), InvalidClose> {
         self.client.close(code, reason)?;
-        self.lock().is_leaving = true;
+        self.lock().is_closing = true;
         self.wake();
         Ok(())
     }
 
     pub(super) fn ready_state(&self) -> ReadyState {
-        let greeted = self.lock().session.hello().is_some();
+        let greeted = self.lock().machine.hello().is_some();
         match self.client.ready_state() {
             ReadyState::Open if !greeted => ReadyState::Connecting,
             state => state,
@@ -236,36 +237,36 @@ impl Driver {
         let _ = self.shared.thread.set(std::thread::current().id());
         let shared = self.shared.clone();
         loop {
-            let deadline = self.rest();
+            let deadline = self.wait_for_room();
             match shared.client.next_unless(deadline, || shared.woken.swap(false, Ordering::AcqRel)) {
-                Ok(event) => self.happened(event),
-                Err(NoEvent::Timeout) => shared.with(|session, _, cx| session.expire(true, cx)),
+                Ok(event) => self.handle_event(event),
+                Err(NoEvent::Timeout) => shared.with(|machine, _, cx| machine.expire(true, cx)),
                 Err(_) => break,
             }
             self.call_back();
         }
-        shared.with(|session, _, _| session.closed());
+        shared.with(|machine, _, _| machine.closed());
         shared.lock().ended = true;
         shared.changed.notify_all();
         self.call_back();
     }
 
     /// Waits until there is room for what comes next, doing what is due meanwhile. Gives the next deadline.
-    fn rest(&self) -> Instant {
+    fn wait_for_room(&self) -> Instant {
         let shared = &*self.shared;
         let mut rested = false;
         loop {
             let mut state = shared.lock();
             let now = Instant::now();
-            let is_full = state.weight > shared.max_inbox && !state.is_leaving;
+            let is_full = state.weight > shared.max_inbox && !state.is_closing;
             if rested && !is_full {
-                state.session.rested(now);
+                state.machine.resumed_reading(now);
             }
             rested = is_full;
             // With something to read, an answer may be there: what is due may be settled by it, but not put off for
             // ever by a busy server.
-            state.due = state.session.deadline(!is_full);
-            let due = state.due.unwrap_or(now + FAR);
+            state.due = state.machine.deadline(!is_full);
+            let due = state.due.unwrap_or(now + MAX_TIMEOUT);
             if !is_full {
                 return due;
             }
@@ -273,46 +274,48 @@ impl Driver {
                 drop(shared.changed.wait_timeout(state, left));
             } else {
                 drop(state);
-                shared.with(|session, _, cx| session.expire(false, cx));
+                shared.with(|machine, _, cx| machine.expire(false, cx));
             }
         }
     }
 
-    fn happened(&self, event: client::Event) {
+    fn handle_event(&self, event: client::ClientEvent) {
         let shared = &*self.shared;
         let client = &shared.client;
-        if let client::Event::Open = event {
+        if let client::ClientEvent::Open = event {
             shared.lock().connection += 1;
         }
-        shared.with(|session, is_over, cx| {
+        shared.with(|machine, is_over, cx| {
             // A server that never falls silent must not keep a publication from its end.
-            if session.deadline(false).is_some_and(|due| due <= cx.now) {
-                session.expire(false, cx);
+            if machine.deadline(false).is_some_and(|due| due <= cx.now) {
+                machine.expire(false, cx);
             }
             match event {
-                client::Event::Open => session.opened(cx.now),
-                client::Event::Message(data) if !is_over => {
+                client::ClientEvent::Open => machine.opened(cx.now),
+                client::ClientEvent::Message(data) if !is_over => {
                     let incoming = match data {
                         Data::Text(text) => wire::parse(&text).map_err(|e| e.to_string()),
                         Data::Binary(bytes) => wire::parse_binary(bytes),
                     };
-                    let was_greeted = session.hello().is_some();
-                    session.received(incoming, cx);
-                    if let Some(hello) = session.hello().filter(|_| !was_greeted) {
-                        client.set_first_wait(hello.retry);
+                    let was_greeted = machine.hello().is_some();
+                    machine.received(incoming, cx);
+                    if let Some(hello) = machine.hello().filter(|_| !was_greeted) {
+                        client.set_initial_delay(hello.retry);
                     }
                 }
-                client::Event::Error(error) => session.events.push(Event::Error(Error::Client(error))),
-                client::Event::Close(close) => {
-                    session.lost();
+                client::ClientEvent::Error(error) => {
+                    machine.events.push(PushEvent::Error(Error::Client(error)))
+                }
+                client::ClientEvent::Close(close) => {
+                    machine.lost();
                     if !close.will_reconnect {
-                        session.closed();
+                        machine.closed();
                     }
-                    session.events.push(Event::Close(close));
+                    machine.events.push(PushEvent::Close(close));
                 }
-                client::Event::Reconnecting { attempt, delay } => {
-                    session.lost();
-                    session.events.push(Event::Reconnecting { attempt, delay });
+                client::ClientEvent::Reconnecting { attempt, delay } => {
+                    machine.lost();
+                    machine.events.push(PushEvent::Reconnecting { attempt, delay });
                 }
                 _ => {}
             }
@@ -339,7 +342,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_panic_of_the_thread_is_told_and_ends_the_client() {
+    fn a_panic_of_the_thread_is_reported_and_ends_the_client() {
         let client = PushClient::builder(Client::builder("ws://127.0.0.1:1/push")).connect().unwrap();
         let shared = &client.0.0;
         shared.guard(|| panic!("on purpose"));
@@ -347,7 +350,7 @@ mod tests {
         let mut told = false;
         loop {
             match shared.next(Some(deadline)) {
-                Ok(Event::Error(Error::Client(client::Error::System(_)))) => told = true,
+                Ok(PushEvent::Error(Error::Client(client::Error::System(_)))) => told = true,
                 Ok(_) => {}
                 Err(end) => {
                     assert!(told && matches!(end, NoEvent::Ended), "{end:?}");

@@ -1,6 +1,6 @@
 //! What a client hears of topics. Plain values.
 
-use super::fault::{Error, Fault};
+use super::error::{Error, ServerError};
 use crate::client::Close;
 use core::time::Duration;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Hello {
     pub max_message_size: usize,
     /// Topics and patterns that the connection may listen to.
     pub max_subscriptions: usize,
-    /// What the server would have instead of [`Reconnect::first`](crate::client::Reconnect::first), if anything.
+    /// What the server would have instead of [`Reconnect::initial_delay`](crate::client::Reconnect::initial_delay), if anything.
     pub retry: Option<Duration>,
 }
 
@@ -126,7 +126,7 @@ pub struct Published {
 /// What happens to a client of topics.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Event {
+pub enum PushEvent {
     /// There is a connection, and the subscriptions have been asked for.
     Open(Hello),
     /// A subscription has begun on this connection: before its first message, and again after each cut.
@@ -138,7 +138,7 @@ pub enum Event {
         /// What was subscribed to.
         topic: String,
         /// Why not.
-        fault: Fault,
+        error: ServerError,
     },
     /// This client read too slowly, and the server gave up so many messages of its topics.
     Lagged {
@@ -158,7 +158,7 @@ pub enum Event {
     },
 }
 
-impl Event {
+impl PushEvent {
     /// Bytes that it counts for while it waits to be taken: all that a server can make long.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
@@ -166,8 +166,8 @@ impl Event {
                 Self::Message(message) => message.topic.len() + message.data.as_bytes().len(),
                 Self::Open(hello) => hello.connection.len(),
                 Self::Subscribed(how) => how.topic.len() + how.position.as_ref().map_or(0, |p| p.epoch.len()),
-                Self::Refused { topic, fault } => topic.len() + fault.weight(),
-                Self::Error(Error::Server(fault)) => fault.weight(),
+                Self::Refused { topic, error } => topic.len() + error.weight(),
+                Self::Error(Error::Server(error)) => error.weight(),
                 Self::Error(Error::Unreadable { why }) => why.len(),
                 _ => 0,
             }

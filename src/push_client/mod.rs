@@ -4,12 +4,12 @@
 //!
 //! [`PushClient::connect`] begins to connect and returns; [`PushClient::next`] waits for what happens, with a deadline;
 //! [`PushClient::subscribe`] and [`PushClient::publish`] never wait, and may be called before there is a connection.
-//! Below is a [`Client`], with all that its [`Builder`](client::Builder) knows: TLS,
+//! Below is a [`Client`], with all that its [`PushClientBuilder`](client::ClientBuilder) knows: TLS,
 //! compression, proxies, headers for a token, when to come back.
 //!
 //! ```
 //! use campanile::push::Push;
-//! use campanile::push_client::{Event, Publication, PushClient};
+//! use campanile::push_client::{PushEvent, Publication, PushClient};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,13 +24,13 @@
 //! assert_eq!(receipt.wait()?.receivers, 1);
 //! for event in push.events(Duration::from_secs(10)) {
 //!     match event {
-//!         Event::Subscribed(how) if how.lost => println!("away for too long: load the state anew"),
-//!         Event::Message(message) => {
+//!         PushEvent::Subscribed(how) if how.lost => println!("away for too long: load the state anew"),
+//!         PushEvent::Message(message) => {
 //!             assert_eq!(message.data.as_str(), Some("hello"));
 //!             break;
 //!         }
-//!         Event::Refused { topic, fault } => eprintln!("{topic}: {fault}"),
-//!         Event::Error(error) => eprintln!("{error}"),
+//!         PushEvent::Refused { topic, error } => eprintln!("{topic}: {error}"),
+//!         PushEvent::Error(error) => eprintln!("{error}"),
 //!         _ => {}
 //!     }
 //! }
@@ -39,24 +39,24 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Pure, and tested without a socket: the words (`wire.rs`) and what is to be done when (`session.rs`). Around them one
+//! Pure, and tested without a socket: the words (`wire.rs`) and what is to be done when (`machine.rs`). Around them one
 //! thread for each client, which takes the connection's events and looks at the time.
 
 mod builder;
 mod driver;
+mod error;
 mod event;
-mod fault;
+mod machine;
 mod outgoing;
 mod publication;
-mod session;
 mod wire;
 
 #[cfg(test)]
 mod model_tests;
 
-pub use builder::{Builder, Limits};
-pub use event::{Data, Event, Hello, Message, Position, Published, Subscribed};
-pub use fault::{Code, Error, Fault, PublishError, SubscribeError};
+pub use builder::{PushClientBuilder, PushClientLimits};
+pub use error::{Error, ErrorCode, PublishError, ServerError, SubscribeError};
+pub use event::{Data, Hello, Message, Position, Published, PushEvent, Subscribed};
 pub use publication::{Publication, Subscription};
 
 use crate::client::{self, Client, InvalidClose, NoEvent};
@@ -66,16 +66,16 @@ use crate::protocol::CloseCode;
 use core::fmt;
 use core::time::Duration;
 use driver::Shared;
-use session::FAR;
+use machine::MAX_TIMEOUT;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 /// A handle on a client of topics: cheap to clone, to be used from any thread; an event goes to one of those who wait
 /// for it. When the last handle goes, the connection is closed with 1001.
 #[derive(Clone, Debug)]
-pub struct PushClient(Arc<Handle>);
+pub struct PushClient(Arc<PushClientInner>);
 
-struct Handle(Arc<Shared>);
+struct PushClientInner(Arc<Shared>);
 
 /// The answer to a publication, to be waited for or not.
 #[derive(Debug)]
@@ -90,38 +90,38 @@ impl PushClient {
     /// Begins to connect with the default settings, and returns at once.
     ///
     /// # Errors
-    /// As [`client::Builder::connect`]; what goes wrong later is an [`Event::Error`].
+    /// As [`client::ClientBuilder::connect`]; what goes wrong later is a [`PushEvent::Error`].
     pub fn connect(url: &str) -> Result<Self, client::Error> {
         Self::builder(Client::builder(url)).connect()
     }
 
     /// Begins to put a client together over connections that are made so. The subprotocol is offered by itself. Where
     /// nothing is said about coming back, it does so for ever, by [`Reconnect::default`](client::Reconnect) without
-    /// 1009; `tries(0)` has it stay away. What is sent while there is no connection waits here and not
+    /// 1009; `max_attempts(0)` has it stay away. What is sent while there is no connection waits here and not
     /// there: [`Offline`](client::Offline) means nothing.
     ///
     /// ```no_run
     /// use campanile::client::{Client, Reconnect};
-    /// use campanile::push_client::{Event, PushClient, Subscription};
+    /// use campanile::push_client::{PushEvent, PushClient, Subscription};
     /// use std::time::Duration;
     ///
     /// let connections = Client::builder("wss://example.com/push")
     ///     .header("Authorization", "Bearer 7f3a")
-    ///     .reconnect(Reconnect::default().cap(Duration::from_secs(10)));
+    ///     .reconnect(Reconnect::default().max_delay(Duration::from_secs(10)));
     /// let push = PushClient::builder(connections).connect_with(|push, event| match event {
-    ///     Event::Message(message) => println!("{} {:?}", message.topic, message.data),
+    ///     PushEvent::Message(message) => println!("{} {:?}", message.topic, message.data),
     ///     other => eprintln!("{other:?}"),
     /// })?;
     /// push.subscribe(Subscription::new("prices/eur").latest())?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn builder(connections: client::Builder) -> Builder {
-        Builder::new(connections)
+    pub fn builder(connections: client::ClientBuilder) -> PushClientBuilder {
+        PushClientBuilder::new(connections)
     }
 
     /// Subscribes to a topic until [`PushClient::unsubscribe`], over all connections to come; to a pattern with
     /// [`Subscription::pattern`].
-    /// [`Event::Subscribed`] says that it has begun, and how; [`Event::Refused`], that the server does not want it.
+    /// [`PushEvent::Subscribed`] says that it has begun, and how; [`PushEvent::Refused`], that the server does not want it.
     ///
     /// Per topic there is no gap and nothing twice, over any number of cuts, until [`Subscribed::lost`] says otherwise.
     /// Where a pattern hears a topic too, what it brings while the topic's own subscription is still to begin may come
@@ -131,20 +131,20 @@ impl PushClient {
     /// The name can't be a topic's or is a pattern, there is such a subscription, or there may be no more.
     pub fn subscribe(&self, subscription: impl Into<Subscription>) -> Result<(), SubscribeError> {
         let subscription = subscription.into();
-        self.shared().with(|session, is_over, cx| match is_over {
+        self.shared().with(|machine, is_over, cx| match is_over {
             true => Err(SubscribeError::Closed),
-            false => session.subscribe(subscription, cx),
+            false => machine.subscribe(subscription, cx),
         })
     }
 
     /// Ends the subscription to a topic; what waits to be taken is still there. False: there was none.
     pub fn unsubscribe(&self, topic: &str) -> bool {
-        !is_pattern(topic) && self.shared().with(|session, _, cx| session.unsubscribe(topic, cx))
+        !is_pattern(topic) && self.shared().with(|machine, _, cx| machine.unsubscribe(topic, cx))
     }
 
     /// Ends the subscription to a pattern. False: there was none.
     pub fn unsubscribe_pattern(&self, pattern: &str) -> bool {
-        is_pattern(pattern) && self.shared().with(|session, _, cx| session.unsubscribe(pattern, cx))
+        is_pattern(pattern) && self.shared().with(|machine, _, cx| machine.unsubscribe(pattern, cx))
     }
 
     /// Publishes, now or when there is a connection. It waits until the subscriptions that were asked for before have
@@ -158,7 +158,7 @@ impl PushClient {
     /// What is known at once: a name that can't be, JSON that is none, too much that waits, a client that was closed.
     pub fn publish(&self, publication: &Publication<'_>) -> Result<Receipt, PublishError> {
         let (tx, answer) = mpsc::sync_channel(1);
-        let limit = publication.timeout.min(FAR);
+        let limit = publication.timeout.min(MAX_TIMEOUT);
         let deadline = Instant::now() + limit;
         self.publish_then(publication, move |result| drop(tx.send(result)))?;
         Ok(Receipt { answer, deadline, limit, shared: self.shared().clone() })
@@ -175,9 +175,9 @@ impl PushClient {
         publication: &Publication<'_>,
         done: impl FnOnce(Result<Published, PublishError>) + Send + 'static,
     ) -> Result<(), PublishError> {
-        self.shared().with(|session, is_over, cx| match is_over {
+        self.shared().with(|machine, is_over, cx| match is_over {
             true => Err(PublishError::Closed),
-            false => session.publish(publication, Box::new(done), cx),
+            false => machine.publish(publication, Box::new(done), cx),
         })
     }
 
@@ -185,15 +185,15 @@ impl PushClient {
     ///
     /// # Errors
     /// None came in time, or none will come any more.
-    pub fn next(&self, timeout: Duration) -> Result<Event, NoEvent> {
-        self.next_before(Instant::now() + timeout.min(FAR))
+    pub fn next(&self, timeout: Duration) -> Result<PushEvent, NoEvent> {
+        self.next_before(Instant::now() + timeout.min(MAX_TIMEOUT))
     }
 
     /// Waits for the next event until this time.
     ///
     /// # Errors
     /// As [`PushClient::next`].
-    pub fn next_before(&self, deadline: Instant) -> Result<Event, NoEvent> {
+    pub fn next_before(&self, deadline: Instant) -> Result<PushEvent, NoEvent> {
         self.shared().next(Some(deadline))
     }
 
@@ -201,13 +201,13 @@ impl PushClient {
     ///
     /// # Errors
     /// As [`PushClient::next`].
-    pub fn try_next(&self) -> Result<Event, NoEvent> {
+    pub fn try_next(&self) -> Result<PushEvent, NoEvent> {
         self.shared().next(None)
     }
 
     /// The events one after the other, each waited for at most so long: the iterator ends when one does not come in
     /// time, and after the last.
-    pub fn events(&self, timeout: Duration) -> impl Iterator<Item = Event> {
+    pub fn events(&self, timeout: Duration) -> impl Iterator<Item = PushEvent> {
         std::iter::from_fn(move || self.next(timeout).ok())
     }
 
@@ -232,7 +232,7 @@ impl PushClient {
 
     /// What the server said first on this connection; `None` where there is none.
     pub fn hello(&self) -> Option<Hello> {
-        self.shared().with(|session, _, _| session.hello().cloned())
+        self.shared().with(|machine, _, _| machine.hello().cloned())
     }
 
     /// Bytes of requests that have not left for the kernel: see [`Client::buffered_amount`].
@@ -264,13 +264,13 @@ impl Receipt {
     }
 }
 
-impl Drop for Handle {
+impl Drop for PushClientInner {
     fn drop(&mut self) {
         let _ = self.0.close(CloseCode::GOING_AWAY, ""); // the code and the reason fit
     }
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for PushClientInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

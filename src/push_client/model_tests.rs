@@ -2,11 +2,11 @@
 //! socket that takes nothing. What is promised: the publications to a topic keep their order, each is answered once and
 //! truly, and a subscription has no gap and nothing twice unless it was told that something is lost.
 
-use super::event::{Event, Message};
-use super::fault::PublishError;
+use super::error::PublishError;
+use super::event::{Message, PushEvent};
+use super::machine::{MachineContext, PushMachine};
 use super::publication::{Publication, Subscription};
-use super::session::{Context, Session};
-use super::{Limits, Published, wire};
+use super::{Published, PushClientLimits, wire};
 use core::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -86,7 +86,7 @@ struct Topic {
 /// A message on its way to the client, and what the client will not know if it is lost.
 struct Said {
     text: String,
-    put_off: Option<u32>,
+    defer: Option<u32>,
     published: Option<u32>,
 }
 
@@ -115,7 +115,7 @@ impl Server {
     }
 
     fn say(&mut self, message: &Value) {
-        self.said.push_back(Said { text: message.to_string(), put_off: None, published: None });
+        self.said.push_back(Said { text: message.to_string(), defer: None, published: None });
     }
 
     fn open(&mut self) {
@@ -126,7 +126,7 @@ impl Server {
         self.requests.clear();
         self.subscribed.clear();
         for said in self.said.drain(..) {
-            self.unheard.extend(said.put_off);
+            self.unheard.extend(said.defer);
             self.doubtful.extend(said.published);
         }
     }
@@ -152,7 +152,7 @@ impl Server {
         let number = request["data"].as_u64().map(|n| n as u32);
         if is_refused {
             self.say(&json!({"type": "error", "id": id, "code": "rate_limited", "message": "wait", "retry": retry}));
-            self.said.back_mut().unwrap().put_off = number;
+            self.said.back_mut().unwrap().defer = number;
             return;
         }
         match kind {
@@ -206,7 +206,7 @@ type Fate = Result<Published, PublishError>;
 
 struct World {
     server: Server,
-    session: Session,
+    machine: PushMachine,
     now: Instant,
     takes: bool,
     made: u32,
@@ -220,11 +220,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let limits = Limits { max_pending: 10_000, ..Limits::default() };
+        let limits = PushClientLimits { max_pending: 10_000, ..PushClientLimits::default() };
         let now = Instant::now();
         let mut world = Self {
             server: Server::default(),
-            session: Session::new(limits, "n".into(), now),
+            machine: PushMachine::new(limits, "n".into(), now),
             now,
             takes: true,
             made: 0,
@@ -237,32 +237,32 @@ impl World {
         world
     }
 
-    fn with<T>(&mut self, f: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
-        let Self { server, session, now, takes, .. } = self;
-        let mut wire = |text: &str| {
+    fn with<T>(&mut self, f: impl FnOnce(&mut PushMachine, &mut MachineContext<'_>) -> T) -> T {
+        let Self { server, machine, now, takes, .. } = self;
+        let mut send = |text: &str| {
             if *takes {
                 server.requests.push_back(text.to_owned());
             }
             *takes
         };
-        f(session, &mut Context { now: *now, wire: &mut wire })
+        f(machine, &mut MachineContext { now: *now, send: &mut send })
     }
 
     fn open(&mut self) {
-        self.session.opened(self.now);
+        self.machine.opened(self.now);
         self.server.open();
         self.arrive();
     }
 
     fn cut(&mut self) {
         self.server.cut();
-        self.session.lost();
+        self.machine.lost();
     }
 
     fn arrive(&mut self) {
         let Some(Said { text, .. }) = self.server.said.pop_front() else { return };
         let incoming = wire::parse(&text).map_err(|e| e.to_string());
-        self.with(|session, cx| session.received(incoming, cx));
+        self.with(|machine, cx| machine.received(incoming, cx));
     }
 
     fn publish(&mut self, topic: &str) {
@@ -272,14 +272,14 @@ impl World {
         let done = Box::new(move |fate| tx.send(fate).expect("an answer comes once"));
         let content = number.to_string();
         let publication = Publication::json(topic, &content).timeout(Duration::from_secs(10_000));
-        self.with(|session, cx| session.publish(&publication, done, cx)).unwrap();
+        self.with(|machine, cx| machine.publish(&publication, done, cx)).unwrap();
         self.fates.insert(number, rx);
     }
 
     fn subscribe(&mut self, topic: &'static str, last: bool) {
         let subscription = Subscription::new(topic);
         let subscription = if last { subscription.last(3) } else { subscription };
-        if self.with(|session, cx| session.subscribe(subscription, cx)).is_ok() {
+        if self.with(|machine, cx| machine.subscribe(subscription, cx)).is_ok() {
             self.next.insert(topic, None);
         }
     }
@@ -294,7 +294,7 @@ impl World {
             Step::Arrive { messages } => (0..messages).for_each(|_| self.arrive()),
             Step::Pass { ms } => {
                 self.now += Duration::from_millis(ms);
-                self.with(|session, cx| session.expire(true, cx));
+                self.with(|machine, cx| machine.expire(true, cx));
             }
             Step::Cut => {
                 self.cut();
@@ -309,17 +309,17 @@ impl World {
             Step::Unsubscribe { topic } => {
                 self.next.remove(TOPICS[topic]);
                 self.untouched.remove(TOPICS[topic]);
-                self.with(|session, cx| session.unsubscribe(TOPICS[topic], cx));
+                self.with(|machine, cx| machine.unsubscribe(TOPICS[topic], cx));
             }
             Step::Subscribe { topic, last } => self.subscribe(TOPICS[topic], last),
         }
     }
 
     fn check(&mut self) -> Result<(), TestCaseError> {
-        for event in std::mem::take(&mut self.session.events) {
+        for event in std::mem::take(&mut self.machine.events) {
             self.event(event)?;
         }
-        for (done, fate) in std::mem::take(&mut self.session.outgoing.settled) {
+        for (done, fate) in std::mem::take(&mut self.machine.outgoing.settled) {
             done(fate);
         }
         for (&number, fate) in &self.fates {
@@ -339,9 +339,9 @@ impl World {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) -> Result<(), TestCaseError> {
+    fn event(&mut self, event: PushEvent) -> Result<(), TestCaseError> {
         match event {
-            Event::Subscribed(how) => {
+            PushEvent::Subscribed(how) => {
                 let topic = TOPICS.into_iter().find(|t| *t == how.topic).unwrap();
                 let Some(next) = self.next.get_mut(topic) else { return Ok(()) };
                 let position = how.position.expect("no pattern");
@@ -353,14 +353,14 @@ impl World {
                     *next = Some((position.epoch.to_string(), position.offset - how.replayed + 1));
                 }
             }
-            Event::Message(Message { topic, offset, epoch, .. }) => {
+            PushEvent::Message(Message { topic, offset, epoch, .. }) => {
                 let expected = self.next.get_mut(&*topic).and_then(Option::as_mut);
                 let Some(expected) = expected else { return Err(TestCaseError::fail("not subscribed")) };
                 self.untouched.remove(&*topic);
                 prop_assert_eq!((epoch.unwrap().to_string(), offset), expected.clone());
                 expected.1 += 1;
             }
-            Event::Open(_) => {}
+            PushEvent::Open(_) => {}
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
         }
         Ok(())
@@ -371,18 +371,18 @@ impl World {
         self.takes = true;
         for _ in 0..2_000 {
             self.now += Duration::from_secs(60);
-            self.with(|session, cx| session.expire(true, cx));
+            self.with(|machine, cx| machine.expire(true, cx));
             while !self.server.requests.is_empty() || !self.server.said.is_empty() {
                 self.server.take(false, 0);
                 self.arrive();
             }
             self.check()?;
-            if self.settled.len() == self.fates.len() && self.session.deadline(false).is_none() {
+            if self.settled.len() == self.fates.len() && self.machine.deadline(false).is_none() {
                 break;
             }
         }
         prop_assert_eq!(self.settled.len(), self.fates.len());
-        prop_assert_eq!((self.session.outgoing.len(), self.session.outgoing.bytes()), (0, 0));
+        prop_assert_eq!((self.machine.outgoing.len(), self.machine.outgoing.bytes()), (0, 0));
         for (number, fate) in &self.settled {
             let places = self.server.places.get(number);
             match fate {
@@ -411,7 +411,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 20_000 }))]
 
     #[test]
-    fn order_is_kept_and_gaps_are_told_under_refusals_losses_and_restarts(steps in vec(step(), 1..150)) {
+    fn order_is_kept_and_gaps_are_reported_under_refusals_losses_and_restarts(steps in vec(step(), 1..150)) {
         let mut world = World::new();
         world.subscribe("a", false);
         for step in &steps {

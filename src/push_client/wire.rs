@@ -1,11 +1,11 @@
 //! `campanile.v1.json` from the client's side: requests to text, and what the server says to values. Pure.
 
+use super::error::ServerError;
 use super::event::{Data, Hello};
-use super::fault::Fault;
 use super::publication::Publication;
 use super::{Position, Published};
 use crate::hub::{SubscribeTarget, check_topic};
-use crate::push::bounds::{HEARTBEAT, RETRY};
+use crate::push::bounds::{HEARTBEAT, HELLO_RETRY};
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -18,7 +18,7 @@ const BINARY_VERSION: u8 = 1;
 
 /// What can be asked for. Members that are not given are left out.
 #[derive(Default, Serialize)]
-struct Request<'a> {
+struct RequestMembers<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     id: u64,
@@ -56,7 +56,7 @@ struct Since<'a> {
 
 /// Where a subscription begins, on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begin<'a> {
+pub(super) enum WireStart<'a> {
     Live,
     Since(&'a Position),
     Latest,
@@ -65,34 +65,35 @@ pub(super) enum Begin<'a> {
 
 pub(super) const PING: &str = r#"{"type":"ping"}"#;
 
-fn encode(request: &Request<'_>) -> String {
+fn encode(request: &RequestMembers<'_>) -> String {
     // Only strings and numbers, and JSON that was checked: all of it can be written.
     serde_json::to_string(request).unwrap_or_default()
 }
 
 /// The members that name what a subscription is to.
-const fn members<'a>(target: SubscribeTarget<'a>) -> (Option<&'a str>, Option<&'a str>) {
+const fn target_members<'a>(target: SubscribeTarget<'a>) -> (Option<&'a str>, Option<&'a str>) {
     match target {
         SubscribeTarget::Topic(topic) => (Some(topic), None),
         SubscribeTarget::Pattern(pattern) => (None, Some(pattern)),
     }
 }
 
-pub(super) fn subscribe(id: u64, to: SubscribeTarget<'_>, begin: Begin<'_>, tags: &[String]) -> String {
-    let (topic, pattern) = members(to);
-    let mut request = Request { kind: "subscribe", id, topic, pattern, tags, ..Request::default() };
+pub(super) fn subscribe(id: u64, to: SubscribeTarget<'_>, begin: WireStart<'_>, tags: &[String]) -> String {
+    let (topic, pattern) = target_members(to);
+    let mut request =
+        RequestMembers { kind: "subscribe", id, topic, pattern, tags, ..RequestMembers::default() };
     match begin {
-        Begin::Live => {}
-        Begin::Since(place) => request.since = Some(Since { epoch: &place.epoch, offset: place.offset }),
-        Begin::Latest => request.latest = Some(true),
-        Begin::Last(n) => request.last = Some(n),
+        WireStart::Live => {}
+        WireStart::Since(place) => request.since = Some(Since { epoch: &place.epoch, offset: place.offset }),
+        WireStart::Latest => request.latest = Some(true),
+        WireStart::Last(n) => request.last = Some(n),
     }
     encode(&request)
 }
 
 pub(super) fn unsubscribe(id: u64, from: SubscribeTarget<'_>) -> String {
-    let (topic, pattern) = members(from);
-    encode(&Request { kind: "unsubscribe", id, topic, pattern, ..Request::default() })
+    let (topic, pattern) = target_members(from);
+    encode(&RequestMembers { kind: "unsubscribe", id, topic, pattern, ..RequestMembers::default() })
 }
 
 /// `name` is the publication's own where it has none.
@@ -102,7 +103,7 @@ pub(super) fn publish(
     name: &str,
 ) -> Result<String, serde_json::Error> {
     let json = if publication.is_json { Some(serde_json::from_str(publication.content)?) } else { None };
-    Ok(encode(&Request {
+    Ok(encode(&RequestMembers {
         kind: "publish",
         id,
         topic: Some(publication.topic),
@@ -113,7 +114,7 @@ pub(super) fn publish(
         ttl: publication.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_TTL)),
         echo: (!publication.echo).then_some(false),
         tags: &publication.tags,
-        ..Request::default()
+        ..RequestMembers::default()
     }))
 }
 
@@ -122,7 +123,7 @@ const MAX_TTL: u64 = u32::MAX as u64;
 
 /// What the server says.
 #[derive(Debug, PartialEq)]
-pub(super) enum Incoming {
+pub(super) enum ServerMessage {
     Hello(Hello),
     Subscribed {
         id: Option<u64>,
@@ -152,88 +153,88 @@ pub(super) enum Incoming {
     },
     Error {
         id: Option<u64>,
-        fault: Fault,
+        error: ServerError,
     },
     /// A pong, or what another version of the server says.
     Other,
 }
 
 #[derive(Deserialize)]
-struct Kind<'a> {
+struct TypeMember<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
 }
 
 /// An integer of the protocol's, below 2^53.
 #[derive(Clone, Copy, Default)]
-struct Int(u64);
+struct Integer(u64);
 
-impl<'de> Deserialize<'de> for Int {
+impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let n = u64::deserialize(deserializer)?;
-        if n > MAX_INT {
+        if n > MAX_INTEGER {
             return Err(serde::de::Error::custom(format_args!("expected an integer below 2^53, got {n}")));
         }
         Ok(Self(n))
     }
 }
 
-const MAX_INT: u64 = (1 << 53) - 1;
+const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// All members of all messages but those with a payload.
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
-struct Members {
+struct ServerMembers {
     #[serde(deserialize_with = "present")]
-    id: Option<Int>,
+    id: Option<Integer>,
     #[serde(deserialize_with = "present")]
     epoch: Option<String>,
     #[serde(deserialize_with = "present")]
-    offset: Option<Int>,
+    offset: Option<Integer>,
     recovered: bool,
-    replayed: Int,
-    receivers: Int,
+    replayed: Integer,
+    receivers: Integer,
     repeated: bool,
     #[serde(deserialize_with = "present")]
-    messages: Option<Int>,
+    messages: Option<Integer>,
     code: String,
     message: String,
     #[serde(deserialize_with = "present")]
-    retry: Option<Int>,
+    retry: Option<Integer>,
     connection: String,
-    time: Int,
-    heartbeat: Int,
+    time: Integer,
+    heartbeat: Integer,
     #[serde(deserialize_with = "present")]
-    max_message_size: Option<Int>,
+    max_message_size: Option<Integer>,
     #[serde(deserialize_with = "present")]
-    max_subscriptions: Option<Int>,
+    max_subscriptions: Option<Integer>,
 }
 
 #[derive(Deserialize)]
-struct Topic {
+struct TopicMember {
     #[serde(deserialize_with = "topic")]
     topic: Arc<str>,
 }
 
 #[derive(Deserialize)]
-struct Deliveries<'a> {
+struct MessagesMembers<'a> {
     #[serde(deserialize_with = "topic")]
     topic: Arc<str>,
     #[serde(borrow)]
-    messages: Vec<Content<'a>>,
+    messages: Vec<MessageMembers<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Content<'a> {
-    offset: Int,
+struct MessageMembers<'a> {
+    offset: Integer,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "present")]
     text: Option<String>,
 }
 
-impl Content<'_> {
+impl MessageMembers<'_> {
     /// `None`: its payload is of a kind that is not known here.
     fn into_message(self) -> Option<(u64, Data)> {
         let json = || self.data.map(|json| Data::Json(json.get().to_owned()));
@@ -253,38 +254,43 @@ fn topic<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Erro
     Ok(topic.into())
 }
 
-pub(super) fn parse(text: &str) -> Result<Incoming, serde_json::Error> {
+pub(super) fn parse(text: &str) -> Result<ServerMessage, serde_json::Error> {
     // A type that is not known here may have any members, so this comes first.
-    let Kind { kind } = serde_json::from_str(text)?;
+    let TypeMember { kind } = serde_json::from_str(text)?;
     match &*kind {
         "message" => {
             // Not flattened into one: serde then loses the raw value.
-            let topic = serde_json::from_str(text).map(|Topic { topic }| topic)?;
-            let content: Content<'_> = serde_json::from_str(text)?;
+            let topic = serde_json::from_str(text).map(|TopicMember { topic }| topic)?;
+            let content: MessageMembers<'_> = serde_json::from_str(text)?;
             let message = content.into_message();
-            Ok(message.map_or(Incoming::Other, |(offset, data)| Incoming::Message { topic, offset, data }))
+            Ok(message.map_or(ServerMessage::Other, |(offset, data)| ServerMessage::Message {
+                topic,
+                offset,
+                data,
+            }))
         }
         "messages" => {
-            let Deliveries { topic, messages } = serde_json::from_str(text)?;
-            let messages = messages.into_iter().filter_map(Content::into_message).collect();
-            Ok(Incoming::Messages { topic, messages })
+            let MessagesMembers { topic, messages } = serde_json::from_str(text)?;
+            let messages = messages.into_iter().filter_map(MessageMembers::into_message).collect();
+            Ok(ServerMessage::Messages { topic, messages })
         }
         "hello" | "subscribed" | "unsubscribed" | "published" | "lagged" | "error" => {
-            answer(&kind, serde_json::from_str(text)?)
+            from_members(&kind, serde_json::from_str(text)?)
         }
-        _ => Ok(Incoming::Other),
+        _ => Ok(ServerMessage::Other),
     }
 }
 
-fn answer(kind: &str, members: Members) -> Result<Incoming, serde_json::Error> {
-    let Members { id, epoch, offset, recovered, replayed, receivers, repeated, retry, .. } = members;
-    let id = id.map(|Int(id)| id);
-    let retry = retry.map(|Int(retry)| Duration::from_millis(retry));
-    let position = epoch.zip(offset).map(|(epoch, Int(offset))| Position::new(&epoch, offset));
-    let size = |size: Option<Int>| size.and_then(|Int(n)| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+fn from_members(kind: &str, members: ServerMembers) -> Result<ServerMessage, serde_json::Error> {
+    let ServerMembers { id, epoch, offset, recovered, replayed, receivers, repeated, retry, .. } = members;
+    let id = id.map(|Integer(id)| id);
+    let retry = retry.map(|Integer(retry)| Duration::from_millis(retry));
+    let position = epoch.zip(offset).map(|(epoch, Integer(offset))| Position::new(&epoch, offset));
+    let size =
+        |size: Option<Integer>| size.and_then(|Integer(n)| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let clamp = |time: Duration, bounds: RangeInclusive<Duration>| time.clamp(*bounds.start(), *bounds.end());
     Ok(match kind {
-        "hello" => Incoming::Hello(Hello {
+        "hello" => ServerMessage::Hello(Hello {
             connection: members.connection,
             time: Duration::from_millis(members.time.0),
             heartbeat: match members.heartbeat.0 {
@@ -293,18 +299,19 @@ fn answer(kind: &str, members: Members) -> Result<Incoming, serde_json::Error> {
             },
             max_message_size: size(members.max_message_size),
             max_subscriptions: size(members.max_subscriptions),
-            retry: retry.map(|retry| clamp(retry, RETRY)),
+            retry: retry.map(|retry| clamp(retry, HELLO_RETRY)),
         }),
-        "subscribed" => Incoming::Subscribed { id, position, recovered, replayed: replayed.0 },
-        "unsubscribed" => Incoming::Unsubscribed { id },
-        "published" => {
-            Incoming::Published { id, published: Published { position, receivers: receivers.0, repeated } }
-        }
+        "subscribed" => ServerMessage::Subscribed { id, position, recovered, replayed: replayed.0 },
+        "unsubscribed" => ServerMessage::Unsubscribed { id },
+        "published" => ServerMessage::Published {
+            id,
+            published: Published { position, receivers: receivers.0, repeated },
+        },
         "lagged" => match members.messages {
-            Some(Int(messages)) => Incoming::Lagged { messages },
+            Some(Integer(messages)) => ServerMessage::Lagged { messages },
             None => return Err(serde::de::Error::missing_field("messages")),
         },
-        _ => Incoming::Error { id, fault: Fault::new(&members.code, members.message, retry) },
+        _ => ServerMessage::Error { id, error: ServerError::new(&members.code, members.message, retry) },
     })
 }
 
@@ -312,9 +319,9 @@ fn answer(kind: &str, members: Members) -> Result<Incoming, serde_json::Error> {
 ///
 /// # Errors
 /// It is cut, or its head has what can't be there.
-pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Result<Incoming, String> {
+pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Result<ServerMessage, String> {
     if bytes.first() != Some(&BINARY_VERSION) {
-        return Ok(Incoming::Other);
+        return Ok(ServerMessage::Other);
     }
     let head = || {
         let (&[_, n], rest) = bytes.split_first_chunk()?;
@@ -328,43 +335,43 @@ pub(super) fn parse_binary(mut bytes: Vec<u8>) -> Result<Incoming, String> {
     let topic = core::str::from_utf8(topic).map_err(|e| format!("the topic of a binary message: {e}"))?;
     check_topic(topic).map_err(|e| e.to_string())?;
     let topic = topic.into();
-    if offset > MAX_INT {
+    if offset > MAX_INTEGER {
         return Err(format!("the offset {offset} of a binary message: expected an integer below 2^53"));
     }
     bytes.drain(..start);
-    Ok(Incoming::Message { topic, offset, data: Data::Binary(bytes) })
+    Ok(ServerMessage::Message { topic, offset, data: Data::Binary(bytes) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push_client::Code;
+    use crate::push_client::ErrorCode;
     use proptest::prelude::*;
 
     #[test]
-    fn requests_have_the_members_that_were_given_and_no_others() {
+    fn requests_contain_only_the_given_members() {
         let place = Position::new("1f", 12);
         let tags = ["a".to_owned(), "b\"".to_owned()];
         for (got, expected) in [
             (
-                subscribe(1, SubscribeTarget::Topic("t"), Begin::Live, &[]),
+                subscribe(1, SubscribeTarget::Topic("t"), WireStart::Live, &[]),
                 r#"{"type":"subscribe","id":1,"topic":"t"}"#,
             ),
             (
-                subscribe(2, SubscribeTarget::Topic("t"), Begin::Since(&place), &tags),
+                subscribe(2, SubscribeTarget::Topic("t"), WireStart::Since(&place), &tags),
                 r#"{"type":"subscribe","id":2,"topic":"t","since":{"epoch":"1f","offset":12},"tags":["a","b\""]}"#,
             ),
             (
-                subscribe(3, SubscribeTarget::Topic("t"), Begin::Latest, &[]),
+                subscribe(3, SubscribeTarget::Topic("t"), WireStart::Latest, &[]),
                 r#"{"type":"subscribe","id":3,"topic":"t","latest":true}"#,
             ),
             (
-                subscribe(4, SubscribeTarget::Topic("t"), Begin::Last(5), &[]),
+                subscribe(4, SubscribeTarget::Topic("t"), WireStart::Last(5), &[]),
                 r#"{"type":"subscribe","id":4,"topic":"t","last":5}"#,
             ),
             (unsubscribe(5, SubscribeTarget::Topic("t")), r#"{"type":"unsubscribe","id":5,"topic":"t"}"#),
             (
-                subscribe(6, SubscribeTarget::Pattern("t/*"), Begin::Live, &[]),
+                subscribe(6, SubscribeTarget::Pattern("t/*"), WireStart::Live, &[]),
                 r#"{"type":"subscribe","id":6,"pattern":"t/*"}"#,
             ),
             (
@@ -396,8 +403,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_is_read_and_what_is_new_in_it_is_not() {
-        let message = |data| Incoming::Message { topic: "t\"".into(), offset: 13, data };
+    fn server_messages_are_parsed_and_unknown_members_ignored() {
+        let message = |data| ServerMessage::Message { topic: "t\"".into(), offset: 13, data };
         for (text, expected) in [
             (
                 r#"{"type":"message","topic":"t\"","offset":13,"data":{"x": 1.0},"new":[]}"#,
@@ -410,7 +417,7 @@ mod tests {
             (r#"{"type":"message","topic":"t\"","offset":13,"text":"é"}"#, message(Data::Text("é".into()))),
             (
                 r#"{"type":"subscribed","id":2,"topic":"t","epoch":"1f","offset":14,"recovered":true,"replayed":2}"#,
-                Incoming::Subscribed {
+                ServerMessage::Subscribed {
                     id: Some(2),
                     position: Some(Position::new("1f", 14)),
                     recovered: true,
@@ -419,28 +426,28 @@ mod tests {
             ),
             (
                 r#"{"type":"published","id":9,"receivers":0}"#,
-                Incoming::Published {
+                ServerMessage::Published {
                     id: Some(9),
                     published: Published { position: None, receivers: 0, repeated: false },
                 },
             ),
             (
                 r#"{"type":"messages","topic":"t","messages":[{"offset":1,"data":[0]},{"offset":3,"text":"x"},{"offset":4,"new":1}]}"#,
-                Incoming::Messages {
+                ServerMessage::Messages {
                     topic: "t".into(),
                     messages: vec![(1, Data::Json("[0]".into())), (3, Data::Text("x".into()))],
                 },
             ),
-            (r#"{"type":"lagged","messages":12}"#, Incoming::Lagged { messages: 12 }),
+            (r#"{"type":"lagged","messages":12}"#, ServerMessage::Lagged { messages: 12 }),
             (
                 r#"{"type":"error","id":6,"code":"rate_limited","message":"wait","retry":20}"#,
-                Incoming::Error {
+                ServerMessage::Error {
                     id: Some(6),
-                    fault: Fault::new("rate_limited", "wait".into(), Some(Duration::from_millis(20))),
+                    error: ServerError::new("rate_limited", "wait".into(), Some(Duration::from_millis(20))),
                 },
             ),
-            (r#"{"type":"pong","id":"of another kind"}"#, Incoming::Other),
-            (r#"{"type":"dance","id":{},"topic":7}"#, Incoming::Other),
+            (r#"{"type":"pong","id":"of another kind"}"#, ServerMessage::Other),
+            (r#"{"type":"dance","id":{},"topic":7}"#, ServerMessage::Other),
         ] {
             assert_eq!(parse(text).unwrap(), expected, "{text}");
         }
@@ -463,12 +470,12 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        let fault = Fault::new("brand_new", "x".into(), None);
-        assert_eq!(fault.code, Code::Other("brand_new".into()));
+        let error = ServerError::new("brand_new", "x".into(), None);
+        assert_eq!(error.code, ErrorCode::Other("brand_new".into()));
     }
 
     #[test]
-    fn a_topic_is_no_longer_than_one_can_be() {
+    fn topics_over_255_bytes_are_refused() {
         for len in [255, 256] {
             let topic = "a/".repeat(len / 2) + &"a"[..len % 2];
             let one = format!(r#"{{"type":"message","topic":"{topic}","offset":1,"data":0}}"#);
@@ -478,9 +485,9 @@ mod tests {
     }
 
     #[test]
-    fn hello_may_hint_at_the_backoff() {
+    fn hello_sets_heartbeat_and_retry_within_bounds() {
         let hello = |text: &str| match parse(text) {
-            Ok(Incoming::Hello(hello)) => hello,
+            Ok(ServerMessage::Hello(hello)) => hello,
             other => panic!("{other:?}"),
         };
         let full = hello(
@@ -502,16 +509,16 @@ mod tests {
     }
 
     #[test]
-    fn bytes_have_a_head() {
+    fn binary_messages_are_parsed_by_their_head() {
         let whole = b"\x01\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d\xff\xd8";
         let expected =
-            Incoming::Message { topic: "bel".into(), offset: 13, data: Data::Binary(vec![0xFF, 0xD8]) };
+            ServerMessage::Message { topic: "bel".into(), offset: 13, data: Data::Binary(vec![0xFF, 0xD8]) };
         assert_eq!(parse_binary(whole.to_vec()), Ok(expected));
         for cut in 1..13 {
             assert!(parse_binary(whole[..cut].to_vec()).is_err(), "{cut}");
         }
         for other in [&b""[..], b"\x02", b"\x02\x03bel\x00\x00\x00\x00\x00\x00\x00\x0d"] {
-            assert_eq!(parse_binary(other.to_vec()), Ok(Incoming::Other));
+            assert_eq!(parse_binary(other.to_vec()), Ok(ServerMessage::Other));
         }
         for odd in [
             &b"\x01\x01\xff\x00\x00\x00\x00\x00\x00\x00\x0d"[..], // no UTF-8
@@ -525,7 +532,7 @@ mod tests {
     proptest! {
         /// Whatever a server says is read or refused.
         #[test]
-        fn anything_may_come(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#, bytes in any::<Vec<u8>>(), n in 0u8..20) {
+        fn arbitrary_input_is_parsed_or_refused(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#, bytes in any::<Vec<u8>>(), n in 0u8..20) {
             let _ = parse(&text);
             for kind in ["message", "messages", "hello", "subscribed", "published", "lagged", "error", "pong"] {
                 let _ = parse(&format!(r#"{{"type":"{kind}",{text}}}"#));
@@ -536,7 +543,7 @@ mod tests {
 
         /// Whatever is put into a string comes out of it.
         #[test]
-        fn any_topic_and_text_survive(topic in any::<String>(), text in any::<String>()) {
+        fn any_topic_and_text_survive_encoding(topic in any::<String>(), text in any::<String>()) {
             let request = publish(1, &Publication::text(&topic, &text), "own").unwrap();
             let value: serde_json::Value = serde_json::from_str(&request).unwrap();
             prop_assert_eq!((value["topic"].as_str(), value["text"].as_str()), (Some(&*topic), Some(&*text)));

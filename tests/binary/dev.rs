@@ -81,7 +81,7 @@ const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"topic":"public/a"}"#;
 const PUBLISH: &str = r#"{"type":"publish","id":1,"topic":"public/a","data":1}"#;
 
 #[test]
-fn without_options_nothing_is_open_and_the_lines_at_the_start_say_how_to_open_it() {
+fn without_options_nothing_is_granted_and_the_start_lines_say_how() {
     let process = Process::start(&[]);
     for path in ["/", "/index.html", "/live.html", "/chat.js", "/chat", "/echo", "/broadcast", "/api/info"] {
         assert_eq!(process.get(path).status, 404, "{path}");
@@ -104,7 +104,7 @@ fn without_options_nothing_is_open_and_the_lines_at_the_start_say_how_to_open_it
 
 /// `proxy_pass http://127.0.0.1:9001;` and nothing else, of nginx 1.22.
 #[test]
-fn behind_a_proxy_with_default_settings_there_is_no_api_without_a_key() {
+fn behind_a_default_proxy_the_keyless_api_is_refused() {
     // There is a GET for every path, which serves the module.
     for (dev, status) in [(&[][..], 405), (&["--dev"], 403)] {
         let process = Process::start(dev);
@@ -121,7 +121,7 @@ fn behind_a_proxy_with_default_settings_there_is_no_api_without_a_key() {
 }
 
 #[test]
-fn dev_serves_the_pages_grants_public_and_opens_the_api_with_one_line_each() {
+fn dev_serves_pages_grants_public_and_opens_the_api() {
     let process = Process::start(&["--dev"]);
     for path in ["/", "/live.html", "/chat.js", "/campanile.js", "/api/info"] {
         assert_eq!(process.get(path).status, 200, "{path}");
@@ -152,7 +152,7 @@ fn settings_for_public_replace_what_dev_grants() {
 }
 
 #[test]
-fn dev_is_refused_with_addresses_that_others_can_reach() {
+fn dev_is_refused_on_public_addresses() {
     for args in [
         &["--listen", "0.0.0.0:0"][..],
         &["--listen", "[::]:0"],
@@ -168,7 +168,7 @@ fn dev_is_refused_with_addresses_that_others_can_reach() {
 }
 
 #[test]
-fn a_request_with_a_key_is_served_by_the_api() {
+fn the_api_accepts_a_request_with_a_key() {
     let process = Process::start(&["--api-key", KEY]);
     assert_eq!(process.get("/api/info").status, 200);
     let mut client = Client::dial(process.addr);
@@ -184,14 +184,14 @@ fn a_request_with_a_key_is_served_by_the_api() {
 }
 
 #[test]
-fn an_address_for_the_api_without_a_key_is_refused() {
+fn api_listen_without_a_key_is_refused() {
     let (code, text) = refused(&["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("--api-listen") && text.contains("--api-key-file"), "{text}");
 }
 
 #[test]
-fn a_page_on_another_port_connects_with_one_option_and_is_refused_and_logged_without_it() {
+fn a_page_on_another_port_needs_the_origin_option() {
     const PAGE: &str = "Origin: http://localhost:3000\r\n";
     let process = Process::start(&["--dev", "--origin", "http://localhost:3000"]);
     for path in ["/push", "/echo"] {
@@ -212,7 +212,7 @@ fn a_page_on_another_port_connects_with_one_option_and_is_refused_and_logged_wit
 }
 
 #[test]
-fn clients_of_push_publish_below_public_alone() {
+fn clients_of_push_publish_below_public_only() {
     let server = Process::start(&["--dev"]);
     let mut client = Client::dial_with(server.addr, None);
     client.upgrade("/push");

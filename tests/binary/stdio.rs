@@ -49,7 +49,7 @@ fn run(args: &[&str], stdout: Stdio, stderr: Stdio) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_standard_error_that_can_not_be_written_ends_nothing() {
+fn an_unwritable_standard_error_does_not_end_the_server() {
     for stderr in [full, closed_pipe] {
         for workers in ["1", "2"] {
             let process = start(&["--workers", workers, "--log", "debug"], stderr());
@@ -61,7 +61,7 @@ fn a_standard_error_that_can_not_be_written_ends_nothing() {
 }
 
 #[test]
-fn a_standard_error_that_can_not_be_written_leaves_the_exit_code_of_a_failed_start() {
+fn an_unwritable_standard_error_keeps_the_exit_code() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     for stderr in [full, closed_pipe] {
@@ -74,7 +74,7 @@ fn a_standard_error_that_can_not_be_written_leaves_the_exit_code_of_a_failed_sta
 }
 
 #[test]
-fn help_that_can_not_be_written_is_an_error_unless_its_reader_has_gone() {
+fn unwritable_help_is_an_error_unless_the_reader_closed_the_pipe() {
     for option in ["--help", "--version"] {
         let (code, text) = run(&[option], full(), Stdio::piped());
         assert_eq!(code, Some(1), "{option}");
@@ -116,7 +116,7 @@ fn stalled(workers: &str) -> (Process, PipeReader) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stalls_no_worker_and_not_the_end() {
+fn an_unread_log_blocks_neither_workers_nor_shutdown() {
     for workers in ["1", "2"] {
         let (process, reader) = stalled(workers);
         echoes(&process);
@@ -128,7 +128,7 @@ fn a_log_that_nobody_reads_stalls_no_worker_and_not_the_end() {
 }
 
 #[test]
-fn lost_log_lines_are_counted_and_told_when_the_log_is_read_again() {
+fn lost_log_lines_are_counted_and_reported_later() {
     let (process, reader) = stalled("1");
     let mut lines = BufReader::new(reader).lines();
     let told = lines

@@ -35,7 +35,7 @@ fn start(state: &Path, args: &[&str]) -> Process {
 }
 
 #[test]
-fn a_certificate_of_its_own_is_made_once_and_kept_for_its_user_alone() {
+fn a_self_signed_certificate_is_created_once_with_private_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     let file = folder.0.join("campanile/self-signed.pem");
@@ -77,7 +77,7 @@ fn self_signed(from: i32, to: i32) -> String {
 }
 
 #[test]
-fn a_expired_self_signed_certificate_is_replaced() {
+fn an_expired_self_signed_certificate_is_replaced() {
     use std::os::unix::fs::PermissionsExt;
     let folder = Folder::new();
     std::fs::create_dir(folder.0.join("campanile")).unwrap();
@@ -98,7 +98,7 @@ fn a_expired_self_signed_certificate_is_replaced() {
 }
 
 #[test]
-fn a_certificate_that_clients_refuse_is_told_of_at_the_start_and_at_sighup() {
+fn an_unusable_certificate_is_reported_at_start_and_at_sighup() {
     let folder = Folder::new();
     let (expired, good) = (self_signed(2000, 2020), self_signed(2000, 2100));
     let file = folder.write("pair.pem", &expired);
@@ -120,7 +120,7 @@ fn a_certificate_that_clients_refuse_is_told_of_at_the_start_and_at_sighup() {
 }
 
 #[test]
-fn options_that_do_not_fit_together_are_refused_with_what_is_missing() {
+fn conflicting_tls_options_are_refused_with_the_missing_one() {
     let folder = Folder::new();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--tls-listen", "127.0.0.1:0"], 2, "--tls-cert"),
@@ -138,7 +138,7 @@ fn options_that_do_not_fit_together_are_refused_with_what_is_missing() {
 
 /// A FIFO without a writer was waited for at the start, and SIGTERM did not end that.
 #[test]
-fn a_file_that_is_none_ends_the_start_with_its_reason() {
+fn an_invalid_certificate_file_ends_the_start() {
     let (ca, folder) = (Authority::new(), Folder::new());
     let Pair { cert, key } = ca.issue(&["localhost"]);
     let (cert, key) = (folder.write("cert.pem", &cert), folder.write("key.pem", &key));
@@ -168,7 +168,7 @@ fn a_file_that_is_none_ends_the_start_with_its_reason() {
 }
 
 #[test]
-fn sighup_has_the_files_read_again() {
+fn sighup_reloads_the_certificate() {
     let (ca, folder) = (Authority::new(), Folder::new());
     let (first, second) = (ca.issue(&["localhost"]), ca.issue(&["localhost"]));
     let (cert, key) = (folder.write("cert.pem", &first.cert), folder.write("key.pem", &first.key));

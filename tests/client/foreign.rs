@@ -2,7 +2,7 @@
 //! `make test` does; where they are not, there is nothing to test against, and the tests say so and pass.
 
 use crate::support::tls::Authority;
-use campanile::client::{Builder, Client, Data, Event, Reconnect, Trust};
+use campanile::client::{Client, ClientBuilder, ClientEvent, Data, Reconnect, Trust};
 use campanile::deflate::Deflate;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -93,7 +93,7 @@ impl Drop for Server {
 #[track_caller]
 fn text(client: &Client, expected: &str) {
     let event = client.next(DEADLINE);
-    assert!(matches!(&event, Ok(Event::Message(Data::Text(t))) if t == expected), "{event:?}");
+    assert!(matches!(&event, Ok(ClientEvent::Message(Data::Text(t))) if t == expected), "{event:?}");
 }
 
 /// Both servers say and do the same, with and without compression and TLS.
@@ -116,16 +116,16 @@ fn converse(command: impl Fn(&str) -> Command) {
     let _ = std::fs::remove_file(&pem); // a temporary one in any case
 }
 
-fn converse_at(builder: &dyn Fn() -> Builder, deflate: Deflate) {
+fn converse_at(builder: &dyn Fn() -> ClientBuilder, deflate: Deflate) {
     let client = builder()
         .subprotocol("a")
         .subprotocol("b")
-        .reconnect(Reconnect::default().first(Duration::from_millis(20)))
+        .reconnect(Reconnect::default().initial_delay(Duration::from_millis(20)))
         .connect()
         .expect("a client");
     for _ in 0..2 {
         let event = client.next(DEADLINE);
-        assert!(matches!(event, Ok(Event::Open)), "{event:?}");
+        assert!(matches!(event, Ok(ClientEvent::Open)), "{event:?}");
         assert_eq!((&*client.protocol(), client.extensions().is_empty()), ("b", !deflate.is_on()));
         text(&client, "pong ? in two");
         for size in [0, 125, 126, 65_536, 5 << 20] {
@@ -134,7 +134,7 @@ fn converse_at(builder: &dyn Fn() -> Builder, deflate: Deflate) {
             text(&client, &message);
             client.send(message.as_bytes()).expect("it is open");
             let event = client.next(DEADLINE);
-            let same = matches!(event, Ok(Event::Message(Data::Binary(b))) if b == message.as_bytes());
+            let same = matches!(event, Ok(ClientEvent::Message(Data::Binary(b))) if b == message.as_bytes());
             assert!(same, "{size} bytes");
         }
         // The first time round it comes back.
@@ -142,18 +142,18 @@ fn converse_at(builder: &dyn Fn() -> Builder, deflate: Deflate) {
         let mut lost = false;
         while !lost {
             match client.next(DEADLINE).expect("an event") {
-                Event::Close(close) => assert_eq!((close.code.0, close.will_reconnect), (1006, true)),
-                Event::Reconnecting { .. } => lost = true,
+                ClientEvent::Close(close) => assert_eq!((close.code.0, close.will_reconnect), (1006, true)),
+                ClientEvent::Reconnecting { .. } => lost = true,
                 _ => {}
             }
         }
     }
     let event = client.next(DEADLINE);
-    assert!(matches!(event, Ok(Event::Open)), "{event:?}");
+    assert!(matches!(event, Ok(ClientEvent::Open)), "{event:?}");
     text(&client, "pong ? in two");
     client.send("close me").expect("it is open");
     match client.next(DEADLINE) {
-        Ok(Event::Close(close)) => {
+        Ok(ClientEvent::Close(close)) => {
             assert_eq!((close.code.0, &*close.reason, close.was_clean), (4000, "so", true));
             assert!(!close.will_reconnect);
         }
@@ -163,8 +163,9 @@ fn converse_at(builder: &dyn Fn() -> Builder, deflate: Deflate) {
     let client = builder().subprotocol("b").connect().expect("a client");
     client.wait_open(DEADLINE).expect("open");
     client.close(3000, "bye").expect("a code and a reason that fit");
-    let close =
-        client.events(DEADLINE).find_map(|e| if let Event::Close(close) = e { Some(close) } else { None });
+    let close = client
+        .events(DEADLINE)
+        .find_map(|e| if let ClientEvent::Close(close) = e { Some(close) } else { None });
     assert!(close.is_some_and(|c| c.was_clean && c.code.0 == 3000));
 }
 
@@ -173,7 +174,7 @@ fn tests() -> &'static Path {
 }
 
 #[test]
-fn nodes_ws() {
+fn the_ws_package_of_node_interoperates() {
     if !tests().join("js/node_modules/ws").is_dir() {
         return eprintln!("skipped: Node's ws is not installed; tests/setup js does it");
     }
@@ -186,7 +187,7 @@ fn nodes_ws() {
 }
 
 #[test]
-fn pythons_websockets() {
+fn the_websockets_package_of_python_interoperates() {
     let python = tests().join("py/.venv/bin/python");
     if !python.is_file() {
         return eprintln!("skipped: Python's websockets is not installed; tests/setup python does it");

@@ -2,7 +2,7 @@
 
 use crate::support::clients::*;
 use crate::support::{DEADLINE, millis};
-use campanile::client::{Client, Error, HandshakeError, Limits};
+use campanile::client::{Client, ClientLimits, Error, HandshakeError};
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
@@ -20,8 +20,8 @@ fn flood(mut socket: TcpStream, piece: &[u8]) -> usize {
 }
 
 #[test]
-fn a_server_that_sends_on_after_its_close_frame_is_not_heard_and_left_in_time() {
-    let mut limits = Limits::default();
+fn data_after_the_servers_close_frame_is_discarded_until_the_timeout() {
+    let mut limits = ClientLimits::default();
     limits.close_timeout = millis(200);
     let message = [&[0x82, 126, 0xFF, 0xFF][..], &[7; 0xFFFF]].concat();
     for (close, code, was_clean) in [(&[0x88, 2, 0x03, 0xE9][..], 1001, true), (&[0x88, 1, 0], 1006, false)] {
@@ -42,8 +42,8 @@ fn a_server_that_sends_on_after_its_close_frame_is_not_heard_and_left_in_time() 
 }
 
 #[test]
-fn a_server_that_goes_on_while_the_client_closes_is_left_in_time() {
-    let mut limits = Limits::default();
+fn a_server_that_ignores_close_is_dropped_at_the_timeout() {
+    let mut limits = ClientLimits::default();
     limits.close_timeout = millis(200);
     let (addr, server) = scripted(|mut socket, request| {
         socket.write_all(agree(&request, "").as_bytes()).unwrap();
@@ -55,14 +55,14 @@ fn a_server_that_goes_on_while_the_client_closes_is_left_in_time() {
     let deadline = Instant::now() + DEADLINE;
     let mut failed = false;
     while let Ok(event) = client.next_before(deadline) {
-        failed |= matches!(event, campanile::client::Event::Error(Error::CloseTimeout { .. }));
+        failed |= matches!(event, campanile::client::ClientEvent::Error(Error::CloseTimeout { .. }));
     }
     assert!(failed && Instant::now() < deadline);
     server.join().unwrap();
 }
 
 #[test]
-fn redirects_that_lead_in_a_circle_have_an_end() {
+fn circular_redirects_stop_at_the_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {
@@ -83,7 +83,7 @@ fn redirects_that_lead_in_a_circle_have_an_end() {
 }
 
 #[test]
-fn an_answer_without_end_is_refused_whatever_it_consists_of() {
+fn an_endless_handshake_response_is_refused() {
     for (piece, expected) in [
         (&b"HTTP/1.1 101 Switching Protocols\r\nX: "[..], HandshakeError::TooLong),
         (&[b'a'; 1000], HandshakeError::NotHttp),
@@ -102,9 +102,9 @@ fn an_answer_without_end_is_refused_whatever_it_consists_of() {
 
 /// A byte each time that the client may think something comes.
 #[test]
-fn an_answer_that_comes_byte_by_byte_has_its_time_and_no_more() {
+fn a_slow_handshake_response_times_out() {
     let limit = millis(100);
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.handshake_timeout = limit;
     let (addr, server) = scripted(|mut socket, _| {
         socket.write_all(b"HTTP/1.1 101 x\r\nX: ").unwrap();

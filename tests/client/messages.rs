@@ -5,8 +5,8 @@ use crate::support;
 use crate::support::clients::*;
 use crate::support::{DEADLINE, echo, limits, millis, recorder, serve};
 use campanile::client::{
-    Client, Data, Error, Event, HandshakeError, InvalidClose, InvalidProxy, Limits, NoEvent, NotOpened, Pool,
-    ProxyError,
+    Client, ClientEvent, ClientLimits, Data, Error, HandshakeError, InvalidClose, InvalidProxy, NoEvent,
+    NotOpened, Pool, ProxyError,
 };
 #[cfg(feature = "deflate")]
 use campanile::protocol::ProtocolError;
@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 // ---- messages ----
 
 #[test]
-fn messages_of_all_kinds_and_sizes_come_back() {
+fn messages_of_all_kinds_and_sizes_are_echoed() {
     let limits = limits(|l| {
         l.max_message_size = 20 << 20;
         l.max_backlog = 64 << 20;
@@ -45,7 +45,7 @@ fn messages_of_all_kinds_and_sizes_come_back() {
 }
 
 #[test]
-fn threads_send_at_once_and_no_message_is_lost_or_torn() {
+fn concurrent_sends_from_threads_keep_messages_whole() {
     let server = serve(echo());
     let client = open(&url(&server));
     let senders: Vec<_> = (0..4)
@@ -71,7 +71,7 @@ fn threads_send_at_once_and_no_message_is_lost_or_torn() {
 }
 
 #[test]
-fn fragments_pings_and_frames_that_come_with_the_answer_are_taken() {
+fn fragments_pings_and_frames_after_the_response_are_accepted() {
     let (addr, server) = scripted(|mut socket, request| {
         let mut bytes = agree(&request, "").into_bytes();
         bytes.extend(b"\x01\x02g\xc3\x89\x03one\x00\x00\x89\x03two\x80\x01\xb6\x88\x02\x03\xe9");
@@ -107,7 +107,7 @@ fn support_decode(bytes: Vec<u8>) -> Frames {
 }
 
 #[test]
-fn who_does_not_take_events_makes_the_server_wait_and_loses_nothing() {
+fn an_unread_event_queue_applies_backpressure_without_loss() {
     const COUNT: usize = 2000;
     let (handler, _) = recorder();
     let server_limits = limits(|l| l.max_backlog = 64 << 20);
@@ -117,7 +117,7 @@ fn who_does_not_take_events_makes_the_server_wait_and_loses_nothing() {
         }
     });
     let server = serve(Route::new(handler).limits(server_limits));
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.max_inbox = 64 << 10;
     let client = Client::builder(&url(&server)).limits(limits).connect().unwrap();
     client.wait_open(DEADLINE).unwrap();
@@ -133,14 +133,14 @@ fn who_does_not_take_events_makes_the_server_wait_and_loses_nothing() {
 }
 
 #[test]
-fn a_full_backlog_gives_the_message_back() {
+fn a_full_backlog_returns_the_message() {
     let (release, held) = mpsc::channel::<()>();
     let (addr, server) = scripted(move |mut socket, request| {
         socket.write_all(agree(&request, "").as_bytes()).unwrap();
         held.recv_timeout(DEADLINE).unwrap();
         read_to_end(socket).len()
     });
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.max_backlog = 1 << 20;
     limits.close_timeout = millis(500);
     let client = Client::builder(&format!("ws://{addr}/")).limits(limits).connect().unwrap();
@@ -195,15 +195,15 @@ fn a_refused_handshake_says_its_status() {
     let server = serve(handler);
     let client = Client::connect(&url(&server)).unwrap();
     let error = expect_error(&client);
-    let Error::Handshake(HandshakeError::Refused(refusal)) = &error else { panic!("{error:?}") };
-    assert_eq!((refusal.status, &refusal.body[..]), (403, &b"not you\n"[..]));
+    let Error::Handshake(HandshakeError::Refused(response)) = &error else { panic!("{error:?}") };
+    assert_eq!((response.status, &response.body[..]), (403, &b"not you\n"[..]));
     expect_end(&client, 1006, false);
     assert_eq!(client.wait_open(DEADLINE), Err(NotOpened::Ended(Some(error))));
     assert_eq!(client.send("x").unwrap_err().message.as_text(), Some("x"));
 }
 
 #[test]
-fn what_can_never_be_is_refused_at_once() {
+fn invalid_settings_are_refused_at_once() {
     assert!(matches!(Client::connect("ftp://x/"), Err(Error::Url(_))));
     #[cfg(not(feature = "tls"))]
     assert!(matches!(Client::connect("wss://x/"), Err(Error::TlsNotBuiltIn { .. })));
@@ -212,7 +212,7 @@ fn what_can_never_be_is_refused_at_once() {
 }
 
 #[test]
-fn nobody_there_no_name_and_no_answer_are_errors_with_their_facts() {
+fn connect_errors_carry_address_name_and_timeout() {
     let (_held, addr) = nobody();
     let client = Client::connect(&format!("ws://{addr}/")).unwrap();
     assert_eq!(expect_error(&client), Error::Connect { addr, kind: ErrorKind::ConnectionRefused });
@@ -224,7 +224,7 @@ fn nobody_there_no_name_and_no_answer_are_errors_with_their_facts() {
     expect_end(&client, 1006, false);
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.handshake_timeout = millis(50);
     let to = format!("ws://localhost:{}/", silent.local_addr().unwrap().port());
     let client = Client::builder(&to).limits(limits).connect().unwrap();
@@ -235,7 +235,7 @@ fn nobody_there_no_name_and_no_answer_are_errors_with_their_facts() {
 }
 
 #[test]
-fn redirects_are_followed_only_when_asked_for_and_show_no_rights_to_others() {
+fn redirects_are_followed_on_request_without_credentials() {
     let server = serve(recorder().0.on_upgrade(|request| {
         assert_eq!(request.header("authorization"), None);
         assert_eq!(request.header("x-bell"), Some(&b"big"[..]));
@@ -271,7 +271,7 @@ fn redirects_are_followed_only_when_asked_for_and_show_no_rights_to_others() {
 // ---- closing ----
 
 #[test]
-fn both_ends_close_and_hear_each_other() {
+fn either_side_can_close() {
     let (handler, events) = recorder();
     let server = serve(handler.on_message(|conn, _| conn.close(4005, "enough").unwrap()));
     let client = open(&url(&server));
@@ -293,7 +293,7 @@ fn both_ends_close_and_hear_each_other() {
 }
 
 #[test]
-fn the_last_handle_that_goes_says_goodbye() {
+fn dropping_the_last_handle_closes_with_1001() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let client = open(&url(&server));
@@ -307,7 +307,7 @@ fn the_last_handle_that_goes_says_goodbye() {
 }
 
 #[test]
-fn a_server_that_vanishes_or_breaks_the_protocol_is_an_error_and_no_clean_end() {
+fn a_vanished_or_misbehaving_server_is_an_unclean_close() {
     let server = serve(recorder().0.on_message(|conn, _| conn.terminate()));
     let client = open(&url(&server));
     client.send("go").unwrap();
@@ -336,7 +336,7 @@ fn breaks_the_protocol() -> (SocketAddr, JoinHandle<Frames>) {
 }
 
 #[test]
-fn answers_to_what_came_before_a_breach_go_before_the_close_frame() {
+fn replies_to_earlier_messages_precede_the_close_frame_of_a_protocol_error() {
     let expected = [(1, b"a".to_vec()), (2, b"b".to_vec()), (8, vec![3, 234])];
     let (addr, server) = breaks_the_protocol();
     let client = open(&format!("ws://{addr}/"));
@@ -352,7 +352,7 @@ fn answers_to_what_came_before_a_breach_go_before_the_close_frame() {
     let (addr, server) = breaks_the_protocol();
     let _client = Client::builder(&format!("ws://{addr}/"))
         .connect_with(|client, event| {
-            if let Event::Message(data) = event {
+            if let ClientEvent::Message(data) = event {
                 client.send(&data).expect("as above");
             }
         })
@@ -362,7 +362,7 @@ fn answers_to_what_came_before_a_breach_go_before_the_close_frame() {
     // Whom nobody listens to is told after a while, and at once where the application closes.
     for closes in [false, true] {
         let (addr, server) = breaks_the_protocol();
-        let mut limits = Limits::default();
+        let mut limits = ClientLimits::default();
         limits.close_timeout = if closes { DEADLINE } else { millis(50) };
         let client = Client::builder(&format!("ws://{addr}/")).limits(limits).connect().unwrap();
         if closes {
@@ -378,7 +378,7 @@ fn answers_to_what_came_before_a_breach_go_before_the_close_frame() {
 
 #[cfg(feature = "deflate")]
 #[test]
-fn compressed_messages_come_back_and_are_bounded_by_what_they_become() {
+fn compressed_messages_are_limited_by_their_inflated_size() {
     use campanile::deflate::Deflate;
     let deflated = |d| Route::new(echo()).deflate(d).limits(limits(|l| l.max_message_size = 4 << 20));
     for (ours, theirs) in [
@@ -409,7 +409,7 @@ fn compressed_messages_come_back_and_are_bounded_by_what_they_become() {
 
 #[cfg(feature = "deflate")]
 #[test]
-fn what_was_not_offered_may_not_be_chosen() {
+fn a_server_may_not_choose_what_was_not_offered() {
     use campanile::deflate::Deflate;
     for (deflate, chosen, known) in [
         (Deflate::off(), "permessage-deflate", false),
@@ -460,7 +460,7 @@ fn proxy(answer: &'static str) -> (SocketAddr, JoinHandle<String>) {
 }
 
 #[test]
-fn a_proxy_is_asked_for_a_tunnel_with_name_and_password() {
+fn a_proxy_gets_connect_with_credentials() {
     let server = serve(echo());
     let (addr, proxy) = proxy("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n");
     let to = format!("ws://localhost:{}/", server.addr.port());
@@ -482,7 +482,7 @@ fn a_proxy_is_asked_for_a_tunnel_with_name_and_password() {
 }
 
 #[test]
-fn a_proxy_that_refuses_or_is_silent_or_absent_is_an_error_with_its_facts() {
+fn proxy_errors_carry_status_or_timeout() {
     let connect = |addr: SocketAddr, limits| {
         let through = format!("http://{addr}");
         Client::builder("ws://no-such-host.invalid/").proxy(&through).limits(limits).connect().unwrap()
@@ -493,7 +493,7 @@ fn a_proxy_that_refuses_or_is_silent_or_absent_is_an_error_with_its_facts() {
         ("SSH-2.0-x\r\n", ProxyError::NotHttp),
     ] {
         let (addr, proxy) = proxy(answer);
-        let client = connect(addr, Limits::default());
+        let client = connect(addr, ClientLimits::default());
         assert_eq!(expect_error(&client), Error::Proxy(error));
         expect_end(&client, 1006, false);
         assert!(
@@ -502,14 +502,14 @@ fn a_proxy_that_refuses_or_is_silent_or_absent_is_an_error_with_its_facts() {
         );
     }
     let (addr, proxy) = proxy("");
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.handshake_timeout = millis(50);
     let client = connect(addr, limits);
     assert_eq!(expect_error(&client), Error::HandshakeTimeout { limit: millis(50) });
     drop(client);
     proxy.join().unwrap();
     let (_held, addr) = nobody();
-    let error = expect_error(&connect(addr, Limits::default()));
+    let error = expect_error(&connect(addr, ClientLimits::default()));
     assert_eq!(error, Error::Connect { addr, kind: ErrorKind::ConnectionRefused });
     let refused = Client::builder("ws://x/").proxy("socks5://x").connect();
     assert!(matches!(refused, Err(Error::InvalidProxy(InvalidProxy::Scheme))));
@@ -527,7 +527,7 @@ fn the_source_address_can_be_chosen() {
 }
 
 #[test]
-fn a_close_before_it_is_open_gives_up() {
+fn close_before_open_cancels_the_attempt() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Client::builder(&format!("ws://{}/", silent.local_addr().unwrap()))
         .reconnect(soon())
@@ -540,7 +540,7 @@ fn a_close_before_it_is_open_gives_up() {
 // ---- heartbeat ----
 
 #[test]
-fn pings_go_both_ways() {
+fn pings_are_answered_by_both_sides() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let client = Client::builder(&url(&server)).heartbeat(millis(20), DEADLINE).connect().unwrap();
@@ -557,7 +557,7 @@ fn pings_go_both_ways() {
 }
 
 #[test]
-fn a_server_that_falls_silent_is_given_up() {
+fn a_silent_server_is_dropped_at_the_pong_timeout() {
     let (release, held) = mpsc::channel::<()>();
     let (addr, server) = scripted(move |mut socket, request| {
         socket.write_all(agree(&request, "").as_bytes()).unwrap();
@@ -597,7 +597,7 @@ fn many_connections_share_a_thread() {
 }
 
 #[test]
-fn callbacks_run_on_a_thread_of_their_own() {
+fn callbacks_run_on_their_own_thread() {
     let server = serve(echo());
     let (tell, told) = mpsc::channel();
     let here = std::thread::current().id();
@@ -606,8 +606,8 @@ fn callbacks_run_on_a_thread_of_their_own() {
             assert_ne!(std::thread::current().id(), here);
             assert_eq!(client.try_next().unwrap_err(), NoEvent::Ended, "events come here alone");
             match &event {
-                Event::Open => client.send("hello").unwrap(),
-                Event::Message(_) => client.close(1000, "heard").unwrap(),
+                ClientEvent::Open => client.send("hello").unwrap(),
+                ClientEvent::Message(_) => client.close(1000, "heard").unwrap(),
                 _ => {}
             }
             tell.send(event).unwrap();
@@ -615,14 +615,14 @@ fn callbacks_run_on_a_thread_of_their_own() {
         .unwrap();
     drop(client); // it lives on by itself
     let next = || told.recv_timeout(DEADLINE).expect("an event");
-    assert!(matches!(next(), Event::Open));
-    assert!(matches!(next(), Event::Message(Data::Text(t)) if t == "hello"));
-    assert!(matches!(next(), Event::Close(close) if close.was_clean));
+    assert!(matches!(next(), ClientEvent::Open));
+    assert!(matches!(next(), ClientEvent::Message(Data::Text(t)) if t == "hello"));
+    assert!(matches!(next(), ClientEvent::Close(close) if close.was_clean));
     assert!(told.recv_timeout(DEADLINE).is_err(), "the callback is dropped when all is over");
 }
 
 #[test]
-fn a_callback_that_panics_ends_its_connection_with_1011_and_no_other() {
+fn a_panicking_callback_ends_only_its_connection_with_1011() {
     let (handler, events) = recorder();
     let server = serve(handler.on_message(|conn, message| {
         let _ = conn.send(message);
@@ -633,7 +633,9 @@ fn a_callback_that_panics_ends_its_connection_with_1011_and_no_other() {
     let _client = Client::builder(&url(&server))
         .pool(&pool)
         .reconnect(soon())
-        .connect_with(|_, event| assert!(!matches!(event, Event::Open), "a panic that belongs to this test"))
+        .connect_with(|_, event| {
+            assert!(!matches!(event, ClientEvent::Open), "a panic that belongs to this test")
+        })
         .unwrap();
     assert_eq!(events.closed().code, CloseCode::INTERNAL);
     other.send("still here").unwrap();

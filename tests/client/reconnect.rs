@@ -3,7 +3,7 @@
 
 use crate::support::clients::*;
 use crate::support::{DEADLINE, TestServer, builder, echo, millis, recorder, serve, start_at};
-use campanile::client::{Client, Error, Event, HandshakeError, Limits, Offline, Pool, Reconnect};
+use campanile::client::{Client, ClientEvent, ClientLimits, Error, HandshakeError, Offline, Pool, Reconnect};
 use campanile::{Accept, CloseCode, ReadyState, Refuse, RefusedReason, Route};
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ fn restart(addr: SocketAddr, route: impl Into<Route>) -> TestServer {
 }
 
 #[test]
-fn it_comes_back_when_the_server_does_and_keeps_what_was_sent_meanwhile() {
+fn a_client_reconnects_and_sends_messages_kept_offline() {
     let mut server = serve(echo());
     let addr = server.addr;
     let client = Client::builder(&url(&server))
@@ -33,11 +33,11 @@ fn it_comes_back_when_the_server_does_and_keeps_what_was_sent_meanwhile() {
     client.send("three").unwrap();
     assert_eq!(client.send("four").unwrap_err().reason, RefusedReason::BacklogFull);
     assert_eq!(client.buffered_amount(), 8);
-    assert!(matches!(next(&client), Event::Reconnecting { attempt: 1, .. }));
+    assert!(matches!(next(&client), ClientEvent::Reconnecting { attempt: 1, .. }));
     // At least one try fails before the server is there again.
     assert!(matches!(expect_error(&client), Error::Connect { .. }));
     let _server = restart(addr, echo());
-    while !matches!(next(&client), Event::Open) {}
+    while !matches!(next(&client), ClientEvent::Open) {}
     expect_text(&client, "two");
     expect_text(&client, "three");
     client.close(1000, "").unwrap();
@@ -45,19 +45,19 @@ fn it_comes_back_when_the_server_does_and_keeps_what_was_sent_meanwhile() {
 }
 
 #[test]
-fn by_default_what_is_sent_while_offline_is_refused() {
+fn by_default_send_is_refused_while_offline() {
     let (_held, addr) = nobody();
     let client = Client::builder(&format!("ws://{addr}/")).reconnect(soon()).connect().unwrap();
     assert!(matches!(expect_error(&client), Error::Connect { .. }));
     assert_eq!(client.send("x").unwrap_err().reason, RefusedReason::NotOpen);
     let _server = restart(addr, echo());
-    while !matches!(next(&client), Event::Open) {}
+    while !matches!(next(&client), ClientEvent::Open) {}
     client.send("x").unwrap();
     expect_text(&client, "x");
 }
 
 #[test]
-fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
+fn reset_ends_the_connection_and_reconnects() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let client = Client::builder(&url(&server)).reconnect(soon().offline(Offline::Keep)).connect().unwrap();
@@ -69,7 +69,7 @@ fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
     assert_eq!((close.code, close.was_clean, close.will_reconnect), (CloseCode::ABNORMAL, false, true));
     assert_eq!(events.closed().code, CloseCode::ABNORMAL, "no close frame");
     client.send("after").unwrap();
-    assert!(matches!(next(&client), Event::Reconnecting { attempt: 1, .. }));
+    assert!(matches!(next(&client), ClientEvent::Reconnecting { attempt: 1, .. }));
     expect_open(&client);
     assert_eq!(events.message(), b"after");
 
@@ -82,7 +82,7 @@ fn a_reset_ends_the_connection_at_once_and_it_comes_back() {
 
 #[cfg(feature = "deflate")]
 #[test]
-fn what_was_compressed_and_kept_can_go_to_a_server_that_does_not_compress() {
+fn kept_compressed_messages_reach_a_server_without_compression() {
     use campanile::client::Data;
     use campanile::deflate::Deflate;
     let deflate = Deflate::dedicated(15).threshold(0);
@@ -93,7 +93,7 @@ fn what_was_compressed_and_kept_can_go_to_a_server_that_does_not_compress() {
     let client = Client::builder(&urls[0])
         .reconnect(soon().offline(Offline::Keep))
         .deflate(deflate)
-        .before_try(move |attempt| {
+        .before_attempt(move |attempt| {
             attempt.url.clone_from(&urls[attempt.number.min(1) as usize]);
             Ok(())
         })
@@ -116,13 +116,13 @@ fn what_was_compressed_and_kept_can_go_to_a_server_that_does_not_compress() {
     let text = "to and fro ".repeat(1000);
     client.send(&text).unwrap();
     client.reset();
-    while !matches!(next(&client), Event::Open) {}
+    while !matches!(next(&client), ClientEvent::Open) {}
     assert_eq!(client.extensions(), "");
     while expect_message(&client) != Data::Text(text.clone()) {}
 }
 
 #[test]
-fn final_codes_end_it_and_others_bring_it_back() {
+fn final_codes_end_the_client_and_others_reconnect() {
     let server = serve(recorder().0.on_message(|conn, message| {
         let code: u16 = message.as_text().and_then(|t| t.parse().ok()).unwrap();
         conn.close(code, "as you said").unwrap();
@@ -133,7 +133,7 @@ fn final_codes_end_it_and_others_bring_it_back() {
         client.send(&code.to_string()).unwrap();
         let close = expect_close(&client);
         assert_eq!((close.code, close.will_reconnect), (CloseCode(code), true));
-        assert!(matches!(next(&client), Event::Reconnecting { .. }));
+        assert!(matches!(next(&client), ClientEvent::Reconnecting { .. }));
         expect_open(&client);
     }
     client.send("4001").unwrap();
@@ -141,20 +141,21 @@ fn final_codes_end_it_and_others_bring_it_back() {
 }
 
 #[test]
-fn tries_have_a_number_and_an_end() {
+fn attempts_are_numbered_and_limited() {
     let (_held, addr) = nobody();
-    let client = Client::builder(&format!("ws://{addr}/")).reconnect(soon().tries(3)).connect().unwrap();
+    let client =
+        Client::builder(&format!("ws://{addr}/")).reconnect(soon().max_attempts(3)).connect().unwrap();
     for n in 1..=3 {
         assert!(matches!(expect_error(&client), Error::Connect { .. }));
         let event = next(&client);
-        assert!(matches!(event, Event::Reconnecting { attempt, .. } if attempt == n), "{event:?}");
+        assert!(matches!(event, ClientEvent::Reconnecting { attempt, .. } if attempt == n), "{event:?}");
     }
     assert!(matches!(expect_error(&client), Error::Connect { .. }));
     expect_end(&client, 1006, false);
 }
 
 #[test]
-fn a_hook_brings_another_url_and_a_fresh_token_before_each_try() {
+fn before_attempt_can_change_url_and_headers() {
     let handler = recorder().0.on_upgrade(|request| match request.header("authorization") {
         Some(b"Bearer 2") => Ok(Accept::new(String::new())),
         _ => Err(Refuse::new(401)),
@@ -163,7 +164,7 @@ fn a_hook_brings_another_url_and_a_fresh_token_before_each_try() {
     let to = url(&server);
     let client = Client::builder("ws://nowhere.invalid/")
         .reconnect(soon().retry_status(401..=401))
-        .before_try(move |attempt| {
+        .before_attempt(move |attempt| {
             assert_eq!(attempt.url, "ws://nowhere.invalid/", "as it was built, each time");
             assert_eq!(attempt.last_error.is_some(), attempt.number > 0);
             if attempt.number == 1 {
@@ -177,46 +178,47 @@ fn a_hook_brings_another_url_and_a_fresh_token_before_each_try() {
         .unwrap();
     let error = expect_error(&client);
     assert!(matches!(&error, Error::Handshake(HandshakeError::Refused(r)) if r.status == 401), "{error:?}");
-    assert!(matches!(next(&client), Event::Reconnecting { attempt: 1, .. }));
+    assert!(matches!(next(&client), ClientEvent::Reconnecting { attempt: 1, .. }));
     assert_eq!(expect_error(&client), Error::Hook("the token's server is down".into()));
-    assert!(matches!(next(&client), Event::Reconnecting { attempt: 2, .. }));
+    assert!(matches!(next(&client), ClientEvent::Reconnecting { attempt: 2, .. }));
     expect_open(&client);
     assert_eq!(client.url().to_string(), url(&server));
 }
 
 #[test]
-fn a_hook_that_hangs_costs_its_tries_and_holds_up_nobody_else() {
+fn a_blocked_hook_fails_its_attempts_and_delays_no_other_client() {
     let server = serve(echo());
     let pool = Pool::new(1).unwrap();
     let (release, held) = mpsc::channel::<()>();
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.connect_timeout = millis(30);
     let client = Client::builder(&url(&server))
         .pool(&pool)
         .limits(limits)
         .reconnect(soon())
-        .before_try(move |_| {
+        .before_attempt(move |_| {
             let _ = held.recv(); // until the other end has gone
             Ok(())
         })
         .connect()
         .unwrap();
     assert_eq!(expect_error(&client), Error::ConnectTimeout { limit: millis(30) });
-    assert!(matches!(next(&client), Event::Reconnecting { attempt: 1, .. }));
+    assert!(matches!(next(&client), ClientEvent::Reconnecting { attempt: 1, .. }));
     assert!(matches!(expect_error(&client), Error::Hook(why) if why.contains("busy")));
     let other = Client::builder(&url(&server)).pool(&pool).connect().unwrap();
     expect_open(&other);
     drop(release);
-    while !matches!(next(&client), Event::Open) {}
+    while !matches!(next(&client), ClientEvent::Open) {}
 }
 
 #[test]
-fn a_crowd_that_is_dropped_comes_back_whole() {
+fn all_dropped_clients_reconnect() {
     const CROWD: usize = 300;
     let mut server = serve(echo());
     let addr = server.addr;
     let pool = Pool::new(1).unwrap();
-    let reconnect = || Reconnect::default().first(millis(50)).cap(millis(100)).offline(Offline::Keep);
+    let reconnect =
+        || Reconnect::default().initial_delay(millis(50)).max_delay(millis(100)).offline(Offline::Keep);
     let connect = |_| Client::builder(&url(&server)).pool(&pool).reconnect(reconnect()).connect().unwrap();
     let clients: Vec<Client> = (0..CROWD).map(connect).collect();
     clients.iter().for_each(expect_open);
@@ -225,7 +227,7 @@ fn a_crowd_that_is_dropped_comes_back_whole() {
     clients.iter().enumerate().for_each(|(i, client)| client.send(&i.to_string()).unwrap());
     let server = restart(addr, echo());
     for (i, client) in clients.iter().enumerate() {
-        while !matches!(next(client), Event::Open) {}
+        while !matches!(next(client), ClientEvent::Open) {}
         expect_text(client, &i.to_string());
     }
     assert_eq!(server.handle.open_connections(), CROWD);

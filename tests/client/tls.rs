@@ -3,14 +3,14 @@
 use crate::support::clients::*;
 use crate::support::tls::{Authority, start_tls};
 use crate::support::{DEADLINE, TestServer, builder, echo, limits, millis, recorder, serve};
-use campanile::client::{Builder, Client, Error, Event, Limits, Trust};
+use campanile::client::{Client, ClientBuilder, ClientEvent, ClientLimits, Error, Trust};
 use campanile::deflate::Deflate;
 use campanile::{Accept, Route};
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use std::io::{self, Write};
 use std::net::TcpListener;
 
-fn client(server: &TestServer, trust: &Trust) -> Builder {
+fn client(server: &TestServer, trust: &Trust) -> ClientBuilder {
     Client::builder(&format!("wss://localhost:{}/", server.addr.port())).trust(trust)
 }
 
@@ -22,7 +22,7 @@ fn generous() -> Route {
 }
 
 #[test]
-fn messages_of_all_sizes_come_back_sealed() {
+fn messages_of_all_sizes_are_echoed_over_tls() {
     let authority = Authority::new();
     let server = start_tls(builder().route("/", generous()), &authority.tls());
     let trust = Trust::authorities(authority.pem()).unwrap();
@@ -84,14 +84,14 @@ fn a_client_trusts_the_authorities_it_is_given() {
 }
 
 #[test]
-fn what_is_no_tls_or_silent_is_an_error_with_its_facts() {
+fn a_server_without_tls_or_answer_is_an_error() {
     let trust = Trust::danger_accept_any_certificate().unwrap();
     let plain = serve(echo());
     let error = expect_error(&client(&plain, &trust).connect().unwrap());
     assert!(matches!(error, Error::Tls(_)), "{error:?}");
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut limits = Limits::default();
+    let mut limits = ClientLimits::default();
     limits.handshake_timeout = millis(50);
     let to = format!("wss://{}/", silent.local_addr().unwrap());
     let client = Client::builder(&to).trust(&trust).limits(limits).connect().unwrap();
@@ -100,7 +100,7 @@ fn what_is_no_tls_or_silent_is_an_error_with_its_facts() {
 }
 
 #[test]
-fn who_comes_back_has_a_ticket_unless_told_otherwise() {
+fn reconnecting_resumes_the_tls_session_unless_disabled() {
     let authority = Authority::new();
     let handler = recorder().0.on_upgrade(|request| {
         let resumed = request.tls().is_some_and(|tls| tls.resumed);
@@ -122,7 +122,7 @@ fn who_comes_back_has_a_ticket_unless_told_otherwise() {
 }
 
 #[test]
-fn a_tunnel_carries_tls_and_the_proxy_sees_none_of_it() {
+fn tls_runs_through_a_proxy_tunnel() {
     let authority = Authority::new();
     let server = start_tls(builder().route("/", generous()), &authority.tls());
     let port = server.addr.port();
@@ -164,7 +164,7 @@ fn read_and_pass(from: &mut impl io::Read, to: &mut impl Write) -> Vec<u8> {
 }
 
 #[test]
-fn a_server_that_vanishes_is_noticed_and_returned_to() {
+fn a_vanished_tls_server_is_noticed_and_reconnected_to() {
     let authority = Authority::new();
     let handler = recorder().0.on_message(|conn, _| conn.terminate());
     let server = start_tls(builder().route("/", handler), &authority.tls());
@@ -173,6 +173,6 @@ fn a_server_that_vanishes_is_noticed_and_returned_to() {
     expect_open(&client);
     for _ in 0..3 {
         client.send("go").unwrap();
-        while !matches!(client.next(DEADLINE), Ok(Event::Open)) {}
+        while !matches!(client.next(DEADLINE), Ok(ClientEvent::Open)) {}
     }
 }

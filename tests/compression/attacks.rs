@@ -8,7 +8,7 @@ use campanile::protocol::Kind;
 use campanile::{ReadyState, Route};
 
 #[test]
-fn what_is_no_deflate_or_no_text_ends_the_connection() {
+fn invalid_deflate_or_text_ends_the_connection() {
     let server = serve(Route::new(echo()).deflate(Deflate::shared()));
     let open = || Packed::open(&server, "/", "permessage-deflate", SHARED);
     let fails = |send: &dyn Fn(&mut Packed), code: u16| {
@@ -52,7 +52,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_only_compressing_made_larger_than_the_limit_is_taken() {
+fn a_message_that_compression_grew_over_the_limit_is_accepted() {
     const LIMIT: usize = 64 << 10;
     let limits = limits(|l| l.max_message_size = LIMIT);
     let server = serve(Route::new(echo()).limits(limits).deflate(Deflate::shared()));
@@ -81,7 +81,7 @@ fn what_only_compressing_made_larger_than_the_limit_is_taken() {
 }
 
 #[test]
-fn what_inflates_to_much_takes_many_turns() {
+fn large_inflated_messages_are_spread_over_iterations() {
     const BOMBS: usize = 30;
     let limits = limits(|l| l.max_message_size = 1 << 20);
     // Paused first, so that all of it is there when it goes on.
@@ -118,7 +118,7 @@ fn what_inflates_to_much_takes_many_turns() {
 }
 
 #[test]
-fn what_many_connections_inflate_to_takes_many_turns_and_all_have_theirs() {
+fn inflating_for_many_connections_is_fair() {
     const CLIENTS: usize = 40;
     let limits = limits(|l| l.max_message_size = 1 << 20);
     let handler = recorder().0.on_message(|conn, message| {
@@ -166,7 +166,7 @@ fn fragments(packed: &[u8], count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn as_many_fragments_as_allowed_are_inflated_and_no_more() {
+fn compressed_fragments_are_limited() {
     const MOST: u32 = 10_000;
     let limits = limits(|l| {
         (l.max_fragments, l.max_message_size) = (MOST, 1 << 20);
@@ -205,7 +205,7 @@ fn an_empty_message_has_many_compressed_forms() {
 }
 
 #[test]
-fn a_stream_that_does_not_end_with_its_message_is_none() {
+fn an_incomplete_deflate_stream_is_refused() {
     let server = serve(Route::new(echo()).deflate(Deflate::dedicated(11)));
     let agreed = "permessage-deflate; client_max_window_bits=11";
     for cut in [
@@ -234,7 +234,7 @@ fn a_stream_that_does_not_end_with_its_message_is_none() {
 }
 
 #[test]
-fn headers_full_of_offers_are_read_to_their_end() {
+fn long_extension_offers_are_parsed_completely() {
     let server = serve(Route::new(echo()).deflate(Deflate::shared()));
     let lines = |value: &str, times: usize| format!("Sec-WebSocket-Extensions: {value}\r\n").repeat(times);
     for (offers, agreed) in [
@@ -256,7 +256,7 @@ fn headers_full_of_offers_are_read_to_their_end() {
 }
 
 #[test]
-fn a_slow_reader_with_a_context_is_closed_and_understands_all_that_came() {
+fn a_slow_reader_with_context_can_inflate_everything_until_its_close() {
     let (handler, events) = recorder();
     let limits = limits(|l| (l.max_backlog, l.close_timeout) = (64 << 10, DEADLINE));
     let route = Route::new(handler).limits(limits).deflate(small_messages_too(Deflate::dedicated(11)));

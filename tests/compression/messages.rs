@@ -12,7 +12,7 @@ use campanile::{Accept, Pending, Route, SlowConsumer};
 use std::thread::{sleep, spawn};
 
 #[test]
-fn an_echo_comes_back_compressed() {
+fn an_echo_is_compressed() {
     let server = serve(Route::new(echo()).deflate(Deflate::shared()));
     let mut client = Packed::open(&server, "/", "permessage-deflate; client_max_window_bits", SHARED);
     for n in 0..3 {
@@ -29,7 +29,7 @@ fn an_echo_comes_back_compressed() {
 }
 
 #[test]
-fn with_context_a_message_costs_what_is_new_in_it() {
+fn context_takeover_compresses_repeated_content() {
     let server = serve(Route::new(echo()).deflate(small_messages_too(Deflate::dedicated(12))));
     let mut client = Packed::open(
         &server,
@@ -129,7 +129,7 @@ fn bells(workers: usize) -> TestServer {
 }
 
 #[test]
-fn a_message_to_many_is_compressed_once_for_each_form_on_however_many_workers() {
+fn a_broadcast_is_compressed_once_for_each_encoding() {
     for workers in [1, 2] {
         let server = bells(workers);
         let (mut packed, mut plain) = listeners(&server);
@@ -149,7 +149,7 @@ fn a_message_to_many_is_compressed_once_for_each_form_on_however_many_workers() 
 }
 
 #[test]
-fn what_goes_to_one_and_what_goes_to_all_share_a_connection_and_its_context() {
+fn direct_and_published_messages_share_the_compression_context() {
     let server = bells(1);
     let (mut packed, mut plain) = listeners(&server);
     for round in 0..5 {
@@ -189,7 +189,7 @@ fn handles_reach_compressed_connections() {
 }
 
 #[test]
-fn messages_that_may_be_given_up_refer_to_none_that_was() {
+fn droppable_messages_are_compressed_without_context() {
     let (handler, events) = recorder();
     let limits = limits(|l| l.max_backlog = 64 << 10);
     let route = Route::new(handler).limits(limits).slow_consumer(SlowConsumer::DropOldest);
@@ -264,7 +264,7 @@ fn comes_compressed(client: &mut Packed, message: &str) -> bool {
 }
 
 #[test]
-fn a_loop_that_falls_behind_stops_compressing_until_it_has_caught_up() {
+fn an_overloaded_worker_stops_compressing_until_it_catches_up() {
     let (server, much) = slow_server(16);
     let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
     let quick = format!("quick {}", text(0, 500));
@@ -278,7 +278,7 @@ fn a_loop_that_falls_behind_stops_compressing_until_it_has_caught_up() {
 }
 
 #[test]
-fn turns_that_are_long_for_another_reason_go_on_compressing_or_try_again() {
+fn iterations_slow_for_other_reasons_keep_compressing() {
     let (server, much) = slow_server(16);
     let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
     let slow = format!("slow {}", text(0, 500));
@@ -292,7 +292,7 @@ fn turns_that_are_long_for_another_reason_go_on_compressing_or_try_again() {
 }
 
 #[test]
-fn closing_is_never_compressed() {
+fn close_frames_are_not_compressed() {
     let closing = recorder().0.on_message(|conn, _| conn.close(4000, &"x".repeat(120)).unwrap());
     let server = serve(Route::new(closing).deflate(small_messages_too(Deflate::shared())));
     let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
@@ -302,7 +302,7 @@ fn closing_is_never_compressed() {
 }
 
 #[test]
-fn what_is_not_for_a_connection_leaves_its_context_alone() {
+fn messages_to_others_leave_the_context_unchanged() {
     let handler =
         recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
             conn.publish("bell", message);

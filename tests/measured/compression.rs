@@ -42,7 +42,7 @@ fn a_message_allocates_nothing_once_its_buffers_have_grown() {
 }
 
 #[test]
-fn a_bomb_costs_its_limit_and_64_kib() {
+fn a_decompression_bomb_allocates_its_limit_and_64_kib() {
     let _alone = alone();
     // 1 GiB of zeros in 1 MiB: blocks of one message, repeated, since they refer to nothing but zeros.
     let mut block = Vec::new();
@@ -75,7 +75,7 @@ fn a_bomb_costs_its_limit_and_64_kib() {
 
 /// The prices in docs/guide/compression.md.
 #[test]
-fn contexts_cost_what_their_page_says() {
+fn context_memory_matches_the_documentation() {
     let _alone = alone();
     let of = |make: &dyn Fn() -> Box<dyn std::any::Any>| measure(|| drop(make())).bytes_max;
     let inflater = of(&|| Box::new(Inflater::new()));
@@ -94,7 +94,7 @@ fn contexts_cost_what_their_page_says() {
 
 /// A final block that says nothing takes two bytes, and after each the inflater begins anew.
 #[test]
-fn final_blocks_without_end_are_read_to_theirs() {
+fn endless_final_blocks_are_bounded() {
     let _alone = alone();
     let mut payload = [0x03, 0x00].repeat(64 << 10);
     let (mut inflater, mut out) = (Inflater::new(), Vec::new());

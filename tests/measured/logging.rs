@@ -49,7 +49,7 @@ impl Subscriber for Log {
 }
 
 #[test]
-fn lines_of_peers_are_limited_and_a_subscriber_that_panics_ends_nothing() {
+fn log_lines_caused_by_peers_are_limited_and_a_panicking_subscriber_ends_nothing() {
     let _alone = alone();
     isolated(|| {
         tracing::subscriber::set_global_default(Log).unwrap();

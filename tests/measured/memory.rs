@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 #[cfg_attr(not(target_env = "gnu"), ignore = "other C libraries than glibc keep what is freed, or not")]
-fn subscriptions_and_backlogs_that_are_gone_leave_little_memory_behind() {
+fn ended_subscriptions_and_backlogs_free_their_memory() {
     let _alone = alone();
     isolated(|| {
         let handler = recorder().0.on_message(|conn, message| {

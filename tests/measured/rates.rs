@@ -36,7 +36,7 @@ fn over(change: impl FnOnce(&mut Limits)) -> (TestServer, Events, Client) {
 }
 
 #[test]
-fn messages_over_the_rate_wait_and_none_is_lost() {
+fn messages_over_the_rate_are_delayed_without_loss() {
     let _alone = alone();
     let server = serve(Route::new(echo()).message_rate(100, 20));
     let mut client = server.open("/");
@@ -57,7 +57,7 @@ fn messages_over_the_rate_wait_and_none_is_lost() {
 }
 
 #[test]
-fn others_are_served_while_one_is_over_its_rate() {
+fn a_connection_over_its_rate_does_not_delay_others() {
     let _alone = alone();
     let server = serve(Route::new(echo()).message_rate(10, 10));
     let mut flood = server.open("/");
@@ -74,7 +74,7 @@ fn others_are_served_while_one_is_over_its_rate() {
 }
 
 #[test]
-fn a_message_larger_than_the_burst_is_taken_and_paid_for_afterwards() {
+fn a_message_larger_than_the_burst_is_accepted_and_delays_the_next() {
     let _alone = alone();
     let server = serve(Route::new(echo()).byte_rate(100_000, 1000));
     let mut client = server.open("/");
@@ -90,7 +90,7 @@ fn a_message_larger_than_the_burst_is_taken_and_paid_for_afterwards() {
 }
 
 #[test]
-fn compressed_messages_count_with_what_they_inflate_to() {
+fn compressed_messages_count_by_their_inflated_size() {
     let _alone = alone();
     let server = serve(Route::new(echo()).deflate(Deflate::shared()).byte_rate(1000, 20_000));
     let mut client = server.dial();
@@ -104,7 +104,7 @@ fn compressed_messages_count_with_what_they_inflate_to() {
 }
 
 #[test]
-fn pings_count_as_messages() {
+fn pings_count_against_the_message_rate() {
     let _alone = alone();
     let (handler, events) = recorder();
     let (server, events) = recording(handler, events, |route| route.message_rate(1, 3), |_| {});
@@ -118,7 +118,7 @@ fn pings_count_as_messages() {
 }
 
 #[test]
-fn a_connection_over_its_rate_is_not_ended_for_its_silence() {
+fn a_connection_over_its_rate_is_not_ended_by_the_heartbeat() {
     let _alone = alone();
     let (server, events, mut client) = over(|l| {
         l.ping_interval = millis(100);
@@ -140,7 +140,7 @@ fn a_connection_over_its_rate_is_not_ended_for_its_silence() {
 }
 
 #[test]
-fn an_application_that_resumes_does_not_lift_the_rate_and_the_other_way_round() {
+fn pause_of_the_application_and_of_the_rate_are_independent() {
     let _alone = alone();
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, message| match message.as_text() {
@@ -179,7 +179,7 @@ fn a_peer_over_its_rate_that_resets_is_noticed_at_once() {
 }
 
 #[test]
-fn a_peer_over_its_rate_that_goes_has_the_time_of_a_closing_handshake() {
+fn a_peer_over_its_rate_that_leaves_gets_the_close_timeout() {
     let _alone = alone();
     let (server, events, client) = over(|l| l.close_timeout = millis(1200));
     let began = Instant::now();
@@ -194,7 +194,7 @@ fn a_peer_over_its_rate_that_goes_has_the_time_of_a_closing_handshake() {
 }
 
 #[test]
-fn what_was_sent_before_the_end_is_handled_within_that_time() {
+fn messages_before_the_end_of_a_rate_limited_peer_are_handled() {
     let _alone = alone();
     let (handler, events) = recorder();
     let (server, events) = recording(handler, events, |route| route.message_rate(20, 2), |_| {});
@@ -224,7 +224,7 @@ fn a_connection_over_its_rate_is_closed_without_waiting() {
 }
 
 #[test]
-fn pings_in_the_middle_of_a_message_do_not_extend_its_time() {
+fn pings_do_not_extend_the_message_timeout() {
     let _alone = alone();
     let (handler, events) = recorder();
     let change = |l: &mut Limits| l.message_timeout = millis(500);
@@ -237,7 +237,7 @@ fn pings_in_the_middle_of_a_message_do_not_extend_its_time() {
 }
 
 #[test]
-fn secure_connections_have_the_same_rates() {
+fn tls_connections_have_the_same_rates() {
     let _alone = alone();
     let authority = tls::Authority::new();
     let route = Route::new(echo()).message_rate(20, 5);

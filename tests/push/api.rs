@@ -67,7 +67,7 @@ fn listener(server: &TestServer, events: &Events, topics: &[&str]) -> (Client, S
 }
 
 #[test]
-fn a_message_is_published_and_its_place_told() {
+fn publish_answers_with_the_position() {
     for workers in [1, 3] {
         let (server, events) = serve(workers);
         let (mut listening, _) = listener(&server, &events, &["room"]);
@@ -94,7 +94,7 @@ fn a_message_is_published_and_its_place_told() {
 }
 
 #[test]
-fn a_topic_that_takes_no_more_says_when_it_does() {
+fn a_rate_limited_topic_answers_429_with_retry_after() {
     let (builder, _) = routes(builder());
     let server = start(Api::new().without_key().mount(builder.topics("slow/", kept().rate(1, 2))));
     let mut client = server.dial();
@@ -114,7 +114,7 @@ fn a_topic_that_takes_no_more_says_when_it_does() {
 }
 
 #[test]
-fn data_is_passed_on_as_it_is_written() {
+fn data_is_delivered_byte_for_byte() {
     let (server, events) = serve(1);
     let (mut listening, _) = listener(&server, &events, &["room"]);
     let mut client = server.dial();
@@ -126,7 +126,7 @@ fn data_is_passed_on_as_it_is_written() {
 }
 
 #[test]
-fn data_is_what_pages_may_publish_too() {
+fn data_has_the_limits_of_the_push_protocol() {
     let (server, events) = serve(1);
     let (mut listening, _) = listener(&server, &events, &["room"]);
     let mut client = server.dial();
@@ -166,7 +166,7 @@ fn data_is_what_pages_may_publish_too() {
 }
 
 #[test]
-fn many_are_published_at_once_and_in_order() {
+fn batch_publishes_in_order() {
     for workers in [1, 3] {
         let (server, events) = serve(workers);
         let (mut listening, _) = listener(&server, &events, &["a", "b"]);
@@ -215,7 +215,7 @@ fn a_batch_is_checked_before_anything_is_published() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_value() {
+fn errors_name_the_field_and_its_value() {
     let (server, _events) = serve(1);
     let mut client = server.dial();
     for (path, body, code, words) in [
@@ -353,7 +353,7 @@ fn the_connection_of_hello_is_the_connection_of_the_api() {
 }
 
 #[test]
-fn a_connection_with_all_its_subscriptions_gets_no_more() {
+fn subscribe_over_the_limit_answers_409() {
     let (handler, events) = recorder();
     let limits = support::limits(|l| l.max_subscriptions = 1);
     let route = campanile::Route::new(handler).limits(limits);
@@ -365,7 +365,7 @@ fn a_connection_with_all_its_subscriptions_gets_no_more() {
 }
 
 #[test]
-fn topics_and_what_they_keep_can_be_read() {
+fn topics_and_history_can_be_queried() {
     let (server, events) = serve(2);
     let (_listening, _) = listener(&server, &events, &["kept/b", "room"]);
     let mut client = server.dial();
@@ -409,11 +409,11 @@ fn topics_and_what_they_keep_can_be_read() {
 }
 
 #[test]
-fn a_server_with_too_much_to_do_says_when_to_come_back() {
+fn an_overloaded_server_answers_503_with_retry_after() {
     // The API of a server whose worker does nothing yet, so that its mailbox is full at once.
     let (builder, _events) = routes(builder().mailbox(1).listen("127.0.0.1:0"));
     let stuck = builder.build().unwrap();
-    let server = start(Api::new().without_key().about(stuck.handle()).mount(support::builder()));
+    let server = start(Api::new().without_key().for_server(stuck.handle()).mount(support::builder()));
     stuck.handle().publish("kept/a", "fills it").unwrap();
     let mut client = server.dial();
     let body = json!({"topic": "kept/a", "text": "x"}).to_string();
@@ -424,7 +424,7 @@ fn a_server_with_too_much_to_do_says_when_to_come_back() {
     let (status, body) = post(&mut client, "/api/batch", &batch);
     assert_eq!((status, &body["code"], &body["results"][0]["code"]), (503, &json!("busy"), &json!("busy")));
     let gone = support::builder().build().unwrap().handle();
-    let server = start(Api::new().without_key().about(gone).mount(support::builder()));
+    let server = start(Api::new().without_key().for_server(gone).mount(support::builder()));
     let mut client = server.dial();
     let ended = post(&mut client, "/api/publish", &json!({"topic": "kept/a", "text": "x"}));
     refused(ended, (503, "ended"), "ended");
@@ -440,7 +440,7 @@ fn with_key() -> TestServer {
 const MESSAGE: &str = r#"{"topic":"a","text":"x"}"#;
 
 #[test]
-fn with_a_key_only_whoever_presents_it_is_let_in() {
+fn with_keys_only_requests_with_a_key_are_accepted() {
     let server = with_key();
     let mut client = server.dial();
     for (line, status) in [
@@ -465,13 +465,13 @@ fn with_a_key_only_whoever_presents_it_is_let_in() {
 }
 
 #[test]
-fn keys_that_can_not_be_sent_are_refused() {
+fn keys_that_do_not_fit_a_header_are_refused() {
     assert_eq!(Api::new().key("").err(), Some(InvalidKey::Empty));
     assert_eq!(Api::new().key("a b").err(), Some(InvalidKey::Byte { byte: b' ' }));
 }
 
 #[test]
-fn web_pages_of_other_hosts_are_not_let_in() {
+fn requests_from_pages_of_other_hosts_are_refused() {
     for (server, key) in [(serve(1).0, ""), (with_key(), "X-API-Key: second\r\n")] {
         let mut client = server.dial();
         for (line, status) in [
@@ -503,7 +503,7 @@ fn web_pages_of_other_hosts_are_not_let_in() {
 }
 
 #[test]
-fn without_a_key_the_api_is_not_mounted_unless_that_is_asked_for() {
+fn without_a_key_build_fails_unless_without_key_is_called() {
     let (routes, _events) = routes(builder());
     let error = Api::new().mount(routes).build().map(drop).unwrap_err();
     assert!(matches!(error, BuildError::ApiWithoutKey), "{error}");
@@ -516,7 +516,7 @@ fn without_a_key_the_api_is_not_mounted_unless_that_is_asked_for() {
 }
 
 #[test]
-fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
+fn without_a_key_a_foreign_host_header_is_refused() {
     let (server, _events) = serve(1);
     let mut client = server.dial();
     for (host, status) in [
@@ -548,7 +548,7 @@ fn without_a_key_names_of_others_that_mean_this_machine_are_refused() {
 }
 
 #[test]
-fn without_a_key_a_server_that_others_can_reach_has_no_api() {
+fn without_a_key_the_api_is_refused_on_public_addresses() {
     let (builder, _events) = routes(builder().listen("0.0.0.0:0"));
     let server = Api::new().without_key().mount(builder).listen("127.0.0.1:0").build().unwrap();
     let addrs = server.local_addrs().to_vec();
@@ -576,10 +576,10 @@ fn a_unix_socket_needs_no_key() {
 }
 
 #[test]
-fn it_can_have_a_server_of_its_own() {
+fn the_api_can_run_on_its_own_server() {
     let (builder, events) = routes(builder().workers(2));
     let main = start(builder.get("/", |_: &campanile::Request<'_>| campanile::Response::new(200)));
-    let apart = start(Api::new().without_key().about(main.handle.clone()).mount(support::builder()));
+    let apart = start(Api::new().without_key().for_server(main.handle.clone()).mount(support::builder()));
     let (mut listening, _) = listener(&main, &events, &["room"]);
     let mut client = apart.dial();
     for n in 1..=3 {
@@ -596,7 +596,7 @@ fn it_can_have_a_server_of_its_own() {
 
 /// The examples in docs/reference/http-api.md, run by curl: each answer has the shape that the page shows.
 #[test]
-fn the_examples_on_the_page_are_true() {
+fn the_examples_in_the_documentation_are_correct() {
     if Command::new("curl").arg("--version").output().is_err() {
         eprintln!("no curl here: the examples are not run");
         return;

@@ -8,8 +8,8 @@ use crate::support::{DEADLINE, TestServer, builder, limits, millis, start, start
 use campanile::client::{self, Client, NoEvent, Reconnect};
 use campanile::push::Push;
 use campanile::push_client::{
-    Code, Data, Error, Event, Limits, Message, Position, Publication, PublishError, PushClient, Receipt,
-    SubscribeError, Subscribed, Subscription,
+    Data, Error, ErrorCode, Message, Position, Publication, PublishError, PushClient, PushClientLimits,
+    PushEvent, Receipt, SubscribeError, Subscribed, Subscription,
 };
 use campanile::{
     Builder, CloseCode, ConnId, Message as Sent, Publish, ReadyState, Route, SlowConsumer, TopicSettings,
@@ -40,7 +40,7 @@ fn url(addr: SocketAddr) -> String {
     format!("ws://{addr}/push")
 }
 
-fn connections(addr: SocketAddr) -> client::Builder {
+fn connections(addr: SocketAddr) -> client::ClientBuilder {
     Client::builder(&url(addr)).reconnect(soon())
 }
 
@@ -51,11 +51,11 @@ fn connect(server: &TestServer) -> PushClient {
 
 /// The next event that is not about trying to connect.
 #[track_caller]
-fn next(push: &PushClient) -> Event {
+fn next(push: &PushClient) -> PushEvent {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match push.next_before(deadline).expect("an event") {
-            Event::Reconnecting { .. } | Event::Error(Error::Client(_)) => {}
+            PushEvent::Reconnecting { .. } | PushEvent::Error(Error::Client(_)) => {}
             event => return event,
         }
     }
@@ -64,13 +64,13 @@ fn next(push: &PushClient) -> Event {
 #[track_caller]
 fn expect_open(push: &PushClient) {
     let event = next(push);
-    assert!(matches!(event, Event::Open(_)), "{event:?}");
+    assert!(matches!(event, PushEvent::Open(_)), "{event:?}");
 }
 
 #[track_caller]
 fn expect_subscribed(push: &PushClient) -> Subscribed {
     match next(push) {
-        Event::Subscribed(how) => how,
+        PushEvent::Subscribed(how) => how,
         other => panic!("no subscription: {other:?}"),
     }
 }
@@ -78,7 +78,7 @@ fn expect_subscribed(push: &PushClient) -> Subscribed {
 #[track_caller]
 fn expect_message(push: &PushClient) -> Message {
     match next(push) {
-        Event::Message(message) => message,
+        PushEvent::Message(message) => message,
         other => panic!("no message: {other:?}"),
     }
 }
@@ -86,7 +86,7 @@ fn expect_message(push: &PushClient) -> Message {
 #[track_caller]
 fn expect_close(push: &PushClient) -> client::Close {
     match next(push) {
-        Event::Close(close) => close,
+        PushEvent::Close(close) => close,
         other => panic!("no close: {other:?}"),
     }
 }
@@ -119,7 +119,7 @@ fn terminate(server: &TestServer) {
 }
 
 #[test]
-fn what_is_published_is_heard_and_answered() {
+fn publications_are_delivered_and_acknowledged() {
     let server = serve();
     let push = connect(&server);
     // All before there is a connection.
@@ -160,7 +160,7 @@ fn what_is_published_is_heard_and_answered() {
 }
 
 #[test]
-fn a_subscription_begins_where_it_is_wanted() {
+fn a_subscription_starts_live_latest_or_since() {
     let server = serve();
     let publish = |text: &str, key: &str| {
         let message = Sent::text(text).with_key(key);
@@ -192,7 +192,7 @@ fn a_subscription_begins_where_it_is_wanted() {
 }
 
 #[test]
-fn cut_again_and_again_it_misses_nothing_and_hears_nothing_twice() {
+fn repeated_cuts_lose_and_repeat_nothing() {
     let server = serve();
     let push = listening(&server, "kept/t");
     // The publisher is at most so far ahead, less than what is kept.
@@ -210,7 +210,7 @@ fn cut_again_and_again_it_misses_nothing_and_hears_nothing_twice() {
     let (mut heard, mut cuts, mut is_open) = (0u64, 0, true);
     let mut step = || {
         match next(&push) {
-            Event::Message(message) => {
+            PushEvent::Message(message) => {
                 heard += 1;
                 assert_eq!(message.data.as_str(), Some(&*heard.to_string()), "cut {cuts} times");
                 assert_eq!(message.offset, heard);
@@ -219,11 +219,11 @@ fn cut_again_and_again_it_misses_nothing_and_hears_nothing_twice() {
                     terminate(&server);
                 }
             }
-            Event::Subscribed(how) => {
+            PushEvent::Subscribed(how) => {
                 assert!(how.recovered && !how.lost, "{how:?}");
                 is_open = true;
             }
-            event @ (Event::Lagged { .. } | Event::Refused { .. }) => panic!("{event:?}"),
+            event @ (PushEvent::Lagged { .. } | PushEvent::Refused { .. }) => panic!("{event:?}"),
             _ => {}
         }
         (heard, cuts, is_open)
@@ -241,7 +241,7 @@ fn cut_again_and_again_it_misses_nothing_and_hears_nothing_twice() {
 }
 
 #[test]
-fn publications_outlive_their_connection_and_are_published_once() {
+fn publications_survive_a_reconnect_and_are_published_once() {
     let server = serve();
     let other = listening(&server, "public/t");
     let push = listening(&server, "public/t");
@@ -259,11 +259,11 @@ fn publications_outlive_their_connection_and_are_published_once() {
         let mut expected = 1;
         while expected <= 200 {
             match next(push) {
-                Event::Message(message) => {
+                PushEvent::Message(message) => {
                     assert_eq!(message.data.as_str(), Some(&*expected.to_string()));
                     expected += 1;
                 }
-                Event::Subscribed(how) => assert!(!how.lost),
+                PushEvent::Subscribed(how) => assert!(!how.lost),
                 _ => {}
             }
         }
@@ -271,7 +271,7 @@ fn publications_outlive_their_connection_and_are_published_once() {
 }
 
 #[test]
-fn a_restarted_server_has_forgotten_and_the_application_is_told() {
+fn a_restarted_server_reports_lost() {
     let mut server = serve();
     let addr = server.addr;
     let push = listening(&server, "kept/t");
@@ -298,7 +298,7 @@ fn a_restarted_server_has_forgotten_and_the_application_is_told() {
 }
 
 #[test]
-fn too_long_away_is_lost_too_and_the_latest_follows_where_that_was_wanted() {
+fn an_evicted_position_reports_lost_and_starts_over() {
     let server = serve();
     let publish = |text| {
         server.handle.publish_confirmed(Publish::new("short/t", Sent::text(text).with_key("k"))).wait()
@@ -332,15 +332,15 @@ fn expect_place(push: &PushClient, server: &TestServer) -> String {
 }
 
 #[test]
-fn who_reads_too_slowly_is_told_how_much_was_given_up() {
+fn a_slow_reader_gets_lagged() {
     let slow = Route::from(route())
         .slow_consumer(SlowConsumer::DropOldest)
         .limits(limits(|l| (l.max_backlog, l.max_subscriptions) = (64 << 10, 128)));
     let server = start(settings(slow));
     // Little waits anywhere, so the server's backlog fills.
-    let mut bounds = client::Limits::default();
+    let mut bounds = client::ClientLimits::default();
     bounds.max_inbox = 64 << 10;
-    let mut own = Limits::default();
+    let mut own = PushClientLimits::default();
     own.max_inbox = 64 << 10;
     let push = PushClient::builder(connections(server.addr).limits(bounds)).limits(own).connect().unwrap();
     push.subscribe("kept/t").unwrap();
@@ -361,11 +361,11 @@ fn who_reads_too_slowly_is_told_how_much_was_given_up() {
     let (mut heard, mut lagged, mut is_last) = (0, 0, false);
     while !is_last || heard + lagged < published + 1 {
         match next(&push) {
-            Event::Message(message) => {
+            PushEvent::Message(message) => {
                 heard += 1;
                 is_last = is_last || message.data.as_str() == Some("last");
             }
-            Event::Lagged { messages } => lagged += messages,
+            PushEvent::Lagged { messages } => lagged += messages,
             other => panic!("{other:?}"),
         }
     }
@@ -374,7 +374,7 @@ fn who_reads_too_slowly_is_told_how_much_was_given_up() {
 }
 
 #[test]
-fn the_last_messages_and_those_with_a_tag() {
+fn last_and_tags_select_messages() {
     let server = serve();
     let publish = |n: usize| {
         let text = n.to_string();
@@ -397,7 +397,7 @@ fn the_last_messages_and_those_with_a_tag() {
 }
 
 #[test]
-fn several_messages_that_came_as_one_are_several() {
+fn a_batch_becomes_single_events() {
     let server = serve();
     let url = format!("{}?batch=true", url(server.addr));
     let push = PushClient::builder(Client::builder(&url)).connect().unwrap();
@@ -412,7 +412,7 @@ fn several_messages_that_came_as_one_are_several() {
 }
 
 #[test]
-fn bytes_come_as_bytes() {
+fn binary_messages_arrive_as_bytes() {
     let server = serve();
     let push = listening(&server, "kept/t");
     server.handle.publish_confirmed(Publish::new("kept/t", &[0xFF, 0xD8, 0][..])).wait().unwrap();
@@ -422,13 +422,15 @@ fn bytes_come_as_bytes() {
 }
 
 #[test]
-fn refusals_say_why() {
+fn refusals_carry_code_and_message() {
     let server = start(settings(route().max_subscriptions(1)));
     let push = connect(&server);
     push.subscribe("secret").unwrap();
     expect_open(&push);
     match next(&push) {
-        Event::Refused { topic, fault } => assert_eq!((&*topic, fault.code), ("secret", Code::Forbidden)),
+        PushEvent::Refused { topic, error } => {
+            assert_eq!((&*topic, error.code), ("secret", ErrorCode::Forbidden))
+        }
         other => panic!("{other:?}"),
     }
     push.subscribe("kept/t").unwrap();
@@ -439,13 +441,15 @@ fn refusals_say_why() {
     }
     assert!(matches!(push.subscribe(Subscription::pattern("kept/t")), Err(SubscribeError::Pattern(_))));
     push.subscribe("kept/u").unwrap();
-    assert!(matches!(next(&push), Event::Refused { fault, .. } if fault.code == Code::Subscriptions));
+    assert!(
+        matches!(next(&push), PushEvent::Refused { error, .. } if error.code == ErrorCode::Subscriptions)
+    );
     match say(&push, "kept/t", "x").wait() {
-        Err(PublishError::Refused(fault)) => assert_eq!(fault.code, Code::Forbidden),
+        Err(PublishError::Refused(error)) => assert_eq!(error.code, ErrorCode::Forbidden),
         other => panic!("{other:?}"),
     }
     match say(&push, "public/t", &"x".repeat(64 << 10)).wait() {
-        Err(PublishError::Refused(fault)) => assert_eq!(fault.code, Code::TooBig),
+        Err(PublishError::Refused(error)) => assert_eq!(error.code, ErrorCode::TooBig),
         other => panic!("{other:?}"),
     }
     let no_json = push.publish(&Publication::json("public/t", "{")).map(drop);
@@ -457,7 +461,7 @@ fn refusals_say_why() {
 }
 
 #[test]
-fn a_server_that_asks_to_wait_is_asked_again() {
+fn a_refusal_with_retry_is_sent_again() {
     let slow = TopicSettings::new().history(1000).rate(100, 5);
     let server = start(settings(route()).topics("public/slow", slow));
     let push = connect(&server);
@@ -470,7 +474,7 @@ fn a_server_that_asks_to_wait_is_asked_again() {
 }
 
 #[test]
-fn its_end_is_the_end_of_all_that_waits() {
+fn close_ends_all_pending_publications() {
     let server = serve();
     let push = listening(&server, "public/t");
     push.close(1000, "enough").unwrap();
@@ -499,7 +503,7 @@ fn its_end_is_the_end_of_all_that_waits() {
 }
 
 #[test]
-fn nobody_waits_longer_than_they_said() {
+fn publications_time_out() {
     let (_held, addr) = clients::nobody();
     let push = PushClient::builder(connections(addr)).connect().unwrap();
     let limit = millis(20);
@@ -515,17 +519,17 @@ fn nobody_waits_longer_than_they_said() {
 }
 
 #[test]
-fn a_callback_hears_all_and_may_ask_for_more() {
+fn a_callback_gets_all_events_and_may_call_the_client() {
     let server = serve();
     let (tx, rx) = mpsc::channel();
     let push = PushClient::builder(connections(server.addr))
         .connect_with(move |push, event| {
             match &event {
-                Event::Subscribed(_) => {
+                PushEvent::Subscribed(_) => {
                     let receipt = say(push, "public/t", "from the callback");
                     assert_eq!(receipt.wait(), Err(PublishError::OwnThread));
                 }
-                Event::Message(message) if message.data.as_str() == Some("panic") => {
+                PushEvent::Message(message) if message.data.as_str() == Some("panic") => {
                     panic!("as it was asked to")
                 }
                 _ => {}
@@ -535,20 +539,20 @@ fn a_callback_hears_all_and_may_ask_for_more() {
         .unwrap();
     push.subscribe("public/t").unwrap();
     let heard = || rx.recv_timeout(DEADLINE).expect("an event");
-    assert!(matches!(heard(), Event::Open(_)));
-    assert!(matches!(heard(), Event::Subscribed(_)));
-    assert!(matches!(heard(), Event::Message(m) if m.data.as_str() == Some("from the callback")));
+    assert!(matches!(heard(), PushEvent::Open(_)));
+    assert!(matches!(heard(), PushEvent::Subscribed(_)));
+    assert!(matches!(heard(), PushEvent::Message(m) if m.data.as_str() == Some("from the callback")));
     assert_eq!(push.next(DEADLINE).unwrap_err(), NoEvent::Ended);
     // A refusal that is known at once reaches it too.
     push.subscribe("secret").unwrap();
-    assert!(matches!(heard(), Event::Refused { .. }));
+    assert!(matches!(heard(), PushEvent::Refused { .. }));
     let _ = say(&push, "public/t", "panic");
     server.until("it has gone", |stats| stats.open == 0);
 }
 
 #[cfg(all(feature = "deflate", feature = "tls"))]
 #[test]
-fn it_goes_over_tls_and_compressed() {
+fn it_works_over_tls_with_compression() {
     use campanile::client::Trust;
     use campanile::deflate::Deflate;
     let authority = tls::Authority::new();
@@ -591,7 +595,7 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_server_that_falls_silent_is_asked_and_then_left() {
+fn a_silent_server_is_pinged_and_reconnected_to() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {
@@ -610,19 +614,19 @@ fn a_server_that_falls_silent_is_asked_and_then_left() {
         assert_eq!(all.get(..2), Some(&[0x81, 0x8f][..]));
         greet(0)
     });
-    let mut own = Limits::default();
+    let mut own = PushClientLimits::default();
     own.pong_timeout = millis(20);
     let push = PushClient::builder(connections(addr)).limits(own).connect().unwrap();
     expect_open(&push);
     let event = next(&push);
-    assert!(matches!(event, Event::Error(Error::PongTimeout { .. })), "{event:?}");
+    assert!(matches!(event, PushEvent::Error(Error::PongTimeout { .. })), "{event:?}");
     assert!(expect_close(&push).will_reconnect);
     expect_open(&push);
     drop(server.join().unwrap());
 }
 
 #[test]
-fn the_servers_hint_is_the_base_of_the_backoff() {
+fn the_retry_of_hello_is_the_initial_delay() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let (go, goes) = mpsc::channel();
@@ -634,13 +638,14 @@ fn the_servers_hint_is_the_base_of_the_backoff() {
             goes.recv_timeout(DEADLINE).unwrap();
         }
     });
-    let reconnect = Reconnect::default().first(DEADLINE * 100).cap(DEADLINE * 200).jitter(false);
+    let reconnect =
+        Reconnect::default().initial_delay(DEADLINE * 100).max_delay(DEADLINE * 200).jitter(false);
     let push = PushClient::builder(Client::builder(&url(addr)).reconnect(reconnect)).connect().unwrap();
     let mut delays = Vec::new();
     while delays.len() < 2 {
         match push.next(DEADLINE).expect("an event") {
-            Event::Open(_) => go.send(()).unwrap(),
-            Event::Reconnecting { delay, .. } => delays.push(delay),
+            PushEvent::Open(_) => go.send(()).unwrap(),
+            PushEvent::Reconnecting { delay, .. } => delays.push(delay),
             _ => {}
         }
     }

@@ -86,7 +86,7 @@ fn server(workers: usize) -> TestServer {
 }
 
 #[test]
-fn each_route_gets_messages_in_its_own_envelope() {
+fn messages_are_wrapped_in_the_envelope_of_the_route() {
     for workers in [1, 3] {
         let server = server(workers);
         let mut plain: Vec<_> = (0..3).map(|_| server.open("/plain")).collect();
@@ -132,7 +132,7 @@ fn each_route_gets_messages_in_its_own_envelope() {
 }
 
 #[test]
-fn what_is_replayed_is_in_the_envelope_too_and_what_is_sent_is_not() {
+fn replays_are_wrapped_and_direct_sends_are_not() {
     let server = server(2);
     let first =
         server.handle.publish_confirmed(Publish::new("kept/x", "1")).wait().unwrap().unwrap().position;
@@ -147,7 +147,7 @@ fn what_is_replayed_is_in_the_envelope_too_and_what_is_sent_is_not() {
 }
 
 #[test]
-fn an_envelope_that_panics_loses_its_message_and_nothing_else() {
+fn a_panicking_envelope_loses_only_its_message() {
     let server = server(1);
     let mut client = server.open("/named");
     client.text("all");
@@ -195,7 +195,7 @@ const TOPICS: [&str; 3] = ["users/alice", "users/bob", "kept/carol"];
 /// One message, or one to several topics, in every envelope, plain and compressed, whatever its size: a subscriber is
 /// told the topic that it subscribed to and the offset there.
 #[test]
-fn a_message_to_several_topics_names_to_each_its_own_topic_and_offset() {
+fn a_message_to_several_topics_is_wrapped_with_each_position() {
     for workers in [1, 2, 4] {
         let key = "a-key-of-some-length-for-the-API";
         let server = start(

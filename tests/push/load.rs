@@ -16,7 +16,7 @@ fn serve(workers: usize) -> TestServer {
 }
 
 #[test]
-fn what_one_turn_brings_comes_as_one_message_to_who_takes_that() {
+fn messages_of_one_iteration_are_batched_on_request() {
     for workers in [1, 2] {
         let server = serve(workers);
         let mut client = server.dial();
@@ -69,7 +69,7 @@ fn slow(policy: SlowConsumer) -> TestServer {
 }
 
 #[test]
-fn a_client_that_lags_is_told_how_much_and_no_answer_is_lost() {
+fn a_lagging_client_gets_lagged_and_every_answer() {
     for policy in [SlowConsumer::DropOldest, SlowConsumer::DropNewest, SlowConsumer::LatestByKey] {
         let server = slow(policy);
         let mut page = Page::open_slow(&server);
@@ -112,7 +112,7 @@ fn a_client_that_lags_is_told_how_much_and_no_answer_is_lost() {
 }
 
 #[test]
-fn of_several_that_came_as_one_each_is_counted_where_they_are_given_up() {
+fn dropped_batches_count_each_message() {
     let server = slow(SlowConsumer::DropOldest);
     let mut client = Client::dial_with(server.addr, Some(4096));
     assert_eq!(client.ask("/push?batch=true", OFFER).status, 101);
@@ -153,7 +153,7 @@ fn of_several_that_came_as_one_each_is_counted_where_they_are_given_up() {
 }
 
 #[test]
-fn a_client_that_asks_without_reading_is_not_read_from() {
+fn a_client_that_does_not_read_answers_is_paused() {
     let server = slow(SlowConsumer::DropOldest);
     let mut page = Page::open_slow(&server);
     page.0.socket.set_write_timeout(Some(millis(300))).unwrap();

@@ -88,7 +88,7 @@ fn busy() -> Value {
 }
 
 #[test]
-fn every_error_code_of_the_page_comes_up() {
+fn every_documented_error_code_occurs() {
     let server = serve(Push::new().subscribe(["public/", "topic "]).rate(0, 0).max_subscriptions(2));
     let mut page = Page::open(&server);
     let mut errors = Vec::new();
@@ -168,7 +168,7 @@ fn note(shapes: &mut Shapes, message: &Value) {
 }
 
 #[test]
-fn what_the_page_shows_is_what_is_said_and_taken() {
+fn the_examples_of_the_protocol_page_are_correct() {
     const REQUESTS: [&str; 4] = ["subscribe", "unsubscribe", "publish", "ping"];
     let (asked, said): (Vec<Value>, Vec<Value>) =
         examples().into_iter().partition(|e| REQUESTS.contains(&e["type"].as_str().unwrap_or_default()));

@@ -30,7 +30,7 @@ fn publish(server: &TestServer, topic: &str, message: &str) -> u64 {
 // ---- opening ----
 
 #[test]
-fn hello_comes_first_and_says_what_holds() {
+fn hello_is_the_first_message_and_has_the_limits() {
     let push = Push::new().subscribe([""]).heartbeat(millis(1500)).retry(millis(12_000)).max_subscriptions(7);
     let server = start(builder().route("/push", push));
     let (_, hello) = Page::over(server.dial());
@@ -47,7 +47,7 @@ fn hello_comes_first_and_says_what_holds() {
 
 /// No wait at all would have clients come in a loop, and timers of browsers end at 2^31 ms.
 #[test]
-fn times_that_clients_would_clamp_are_refused_when_the_server_is_built() {
+fn times_outside_of_the_client_bounds_are_refused_by_build() {
     let day = millis(86_400_000);
     let built = |push: Push| builder().listen("127.0.0.1:0").route("/push", push).build().map(drop);
     for push in [
@@ -146,7 +146,7 @@ fn subscribe_publish_unsubscribe() {
 }
 
 #[test]
-fn without_an_id_answers_have_none() {
+fn requests_without_an_id_get_answers_without_an_id() {
     let server = serve(1);
     let mut page = Page::open(&server);
     assert_eq!(page.ask(&json!({"type": "ping"})), json!({"type": "pong"}));
@@ -161,7 +161,7 @@ fn without_an_id_answers_have_none() {
 }
 
 #[test]
-fn data_comes_out_byte_for_byte_or_is_refused() {
+fn data_is_delivered_byte_for_byte_or_refused() {
     let server = serve(2);
     let (mut listener, mut publisher) = (Page::open(&server), Page::open(&server));
     listener.subscribe("public/a");
@@ -179,7 +179,7 @@ fn data_comes_out_byte_for_byte_or_is_refused() {
 }
 
 #[test]
-fn a_publisher_hears_itself_unless_it_says_no() {
+fn a_publisher_receives_its_message_unless_echo_is_false() {
     let server = serve(1);
     let mut page = Page::open(&server);
     page.subscribe("public/a");
@@ -190,7 +190,7 @@ fn a_publisher_hears_itself_unless_it_says_no() {
 }
 
 #[test]
-fn a_repeated_publication_is_published_once() {
+fn a_repeated_idempotency_key_publishes_once() {
     let server = serve(2);
     let mut page = Page::open(&server);
     let publish = |id: u64, idempotency_key: &str| json!({"type": "publish", "id": id, "topic": "public/kept/a", "data": 1, "idempotency_key": idempotency_key});
@@ -204,7 +204,7 @@ fn a_repeated_publication_is_published_once() {
 }
 
 #[test]
-fn a_time_to_live_is_obeyed() {
+fn ttl_limits_how_long_a_message_is_stored() {
     let server = serve(1);
     let mut page = Page::open(&server);
     let epoch = page.subscribe("public/kept/a")["epoch"].clone();
@@ -226,7 +226,7 @@ fn a_time_to_live_is_obeyed() {
 // ---- coming back ----
 
 #[test]
-fn who_comes_back_gets_what_was_missed_and_then_what_comes() {
+fn since_replays_missed_messages_before_live_ones() {
     for workers in [1, 2] {
         let server = serve(workers);
         let mut page = Page::open(&server);
@@ -257,7 +257,7 @@ fn who_comes_back_gets_what_was_missed_and_then_what_comes() {
 }
 
 #[test]
-fn who_can_not_be_brought_up_to_date_is_told() {
+fn since_an_evicted_position_is_not_recovered() {
     let server = serve(2);
     let mut page = Page::open(&server);
     let epoch = page.subscribe("kept/a")["epoch"].clone();
@@ -284,7 +284,7 @@ fn who_can_not_be_brought_up_to_date_is_told() {
 }
 
 #[test]
-fn the_latest_of_each_key_begins_a_subscription() {
+fn latest_replays_the_newest_message_of_each_key() {
     let server = serve(2);
     let mut page = Page::open(&server);
     let publish = |key: &str, data: u64| json!({"type": "publish", "id": data, "topic": "public/kept/ticks", "data": data, "key": key});
@@ -303,7 +303,7 @@ fn the_latest_of_each_key_begins_a_subscription() {
 }
 
 #[test]
-fn a_subscription_that_was_called_off_does_not_begin_the_next() {
+fn a_cancelled_subscribe_does_not_affect_the_next() {
     let server = serve(2);
     // Half of them have their home elsewhere.
     for n in 0..40 {
@@ -336,7 +336,7 @@ fn a_subscription_that_was_called_off_does_not_begin_the_next() {
 }
 
 #[test]
-fn a_page_recovers_a_topic_that_a_handle_has_subscribed_it_to() {
+fn subscribe_recovers_a_topic_that_a_handle_subscribed() {
     for workers in [1, 2] {
         let server = serve(workers);
         let mut page = Page::open(&server);
@@ -359,7 +359,7 @@ fn a_page_recovers_a_topic_that_a_handle_has_subscribed_it_to() {
 }
 
 #[test]
-fn a_pattern_hears_every_topic_below_it_by_its_own_name() {
+fn a_pattern_delivers_messages_with_their_topic() {
     for workers in [1, 2] {
         let server = serve(workers);
         let mut page = Page::open(&server);
@@ -387,7 +387,7 @@ fn a_pattern_hears_every_topic_below_it_by_its_own_name() {
 // ---- bytes ----
 
 #[test]
-fn bytes_come_with_a_head_live_and_replayed() {
+fn binary_messages_have_a_head_live_and_replayed() {
     let server = serve(2);
     let mut page = Page::open(&server);
     let epoch = page.subscribe("kept/bell")["epoch"].clone();
@@ -417,7 +417,7 @@ fn bytes_come_with_a_head_live_and_replayed() {
 
 #[cfg(feature = "deflate")]
 #[test]
-fn messages_are_compressed_in_their_envelopes_and_answers_are_not() {
+fn wrapped_messages_are_compressed_and_answers_are_not() {
     use campanile::deflate::Deflate;
     let route = Route::from(Push::new().subscribe([""])).deflate(Deflate::shared());
     let server = start(builder().route("/push", route).topics("kept/", TopicSettings::new().history(9)));
@@ -447,7 +447,7 @@ fn messages_are_compressed_in_their_envelopes_and_answers_are_not() {
 // ---- order ----
 
 #[test]
-fn acknowledgements_and_messages_have_one_order_each() {
+fn answers_and_messages_keep_their_order() {
     const N: u64 = 500;
     for workers in [1, 2, 3] {
         let server = serve(workers);
@@ -515,7 +515,7 @@ impl Handler for Room {
 }
 
 #[test]
-fn a_handler_of_the_programs_and_a_page_meet_in_a_topic() {
+fn a_handler_and_a_page_share_a_topic() {
     for workers in [1, 2] {
         let server = start(
             builder()
@@ -577,7 +577,7 @@ fn hostile_json_is_refused_and_the_next_request_is_served() {
 }
 
 #[test]
-fn topics_and_texts_of_any_characters_are_escaped() {
+fn topics_and_texts_are_escaped() {
     let server = serve(2);
     let (mut page, mut publisher) = (Page::open(&server), Page::open(&server));
     for name in [
@@ -601,7 +601,7 @@ fn topics_and_texts_of_any_characters_are_escaped() {
 }
 
 #[test]
-fn a_request_that_is_too_long_ends_the_connection() {
+fn a_request_over_the_size_limit_ends_the_connection() {
     let server = serve(1);
     let mut page = Page::open(&server);
     page.0.text(&format!(r#"{{"type":"ping","pad":"{}"}}"#, "x".repeat(65_536)));
@@ -609,7 +609,7 @@ fn a_request_that_is_too_long_ends_the_connection() {
 }
 
 #[test]
-fn requests_over_the_rate_wait_instead_of_being_refused() {
+fn requests_over_the_rate_are_delayed_and_not_refused() {
     let server = start(builder().route("/push", Push::new().subscribe([""]).rate(100, 50)));
     let mut page = Page::open(&server);
     let pings = (0..100).map(|id| json!({"type": "ping", "id": id}).to_string());

@@ -4,13 +4,13 @@ use crate::support::{DEADLINE, builder, millis, start, start_at, until};
 use campanile::TopicSettings;
 use campanile::client::{Client, Reconnect};
 use campanile::push::Push;
-use campanile::push_client::{Event, Publication, PushClient};
+use campanile::push_client::{Publication, PushClient, PushEvent};
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 
 /// More is published than the server takes, so it refuses some of it, and it is killed and started again and again.
 #[test]
-fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
+fn order_is_kept_and_gaps_are_reported_under_restarts() {
     const LIVES: usize = 6;
     let topics = TopicSettings::new().history(1000).rate(1000, 20);
     let settings = || {
@@ -22,7 +22,7 @@ fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
     let addr = server.addr;
     let connect = || {
         let connections = Client::builder(&format!("ws://{addr}/push"));
-        let reconnect = Reconnect::default().first(millis(1)).cap(millis(20));
+        let reconnect = Reconnect::default().initial_delay(millis(1)).max_delay(millis(20));
         PushClient::builder(connections.reconnect(reconnect)).connect().expect("a client")
     };
     let (subscriber, publisher) = (connect(), connect());
@@ -61,8 +61,8 @@ fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
     let mut gaps = Vec::new();
     while last < made - 100 {
         match subscriber.next(DEADLINE).expect("an event") {
-            Event::Subscribed(how) => lost |= how.lost,
-            Event::Message(message) => {
+            PushEvent::Subscribed(how) => lost |= how.lost,
+            PushEvent::Message(message) => {
                 let n: u64 = message.data.as_str().unwrap().parse().unwrap();
                 if !lost {
                     assert!(n > last, "{n} after {last}");
@@ -70,7 +70,7 @@ fn under_restarts_and_refusals_order_is_kept_and_every_gap_is_told() {
                 }
                 (last, lost) = (n, false);
             }
-            Event::Lagged { .. } => panic!("it reads all the time"),
+            PushEvent::Lagged { .. } => panic!("it reads all the time"),
             _ => {}
         }
     }

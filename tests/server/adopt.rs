@@ -27,7 +27,7 @@ fn read(socket: &mut TcpStream, n: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_socket_is_adopted_before_its_handshake_wherever_the_host_stopped_reading() {
+fn a_socket_is_adopted_after_any_part_of_its_request() {
     let (handler, events) = recorder();
     let handler = handler
         .on_upgrade(|request| Ok(Accept::new(request.param("room").unwrap().to_owned())))
@@ -61,7 +61,7 @@ fn a_socket_is_adopted_before_its_handshake_wherever_the_host_stopped_reading() 
 }
 
 #[test]
-fn a_socket_that_is_adopted_in_the_middle_of_its_request_is_waited_for() {
+fn an_adopted_socket_may_send_the_rest_of_its_request() {
     let (server, listener) = host(echo());
     let (mut client, mut socket) = pair(&listener);
     let request = upgrade_request("/ws/bell", "");
@@ -124,7 +124,7 @@ fn a_state_of_the_wrong_type_and_an_unknown_route_are_refused() {
 }
 
 #[test]
-fn what_is_no_connected_socket_is_refused() {
+fn an_unconnected_socket_is_refused() {
     let (server, listener) = host(echo());
     assert!(matches!(server.handle.adopt(listener, Vec::new()), Err(HandleError::Socket(_))));
     let file = std::fs::File::open("/dev/null").unwrap();
@@ -132,7 +132,7 @@ fn what_is_no_connected_socket_is_refused() {
 }
 
 #[test]
-fn a_unix_socket_is_adopted_as_well() {
+fn a_unix_socket_is_adopted() {
     let (server, _listener) = host(echo());
     let (ours, theirs) = UnixStream::pair().unwrap();
     server.handle.adopt(theirs, Vec::new()).unwrap();
@@ -143,7 +143,7 @@ fn a_unix_socket_is_adopted_as_well() {
 }
 
 #[test]
-fn a_copy_of_the_socket_that_the_host_keeps_does_no_harm() {
+fn a_duplicate_of_an_adopted_socket_does_not_matter() {
     let (handler, events) = recorder();
     let (server, listener) = host(handler);
     let (mut client, socket) = pair(&listener);
@@ -177,7 +177,7 @@ fn an_adopted_socket_gets_plain_http_too() {
 }
 
 #[test]
-fn a_socket_whose_client_has_gone_already_is_cleaned_up() {
+fn a_socket_whose_client_has_left_is_cleaned_up() {
     let (handler, events) = recorder();
     let (server, listener) = host(handler);
     let (client, socket) = pair(&listener);

@@ -658,7 +658,7 @@ fn a_client_that_never_answers_a_close_frame_is_left_and_does_not_hold_up_the_se
 }
 
 #[test]
-fn random_bytes_end_their_connection_and_nothing_else() {
+fn random_bytes_end_only_their_own_connection() {
     let mut scene = Scene::new();
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut random = move || {

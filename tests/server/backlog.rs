@@ -81,7 +81,7 @@ fn arriving(client: &mut Client, last: u32) -> Vec<u32> {
 }
 
 #[test]
-fn the_newest_are_dropped_and_the_beginning_arrives_without_a_gap() {
+fn drop_newest_delivers_the_beginning_without_a_gap() {
     let (handler, events) = recorder();
     let server = slow_server(handler, SlowConsumer::DropNewest);
     let (mut client, id) = fill(&server, &events);
@@ -103,7 +103,7 @@ fn the_newest_are_dropped_and_the_beginning_arrives_without_a_gap() {
 }
 
 #[test]
-fn the_oldest_are_dropped_at_message_boundaries_and_the_latest_arrive() {
+fn drop_oldest_delivers_the_latest_whole_messages() {
     let (handler, events) = recorder();
     let server = slow_server(handler, SlowConsumer::DropOldest);
     let (mut client, id) = fill(&server, &events);
@@ -122,7 +122,7 @@ fn the_oldest_are_dropped_at_message_boundaries_and_the_latest_arrive() {
 }
 
 #[test]
-fn only_the_latest_of_each_key_waits() {
+fn latest_by_key_queues_one_message_for_each_key() {
     let (handler, events) = recorder();
     let server = slow_server(handler, SlowConsumer::LatestByKey);
     let (mut client, id) = fill(&server, &events);
@@ -192,7 +192,7 @@ fn a_slow_consumer_is_closed_with_the_code_of_the_policy() {
 }
 
 #[test]
-fn a_slow_consumer_that_never_reads_is_gone_after_the_close_timeout() {
+fn a_slow_consumer_that_never_reads_ends_at_the_close_timeout() {
     let (handler, events) = recorder();
     let server = slow_server(handler, SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER));
     let (client, id) = fill(&server, &events);
@@ -203,7 +203,7 @@ fn a_slow_consumer_that_never_reads_is_gone_after_the_close_timeout() {
 }
 
 #[test]
-fn a_handler_hears_whether_a_message_was_sent_queued_or_refused() {
+fn send_returns_whether_a_message_was_sent_queued_or_refused() {
     for policy in [SlowConsumer::DropNewest, SlowConsumer::Close(CloseCode(4000))] {
         let (results, heard) = unbounded();
         let (handler, _events) = recorder();
@@ -245,7 +245,7 @@ fn a_handler_hears_whether_a_message_was_sent_queued_or_refused() {
 }
 
 #[test]
-fn a_message_that_finds_none_waiting_is_taken_whatever_its_size() {
+fn a_message_of_any_size_is_queued_on_an_empty_backlog() {
     let (handler, events) = recorder();
     let server = slow_server(handler, SlowConsumer::Close(CloseCode(4000)));
     let (mut client, id) = fill(&server, &events);
@@ -257,7 +257,7 @@ fn a_message_that_finds_none_waiting_is_taken_whatever_its_size() {
 }
 
 #[test]
-fn a_backlog_that_has_gone_is_reported_once() {
+fn drain_is_called_once_for_an_emptied_backlog() {
     let (handler, events) = recorder();
     let handler = handler.on_drain(|conn| assert_eq!(conn.buffered_amount(), 0));
     let server = slow_server(handler, SlowConsumer::DropNewest);
@@ -283,7 +283,7 @@ fn until_buffered(server: &TestServer) {
 }
 
 #[test]
-fn what_leaves_with_its_turn_is_counted_until_then_and_no_backlog() {
+fn messages_written_in_the_same_iteration_are_no_backlog() {
     let (handler, events) = recorder();
     let handler = handler
         .on_open(|conn| {
@@ -307,7 +307,7 @@ fn what_leaves_with_its_turn_is_counted_until_then_and_no_backlog() {
 }
 
 #[test]
-fn control_frames_pass_the_backlog() {
+fn control_frames_overtake_the_backlog() {
     let (handler, events) = recorder();
     let server = serve(Route::new(handler).limits(limits(|l| l.max_backlog = 64 << 20)));
     let (mut client, id) = fill(&server, &events);
@@ -336,7 +336,7 @@ fn control_frames_pass_the_backlog() {
 }
 
 #[test]
-fn a_flood_of_pings_from_a_peer_that_does_not_read_leaves_nothing_but_one_pong() {
+fn many_pings_without_reading_queue_one_pong() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut client = server.open_slow("/");
@@ -356,7 +356,7 @@ fn a_flood_of_pings_from_a_peer_that_does_not_read_leaves_nothing_but_one_pong()
 }
 
 #[test]
-fn an_echo_that_pauses_at_a_backlog_stops_its_client_and_loses_nothing() {
+fn pausing_at_a_backlog_stops_the_client_without_loss() {
     let (handler, _events) = recorder();
     let handler = handler
         .on_message(|conn, message| {
@@ -382,7 +382,7 @@ fn an_echo_that_pauses_at_a_backlog_stops_its_client_and_loses_nothing() {
 }
 
 #[test]
-fn a_slow_subscriber_does_not_hold_up_the_others() {
+fn a_slow_subscriber_does_not_delay_others() {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| {
         conn.subscribe("news").unwrap();
@@ -405,7 +405,7 @@ fn a_slow_subscriber_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_burst_published_in_one_turn_keeps_the_limit() {
+fn a_burst_of_one_iteration_respects_the_backlog_limit() {
     // Everything below leaves its turn as one run of 100 messages, many times the limit.
     let (handler, events) = recorder();
     let handler = handler
@@ -435,7 +435,7 @@ fn a_burst_published_in_one_turn_keeps_the_limit() {
 }
 
 #[test]
-fn what_one_callback_sends_keeps_the_limit() {
+fn sends_of_one_callback_respect_the_backlog_limit() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, _| {
         for _ in 0..200 {
@@ -456,7 +456,7 @@ fn what_one_callback_sends_keeps_the_limit() {
 }
 
 #[test]
-fn one_slow_reader_of_an_echo_does_not_disturb_another() {
+fn a_slow_echo_client_does_not_disturb_another() {
     let server = serve(Route::new(echo()).slow_consumer(SlowConsumer::DropNewest));
     let mut slow = server.open_slow("/");
     slow.socket.set_write_timeout(Some(millis(300))).unwrap();
@@ -474,7 +474,7 @@ fn one_slow_reader_of_an_echo_does_not_disturb_another() {
 }
 
 #[test]
-fn many_short_messages_of_one_turn_are_not_too_many_for_a_client_that_reads() {
+fn many_short_messages_of_one_iteration_reach_a_reading_client() {
     const MESSAGES: u32 = 2_000;
     let limits = limits(|l| l.max_backlog = 64 * KIB);
     let many = recorder().0.on_message(|conn, _| {
@@ -492,7 +492,7 @@ fn many_short_messages_of_one_turn_are_not_too_many_for_a_client_that_reads() {
 }
 
 #[test]
-fn a_client_that_reads_again_gets_little_that_is_old() {
+fn a_client_that_resumes_reading_gets_recent_messages() {
     const KEYS: u32 = 10;
     const SECONDS: u32 = 12;
     let close = SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER);
@@ -536,7 +536,7 @@ fn a_client_that_reads_again_gets_little_that_is_old() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_gets_everything_whatever_the_kernel_may_hold() {
+fn a_slow_reader_gets_everything_with_any_max_unsent() {
     for unsent in [1, 16 << 10, u32::MAX] {
         let (handler, events) = recorder();
         let limits = limits(|l| (l.max_backlog, l.max_unsent) = (64 << 20, Some(unsent)));

@@ -47,7 +47,7 @@ fn only_end(server: TestServer, events: &Events) -> campanile::Closed {
 }
 
 #[test]
-fn the_client_closes_and_hears_its_own_code() {
+fn a_client_close_is_answered_with_its_code() {
     for (code, reason) in [(1000, ""), (1001, "page left"), (3000, "é"), (4999, &*"x".repeat(123))] {
         let (server, events) = server();
         let mut client = server.open("/");
@@ -70,7 +70,7 @@ fn a_close_frame_without_a_code_is_answered_with_one_without() {
 }
 
 #[test]
-fn the_server_closes_and_waits_for_the_answer() {
+fn a_server_close_waits_for_the_answer() {
     let (server, events) = server();
     let mut client = server.open("/");
     client.text("before");
@@ -106,7 +106,7 @@ fn both_may_close_at_once() {
 }
 
 #[test]
-fn what_comes_after_our_close_is_not_delivered_and_pings_are_not_answered() {
+fn after_our_close_messages_and_pings_are_ignored() {
     let (server, events) = server();
     let mut client = server.open("/");
     let mut all = frame(true, TEXT, b"close 1000 done");
@@ -125,7 +125,7 @@ fn what_comes_after_our_close_is_not_delivered_and_pings_are_not_answered() {
 }
 
 #[test]
-fn what_comes_after_the_peers_close_is_not_delivered() {
+fn messages_after_the_peers_close_are_not_delivered() {
     let (server, events) = server();
     let mut client = server.open("/");
     let mut all = frame(true, CLOSE, &support::close_payload(1000, ""));
@@ -138,7 +138,7 @@ fn what_comes_after_the_peers_close_is_not_delivered() {
 }
 
 #[test]
-fn a_peer_that_never_answers_our_close_is_left_after_the_timeout() {
+fn a_peer_that_ignores_our_close_is_dropped_at_the_timeout() {
     let (handler, events) = closer();
     let server = serve(Route::new(handler).limits(limits(|l| l.close_timeout = millis(150))));
     let mut client = server.open("/");
@@ -152,7 +152,7 @@ fn a_peer_that_never_answers_our_close_is_left_after_the_timeout() {
 }
 
 #[test]
-fn a_peer_that_is_busy_and_never_answers_our_close_is_left_as_well() {
+fn a_sending_peer_that_ignores_our_close_is_dropped_at_the_timeout() {
     let (handler, events) = closer();
     let server = serve(Route::new(handler).limits(limits(|l| l.close_timeout = millis(150))));
     let mut client = server.open("/");
@@ -221,7 +221,7 @@ fn a_reset_in_the_middle_of_a_message_gives_no_message() {
 }
 
 #[test]
-fn an_end_without_a_close_frame_is_abnormal() {
+fn end_of_stream_without_a_close_frame_is_abnormal() {
     let (server, events) = server();
     let mut client = server.open("/");
     client.text("last words");
@@ -311,7 +311,7 @@ fn what_was_sent_before_close_arrives_before_it_however_slow_the_peer() {
 }
 
 #[test]
-fn what_could_not_be_sent_is_counted() {
+fn unsent_messages_are_counted_in_closed() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, message| {
         // The first fills the kernel's buffers, so that all the others wait.
@@ -342,7 +342,7 @@ fn what_could_not_be_sent_is_counted() {
 }
 
 #[test]
-fn what_the_kernel_has_taken_is_not_counted_as_unsent() {
+fn messages_in_the_kernel_do_not_count_as_unsent() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, _| {
         for _ in 0..9 {

@@ -148,7 +148,7 @@ fn encode(messages: &[Fragmented], keys: &[[u8; 4]], role: Role) -> (Vec<u8>, Ve
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn messages_come_out_as_they_went_in(
+    fn messages_survive_encoding_and_decoding(
         (messages, keys) in a_stream(),
         cuts in prop::collection::vec(prop_oneof![1usize..20, 1usize..100_000], 1..20),
         server: bool, direct: bool,
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn the_cut_of_the_stream_changes_nothing(
+    fn decoding_does_not_depend_on_read_boundaries(
         mut bytes in prop::collection::vec(any::<u8>(), 0..300),
         heads in prop::collection::vec((0usize..300, prop_oneof![Just(0x81u8), Just(0x01), Just(0x80), Just(0x89), Just(0x88)]), 0..20),
         cuts in prop::collection::vec(1usize..20, 1..20),
@@ -190,7 +190,7 @@ proptest! {
 }
 
 #[test]
-fn an_idle_decoder_holds_nothing_and_a_half_message_little() {
+fn an_idle_decoder_holds_no_memory_and_a_partial_message_little() {
     let mut decoder = Decoder::default();
     let mut pool = BufferPool::new(0);
     let rules = Rules { max_message_size: 1 << 30, ..rules(Role::Server) };
@@ -204,7 +204,7 @@ fn an_idle_decoder_holds_nothing_and_a_half_message_little() {
 }
 
 #[test]
-fn limits_are_kept_before_anything_is_held() {
+fn limits_are_checked_before_buffering() {
     let mut pool = BufferPool::new(0);
     let fails = |frames: &[u8], rules: &Rules| {
         decode(frames, &[], rules, Path::Buffer).1.expect_err("should be refused")
@@ -232,7 +232,7 @@ fn limits_are_kept_before_anything_is_held() {
 }
 
 #[test]
-fn fragments_in_the_wrong_place_are_refused() {
+fn misplaced_fragments_are_refused() {
     let r = rules(Role::Server);
     let key = Some([9; 4]);
     let mut frames = Vec::new();
@@ -245,7 +245,7 @@ fn fragments_in_the_wrong_place_are_refused() {
 }
 
 #[test]
-fn bad_text_is_refused_within_the_frame() {
+fn invalid_utf8_is_refused_within_the_frame() {
     let r = rules(Role::Server);
     let mut frame = Vec::new();
     write(&mut frame, true, Opcode::Text, b"good \xF4\x90 and much more", Some([1, 2, 3, 4]));

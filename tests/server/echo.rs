@@ -46,7 +46,7 @@ fn back(ws: &mut WebSocket<TcpStream>, message: Message) {
 }
 
 #[test]
-fn text_and_binary_of_every_length_class_come_back() {
+fn text_and_binary_of_every_length_class_are_echoed() {
     let server = big_echo();
     let mut ws = connect(&server);
     for len in [0, 1, 125, 126, 127, 4095, 4096, 65_535, 65_536, 65_537, 262_144, 300_001] {
@@ -57,7 +57,7 @@ fn text_and_binary_of_every_length_class_come_back() {
 }
 
 #[test]
-fn a_mebibyte_and_the_largest_allowed_come_back() {
+fn messages_up_to_the_limit_are_echoed() {
     let server = big_echo();
     let mut ws = connect(&server);
     back(&mut ws, Message::binary(bytes(1 << 20)));
@@ -85,7 +85,7 @@ fn fragment(data: OpCode, fin: bool, payload: &[u8]) -> Message {
 }
 
 #[test]
-fn fragments_are_put_together_with_pings_between_them() {
+fn fragments_with_pings_in_between_are_assembled() {
     let server = big_echo();
     let mut ws = connect(&server);
     let whole = "die Glocke läutet — 🔔 — ".repeat(2000);
@@ -113,7 +113,7 @@ fn pings_are_answered_with_their_payload() {
 }
 
 #[test]
-fn a_thousand_messages_sent_at_once_come_back_in_order() {
+fn a_thousand_pipelined_messages_are_echoed_in_order() {
     let server = big_echo();
     let mut ws = connect(&server);
     for i in 0..1000 {
@@ -126,7 +126,7 @@ fn a_thousand_messages_sent_at_once_come_back_in_order() {
 }
 
 #[test]
-fn what_one_callback_sends_arrives_whole_and_in_order() {
+fn sends_of_one_callback_arrive_in_order() {
     let say = |conn: &mut Conn<'_, String>, _: Msg<'_>| {
         for size in [10, 5000, 20, 100_000, 0, 300_000, 30] {
             conn.send(&vec![b'x'; size]).unwrap();

@@ -14,7 +14,7 @@ fn accepts(answer: &support::Answer) {
 }
 
 #[test]
-fn the_answer_has_what_the_rfc_asks_for_and_nothing_of_a_body() {
+fn the_101_response_has_the_required_headers_and_no_body() {
     let server = serve(echo());
     let mut client = server.dial();
     let answer = client.ask("/", "");
@@ -70,7 +70,7 @@ fn a_handler_accepts_with_subprotocol_headers_cookies_and_state() {
 }
 
 #[test]
-fn a_subprotocol_that_was_not_offered_is_left_out() {
+fn a_subprotocol_that_was_not_offered_is_omitted() {
     let (handler, events) = recorder();
     let handler = handler
         .on_upgrade(|_| Ok(Accept::new(String::new()).protocol("chat.v2")))
@@ -134,7 +134,7 @@ fn undecided(timeout: Duration) -> (TestServer, Receiver<Pending<String>>, suppo
 }
 
 #[test]
-fn a_decision_may_come_later_from_another_thread() {
+fn an_upgrade_can_be_accepted_later_from_another_thread() {
     let (server, tokens, events) = undecided(DEADLINE);
     let mut client = server.dial();
     client.send(upgrade_request("/", "Sec-WebSocket-Protocol: a, b\r\n"));
@@ -181,7 +181,7 @@ fn a_late_refusal_has_its_status_headers_and_body() {
 }
 
 #[test]
-fn no_decision_in_time_is_a_503() {
+fn an_upgrade_without_a_decision_is_a_503() {
     let (server, tokens, events) = undecided(millis(100));
     let mut client = server.dial();
     client.send(upgrade_request("/", ""));
@@ -196,7 +196,7 @@ fn no_decision_in_time_is_a_503() {
 }
 
 #[test]
-fn a_dropped_token_is_a_503() {
+fn a_dropped_pending_upgrade_is_a_503() {
     let (server, tokens, _events) = undecided(DEADLINE);
     let mut client = server.dial();
     client.send(upgrade_request("/", ""));
@@ -205,7 +205,7 @@ fn a_dropped_token_is_a_503() {
 }
 
 #[test]
-fn a_client_that_goes_before_the_decision_is_nobodys_connection() {
+fn a_client_that_leaves_before_the_decision_is_never_opened() {
     let (server, tokens, events) = undecided(DEADLINE);
     let mut client = server.dial();
     client.send(upgrade_request("/", ""));
@@ -232,7 +232,7 @@ fn events_id(server: &TestServer) -> u64 {
 }
 
 #[test]
-fn a_decision_that_panics_or_puts_off_again_is_the_servers_fault() {
+fn a_panicking_or_deferred_decision_is_a_500() {
     let (handler, _events) = recorder();
     let handler = handler.on_upgrade(|request| match request.query() {
         Some("panic") => panic!("in upgrade"),
@@ -268,7 +268,7 @@ fn frames_in_the_same_segment_as_the_request_are_answered() {
 }
 
 #[test]
-fn everything_may_come_byte_by_byte() {
+fn a_handshake_may_arrive_byte_by_byte() {
     let server = serve(echo());
     let mut client = server.dial();
     let mut all = upgrade_request("/", "X-Padding: some more bytes\r\n").into_bytes();
@@ -286,7 +286,7 @@ fn everything_may_come_byte_by_byte() {
 }
 
 #[test]
-fn heads_are_read_as_http_has_them() {
+fn request_heads_are_parsed_as_http_defines() {
     let (handler, _events) = recorder();
     let handler = handler.on_open(|conn| {
         let room = conn.param("room").unwrap_or_default().to_owned();
@@ -360,7 +360,7 @@ fn the_handler_sees_the_whole_request() {
 // ---- faults ----
 
 #[test]
-fn every_fault_has_its_status_and_a_short_plain_body() {
+fn every_invalid_request_has_its_status_and_a_short_body() {
     let server = start(
         builder()
             .route("/", echo())
@@ -419,7 +419,7 @@ fn every_fault_has_its_status_and_a_short_plain_body() {
 }
 
 #[test]
-fn a_request_that_does_not_come_to_its_end_is_a_408_and_one_that_never_began_gets_nothing() {
+fn an_unfinished_request_is_a_408_and_a_silent_connection_is_closed() {
     let mut http = HttpLimits::default();
     http.timeout = millis(150);
     let server = start(builder().http_limits(http).route("/", echo()));
@@ -437,7 +437,7 @@ fn a_request_that_does_not_come_to_its_end_is_a_408_and_one_that_never_began_get
 }
 
 #[test]
-fn a_client_that_drips_its_request_has_no_more_time_than_others() {
+fn a_slow_request_has_the_same_timeout() {
     let mut http = HttpLimits::default();
     http.timeout = millis(200);
     let server = start(builder().http_limits(http).route("/", echo()));
@@ -469,7 +469,7 @@ fn with_origin(server: &TestServer, host: &str, origin: &str, cookie: bool) -> u
 }
 
 #[test]
-fn an_allow_list_of_origins_is_kept_to_the_letter() {
+fn an_origin_list_is_matched_exactly() {
     let origins = Origins::list(["https://good.com", "https://*.sub.example", "http://local:8080"]).unwrap();
     let server = serve(Route::new(echo()).origins(origins));
     let status = |origin: &str| with_origin(&server, "bell.example", &format!("Origin: {origin}\r\n"), false);
@@ -507,7 +507,7 @@ fn an_allow_list_of_origins_is_kept_to_the_letter() {
 
 /// The tests connect over 127.0.0.1, where any page that this machine's user looks at can connect too.
 #[test]
-fn on_loopback_pages_of_other_hosts_and_names_are_refused_by_default() {
+fn on_loopback_other_origins_and_hosts_are_refused_by_default() {
     let server = serve(echo());
     let evil = "Origin: https://evil.example\r\n";
     for cookie in [false, true] {
@@ -529,7 +529,7 @@ fn on_loopback_pages_of_other_hosts_and_names_are_refused_by_default() {
 }
 
 #[test]
-fn a_page_on_another_port_of_this_machine_is_allowed_by_one_line() {
+fn also_allows_a_page_on_another_port() {
     let dev = Origins::default().also(["http://localhost:3000"]).unwrap();
     let server = serve(Route::new(echo()).origins(dev));
     let status =
@@ -541,7 +541,7 @@ fn a_page_on_another_port_of_this_machine_is_allowed_by_one_line() {
 }
 
 #[test]
-fn a_refused_origin_is_told_what_to_do_and_the_connection_ends() {
+fn a_refused_origin_gets_the_remedy_and_the_connection_ends() {
     let server = serve(echo());
     let mut client: Client = server.dial();
     let request = upgrade_request("/", "Origin: http://localhost:3000\r\n");

@@ -48,7 +48,7 @@ fn a_peer_that_never_answers_is_ended() {
 }
 
 #[test]
-fn a_peer_that_answers_lives() {
+fn a_peer_that_answers_pings_stays_connected() {
     let (server, events) = timed(|l| {
         l.ping_interval = millis(100);
         l.pong_timeout = millis(100);
@@ -65,7 +65,7 @@ fn a_peer_that_answers_lives() {
 }
 
 #[test]
-fn a_peer_whose_answer_takes_a_while_lives() {
+fn a_peer_with_a_slow_pong_stays_connected() {
     let (server, _events) = timed(|l| {
         l.ping_interval = millis(100);
         l.pong_timeout = millis(600);
@@ -80,7 +80,7 @@ fn a_peer_whose_answer_takes_a_while_lives() {
 }
 
 #[test]
-fn any_message_is_as_good_as_a_pong() {
+fn any_received_message_counts_as_a_pong() {
     let server = with(echo(), |l| {
         l.ping_interval = millis(100);
         l.pong_timeout = millis(100);
@@ -96,7 +96,7 @@ fn any_message_is_as_good_as_a_pong() {
 }
 
 #[test]
-fn a_dead_peer_is_found_while_it_is_being_pushed_to() {
+fn a_dead_peer_is_detected_during_pushes() {
     let (server, events) = timed(|l| {
         l.ping_interval = millis(200);
         l.pong_timeout = millis(200);
@@ -122,7 +122,7 @@ fn a_dead_peer_is_found_while_it_is_being_pushed_to() {
 }
 
 #[test]
-fn a_dead_peer_is_found_behind_a_backlog() {
+fn a_dead_peer_is_detected_with_a_backlog() {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| {
         conn.send(&vec![0; 16 << 20]).unwrap(); // more than the kernel takes
@@ -138,7 +138,7 @@ fn a_dead_peer_is_found_behind_a_backlog() {
 }
 
 #[test]
-fn without_a_heartbeat_silence_is_no_fault() {
+fn without_a_heartbeat_a_silent_peer_stays_connected() {
     let (server, _events) = timed(|l| {
         l.ping_interval = Duration::ZERO;
         l.pong_timeout = millis(1);
@@ -174,7 +174,7 @@ fn a_paused_connection_is_not_ended_for_its_silence() {
 }
 
 #[test]
-fn a_connection_that_pauses_in_open_gets_nothing_before_it_resumes() {
+fn a_connection_paused_in_open_delivers_nothing_until_it_resumes() {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| conn.pause());
     let server = serve(handler);
@@ -262,7 +262,7 @@ fn a_message_that_is_not_finished_in_time_ends_the_connection() {
 }
 
 #[test]
-fn a_message_may_take_its_time_within_the_limit_and_the_next_has_its_own() {
+fn each_message_has_its_own_message_timeout() {
     let server = with(echo(), |l| l.message_timeout = millis(500));
     let mut client = server.open("/");
     for _ in 0..4 {
@@ -274,7 +274,7 @@ fn a_message_may_take_its_time_within_the_limit_and_the_next_has_its_own() {
 }
 
 #[test]
-fn a_pause_in_the_middle_of_a_message_is_not_held_against_the_peer() {
+fn a_pause_does_not_count_against_the_message_timeout() {
     let (handler, events) = recorder();
     let server = with(handler, |l| l.message_timeout = millis(200));
     let mut client = server.open("/");
@@ -317,7 +317,7 @@ fn stalling(change: impl FnOnce(&mut Limits)) -> (TestServer, Events) {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_of_its_backlog_is_ended_although_it_is_paused() {
+fn a_peer_that_reads_nothing_of_its_backlog_is_ended() {
     let (server, events) = stalling(|l| l.write_timeout = millis(300));
     let mut client = server.open_slow("/");
     client.text("go");
@@ -327,7 +327,7 @@ fn a_peer_that_takes_nothing_of_its_backlog_is_ended_although_it_is_paused() {
 }
 
 #[test]
-fn a_peer_that_reads_slowly_is_not_one_that_reads_nothing() {
+fn a_peer_that_reads_slowly_stays_connected() {
     let (server, _events) = stalling(|l| l.write_timeout = millis(1500));
     let mut client = server.open("/");
     client.text("go");

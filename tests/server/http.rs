@@ -34,7 +34,7 @@ fn served() -> TestServer {
 }
 
 #[test]
-fn a_connection_serves_one_request_after_the_other() {
+fn a_connection_serves_requests_in_sequence() {
     let server = served();
     let mut client = server.dial();
     for path in ["/", "/pages/a%20b", "/none", "/"] {
@@ -56,7 +56,7 @@ fn a_connection_serves_one_request_after_the_other() {
 }
 
 #[test]
-fn http_1_0_gets_one_answer_and_the_end() {
+fn http_1_0_gets_one_response_and_the_connection_ends() {
     let server = served();
     let mut client = server.dial();
     client.send("GET / HTTP/1.0\r\n\r\n");
@@ -82,7 +82,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn an_upgrade_may_follow_other_requests_and_frames_follow_it() {
+fn an_upgrade_may_follow_other_requests() {
     let server = served();
     let mut client = server.dial();
     let mut all = get("/").into_bytes();
@@ -95,7 +95,7 @@ fn an_upgrade_may_follow_other_requests_and_frames_follow_it() {
 }
 
 #[test]
-fn one_path_is_a_page_and_a_websocket() {
+fn one_path_serves_a_page_and_a_websocket() {
     let server = served();
     let mut client = server.dial();
     client.send(get("/both"));
@@ -106,7 +106,7 @@ fn one_path_is_a_page_and_a_websocket() {
 }
 
 #[test]
-fn head_is_get_without_its_body() {
+fn head_answers_like_get_without_a_body() {
     let server = served();
     let mut client = server.dial();
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -119,7 +119,7 @@ fn head_is_get_without_its_body() {
 }
 
 #[test]
-fn methods_are_told_apart() {
+fn methods_are_routed_separately() {
     let server = served();
     let mut client = server.dial();
     for (method, path, status) in [
@@ -141,7 +141,7 @@ fn methods_are_told_apart() {
 }
 
 #[test]
-fn a_body_arrives_whole_however_it_is_cut() {
+fn a_body_is_assembled_from_any_segments() {
     let server = served();
     let mut client = server.dial();
     let body: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
@@ -162,7 +162,7 @@ fn a_body_arrives_whole_however_it_is_cut() {
 }
 
 #[test]
-fn a_client_that_expects_100_gets_it_before_its_body() {
+fn expect_100_continue_is_answered_before_the_body() {
     let server = served();
     let mut client = server.dial();
     let head = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
@@ -196,7 +196,7 @@ fn a_body_that_is_too_large_or_of_unknown_length_is_refused() {
 }
 
 #[test]
-fn a_panic_in_an_endpoint_is_a_500_and_the_connection_goes_on() {
+fn a_panic_in_an_http_handler_is_a_500() {
     let server = served();
     let mut client = server.dial();
     client.send(get("/panic"));
@@ -207,7 +207,7 @@ fn a_panic_in_an_endpoint_is_a_500_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_connection_between_requests_is_closed_after_a_while() {
+fn an_idle_keep_alive_connection_is_closed() {
     let mut http = HttpLimits::default();
     http.timeout = millis(150);
     let server = start(builder().http_limits(http).get("/", page));
@@ -218,7 +218,7 @@ fn a_connection_between_requests_is_closed_after_a_while() {
 }
 
 #[test]
-fn a_client_that_has_said_all_still_gets_its_answers() {
+fn a_half_closed_client_gets_its_responses() {
     let large = vec![b'x'; 20 << 20];
     let server =
         start(builder().get("/large", move |_: &Request<'_>| Response::new(200).body(large.clone())));
@@ -229,7 +229,7 @@ fn a_client_that_has_said_all_still_gets_its_answers() {
 }
 
 #[test]
-fn a_server_that_shuts_down_finishes_the_answers_that_it_has_begun() {
+fn shutdown_finishes_started_responses() {
     const LEN: usize = 20 << 20;
     let memory = |_: &Request<'_>| Response::new(200).body(vec![b'x'; LEN]);
     let reader = |_: &Request<'_>| {
@@ -259,7 +259,7 @@ fn a_server_that_shuts_down_finishes_the_answers_that_it_has_begun() {
 // ---- what a client does not read ----
 
 #[test]
-fn a_client_that_asks_and_does_not_read_is_not_answered_without_end() {
+fn requests_without_reading_are_paused() {
     const EACH: usize = 1 << 20;
     let body: std::sync::Arc<[u8]> = vec![b'x'; EACH].into();
     let server = start(builder().get("/", move |_: &Request<'_>| Response::new(200).body(body.clone())));
@@ -282,7 +282,7 @@ fn a_client_that_asks_and_does_not_read_is_not_answered_without_end() {
 }
 
 #[test]
-fn every_request_is_answered_however_slowly_the_answers_are_read() {
+fn slowly_read_responses_are_complete() {
     let server = start(
         builder()
             .get("/:n", |r: &Request<'_>| {
@@ -316,7 +316,7 @@ fn every_request_is_answered_however_slowly_the_answers_are_read() {
 }
 
 #[test]
-fn more_requests_than_any_buffer_holds_are_answered_while_a_body_is_on_its_way() {
+fn many_pipelined_requests_behind_a_body_are_answered() {
     let len = 8 << 20;
     let server = start(builder().get("/long", move |_: &Request<'_>| {
         Response::new(200).body(Body::Reader { reader: Box::new(std::io::repeat(b'x')), len })
@@ -334,7 +334,7 @@ fn more_requests_than_any_buffer_holds_are_answered_while_a_body_is_on_its_way()
 }
 
 #[test]
-fn a_body_that_ends_too_early_tears_the_connection() {
+fn a_response_body_that_ends_early_aborts_the_connection() {
     let server = start(builder().get("/", |_: &Request<'_>| {
         Response::new(200)
             .body(Body::Reader { reader: Box::new(std::io::Cursor::new(vec![1; 10])), len: 100 })
@@ -364,7 +364,7 @@ impl Drop for Folder {
 }
 
 #[test]
-fn a_large_file_is_streamed_also_to_a_slow_reader_and_in_ranges() {
+fn a_large_file_is_streamed_to_slow_readers_and_in_ranges() {
     let folder = Folder::new("files");
     let content: Vec<u8> = (0..6_000_001u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     std::fs::write(folder.0.join("large.bin"), &content).unwrap();
@@ -393,7 +393,7 @@ fn a_large_file_is_streamed_also_to_a_slow_reader_and_in_ranges() {
 }
 
 #[test]
-fn a_client_that_goes_in_the_middle_of_a_file_leaves_nothing_behind() {
+fn a_client_that_leaves_during_a_file_leaves_nothing_behind() {
     let folder = Folder::new("gone");
     std::fs::write(folder.0.join("large.bin"), vec![7; 20 << 20]).unwrap();
     let server = start(builder().get("/*", Files::new(&folder.0).unwrap()));
@@ -449,7 +449,7 @@ fn ipv6_is_served_and_several_addresses_at_once() {
 }
 
 #[test]
-fn an_address_in_use_is_an_error_that_says_so() {
+fn an_address_in_use_is_reported() {
     let server = served();
     let again = Server::builder().listen(&server.addr.to_string()).build();
     let message = again.err().map(|e| e.to_string()).unwrap_or_default();
@@ -460,7 +460,7 @@ fn an_address_in_use_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_topics_prefix_that_no_name_begins_with_is_refused() {
+fn an_impossible_topic_prefix_is_refused() {
     let build = |prefix: &str| Server::builder().topics(prefix, TopicSettings::new().history(1)).build();
     for prefix in ["", "chat", "chat/", "/"] {
         assert!(build(prefix).is_ok(), "{prefix:?}");
@@ -474,7 +474,7 @@ fn a_topics_prefix_that_no_name_begins_with_is_refused() {
 }
 
 #[test]
-fn a_full_server_turns_the_next_away_with_503() {
+fn a_full_server_refuses_connections_with_503() {
     let server = start(builder().max_connections(2).route("/", echo()));
     let (a, b) = (server.open("/"), server.open("/"));
     let mut third = server.dial();

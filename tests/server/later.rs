@@ -32,7 +32,7 @@ fn ok(text: &str) -> Response {
 }
 
 #[test]
-fn a_response_comes_from_another_thread_and_the_connection_goes_on() {
+fn a_response_can_come_from_another_thread() {
     let (server, asked) = serve(DEADLINE);
     let mut client = server.dial();
     for n in 0..3 {
@@ -55,7 +55,7 @@ fn a_response_comes_from_another_thread_and_the_connection_goes_on() {
 }
 
 #[test]
-fn requests_behind_it_wait_however_they_come() {
+fn requests_behind_a_pending_response_wait() {
     let (server, asked) = serve(DEADLINE);
     for together in [true, false] {
         let mut client = server.dial();
@@ -86,7 +86,7 @@ fn requests_behind_it_wait_however_they_come() {
 }
 
 #[test]
-fn a_head_and_a_last_request_are_answered_as_such() {
+fn pending_responses_respect_head_and_connection_close() {
     let (server, asked) = serve(DEADLINE);
     let mut client = server.dial();
     client.send("HEAD /later/x HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -101,7 +101,7 @@ fn a_head_and_a_last_request_are_answered_as_such() {
 }
 
 #[test]
-fn a_large_body_and_one_that_is_read_can_come_later() {
+fn large_and_streamed_bodies_can_come_later() {
     let (server, asked) = serve(DEADLINE);
     let mut client = Client::dial_with(server.addr, Some(4096));
     client.send(get("/later/a") + &get("/later/b") + &get("/now"));
@@ -116,7 +116,7 @@ fn a_large_body_and_one_that_is_read_can_come_later() {
 }
 
 #[test]
-fn without_an_answer_it_is_a_503_and_the_next_request_is_served() {
+fn a_dropped_responder_is_a_503() {
     let (server, asked) = serve(DEADLINE);
     let mut client = server.dial();
     client.send(get("/later/dropped"));
@@ -128,7 +128,7 @@ fn without_an_answer_it_is_a_503_and_the_next_request_is_served() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_not_the_next_requests() {
+fn a_late_response_does_not_answer_the_next_request() {
     let (server, asked) = serve(millis(150));
     let mut client = server.dial();
     let began = Instant::now();
@@ -146,7 +146,7 @@ fn an_answer_that_comes_too_late_is_not_the_next_requests() {
 }
 
 #[test]
-fn a_client_that_has_said_all_gets_its_answer_and_one_that_has_gone_none() {
+fn a_half_closed_client_gets_its_pending_response() {
     let (server, asked) = serve(DEADLINE);
     let mut client = server.dial();
     client.send(get("/later/x"));
@@ -171,7 +171,7 @@ fn a_client_that_has_said_all_gets_its_answer_and_one_that_has_gone_none() {
 }
 
 #[test]
-fn a_panic_is_a_500_and_a_response_that_comes_later_than_later_too() {
+fn a_panic_or_a_nested_pending_response_is_a_500() {
     let again = |responder: Responder| responder.respond(Response::later(DEADLINE, |_| ()));
     let server = start(
         builder()
@@ -204,7 +204,7 @@ impl Handler for Undecided {
 }
 
 #[test]
-fn a_refusal_can_come_later_unless_the_decision_did() {
+fn a_refusal_may_have_a_pending_response_unless_deferred() {
     let server = start(builder().route("/", Undecided));
     for (path, status) in [("/", 402), ("/?later", 503)] {
         let mut client = server.dial();
@@ -215,7 +215,7 @@ fn a_refusal_can_come_later_unless_the_decision_did() {
 }
 
 #[test]
-fn a_server_that_shuts_down_waits_for_what_is_to_come() {
+fn shutdown_waits_for_pending_responses() {
     let (mut server, asked) = serve(DEADLINE);
     let mut client = server.dial();
     client.send(get("/later/x") + &get("/now"));
@@ -233,7 +233,7 @@ fn a_server_that_shuts_down_waits_for_what_is_to_come() {
 }
 
 #[test]
-fn what_a_worker_asks_of_itself_takes_no_turn_of_its_own() {
+fn queries_of_a_worker_to_itself_are_answered_at_once() {
     // One worker: what it asks of itself is done in the same turn.
     let server =
         start(builder().get("/", |_: &Request<'_>| Response::later(DEADLINE, |r| r.respond(ok("x")))));

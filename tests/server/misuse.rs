@@ -47,7 +47,7 @@ fn http(change: impl FnOnce(&mut HttpLimits)) -> HttpLimits {
 }
 
 #[test]
-fn a_pattern_in_the_syntax_of_another_router_is_refused_with_the_right_one() {
+fn route_syntax_of_other_routers_is_refused_with_a_hint() {
     for (pattern, instead) in [
         ("/a/{x}", "\":x\""),
         ("/a/<int:id>", "\":id\""),
@@ -61,7 +61,7 @@ fn a_pattern_in_the_syntax_of_another_router_is_refused_with_the_right_one() {
 }
 
 #[test]
-fn a_method_that_never_matches_is_refused_with_the_right_spelling() {
+fn a_misspelled_method_is_refused_with_a_hint() {
     for (method, instead) in [("get", "\"GET\""), ("Post", "\"POST\""), ("", "\"GET\""), ("GE T", "\"GET\"")]
     {
         says(&fault(|b| b.on(method, "/x", ok)), &["/x", &format!("{method:?}"), instead]);
@@ -96,7 +96,7 @@ fn a_number_out_of_range_is_refused_with_the_range() {
 }
 
 #[test]
-fn a_limit_of_a_route_that_means_nothing_is_refused_with_the_route() {
+fn a_meaningless_limit_is_refused_with_its_route() {
     let refused =
         |change: fn(&mut Limits)| fault(|b| b.route("/a", echo()).route("/b", echo().limits(limits(change))));
     says(&refused(|l| l.max_message_size = 0), &["\"/b\"", "Limits::max_message_size: 0", "1 or more"]);
@@ -121,7 +121,7 @@ fn a_limit_of_a_route_that_means_nothing_is_refused_with_the_route() {
 
 #[cfg(feature = "deflate")]
 #[test]
-fn compression_that_zlib_does_not_have_is_refused() {
+fn compression_settings_out_of_range_are_refused() {
     use campanile::deflate::Deflate;
     for bits in [0, 8, 16, 255] {
         says(
@@ -141,7 +141,7 @@ fn compression_that_zlib_does_not_have_is_refused() {
 }
 
 #[test]
-fn settings_of_topics_that_mean_nothing_are_refused_with_the_prefix() {
+fn meaningless_topic_settings_are_refused_with_their_prefix() {
     let refused = |settings| fault(|b| b.topics("t/", settings));
     let kept = TopicSettings::new().history(5);
     says(&refused(kept.clone().history_bytes(0)), &["\"t/\"", "TopicSettings::history_bytes: 0"]);
@@ -151,7 +151,7 @@ fn settings_of_topics_that_mean_nothing_are_refused_with_the_prefix() {
 
 #[cfg(feature = "push")]
 #[test]
-fn a_pattern_in_the_place_of_a_prefix_is_refused_with_the_prefix() {
+fn a_pattern_as_a_prefix_is_refused_with_a_hint() {
     use campanile::push::Push;
     let refused = |push| fault(|b| b.route("/push", Route::from(push)));
     says(&refused(Push::new().subscribe(["a/", "news/*"])), &["Push::subscribe", "\"news/*\"", "\"news/\""]);
@@ -162,7 +162,7 @@ fn a_pattern_in_the_place_of_a_prefix_is_refused_with_the_prefix() {
 }
 
 #[test]
-fn a_close_code_that_may_not_be_sent_is_an_error_of_the_call_and_nothing_is_done() {
+fn an_invalid_close_code_is_an_error_and_does_nothing() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, message| {
         if message.as_text() == Some("close") {
@@ -191,7 +191,7 @@ fn a_close_code_that_may_not_be_sent_is_an_error_of_the_call_and_nothing_is_done
 }
 
 #[test]
-fn a_refusal_that_is_none_is_a_500() {
+fn a_refusal_with_a_success_status_is_a_500() {
     let (handler, _events) = recorder();
     let handler = handler.on_upgrade(|request| match request.query().unwrap().parse().unwrap() {
         0 => Err(Refuse::from(Response::new(302).header("Location", "/login"))),
@@ -220,13 +220,13 @@ fn a_refusal_that_is_none_is_a_500() {
 
 /// The number of a route has 16 bits; one more was answered by the handler of the first.
 #[test]
-fn more_routes_than_there_are_numbers_for_are_refused() {
+fn too_many_routes_are_refused() {
     let routes = |builder: Builder| (0..65_537).fold(builder, |b, i| b.route(&format!("/{i}"), echo()));
     says(&fault(routes), &["Builder::route: 65537", "0 to 65536"]);
 }
 
 #[test]
-fn a_response_that_can_not_be_sent_is_a_500_and_the_connection_goes_on() {
+fn an_invalid_response_is_a_500_and_the_connection_continues() {
     let answer = |request: &Request<'_>| match request.query().unwrap().parse().unwrap() {
         1 => Response::new(200).header("X", "a\r\nSet-Cookie: evil").text("x"),
         2 => Response::new(200).header("X Y", "a"),

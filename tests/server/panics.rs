@@ -73,7 +73,7 @@ fn scene(change: impl FnOnce(Recorder) -> Recorder) -> Scene {
 }
 
 #[test]
-fn in_upgrade() {
+fn a_panic_in_upgrade_is_a_500() {
     let mut scene = scene(|h| h);
     let mut client = scene.server.dial();
     assert_eq!(client.ask("/?upgrade", "").status, 500);
@@ -82,14 +82,14 @@ fn in_upgrade() {
 }
 
 #[test]
-fn in_open() {
+fn a_panic_in_open_closes_with_1011() {
     let scene = scene(|h| h.on_open(|conn| asked(conn, "open")));
     let client = scene.server.open("/?open");
     scene.only_that_one_ended(client);
 }
 
 #[test]
-fn in_open_after_something_was_sent_and_with_frames_behind_the_request() {
+fn a_panic_in_open_after_a_send_closes_with_1011() {
     let scene = scene(|h| {
         h.on_open(|conn| {
             if conn.state() == "open" {
@@ -109,7 +109,7 @@ fn in_open_after_something_was_sent_and_with_frames_behind_the_request() {
 }
 
 #[test]
-fn in_message() {
+fn a_panic_in_message_closes_with_1011() {
     let scene = scene(|h| {
         h.on_message(|conn, message| {
             asked(conn, "message");
@@ -127,7 +127,7 @@ fn in_message() {
 }
 
 #[test]
-fn in_ping() {
+fn a_panic_in_ping_closes_with_1011() {
     let scene = scene(|h| h.on_ping(|conn| asked(conn, "ping")));
     let mut client = scene.server.open("/?ping");
     client.ping(b"");
@@ -135,7 +135,7 @@ fn in_ping() {
 }
 
 #[test]
-fn in_pong() {
+fn a_panic_in_pong_closes_with_1011() {
     let scene = scene(|h| h.on_pong(|conn| asked(conn, "pong")));
     let mut client = scene.server.open("/?pong");
     client.frame(true, support::PONG, b"");
@@ -143,7 +143,7 @@ fn in_pong() {
 }
 
 #[test]
-fn in_drain() {
+fn a_panic_in_drain_closes_with_1011() {
     let scene = scene(|h| h.on_drain(|conn| asked(conn, "drain")));
     let client = scene.server.open_slow("/?drain");
     scene.events.opened();
@@ -153,7 +153,7 @@ fn in_drain() {
 }
 
 #[test]
-fn in_dropped() {
+fn a_panic_in_dropped_closes_with_1011() {
     let scene = scene(|h| h.on_dropped(|conn| asked(conn, "dropped")));
     let client = scene.server.open_slow("/?dropped");
     scene.events.opened();
@@ -166,7 +166,7 @@ fn in_dropped() {
 }
 
 #[test]
-fn in_close() {
+fn a_panic_in_close_is_contained() {
     let mut scene = scene(|h| h.on_close(|conn| asked(conn, "close")));
     for (i, reset) in [false, true].into_iter().enumerate() {
         let mut client = scene.server.open("/?close");
@@ -183,7 +183,7 @@ fn in_close() {
 }
 
 #[test]
-fn in_message_and_again_in_close() {
+fn a_panic_in_message_and_in_close_is_contained() {
     let mut scene = scene(|h| {
         h.on_message(|conn, message| {
             asked(conn, "twice");
@@ -200,7 +200,7 @@ fn in_message_and_again_in_close() {
 }
 
 #[test]
-fn subscriptions_end_with_the_connection_that_panicked() {
+fn a_panic_ends_the_subscriptions_of_its_connection() {
     let scene = scene(|h| {
         h.on_message(|conn, message| {
             if conn.state() == "healthy" {
@@ -220,7 +220,7 @@ fn subscriptions_end_with_the_connection_that_panicked() {
 }
 
 #[test]
-fn a_state_that_panics_while_it_is_dropped_harms_nobody() {
+fn a_panic_in_drop_of_the_state_is_contained() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -254,7 +254,7 @@ fn a_state_that_panics_while_it_is_dropped_harms_nobody() {
 }
 
 #[test]
-fn a_body_that_panics_while_it_is_read_tears_its_own_connection() {
+fn a_panic_while_reading_a_body_aborts_its_connection() {
     struct Bomb;
     impl std::io::Read for Bomb {
         fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -275,7 +275,7 @@ fn a_body_that_panics_while_it_is_read_tears_its_own_connection() {
 }
 
 #[test]
-fn a_token_thread_that_panics_is_a_503_and_nothing_else() {
+fn a_panicking_thread_with_a_pending_upgrade_is_a_503() {
     let (handler, _events) = recorder();
     let handler = handler.on_upgrade(|_| {
         Ok(Accept::later(support::DEADLINE, |pending: Pending<String>| {
@@ -301,7 +301,7 @@ impl Drop for DropBomb {
 }
 
 #[test]
-fn a_body_that_panics_while_it_is_dropped_harms_nobody() {
+fn a_panic_in_drop_of_a_body_is_contained() {
     struct Bomb(DropBomb);
     impl std::io::Read for Bomb {
         fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
@@ -334,7 +334,7 @@ fn a_body_that_panics_while_it_is_dropped_harms_nobody() {
 }
 
 #[test]
-fn a_state_that_comes_too_late_and_panics_while_it_is_dropped_harms_nobody() {
+fn a_panic_in_drop_of_a_late_state_is_contained() {
     struct Bombs;
     impl campanile::Handler for Bombs {
         type State = Option<DropBomb>;

@@ -30,7 +30,7 @@ fn panicked(error: RunError, expected: usize) {
 }
 
 #[test]
-fn a_worker_that_panics_ends_the_server_and_every_client_is_told() {
+fn a_worker_panic_ends_the_server_and_closes_every_client() {
     for (workers, failing) in [(1, 0), (2, 0), (2, 1), (4, 2)] {
         let (server, events) = server(workers);
         let mut clients: Vec<_> = (0..8).map(|_| client(&server)).collect();
@@ -85,7 +85,7 @@ fn stuck() -> (TestServer, usize, crossbeam_channel::Sender<()>) {
 }
 
 #[test]
-fn a_worker_that_is_stuck_is_not_healthy_and_one_that_waits_is() {
+fn check_health_reports_a_stuck_worker() {
     let (server, worker, release) = stuck();
     let handle: Handle = server.handle.clone();
     let limit = millis(50);
@@ -105,7 +105,7 @@ fn a_worker_that_is_stuck_is_not_healthy_and_one_that_waits_is() {
 }
 
 #[test]
-fn a_stuck_worker_does_not_hold_up_the_end_after_another_has_failed() {
+fn a_stuck_worker_does_not_delay_the_end_after_a_failure() {
     let (server, stuck, release) = stuck();
     panic_worker(&server.handle, 1 - stuck);
     let asked = Instant::now();

@@ -23,7 +23,7 @@ fn spread(ids: impl IntoIterator<Item = ConnId>) -> HashMap<usize, usize> {
 }
 
 #[test]
-fn connections_are_spread_evenly() {
+fn connections_are_spread_evenly_over_workers() {
     for workers in [2, 3, 4] {
         let (handler, events) = recorder();
         let server = start(builder().workers(workers).route("/", handler));
@@ -35,7 +35,7 @@ fn connections_are_spread_evenly() {
 }
 
 #[test]
-fn new_connections_fill_up_what_has_become_empty() {
+fn new_connections_go_to_the_emptiest_worker() {
     let (handler, events) = recorder();
     let server = start(builder().workers(2).route("/", handler));
     let mut clients: Vec<(usize, Client)> = Vec::new();
@@ -54,7 +54,7 @@ fn new_connections_fill_up_what_has_become_empty() {
 }
 
 #[test]
-fn a_shared_port_serves_all_the_same() {
+fn a_shared_port_serves_connections() {
     let mut options = ListenOptions::default();
     options.reuse_port = true;
     let (handler, events) = recorder();
@@ -66,7 +66,7 @@ fn a_shared_port_serves_all_the_same() {
 }
 
 #[test]
-fn a_broadcast_and_a_publication_reach_all_of_them() {
+fn a_broadcast_and_a_publication_reach_all_workers() {
     let (handler, _events) = recorder();
     let handler = handler
         .on_open(|conn| {
@@ -95,7 +95,7 @@ fn a_broadcast_and_a_publication_reach_all_of_them() {
 }
 
 #[test]
-fn large_messages_are_shared_among_workers_unchanged() {
+fn large_messages_reach_all_workers_unchanged() {
     let (handler, _events) = recorder();
     let handler = handler.on_open(|conn| {
         conn.subscribe("images").unwrap();
@@ -117,7 +117,7 @@ fn large_messages_are_shared_among_workers_unchanged() {
 }
 
 #[test]
-fn pinned_workers_serve_like_others() {
+fn pinned_workers_serve_connections() {
     let server = start(builder().workers(2).pin_workers(true).route("/", echo()));
     for _ in 0..4 {
         let mut client = server.open("/");
@@ -205,7 +205,7 @@ impl Handler for Flooder {
 /// A handler blocks a worker, and another worker publishes more than may wait for it: the blocked worker's subscriber gets
 /// each message, or is told that it is missing.
 #[test]
-fn messages_lost_on_the_way_to_a_blocked_worker_are_told() {
+fn messages_lost_on_the_way_to_a_blocked_worker_are_reported() {
     let (release, gate) = unbounded();
     let mut limits = campanile::Limits::default();
     limits.max_backlog = 256 << 20;
@@ -252,7 +252,7 @@ fn messages_lost_on_the_way_to_a_blocked_worker_are_told() {
 
 /// The same where the policy is to close: each subscriber of the blocked worker gets its own close frame.
 #[test]
-fn subscribers_of_a_blocked_worker_that_missed_messages_are_closed_each() {
+fn every_subscriber_that_missed_messages_is_closed() {
     let (release, gate) = unbounded();
     let mut limits = campanile::Limits::default();
     limits.max_backlog = 256 << 20;

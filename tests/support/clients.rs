@@ -1,7 +1,7 @@
 //! What the client's tests share: waiting for its events, and servers that say every byte themselves.
 
 use crate::support::{DEADLINE, TestServer, millis};
-use campanile::client::{Client, Close, Data, Error, Event, NoEvent, Reconnect};
+use campanile::client::{Client, ClientEvent, Close, Data, Error, NoEvent, Reconnect};
 use campanile::protocol::handshake::accept_key;
 use campanile::{CloseCode, ReadyState};
 use socket2::{Domain, Socket, Type};
@@ -15,24 +15,24 @@ pub(crate) fn url(server: &TestServer) -> String {
 
 /// A client that comes back at once.
 pub(crate) fn soon() -> Reconnect {
-    Reconnect::default().first(millis(1)).cap(millis(20))
+    Reconnect::default().initial_delay(millis(1)).max_delay(millis(20))
 }
 
 #[track_caller]
-pub(crate) fn next(client: &Client) -> Event {
+pub(crate) fn next(client: &Client) -> ClientEvent {
     client.next(DEADLINE).expect("an event")
 }
 
 #[track_caller]
 pub(crate) fn expect_open(client: &Client) {
     let event = next(client);
-    assert!(matches!(event, Event::Open), "{event:?}");
+    assert!(matches!(event, ClientEvent::Open), "{event:?}");
 }
 
 #[track_caller]
 pub(crate) fn expect_message(client: &Client) -> Data {
     match next(client) {
-        Event::Message(data) => data,
+        ClientEvent::Message(data) => data,
         other => panic!("no message: {other:?}"),
     }
 }
@@ -45,7 +45,7 @@ pub(crate) fn expect_text(client: &Client, text: &str) {
 #[track_caller]
 pub(crate) fn expect_error(client: &Client) -> Error {
     match next(client) {
-        Event::Error(error) => error,
+        ClientEvent::Error(error) => error,
         other => panic!("no error: {other:?}"),
     }
 }
@@ -53,7 +53,7 @@ pub(crate) fn expect_error(client: &Client) -> Error {
 #[track_caller]
 pub(crate) fn expect_close(client: &Client) -> Close {
     match next(client) {
-        Event::Close(close) => close,
+        ClientEvent::Close(close) => close,
         other => panic!("no close: {other:?}"),
     }
 }

@@ -240,8 +240,8 @@ fn defaults_on_the_pages_are_those_of_the_source() {
         ("src/hub/settings.rs", "pub const fn new() -> Self", "options", "## `TopicSettings`"),
         ("src/push/mod.rs", "pub fn new() -> Self", "options", "## `Push`"),
         ("src/server/builder.rs", "impl Default for Builder", "options", "## `Builder`"),
-        ("src/client/limits.rs", "impl Default for Limits", "client", "## Limits"),
-        ("src/push_client/builder.rs", "impl Default for Limits", "client", "## Topics"),
+        ("src/client/limits.rs", "impl Default for ClientLimits", "client", "## Limits"),
+        ("src/push_client/builder.rs", "impl Default for PushClientLimits", "client", "## Topics"),
     ] {
         let mut source = defaults(&read(file), from);
         for (field, option) in [("commands", "mailbox"), ("bytes", "mailbox_bytes")] {
@@ -261,16 +261,16 @@ fn defaults_on_the_pages_are_those_of_the_source() {
 fn numbers_on_the_pages_are_constants_of_the_source() {
     let mut complaints = Vec::new();
     for (file, constant, page, before) in [
-        ("src/api/input.rs", "MAX_MANY", "reference/options.md", "topics of a broadcast | "),
-        ("src/api/input.rs", "MAX_NAME", "reference/options.md", "bytes of `key` and `idempotency_key` | "),
+        ("src/api/body.rs", "MAX_ITEMS", "reference/options.md", "topics of a broadcast | "),
+        ("src/api/body.rs", "MAX_NAME", "reference/options.md", "bytes of `key` and `idempotency_key` | "),
         ("src/api/guard.rs", "MAX_KEY", "reference/options.md", "bytes of an API key | "),
-        ("src/api/mod.rs", "PATIENCE", "reference/options.md", "a worker has to answer | "),
+        ("src/api/mod.rs", "TIMEOUT", "reference/options.md", "a worker has to answer | "),
         ("src/push/mod.rs", "MAX_SUBSCRIPTIONS", "reference/protocol.md", "subscriptions of a connection | "),
         ("src/hub/topic.rs", "MAX_TOPIC", "reference/protocol.md", "bytes of a topic's name | "),
         ("src/push/request.rs", "MAX_EPOCH", "reference/protocol.md", "bytes of `since.epoch` | "),
         (
             "src/push/request.rs",
-            "MAX_NAME",
+            "MAX_KEY",
             "reference/protocol.md",
             "bytes of `key` and `idempotency_key` | ",
         ),

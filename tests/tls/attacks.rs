@@ -95,7 +95,7 @@ fn alerts(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_tls_is_told_so_and_ended() {
+fn plain_text_on_a_tls_port_gets_an_alert() {
     let mut target = Target::new();
     let cases: &[(&str, &[u8])] = &[
         ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -134,7 +134,7 @@ fn alerts_end_the_handshake() {
 }
 
 #[test]
-fn who_says_nothing_or_never_comes_to_an_end_has_his_time() {
+fn silent_and_endless_handshakes_time_out() {
     let mut target = Target::new();
     let began = Instant::now();
     let mut silent = target.dial();
@@ -155,7 +155,7 @@ fn who_says_nothing_or_never_comes_to_an_end_has_his_time() {
 }
 
 #[test]
-fn a_handshake_message_has_its_bound_however_it_is_cut() {
+fn handshake_messages_are_bounded_at_any_split() {
     let mut target = Target::new();
     // Announced as 16 MiB: refused at once.
     let began = Instant::now();
@@ -176,7 +176,7 @@ fn a_handshake_message_has_its_bound_however_it_is_cut() {
 }
 
 #[test]
-fn a_goodbye_in_the_middle_is_the_end_of_what_is_heard() {
+fn data_after_close_notify_is_ignored() {
     let mut target = Target::new();
     let mut client = target.open();
     let tls = client.tls.as_mut().unwrap();
@@ -198,7 +198,7 @@ fn a_goodbye_in_the_middle_is_the_end_of_what_is_heard() {
 }
 
 #[test]
-fn a_request_with_a_goodbye_behind_it_is_answered() {
+fn a_request_followed_by_close_notify_is_answered() {
     let ca = Authority::new();
     let server = start_tls(
         builder().get("/", |_: &campanile::Request<'_>| campanile::Response::new(200).text("yes")),
@@ -216,7 +216,7 @@ fn a_request_with_a_goodbye_behind_it_is_answered() {
 }
 
 #[test]
-fn an_end_without_a_goodbye_is_an_end() {
+fn end_of_stream_without_close_notify_ends_the_connection() {
     let mut target = Target::new();
     let client = target.open();
     client.end();
@@ -234,7 +234,7 @@ fn an_end_without_a_goodbye_is_an_end() {
 }
 
 #[test]
-fn a_record_that_was_changed_on_the_way_ends_the_connection() {
+fn a_modified_record_ends_the_connection() {
     let mut target = Target::new();
     let before = target.server.handle.stats().protocol_errors;
     for at in [5, 20] {
@@ -256,7 +256,7 @@ fn a_record_that_was_changed_on_the_way_ends_the_connection() {
 }
 
 #[test]
-fn handshake_messages_on_an_open_connection_do_not_hold_it_up() {
+fn handshake_messages_after_the_handshake_do_not_block() {
     let mut target = Target::new();
     let mut client = target.open();
     for _ in 0..3 {
@@ -295,7 +295,7 @@ fn handshake_messages_on_an_open_connection_do_not_hold_it_up() {
 }
 
 #[test]
-fn as_many_handshakes_are_under_way_as_may_and_others_wait_for_them() {
+fn concurrent_handshakes_are_limited() {
     let ca = Authority::new();
     let mut http = HttpLimits::default();
     http.timeout = millis(400);
@@ -319,7 +319,7 @@ fn as_many_handshakes_are_under_way_as_may_and_others_wait_for_them() {
 
 /// Silent sockets that come again and again don't shut the port: with their places taken, silence is not waited for.
 #[test]
-fn who_waits_gets_the_place_of_who_says_nothing() {
+fn a_waiting_client_replaces_a_silent_handshake() {
     let ca = Authority::new();
     let mut http = HttpLimits::default();
     http.timeout = Duration::from_secs(600);
@@ -333,7 +333,7 @@ fn who_waits_gets_the_place_of_who_says_nothing() {
 }
 
 #[test]
-fn a_full_server_turns_away_without_a_word() {
+fn a_full_tls_server_closes_new_connections() {
     let ca = Authority::new();
     let server = start_tls(Server::builder().workers(1).max_connections(1).route("/", echo()), &ca.tls());
     let mut first = open(server.addr, &ca.client());
@@ -345,7 +345,7 @@ fn a_full_server_turns_away_without_a_word() {
 }
 
 #[test]
-fn random_bytes_at_any_place_end_their_connection_and_nothing_else() {
+fn random_bytes_end_only_their_own_tls_connection() {
     let mut target = Target::new();
     let mut seed = 7_u64;
     let mut random = move || {
@@ -384,7 +384,7 @@ fn random_bytes_at_any_place_end_their_connection_and_nothing_else() {
 /// One recorded hello on very many sockets at once: each is some 0.1 ms of computing, and none of it goes before a message
 /// on an established connection.
 #[test]
-fn a_crowd_of_handshakes_waits_for_established_connections() {
+fn many_handshakes_do_not_delay_established_connections() {
     const CROWD: usize = 300;
     let ca = Authority::new();
     let crowd: Arc<Mutex<Vec<std::net::TcpStream>>> = Arc::default();
@@ -455,7 +455,7 @@ fn maze(n: usize) -> (Vec<CertificateDer<'static>>, String) {
 }
 
 #[test]
-fn clients_with_bad_certificates_end_with_an_alert_and_nobody_waits_for_them() {
+fn bad_client_certificates_get_an_alert() {
     let mut target = Target::with(|ca| ClientAuth::optional(ca.pem()).unwrap());
     let good = target.ca.issue(&["client.example"]);
     let expired = target.ca.issue_between(&["client.example"], (2000, 2020));

@@ -66,7 +66,7 @@ fn shown(server: &support::TestServer, ca: &Authority) -> rustls::pki_types::Cer
 }
 
 #[test]
-fn a_fifo_a_device_or_a_large_file_is_refused_at_once_and_the_pair_in_use_stays() {
+fn an_unsuitable_certificate_file_is_refused_and_the_current_one_stays() {
     let (ca, folder) = (Authority::new(), Folder::new());
     let pair = ca.issue(&["localhost"]);
     folder.write(&pair);
@@ -121,7 +121,7 @@ fn reports() -> (impl Fn(Result<(), TlsConfigError>) + Clone + Send + 'static, R
 }
 
 #[test]
-fn reloading_in_the_background_holds_up_no_connection_and_runs_once_at_a_time() {
+fn a_background_reload_blocks_no_connection_and_runs_once() {
     let (ca, folder) = (Authority::new(), Folder::new());
     let (first, second) = (ca.issue(&["localhost"]), ca.issue(&["localhost"]));
     folder.write(&first);
@@ -168,7 +168,7 @@ fn reloading_in_the_background_holds_up_no_connection_and_runs_once_at_a_time() 
 }
 
 #[test]
-fn a_report_that_panics_does_not_end_reloading() {
+fn a_panicking_reload_callback_does_not_end_reloading() {
     let (ca, folder) = (Authority::new(), Folder::new());
     folder.write(&ca.issue(&["localhost"]));
     let tls = folder.tls();
@@ -266,7 +266,7 @@ Ol9mAamwtvs72+1Lg3yFdV0m12r41dAKyw==
 ";
 
 #[test]
-fn what_is_wrong_with_a_pair_is_told_in_words() {
+fn errors_of_certificates_and_keys_are_described() {
     let pair = Authority::new().issue(&["localhost"]);
     let told = |cert: &str, key: &str| Certificate::from_pem(cert, key).unwrap_err().to_string();
     let cut = |pem: &str| pem[..pem.len() - 40].to_owned();

@@ -24,7 +24,7 @@ fn large() -> campanile::Limits {
 }
 
 #[test]
-fn messages_come_and_go_under_both_versions() {
+fn messages_are_exchanged_under_tls_1_2_and_1_3() {
     let ca = Authority::new();
     let server = start_tls(builder().route("/", Route::new(echo()).limits(large())), &ca.tls());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
@@ -45,7 +45,7 @@ fn messages_come_and_go_under_both_versions() {
 }
 
 #[test]
-fn many_messages_in_one_record_and_one_message_in_many_records() {
+fn messages_and_tls_records_may_be_split_anywhere() {
     let ca = Authority::new();
     let server = start_tls(builder().route("/", echo()), &ca.tls());
     let mut client = open(server.addr, &ca.client());
@@ -61,7 +61,7 @@ fn many_messages_in_one_record_and_one_message_in_many_records() {
 }
 
 #[test]
-fn everything_may_come_in_single_bytes() {
+fn a_tls_connection_works_byte_by_byte() {
     let ca = Authority::new();
     let server = start_tls(builder().route("/", echo()), &ca.tls());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
@@ -93,7 +93,7 @@ fn everything_may_come_in_single_bytes() {
 }
 
 #[test]
-fn keys_are_updated_by_either_side_while_messages_flow() {
+fn either_side_can_update_tls_keys() {
     let ca = Authority::new();
     let server = start_tls(builder().route("/", echo()), &ca.tls());
     let mut client = open(server.addr, &ca.client_of(&[&rustls::version::TLS13]));
@@ -105,7 +105,7 @@ fn keys_are_updated_by_either_side_while_messages_flow() {
 }
 
 #[test]
-fn plain_and_secure_listeners_stand_side_by_side_and_requests_know_which() {
+fn requests_know_whether_they_came_over_tls() {
     let ca = Authority::new();
     let builder = builder().get("/", |r: &campanile::Request<'_>| {
         let tls = r.tls().map(|t| format!("{} {} {:?} {}", t.version, t.cipher, t.server_name, t.resumed));
@@ -132,7 +132,7 @@ fn plain_and_secure_listeners_stand_side_by_side_and_requests_know_which() {
 }
 
 #[test]
-fn a_name_has_its_certificate_and_other_names_have_the_fallback() {
+fn certificates_are_chosen_by_server_name() {
     let ca = Authority::new();
     let tls = Tls::builder(ca.certificate(&["127.0.0.1", "elsewhere.example"]))
         .sni("one.example", ca.certificate(&["one.example"]))
@@ -154,7 +154,7 @@ fn a_name_has_its_certificate_and_other_names_have_the_fallback() {
 }
 
 #[test]
-fn a_protocol_is_agreed_on_and_one_that_is_not_spoken_is_refused() {
+fn alpn_is_negotiated_and_unknown_protocols_are_refused() {
     let ca = Authority::new();
     let server = start_tls(builder(), &ca.tls());
     let with = |names: &[&str]| {
@@ -182,7 +182,7 @@ fn an_older_version_than_allowed_is_refused() {
 }
 
 #[test]
-fn clients_show_certificates_and_handlers_see_who_they_are() {
+fn handlers_see_client_certificates() {
     let (ca, other) = (Authority::new(), Authority::new());
     let own = ca.issue(&["client.example"]);
     let stranger = other.issue(&["stranger.example"]);
@@ -220,7 +220,7 @@ fn clients_show_certificates_and_handlers_see_who_they_are() {
 }
 
 #[test]
-fn sessions_are_resumed_on_whichever_worker_and_after_reloading() {
+fn sessions_are_resumed_on_any_worker_and_after_a_reload() {
     let ca = Authority::new();
     let tls = ca.tls();
     let server = start_tls(support::builder().workers(2).route("/", echo()), &tls);
@@ -246,7 +246,7 @@ fn sessions_are_resumed_on_whichever_worker_and_after_reloading() {
 }
 
 #[test]
-fn certificates_are_reloaded_and_a_broken_pair_changes_nothing() {
+fn certificates_are_reloaded_and_an_invalid_pair_is_ignored() {
     let ca = Authority::new();
     let folder = std::env::temp_dir().join(format!("campanile-tls-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -287,7 +287,7 @@ fn certificates_are_reloaded_and_a_broken_pair_changes_nothing() {
 }
 
 #[test]
-fn a_slow_reader_gets_everything_in_order_and_the_handler_knows_what_waits() {
+fn a_slow_tls_reader_gets_everything_in_order() {
     const SIZE: usize = 100 * KIB; // more than is sealed at once
     const MESSAGES: usize = 200;
     let ca = Authority::new();
@@ -326,7 +326,7 @@ fn a_slow_reader_gets_everything_in_order_and_the_handler_knows_what_waits() {
 }
 
 #[test]
-fn answers_are_whole_however_little_the_kernel_takes() {
+fn responses_over_tls_survive_short_writes() {
     let ca = Authority::new();
     let body = pattern(3 << 20);
     let shared: Arc<[u8]> = body.clone().into();
@@ -352,7 +352,7 @@ fn answers_are_whole_however_little_the_kernel_takes() {
 }
 
 #[test]
-fn who_reads_nothing_is_ended_in_time() {
+fn a_tls_client_that_reads_nothing_is_ended() {
     let ca = Authority::new();
     let (handler, events) = recorder();
     let route = Route::new(handler).limits(limits(|l| {
@@ -371,7 +371,7 @@ fn who_reads_nothing_is_ended_in_time() {
 }
 
 #[test]
-fn what_is_published_reaches_plain_and_secure_slow_and_quick_in_order() {
+fn publications_reach_plain_and_tls_clients_in_order() {
     const MESSAGES: usize = 300;
     let ca = Authority::new();
     let (handler, events) = recorder();
@@ -407,7 +407,7 @@ fn what_is_published_reaches_plain_and_secure_slow_and_quick_in_order() {
 }
 
 #[test]
-fn a_server_that_ends_says_goodbye_on_both_levels() {
+fn shutdown_sends_a_close_frame_and_close_notify() {
     let ca = Authority::new();
     let mut server = start_tls(builder().route("/", echo()), &ca.tls());
     let mut client = open(server.addr, &ca.client());
@@ -422,7 +422,7 @@ fn a_server_that_ends_says_goodbye_on_both_levels() {
 }
 
 #[test]
-fn an_upgrade_may_be_decided_later() {
+fn an_upgrade_over_tls_can_be_decided_later() {
     let ca = Authority::new();
     let (handler, _) = recorder();
     let handler = handler
@@ -442,7 +442,7 @@ fn an_upgrade_may_be_decided_later() {
 
 /// Their names would be sent to every client, and are too long for the message that has them.
 #[test]
-fn very_many_authorities_are_not_named_to_clients() {
+fn many_authorities_are_not_listed_to_clients() {
     let long = |n: usize| format!("{n} {}", "x".repeat(240));
     let authorities: Vec<_> = (0..300).map(|n| Authority::named(&long(n))).collect();
     let pem: String = authorities.iter().map(Authority::pem).collect();

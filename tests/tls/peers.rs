@@ -94,7 +94,7 @@ fn openssl_resumes_its_sessions() {
 }
 
 #[test]
-fn openssl_shows_its_certificate() {
+fn openssl_sends_a_client_certificate() {
     let (ca, folder) = (Authority::new(), Folder::new());
     let Pair { cert, key } = ca.issue(&["client.example"]);
     let (cert, key) = (folder.write("cert.pem", &cert), folder.write("key.pem", &key));

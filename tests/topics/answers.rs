@@ -139,7 +139,7 @@ fn a_route_that_is_not_there_is_answered_with_those_that_are() {
 }
 
 #[test]
-fn a_panic_in_a_callback_ends_nothing() {
+fn a_panic_in_a_reply_callback_ends_nothing() {
     let (server, mut client, release) = busy();
     server.handle.publish_confirmed(Publish::new("kept/a", "x")).then(|_| panic!("in a callback"));
     drop(release);

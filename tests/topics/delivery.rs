@@ -58,7 +58,7 @@ fn clients<const N: usize>(server: &TestServer, first: &str) -> [Client; N] {
 }
 
 #[test]
-fn a_connection_knows_its_topics() {
+fn topics_lists_the_subscriptions_of_a_connection() {
     let server = serve(scripted());
     let mut client = server.open("/");
     client.text("topics;sub x;sub y;sub x again;topics;unsub x;topics;sub x;unsub y;unsub x;topics");
@@ -78,7 +78,7 @@ fn a_connection_knows_its_topics() {
 }
 
 #[test]
-fn publish_leaves_the_sender_out_and_publish_all_does_not() {
+fn publish_excludes_the_sender_and_publish_all_includes_it() {
     let server = serve(scripted());
     let [mut a, mut b, mut c] = clients(&server, "sub room");
     let mut outsider = server.open("/");
@@ -103,7 +103,7 @@ fn publish_leaves_the_sender_out_and_publish_all_does_not() {
 }
 
 #[test]
-fn publishers_that_are_subscribers_hear_each_other_and_not_themselves_in_one_turn() {
+fn publishers_of_one_iteration_receive_each_other() {
     let server = serve(scripted());
     let mut all: [Client; 4] = clients(&server, "sub room");
     for round in 0..50 {
@@ -125,7 +125,7 @@ fn publishers_that_are_subscribers_hear_each_other_and_not_themselves_in_one_tur
 }
 
 #[test]
-fn the_handle_publishes_from_any_thread_and_each_keeps_its_order() {
+fn handles_publish_from_threads_in_order() {
     let (handler, _events) = recorder();
     let handler = handler.on_open(|conn| {
         conn.subscribe("room").unwrap();
@@ -155,7 +155,7 @@ fn the_handle_publishes_from_any_thread_and_each_keeps_its_order() {
 }
 
 #[test]
-fn a_publication_from_outside_may_leave_one_out() {
+fn publish_except_excludes_one_connection() {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| {
         conn.subscribe("room").unwrap();
@@ -172,7 +172,7 @@ fn a_publication_from_outside_may_leave_one_out() {
 }
 
 #[test]
-fn what_is_sent_after_a_publication_arrives_after_it() {
+fn a_send_after_a_publish_arrives_after_it() {
     let server = serve(scripted());
     let [mut a, mut b] = clients(&server, "sub room");
     a.text("all room 1;send 2;all room 3;pub room for b;send 4;send 5;all room 6");
@@ -185,7 +185,7 @@ fn what_is_sent_after_a_publication_arrives_after_it() {
 }
 
 #[test]
-fn topics_keep_their_order_among_each_other_on_one_worker() {
+fn topics_of_one_worker_keep_their_order() {
     let server = serve(scripted());
     let [mut a] = clients(&server, "sub x;sub y");
     let mut b = server.open("/");
@@ -196,7 +196,7 @@ fn topics_keep_their_order_among_each_other_on_one_worker() {
 }
 
 #[test]
-fn a_subscriber_in_the_middle_of_a_turn_gets_nothing_from_before() {
+fn a_subscriber_gets_nothing_published_before_in_the_iteration() {
     let server = serve(scripted());
     let mut client = server.open("/");
     client.text(
@@ -215,7 +215,7 @@ fn a_subscriber_in_the_middle_of_a_turn_gets_nothing_from_before() {
 }
 
 #[test]
-fn what_was_published_before_unsubscribing_is_still_sent() {
+fn messages_published_before_unsubscribing_are_delivered() {
     let server = serve(scripted());
     let [mut a, mut b] = clients(&server, "sub room");
     b.text("pub room for a");
@@ -227,7 +227,7 @@ fn what_was_published_before_unsubscribing_is_still_sent() {
 }
 
 #[test]
-fn who_leaves_can_say_so() {
+fn a_closing_connection_can_publish() {
     let (handler, _events) = recorder();
     let handler = handler
         .on_open(|conn| {
@@ -329,7 +329,7 @@ fn a_name_that_a_client_chose_never_subscribes_to_a_pattern() {
 }
 
 #[test]
-fn a_pattern_is_subscribed_to_and_left_by_calls_of_its_own() {
+fn patterns_have_their_own_calls() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, _| {
         for no_pattern in ["ticks", "*", "ticks*", "", "a\u{85}/*", &format!("{}/*", "x".repeat(254))] {
@@ -370,7 +370,7 @@ fn a_pattern_is_subscribed_to_and_left_by_calls_of_its_own() {
 }
 
 #[test]
-fn names_and_numbers_of_topics_have_their_bounds() {
+fn topic_names_and_subscriptions_are_limited() {
     let (handler, _events) = recorder();
     let handler = handler.on_message(|conn, _| {
         for bad in ["", "a\nb", "a\u{85}b", "a/*", &"x".repeat(256)] {
@@ -394,7 +394,7 @@ fn names_and_numbers_of_topics_have_their_bounds() {
 // ---- several workers ----
 
 #[test]
-fn every_subscriber_sees_a_topics_messages_in_the_same_order_whoever_publishes() {
+fn all_subscribers_see_a_topic_in_one_order() {
     const PUBLISHERS: usize = 6;
     const EACH: usize = 200;
     for workers in [1, 3] {
@@ -440,7 +440,7 @@ fn every_subscriber_sees_a_topics_messages_in_the_same_order_whoever_publishes()
 }
 
 #[test]
-fn the_sender_is_left_out_on_every_worker() {
+fn the_sender_is_excluded_on_every_worker() {
     let server = start(builder().workers(3).route("/", scripted()));
     let mut all: [Client; 6] = clients(&server, "sub room");
     for i in 0..6 {
@@ -456,7 +456,7 @@ fn the_sender_is_left_out_on_every_worker() {
 }
 
 #[test]
-fn leaving_is_heard_on_every_worker() {
+fn publishing_in_close_reaches_every_worker() {
     let (handler, _events) = recorder();
     let handler = handler
         .on_open(|conn| {
@@ -477,7 +477,7 @@ fn leaving_is_heard_on_every_worker() {
 }
 
 #[test]
-fn topics_that_come_and_go_while_messages_are_published_reach_whom_they_should() {
+fn publishing_while_topics_are_created_and_removed_is_exact() {
     let server = start(builder().workers(2).route("/", scripted()));
     let count = Arc::new(AtomicU32::new(0));
     let threads: Vec<_> = (0..4)
@@ -504,7 +504,7 @@ fn topics_that_come_and_go_while_messages_are_published_reach_whom_they_should()
 }
 
 #[test]
-fn the_next_tenant_of_a_slot_does_not_inherit_its_topics() {
+fn a_reused_slot_has_no_subscriptions() {
     let (handler, events) = recorder();
     let handler = handler.on_message(|conn, message| {
         conn.subscribe(message.as_text().unwrap()).unwrap();
@@ -527,7 +527,7 @@ fn the_next_tenant_of_a_slot_does_not_inherit_its_topics() {
 }
 
 #[test]
-fn messages_of_many_publishers_in_one_segment_reach_a_slow_subscriber_whole() {
+fn a_slow_subscriber_gets_whole_messages_of_many_publishers() {
     let server = serve(Route::new(scripted()).limits(limits(|l| l.max_backlog = 64 << 20)));
     let mut slow = server.open_slow("/");
     slow.text("sub room");

@@ -33,7 +33,7 @@ fn texts(page: &mut Page, n: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_filter_lets_through_what_carries_one_of_its_tags() {
+fn a_filter_passes_messages_with_one_of_its_tags() {
     for workers in [1, 3] {
         let server = serve(workers);
         // On each worker, beside one without a filter.
@@ -62,7 +62,7 @@ fn a_filter_lets_through_what_carries_one_of_its_tags() {
 }
 
 #[test]
-fn what_is_replayed_is_filtered_too_and_the_last_are_counted_behind_the_filter() {
+fn replays_are_filtered_and_last_counts_filtered_messages() {
     for workers in [1, 2] {
         let server = serve(workers);
         for n in 1..=10 {
@@ -94,7 +94,7 @@ fn what_is_replayed_is_filtered_too_and_the_last_are_counted_behind_the_filter()
 }
 
 #[test]
-fn a_pattern_has_a_filter_of_its_own_and_a_name_comes_before_it() {
+fn a_subscription_by_name_overrides_the_filter_of_a_pattern() {
     let server = serve(2);
     let mut page = Page::open(&server);
     subscribe(&mut page, "a/*", json!({"tags": ["x"]}));
@@ -152,7 +152,7 @@ impl Handler for Own {
 }
 
 #[test]
-fn a_handlers_own_messages_keep_their_place_and_pass_the_filter() {
+fn messages_of_a_handler_are_filtered_in_order() {
     let server = start(builder().workers(1).route("/", Own));
     let mut client = server.open("/");
     client.text("mine");

@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_message_reaches_the_connection_it_is_for_in_order() {
+fn a_handle_sends_to_one_connection_in_order() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut a = server.open("/");
@@ -27,7 +27,7 @@ fn a_message_reaches_the_connection_it_is_for_in_order() {
 }
 
 #[test]
-fn a_connection_is_closed_terminated_and_pinged_by_name() {
+fn a_handle_closes_terminates_and_pings_a_connection() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut client = server.open("/");
@@ -55,7 +55,7 @@ fn a_connection_is_closed_terminated_and_pinged_by_name() {
 }
 
 #[test]
-fn reading_is_paused_and_resumed_by_name() {
+fn a_handle_pauses_and_resumes_reading() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut client = server.open("/");
@@ -74,7 +74,7 @@ fn reading_is_paused_and_resumed_by_name() {
 }
 
 #[test]
-fn subscriptions_are_made_and_ended_by_name() {
+fn a_handle_subscribes_and_unsubscribes_a_connection() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut client = server.open("/");
@@ -150,7 +150,7 @@ fn connections_are_counted_and_listed() {
 }
 
 #[test]
-fn the_counters_count() {
+fn every_counter_counts() {
     let server = serve(echo());
     let mut client = server.open("/");
     for _ in 0..10 {
@@ -171,7 +171,7 @@ fn the_counters_count() {
 }
 
 #[test]
-fn protocol_errors_are_counted_however_the_message_came() {
+fn protocol_errors_are_counted_for_every_kind_of_message() {
     let server = serve(echo());
     let bad = support::frame(true, support::TEXT, &[0xFF; 60_000]);
     // Cut so that the rest is received straight into the message.
@@ -186,7 +186,7 @@ fn protocol_errors_are_counted_however_the_message_came() {
 }
 
 #[test]
-fn stale_names_reach_nobody() {
+fn stale_connection_ids_reach_no_connection() {
     let (handler, events) = recorder();
     let server = serve(handler);
     let mut stale = Vec::new();
@@ -233,7 +233,7 @@ fn busy(builder: Builder) -> (TestServer, Client, ConnId, Sender<()>) {
 }
 
 #[test]
-fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
+fn a_full_mailbox_refuses_commands_until_it_has_room() {
     let (server, mut client, id, go_on) = busy(builder().mailbox(10));
     let results: Vec<_> = (0..15).map(|n| server.handle.send(id, &n.to_string())).collect();
     assert!(results[..10].iter().all(Result::is_ok), "{results:?}");
@@ -248,7 +248,7 @@ fn a_full_mailbox_says_so_and_takes_commands_again_when_it_is_not() {
 }
 
 #[test]
-fn a_mailbox_is_bounded_in_bytes_too() {
+fn a_mailbox_is_bounded_in_bytes() {
     let (server, mut client, id, go_on) = busy(builder().workers(1).mailbox_bytes(1000));
     let text = "x".repeat(400);
     assert_eq!([(); 3].map(|()| server.handle.send(id, &text)), [Ok(()), Ok(()), Err(HandleError::Full)]);
@@ -268,7 +268,7 @@ fn clients_of(server: &TestServer) -> Vec<Client> {
 }
 
 #[test]
-fn shutting_down_says_goodbye_with_1001_and_ends_when_all_have_answered() {
+fn shutdown_closes_with_1001_and_ends_when_all_have_answered() {
     let (handler, events) = recorder();
     let mut server = start(builder().workers(2).route("/", handler));
     let mut clients = clients_of(&server);
@@ -296,7 +296,7 @@ fn shutting_down_says_goodbye_with_1001_and_ends_when_all_have_answered() {
 }
 
 #[test]
-fn shutting_down_does_not_wait_longer_than_it_should_for_silent_clients() {
+fn shutdown_waits_for_silent_clients_until_the_deadline() {
     let (handler, events) = recorder();
     let mut server = start(builder().workers(2).route("/", handler));
     let mut clients = clients_of(&server);
@@ -415,7 +415,7 @@ fn publications_acknowledged_during_a_shutdown_are_delivered_before_the_close_fr
 }
 
 #[test]
-fn a_second_shutdown_may_only_bring_the_end_forward() {
+fn a_second_shutdown_can_only_shorten_the_deadline() {
     let (handler, _events) = recorder();
     let mut server = serve(handler);
     let mut client = server.open("/");
@@ -427,7 +427,7 @@ fn a_second_shutdown_may_only_bring_the_end_forward() {
 }
 
 #[test]
-fn a_server_that_shuts_down_takes_no_new_connections() {
+fn a_server_that_shuts_down_accepts_no_connections() {
     let (handler, _events) = recorder();
     let server = serve(handler);
     let mut client = server.open("/");
@@ -440,7 +440,7 @@ fn a_server_that_shuts_down_takes_no_new_connections() {
 }
 
 #[test]
-fn an_ended_server_says_so() {
+fn an_ended_server_answers_with_ended() {
     let (handler, events) = recorder();
     let mut server = serve(handler);
     let client = server.open("/");

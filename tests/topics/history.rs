@@ -91,7 +91,7 @@ fn topics(server: &TestServer, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn offsets_count_from_one_and_who_comes_back_gets_what_was_missed() {
+fn a_returning_subscriber_recovers_missed_messages() {
     for workers in [1, 2, 3] {
         let server = serve(workers, kept(100));
         for topic in ["kept/a", "kept/b", "kept/c"] {
@@ -121,7 +121,7 @@ fn offsets_count_from_one_and_who_comes_back_gets_what_was_missed() {
 }
 
 #[test]
-fn what_is_gone_is_not_said_to_be_recovered() {
+fn evicted_messages_are_not_reported_as_recovered() {
     let server = serve(1, kept(3));
     let first = say(&server, "kept/a", "1").position;
     for n in 2..=5 {
@@ -142,7 +142,7 @@ fn what_is_gone_is_not_said_to_be_recovered() {
 }
 
 #[test]
-fn the_latest_of_each_key_is_a_state() {
+fn start_latest_replays_one_message_for_each_key() {
     let server = serve(2, kept(100));
     for (key, text) in [("eur", "1"), ("usd", "2"), ("eur", "3")] {
         let publish = Publish::new("kept/rates", Message::text(text).with_key(key));
@@ -162,7 +162,7 @@ fn the_latest_of_each_key_is_a_state() {
 }
 
 #[test]
-fn whoever_enters_a_room_gets_its_last_messages() {
+fn start_last_replays_the_last_messages() {
     let server = serve(2, kept(10));
     for n in 1..=20 {
         say(&server, "kept/room", &n.to_string());
@@ -218,7 +218,7 @@ fn a_history_is_bounded_in_bytes_and_age_and_a_message_in_time() {
 }
 
 #[test]
-fn all_histories_together_are_bounded() {
+fn all_histories_together_respect_max_history() {
     let topics = builder().route("/", Scripted).topics("kept/", kept(100)).max_history(64 << 10);
     let server = start(topics);
     let text = "x".repeat(1000);
@@ -239,7 +239,7 @@ fn all_histories_together_are_bounded() {
 }
 
 #[test]
-fn messages_to_fresh_names_evict_no_history_of_another_prefix() {
+fn new_topics_evict_no_history_of_another_prefix() {
     let open = kept(100).client_publish(true);
     let topics = builder().topics("orders/", kept(100)).topics("public/", open).max_history(1 << 20);
     let server = start(topics.route("/", Scripted));
@@ -262,7 +262,7 @@ fn messages_to_fresh_names_evict_no_history_of_another_prefix() {
 }
 
 #[test]
-fn prefixes_can_reserve_no_more_than_there_is() {
+fn reservations_over_max_history_are_refused() {
     let of = |bytes| TopicSettings::new().history(1).history_reserved(bytes);
     let topics = || builder().topics("a/", of(600)).topics("b/", of(500));
     let error = topics().max_history(1000).build().unwrap_err().to_string();
@@ -271,7 +271,7 @@ fn prefixes_can_reserve_no_more_than_there_is() {
 }
 
 #[test]
-fn a_repeated_publication_is_published_once() {
+fn a_repeated_idempotency_key_publishes_once() {
     let server = serve(2, kept(10));
     let mut client = server.open("/");
     client.text("now kept/a");
@@ -287,7 +287,7 @@ fn a_repeated_publication_is_published_once() {
 }
 
 #[test]
-fn nobody_there_means_nothing_done() {
+fn publishing_without_subscribers_and_history_does_nothing() {
     let server = serve(2, kept(1));
     assert_eq!(confirm(&server, Publish::new("room", "?")), None);
     let mut clients = [(); 4].map(|()| server.open("/"));
@@ -303,7 +303,7 @@ fn nobody_there_means_nothing_done() {
 }
 
 #[test]
-fn patterns_hear_all_topics_below_them_once() {
+fn patterns_receive_each_message_below_them_once() {
     for workers in [1, 2] {
         let server = serve(workers, kept(10));
         let mut all = server.open("/");
@@ -337,7 +337,7 @@ fn patterns_hear_all_topics_below_them_once() {
 }
 
 #[test]
-fn a_topic_has_its_own_policy_for_slow_consumers_and_its_own_limit() {
+fn a_topic_can_have_its_own_slow_consumer_policy_and_size_limit() {
     let settings = TopicSettings::new().slow_consumer(SlowConsumer::DropOldest).max_message_size(100 << 10);
     let limits = limits(|l| l.max_backlog = 256 << 10);
     let route = campanile::Route::new(Scripted).limits(limits);
@@ -374,7 +374,7 @@ fn batches_keep_the_order_of_each_topic() {
 }
 
 #[test]
-fn whoever_goes_while_the_home_is_asked_leaves_nothing_behind() {
+fn a_disconnect_during_recovery_leaves_nothing_behind() {
     let server = serve(3, kept(10));
     for round in 0..50 {
         let mut client = server.open("/");
@@ -398,7 +398,7 @@ fn whoever_goes_while_the_home_is_asked_leaves_nothing_behind() {
 
 /// A client that is cut again and again while messages come sees each of them once and in order.
 #[test]
-fn cut_at_any_point_nothing_is_missing_and_nothing_comes_twice() {
+fn recovery_after_a_cut_at_any_point_is_exact() {
     const CUTS: u32 = 300;
     for workers in [1, 3] {
         let server = serve(workers, kept(100_000));
@@ -439,7 +439,7 @@ fn cut_at_any_point_nothing_is_missing_and_nothing_comes_twice() {
 }
 
 #[test]
-fn every_subscriber_sees_one_order_in_each_topic_whoever_publishes() {
+fn all_subscribers_see_one_order_per_topic() {
     const TOPICS: [&str; 3] = ["kept/a", "kept/b", "kept/c"];
     const EACH: usize = 30;
     let server = serve(3, kept(10_000));
@@ -507,7 +507,7 @@ impl Handler for Greets {
 }
 
 #[test]
-fn what_is_said_when_a_subscription_begins_leaves_at_once() {
+fn messages_sent_in_subscribed_leave_at_once() {
     for workers in [1, 2] {
         let server = start(builder().workers(workers).route("/", Greets));
         for topic in ["a", "b", "c"] {
@@ -521,7 +521,7 @@ fn what_is_said_when_a_subscription_begins_leaves_at_once() {
 
 /// Any number may come from a client.
 #[test]
-fn places_that_never_were_are_not_recovered() {
+fn unknown_positions_are_not_recovered() {
     let server = serve(1, kept(10));
     let at = say(&server, "kept/a", "1").position;
     let mut client = server.open("/");
@@ -536,7 +536,7 @@ fn places_that_never_were_are_not_recovered() {
 
 /// One client's tries must not end what another listens to.
 #[test]
-fn a_pattern_has_no_place_to_begin_from() {
+fn a_pattern_with_a_start_is_refused() {
     let server = serve(3, kept(10));
     let mut listeners: Vec<Client> = (0..6).map(|_| server.open("/")).collect();
     for listener in &mut listeners {
@@ -562,7 +562,7 @@ fn a_pattern_has_no_place_to_begin_from() {
 }
 
 #[test]
-fn a_crowd_that_asks_for_long_histories_is_answered_in_as_many_turns() {
+fn many_long_replays_are_spread_over_iterations() {
     const LONG: usize = 20_000;
     for workers in [1, 2] {
         let server = serve(workers, kept(LONG));
@@ -650,7 +650,7 @@ fn a_replay_larger_than_the_backlog_is_paced_by_the_socket() {
 
 /// 19 MB of history, more than the kernel takes at once, and a message that is acknowledged while it is on its way.
 #[test]
-fn a_replay_under_way_is_finished_before_the_close_frame_of_a_shutdown() {
+fn shutdown_finishes_a_running_replay_before_the_close_frame() {
     for workers in [1, 2] {
         let settings = kept(300).history_bytes(32 << 20);
         let server = serve(workers, settings);

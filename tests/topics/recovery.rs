@@ -120,18 +120,18 @@ fn a_thousand_cuts_and_a_restart(workers: usize) {
 }
 
 #[test]
-fn a_thousand_cuts_and_a_restart_of_one_worker() {
+fn a_thousand_cuts_and_a_restart_lose_nothing_on_one_worker() {
     a_thousand_cuts_and_a_restart(1);
 }
 
 #[test]
-fn a_thousand_cuts_and_a_restart_of_two_workers() {
+fn a_thousand_cuts_and_a_restart_lose_nothing_on_two_workers() {
     a_thousand_cuts_and_a_restart(2);
 }
 
 /// What a topic has given up is never said to be there.
 #[test]
-fn who_was_away_for_longer_than_is_kept_is_told() {
+fn a_client_away_for_longer_than_the_history_is_told() {
     const KEPT: u64 = 200;
     for workers in [1, 2] {
         let server = start(server(workers, KEPT));
@@ -165,7 +165,7 @@ fn who_was_away_for_longer_than_is_kept_is_told() {
 
 /// Pages publish, each on a thread of its own, and pages listen, on every worker.
 #[test]
-fn a_hundred_pages_see_the_same_order_in_each_topic_whoever_publishes() {
+fn a_hundred_pages_see_one_order_per_topic() {
     const TOPICS: [&str; 3] = ["public/a", "public/b", "public/c"];
     const EACH: usize = 20;
     let push = Push::new().subscribe([""]).publish(["public/"]).rate(0, 0);

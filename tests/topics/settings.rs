@@ -9,7 +9,7 @@ use campanile::{
 use core::time::Duration;
 
 #[test]
-fn clients_do_what_the_settings_of_a_topic_let_them() {
+fn topic_settings_grant_subscribing_and_publishing() {
     let server = start(
         builder()
             .topics("news/", TopicSettings::new().client_subscribe(true))
@@ -45,7 +45,7 @@ fn sent(handle: &Handle, topic: &str, text: &str) -> Result<Option<Published>, H
 }
 
 #[test]
-fn a_topic_takes_so_many_messages_each_second() {
+fn a_topic_limits_messages_per_second() {
     for workers in [1, 2] {
         let settings = TopicSettings::new().history(100).rate(1, 3);
         let push = Push::new().subscribe([""]).publish([""]).rate(0, 0);
@@ -97,7 +97,7 @@ impl Handler for Flood {
 }
 
 #[test]
-fn a_client_that_floods_a_topic_takes_nothing_from_others_and_from_the_program() {
+fn a_flooding_client_does_not_use_the_rate_of_others() {
     for workers in [1, 2] {
         let settings = TopicSettings::new().history(1000).rate(2, 80);
         let push = Push::new().subscribe([""]).publish([""]).rate(0, 0);
@@ -158,7 +158,7 @@ impl Handler for Large {
 }
 
 #[test]
-fn a_message_that_is_too_long_for_its_topic_is_refused_to_handlers_too() {
+fn max_message_size_of_a_topic_applies_to_handlers() {
     for workers in [1, 2] {
         let settings = TopicSettings::new().max_message_size(10);
         let server = start(builder().workers(workers).topics("small/", settings).route("/", Large));

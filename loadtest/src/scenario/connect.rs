@@ -1,6 +1,6 @@
 //! Connections that are opened, closed and opened again. What is counted as messages elsewhere are handshakes here.
 
-use super::{Book, Next, Scenario};
+use super::{Counters, Next, Scenario};
 use campanile::protocol::{CloseCode, Kind};
 
 /// Whether they are closed with a closing handshake.
@@ -11,10 +11,10 @@ pub(crate) struct Connect {
 }
 
 impl Scenario for Connect {
-    fn opened(&mut self, _at: usize, book: &mut Book) -> Next {
-        book.stats.messages += 1;
+    fn opened(&mut self, _at: usize, counters: &mut Counters) -> Next {
+        counters.stats.messages += 1;
         if self.clean { Next::Close(CloseCode::NORMAL) } else { Next::Reset }
     }
 
-    fn message(&mut self, _at: usize, _kind: Kind, _payload: &[u8], _book: &mut Book) {}
+    fn message(&mut self, _at: usize, _kind: Kind, _payload: &[u8], _counters: &mut Counters) {}
 }

@@ -1,6 +1,6 @@
 //! Every connection sends, and gets its own messages back in order.
 
-use super::{Book, Desk, Scenario, Unanswered};
+use super::{Counters, Scenario, ScenarioContext, Unanswered};
 use crate::payload::{Payloads, Verdict};
 use campanile::protocol::Kind;
 use std::collections::VecDeque;
@@ -13,12 +13,12 @@ pub(crate) struct Echo {
     /// Messages in flight per connection; `None` in the open loop.
     depth: Option<u32>,
     timeout_ns: u64,
-    connections: Vec<Lane>,
+    connections: Vec<ConnState>,
 }
 
 /// One connection's messages in flight.
 #[derive(Debug, Default)]
-struct Lane {
+struct ConnState {
     /// Its number in the run.
     sender: u32,
     /// The next message to be sent, and the next to come back.
@@ -38,30 +38,30 @@ impl Echo {
         timeout_ns: u64,
         senders: impl Iterator<Item = u32>,
     ) -> Self {
-        let connections = senders.map(|sender| Lane { sender, ..Lane::default() }).collect();
+        let connections = senders.map(|sender| ConnState { sender, ..ConnState::default() }).collect();
         Self { payloads, depth, timeout_ns, connections }
     }
 
-    fn send(&mut self, at: usize, n: u32, since: u64, desk: &mut Desk) {
-        let lane = &mut self.connections[at];
+    fn send(&mut self, at: usize, n: u32, since: u64, context: &mut ScenarioContext) {
+        let conn = &mut self.connections[at];
         for _ in 0..n {
-            desk.send(&self.payloads, lane.sender, lane.next);
-            lane.next = lane.next.wrapping_add(1);
+            context.send(&self.payloads, conn.sender, conn.next);
+            conn.next = conn.next.wrapping_add(1);
         }
-        lane.in_flight.push_back((since, n));
+        conn.in_flight.push_back((since, n));
     }
 }
 
-impl Lane {
+impl ConnState {
     /// Takes `n` answered messages out of those in flight.
-    fn answered(&mut self, mut n: u32, book: &mut Book) {
+    fn answered(&mut self, mut n: u32, counters: &mut Counters) {
         while n > 0 {
             let Some((since, left)) = self.in_flight.front_mut() else {
-                book.stats.error("more came back than was sent", u64::from(n));
+                counters.stats.error("more came back than was sent", u64::from(n));
                 return;
             };
             let take = n.min(*left);
-            book.stats.took(book.now.saturating_sub(*since), u64::from(take));
+            counters.stats.record_latency(counters.now.saturating_sub(*since), u64::from(take));
             n -= take;
             *left -= take;
             if *left == 0 {
@@ -72,17 +72,17 @@ impl Lane {
 
     /// Not what was expected: resynchronises where the stamp says how.
     #[cold]
-    fn odd(&mut self, verdict: Verdict, payload: &[u8], book: &mut Book) {
+    fn count_mismatch(&mut self, verdict: Verdict, payload: &[u8], counters: &mut Counters) {
         match verdict {
             Verdict::Gap(missing) => {
-                book.stats.error("lost", u64::from(missing));
+                counters.stats.error("lost", u64::from(missing));
                 self.expected = self.expected.wrapping_add(missing + 1);
                 self.back += missing + 1;
             }
-            Verdict::Again => book.stats.error("repeated or out of order", 1),
+            Verdict::Again => counters.stats.error("repeated or out of order", 1),
             Verdict::Same | Verdict::Differs => {
-                book.stats.error("mismatch", 1);
-                book.stats.example.get_or_insert_with(|| {
+                counters.stats.error("mismatch", 1);
+                counters.stats.example.get_or_insert_with(|| {
                     let start = payload[..payload.len().min(32)].escape_ascii();
                     let (sender, n) = (self.sender, self.expected);
                     format!(
@@ -98,36 +98,36 @@ impl Lane {
 }
 
 impl Scenario for Echo {
-    fn start(&mut self, at: usize, desk: &mut Desk) {
+    fn start(&mut self, at: usize, context: &mut ScenarioContext) {
         if let Some(depth) = self.depth {
-            let now = desk.now;
-            self.send(at, depth, now, desk);
+            let now = context.now;
+            self.send(at, depth, now, context);
         }
     }
 
     #[inline]
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book) {
-        let lane = &mut self.connections[at];
-        let verdict = self.payloads.check(payload, lane.sender, lane.expected);
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], counters: &mut Counters) {
+        let conn = &mut self.connections[at];
+        let verdict = self.payloads.check(payload, conn.sender, conn.expected);
         if verdict == Verdict::Same && kind == self.payloads.kind() {
-            lane.expected = lane.expected.wrapping_add(1);
-            lane.back += 1;
-            book.stats.messages += 1;
-            book.stats.bytes += payload.len() as u64;
+            conn.expected = conn.expected.wrapping_add(1);
+            conn.back += 1;
+            counters.stats.messages += 1;
+            counters.stats.bytes += payload.len() as u64;
         } else {
-            lane.odd(verdict, payload, book);
+            conn.count_mismatch(verdict, payload, counters);
         }
     }
 
     #[inline]
-    fn read_done(&mut self, at: usize, desk: &mut Desk) {
-        let lane = &mut self.connections[at];
-        let back = std::mem::take(&mut lane.back);
+    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) {
+        let conn = &mut self.connections[at];
+        let back = std::mem::take(&mut conn.back);
         if back > 0 {
-            lane.answered(back, desk);
-            if self.depth.is_some() && !desk.ending {
-                let now = desk.now;
-                self.send(at, back, now, desk);
+            conn.answered(back, context);
+            if self.depth.is_some() && !context.ending {
+                let now = context.now;
+                self.send(at, back, now, context);
             }
         }
     }
@@ -136,8 +136,8 @@ impl Scenario for Echo {
         (k % self.connections.len() as u64) as usize
     }
 
-    fn due(&mut self, at: usize, due: u64, desk: &mut Desk) {
-        self.send(at, 1, due, desk);
+    fn due(&mut self, at: usize, due: u64, context: &mut ScenarioContext) {
+        self.send(at, 1, due, context);
     }
 
     fn overdue(&self, at: usize, now: u64) -> bool {
@@ -145,22 +145,22 @@ impl Scenario for Echo {
         oldest.is_some_and(|&(since, _)| now.saturating_sub(since) > self.timeout_ns)
     }
 
-    fn lost(&mut self, at: usize, desk: &mut Desk) -> bool {
+    fn lost(&mut self, at: usize, context: &mut ScenarioContext) -> bool {
         let n: u64 = self.connections[at].in_flight.drain(..).map(|(_, n)| u64::from(n)).sum();
         if n > 0 {
-            desk.stats.error("unanswered on a lost connection", n);
+            context.stats.error("unanswered on a lost connection", n);
         }
         true
     }
 
-    fn finish(&mut self, desk: &mut Desk) -> Unanswered {
+    fn finish(&mut self, context: &mut ScenarioContext) -> Unanswered {
         let mut unanswered = Unanswered::default();
-        for &(since, n) in self.connections.iter().flat_map(|lane| &lane.in_flight) {
-            let age = desk.now.saturating_sub(since);
+        for &(since, n) in self.connections.iter().flat_map(|conn| &conn.in_flight) {
+            let age = context.now.saturating_sub(since);
             unanswered.add(u64::from(n), age);
             // Open loop: they have taken at least so long. Left out, a server that stalls to the end would look good.
             if self.depth.is_none() {
-                desk.stats.took(age, u64::from(n));
+                context.stats.record_latency(age, u64::from(n));
             }
         }
         unanswered
@@ -172,8 +172,8 @@ mod tests {
     use super::*;
     use crate::slot::Wire;
 
-    fn desk() -> Desk {
-        Desk { wire: Wire::new(false), book: Book { now: 100, ..Book::default() } }
+    fn context() -> ScenarioContext {
+        ScenarioContext { wire: Wire::new(false), counters: Counters { now: 100, ..Counters::default() } }
     }
 
     fn echo(depth: Option<u32>) -> Echo {
@@ -188,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_counted_and_answered_with_as_much() {
-        let (mut e, mut d) = (echo(Some(4)), desk());
+    fn received_messages_are_counted_and_replaced_by_new_ones() {
+        let (mut e, mut d) = (echo(Some(4)), context());
         e.start(0, &mut d);
         assert_eq!(d.stats.sent, 4);
         d.now = 350;
@@ -203,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_kind_a_gap_and_too_many_are_errors() {
-        let (mut e, mut d) = (echo(Some(3)), desk());
+    fn a_wrong_kind_a_gap_and_an_extra_message_are_errors() {
+        let (mut e, mut d) = (echo(Some(3)), context());
         e.start(0, &mut d);
         e.message(0, Kind::Text, &payload(&e, 0), &mut d);
         e.message(0, Kind::Binary, &payload(&e, 2), &mut d);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn open_loop_latency_counts_from_when_a_message_was_due() {
-        let (mut e, mut d) = (echo(None), desk());
+        let (mut e, mut d) = (echo(None), context());
         d.now = 5_000;
         e.due(0, 1_000, &mut d);
         e.due(0, 2_000, &mut d);

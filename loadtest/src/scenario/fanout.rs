@@ -1,9 +1,9 @@
 //! Messages that everyone receives: `broadcast`, where connection 0 publishes, and `chat`, where all do.
 //!
 //! Each delivery is checked against what its sender has published and in which order. Latency runs from the time at
-//! which the sender wrote a message (or was due to) to each of its deliveries; the [`Floor`] keeps these times.
+//! which the sender wrote a message (or was due to) to each of its deliveries; the [`FanoutState`] keeps these times.
 
-use super::{Book, Desk, Scenario, Unanswered};
+use super::{Counters, Scenario, ScenarioContext, Unanswered};
 use crate::control::Control;
 use crate::payload::{Payloads, Verdict, read_stamp};
 use campanile::protocol::Kind;
@@ -21,7 +21,7 @@ pub(crate) enum Publishers {
 
 /// What all threads of such a run share.
 #[derive(Debug)]
-pub(crate) struct Floor {
+pub(crate) struct FanoutState {
     /// Connections that receive.
     live: AtomicI64,
     /// Deliveries of what one publisher has sent that have not come yet, on live connections.
@@ -43,7 +43,7 @@ const RING_WORDS: usize = 1 << 20;
 /// chat deliveries are compared byte by byte and not for their order.
 const MAX_EXPECTED: usize = 1 << 24;
 
-impl Floor {
+impl FanoutState {
     /// For so many senders, each with up to `depth` messages in flight.
     pub(crate) fn new(senders: usize, depth: u32) -> Self {
         let most = (RING_WORDS / senders.next_power_of_two()).max(2);
@@ -76,14 +76,14 @@ impl Floor {
 #[derive(Debug)]
 pub(crate) struct Fanout {
     payloads: Arc<Payloads>,
-    floor: Arc<Floor>,
+    fanout_state: Arc<FanoutState>,
     control: Arc<Control>,
     worker: usize,
     publishers: Publishers,
     /// Messages in flight per publisher; `None` in the open loop.
     depth: Option<u32>,
     timeout_ns: u64,
-    seats: Vec<Seat>,
+    connections: Vec<ConnState>,
     /// The next sequence number that each receiver expects from each sender, receiver by receiver.
     expected: Vec<u32>,
     senders: usize,
@@ -97,13 +97,13 @@ pub(crate) struct Fanout {
 
 /// One connection.
 #[derive(Debug, Default)]
-struct Seat {
+struct ConnState {
     /// Its number in the run.
     sender: u32,
     /// The next message that it publishes.
     next: u32,
     /// Deliveries since it published last.
-    got: i64,
+    received: i64,
     /// Deliveries in all.
     total: u64,
     open: bool,
@@ -115,7 +115,7 @@ impl Fanout {
     #[expect(clippy::too_many_arguments, reason = "called once, by the one who composes a run")]
     pub(crate) fn new(
         payloads: Arc<Payloads>,
-        floor: Arc<Floor>,
+        fanout_state: Arc<FanoutState>,
         control: Arc<Control>,
         worker: usize,
         publishers: Publishers,
@@ -124,19 +124,20 @@ impl Fanout {
         all: usize,
         numbers: impl Iterator<Item = u32>,
     ) -> Self {
-        let seats: Vec<_> = numbers.map(|sender| Seat { sender, ..Seat::default() }).collect();
+        let connections: Vec<_> =
+            numbers.map(|sender| ConnState { sender, ..ConnState::default() }).collect();
         let senders = if publishers == Publishers::One { 1 } else { all };
-        let keeps = seats.len().saturating_mul(senders) <= MAX_EXPECTED;
-        let expected = if keeps { vec![0; seats.len() * senders] } else { Vec::new() };
+        let keeps = connections.len().saturating_mul(senders) <= MAX_EXPECTED;
+        let expected = if keeps { vec![0; connections.len() * senders] } else { Vec::new() };
         Self {
             payloads,
-            floor,
+            fanout_state,
             control,
             worker,
             publishers,
             depth,
             timeout_ns,
-            seats,
+            connections,
             expected,
             senders,
             delivered: 0,
@@ -145,16 +146,16 @@ impl Fanout {
         }
     }
 
-    fn publish(&mut self, at: usize, n: u32, since: u64, desk: &mut Desk) {
-        let seat = &mut self.seats[at];
+    fn publish(&mut self, at: usize, n: u32, since: u64, context: &mut ScenarioContext) {
+        let conn = &mut self.connections[at];
         for _ in 0..n {
-            self.floor.sent(seat.sender, seat.next, since);
-            desk.send(&self.payloads, seat.sender, seat.next);
-            seat.next = seat.next.wrapping_add(1) & ((1 << 28) - 1);
+            self.fanout_state.sent(conn.sender, conn.next, since);
+            context.send(&self.payloads, conn.sender, conn.next);
+            conn.next = conn.next.wrapping_add(1) & ((1 << 28) - 1);
         }
         if self.publishers == Publishers::One {
-            self.floor.published.fetch_add(u64::from(n), Relaxed);
-            self.floor.owed.fetch_add(i64::from(n) * self.floor.live.load(Relaxed), Relaxed);
+            self.fanout_state.published.fetch_add(u64::from(n), Relaxed);
+            self.fanout_state.owed.fetch_add(i64::from(n) * self.fanout_state.live.load(Relaxed), Relaxed);
         }
     }
 
@@ -168,20 +169,27 @@ impl Fanout {
 
     /// Something else than the message that was expected next.
     #[cold]
-    fn odd(&mut self, at: usize, verdict: Verdict, sender: u32, payload: &[u8], book: &mut Book) -> u32 {
+    fn count_mismatch(
+        &mut self,
+        at: usize,
+        verdict: Verdict,
+        sender: u32,
+        payload: &[u8],
+        counters: &mut Counters,
+    ) -> u32 {
         match verdict {
             Verdict::Gap(missing) => {
-                book.stats.error("lost", u64::from(missing));
+                counters.stats.error("lost", u64::from(missing));
                 missing + 1
             }
             Verdict::Again => {
-                book.stats.error("repeated or out of order", 1);
+                counters.stats.error("repeated or out of order", 1);
                 0
             }
             Verdict::Same | Verdict::Differs => {
-                book.stats.error("mismatch", 1);
-                let to = self.seats[at].sender;
-                book.stats.example.get_or_insert_with(|| {
+                counters.stats.error("mismatch", 1);
+                let to = self.connections[at].sender;
+                counters.stats.example.get_or_insert_with(|| {
                     let start = payload[..payload.len().min(32)].escape_ascii();
                     let len = payload.len();
                     format!("connection {to}, from {sender}: {len} bytes, beginning with \"{start}\"")
@@ -193,31 +201,31 @@ impl Fanout {
 }
 
 impl Scenario for Fanout {
-    fn opened(&mut self, at: usize, _book: &mut Book) -> super::Next {
-        self.seats[at].open = true;
-        self.floor.live.fetch_add(1, Relaxed);
+    fn opened(&mut self, at: usize, _counters: &mut Counters) -> super::Next {
+        self.connections[at].open = true;
+        self.fanout_state.live.fetch_add(1, Relaxed);
         super::Next::Stay
     }
 
-    fn start(&mut self, at: usize, desk: &mut Desk) {
-        self.seats[at].started = true;
-        self.last = desk.now;
+    fn start(&mut self, at: usize, context: &mut ScenarioContext) {
+        self.connections[at].started = true;
+        self.last = context.now;
         if let Some(depth) = self.depth
             && self.publishers == Publishers::All
         {
-            let now = desk.now;
-            self.publish(at, depth, now, desk);
+            let now = context.now;
+            self.publish(at, depth, now, context);
         }
     }
 
     #[inline]
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book) {
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], counters: &mut Counters) {
         let (mut sender, mut sequence) = (0, None);
         if self.publishers == Publishers::All {
             // Whose message this is, only its stamp can say.
             let Some((from, number)) = read_stamp(payload) else {
-                let n = self.odd(at, Verdict::Differs, u32::MAX, payload, book);
-                self.seats[at].got += i64::from(n);
+                let n = self.count_mismatch(at, Verdict::Differs, u32::MAX, payload, counters);
+                self.connections[at].received += i64::from(n);
                 return;
             };
             (sender, sequence) = (from, Some(number));
@@ -230,70 +238,70 @@ impl Scenario for Fanout {
         };
         let verdict = self.payloads.check(payload, sender, expected);
         let step = if verdict == Verdict::Same && kind == self.payloads.kind() {
-            book.stats.messages += 1;
-            book.stats.bytes += payload.len() as u64;
-            if let Some(since) = self.floor.sent_at(sender, expected) {
-                book.stats.took(book.now.saturating_sub(since), 1);
+            counters.stats.messages += 1;
+            counters.stats.bytes += payload.len() as u64;
+            if let Some(since) = self.fanout_state.sent_at(sender, expected) {
+                counters.stats.record_latency(counters.now.saturating_sub(since), 1);
             }
             1
         } else {
-            self.odd(at, verdict, sender, payload, book)
+            self.count_mismatch(at, verdict, sender, payload, counters)
         };
         if let Some(n) = self.expected.get_mut(cell) {
             *n = n.wrapping_add(step) & ((1 << 28) - 1);
         }
-        let seat = &mut self.seats[at];
-        seat.got += i64::from(step);
-        seat.total += u64::from(step);
+        let conn = &mut self.connections[at];
+        conn.received += i64::from(step);
+        conn.total += u64::from(step);
         self.delivered += i64::from(step);
     }
 
-    fn read_done(&mut self, at: usize, desk: &mut Desk) {
+    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) {
         if self.publishers == Publishers::One
             || self.depth.is_none()
-            || desk.ending
-            || !self.seats[at].started
+            || context.ending
+            || !self.connections[at].started
         {
             return;
         }
-        let live = self.floor.live.load(Relaxed).max(1);
-        let rounds = self.seats[at].got / live;
+        let live = self.fanout_state.live.load(Relaxed).max(1);
+        let rounds = self.connections[at].received / live;
         if rounds > 0 {
-            self.seats[at].got -= rounds * live;
-            let now = desk.now;
-            self.publish(at, rounds as u32, now, desk);
+            self.connections[at].received -= rounds * live;
+            let now = context.now;
+            self.publish(at, rounds as u32, now, context);
         }
     }
 
     fn sender(&self, k: u64) -> usize {
         match self.publishers {
             Publishers::One => 0,
-            Publishers::All => (k % self.seats.len() as u64) as usize,
+            Publishers::All => (k % self.connections.len() as u64) as usize,
         }
     }
 
-    fn due(&mut self, at: usize, due: u64, desk: &mut Desk) {
-        self.publish(at, 1, due, desk);
+    fn due(&mut self, at: usize, due: u64, context: &mut ScenarioContext) {
+        self.publish(at, 1, due, context);
     }
 
-    fn turn(&mut self, desk: &mut Desk) -> bool {
+    fn end_iteration(&mut self, context: &mut ScenarioContext) -> bool {
         let delivered = std::mem::take(&mut self.delivered);
         if delivered > 0 {
-            self.last = desk.now;
+            self.last = context.now;
         }
         if self.publishers == Publishers::All {
             return false;
         }
         let owed = if delivered > 0 {
-            self.floor.owed.fetch_sub(delivered, Relaxed) - delivered
+            self.fanout_state.owed.fetch_sub(delivered, Relaxed) - delivered
         } else {
-            self.floor.owed.load(Relaxed)
+            self.fanout_state.owed.load(Relaxed)
         };
         let Some(depth) = self.depth.map(i64::from) else { return false };
-        let live = self.floor.live.load(Relaxed);
+        let live = self.fanout_state.live.load(Relaxed);
         // A message is done when as many deliveries have come as it has receivers, whichever they were.
         let n = if live > 0 { (depth * live - owed) / live } else { 0 };
-        if n <= 0 || desk.ending {
+        if n <= 0 || context.ending {
             return false;
         }
         if self.worker != 0 {
@@ -302,49 +310,50 @@ impl Scenario for Fanout {
             }
             return false;
         }
-        if !self.seats[0].started || !self.seats[0].open {
+        if !self.connections[0].started || !self.connections[0].open {
             return false;
         }
-        let now = desk.now;
-        self.publish(0, n.min(depth) as u32, now, desk);
+        let now = context.now;
+        self.publish(0, n.min(depth) as u32, now, context);
         true
     }
 
     fn recheck(&mut self) -> bool {
-        let live = self.floor.live.load(Relaxed);
+        let live = self.fanout_state.live.load(Relaxed);
         let fell = live < self.live;
         self.live = live;
         fell && self.publishers == Publishers::All
     }
 
     fn overdue(&self, at: usize, now: u64) -> bool {
-        if self.depth.is_none() || !self.seats[at].started || !self.publishes(at) {
+        if self.depth.is_none() || !self.connections[at].started || !self.publishes(at) {
             return false;
         }
-        let waits = self.publishers == Publishers::All || self.floor.owed.load(Relaxed) > 0;
+        let waits = self.publishers == Publishers::All || self.fanout_state.owed.load(Relaxed) > 0;
         waits && now.saturating_sub(self.last) > self.timeout_ns
     }
 
-    fn lost(&mut self, at: usize, _desk: &mut Desk) -> bool {
+    fn lost(&mut self, at: usize, _context: &mut ScenarioContext) -> bool {
         let the_one = self.is_the_one(at);
-        let seat = &mut self.seats[at];
-        if std::mem::take(&mut seat.open) {
-            self.floor.live.fetch_sub(1, Relaxed);
+        let conn = &mut self.connections[at];
+        if std::mem::take(&mut conn.open) {
+            self.fanout_state.live.fetch_sub(1, Relaxed);
             if self.publishers == Publishers::One {
                 // What it was still to receive is not owed any more.
-                let missing = self.floor.published.load(Relaxed).saturating_sub(self.seats[at].total);
-                self.floor.owed.fetch_sub(missing as i64, Relaxed);
+                let missing =
+                    self.fanout_state.published.load(Relaxed).saturating_sub(self.connections[at].total);
+                self.fanout_state.owed.fetch_sub(missing as i64, Relaxed);
             }
         }
         !the_one
     }
 
-    fn finish(&mut self, desk: &mut Desk) -> Unanswered {
+    fn finish(&mut self, context: &mut ScenarioContext) -> Unanswered {
         let mut unanswered = Unanswered::default();
         if self.worker == 0 && self.publishers == Publishers::One {
-            let owed = self.floor.owed.load(Relaxed).max(0) as u64;
+            let owed = self.fanout_state.owed.load(Relaxed).max(0) as u64;
             if owed > 0 {
-                unanswered.add(owed, desk.now.saturating_sub(self.last));
+                unanswered.add(owed, context.now.saturating_sub(self.last));
             }
         }
         unanswered
@@ -356,14 +365,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_knows_the_times_of_the_last_messages_and_forgets_older_ones() {
-        let floor = Floor::new(3, 4);
-        floor.sent(2, 7, 64_000);
-        assert_eq!(floor.sent_at(2, 7), Some(64_000));
-        assert_eq!(floor.sent_at(1, 7), None);
-        let ring = floor.ring as u32;
-        floor.sent(2, 7 + ring, 128_000);
-        assert_eq!((floor.sent_at(2, 7), floor.sent_at(2, 7 + ring)), (None, Some(128_000)));
-        assert_eq!(floor.sent_at(9, 0), None, "a sender that there is not");
+    fn send_times_are_known_for_the_latest_messages_only() {
+        let fanout_state = FanoutState::new(3, 4);
+        fanout_state.sent(2, 7, 64_000);
+        assert_eq!(fanout_state.sent_at(2, 7), Some(64_000));
+        assert_eq!(fanout_state.sent_at(1, 7), None);
+        let ring = fanout_state.ring as u32;
+        fanout_state.sent(2, 7 + ring, 128_000);
+        assert_eq!((fanout_state.sent_at(2, 7), fanout_state.sent_at(2, 7 + ring)), (None, Some(128_000)));
+        assert_eq!(fanout_state.sent_at(9, 0), None, "a sender that there is not");
     }
 }

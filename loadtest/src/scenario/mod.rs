@@ -9,10 +9,10 @@ mod room;
 
 pub(crate) use connect::Connect;
 pub(crate) use echo::Echo;
-pub(crate) use fanout::{Fanout, Floor, Publishers};
+pub(crate) use fanout::{Fanout, FanoutState, Publishers};
 pub(crate) use idle::Idle;
 pub(crate) use listen::Listen;
-pub(crate) use room::{Hall, Room, STAMP as ROOM_STAMP, SUBPROTOCOL};
+pub(crate) use room::{Room, RoomState, STAMP as ROOM_STAMP, SUBPROTOCOL};
 
 use crate::payload::Payloads;
 use crate::slot::Wire;
@@ -22,7 +22,7 @@ use std::ops::{Deref, DerefMut};
 
 /// What a scenario counts with.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
+pub(crate) struct Counters {
     /// Where it counts.
     pub(crate) stats: Stats,
     /// When this turn began, in nanoseconds of the run's clock.
@@ -33,35 +33,35 @@ pub(crate) struct Book {
 
 /// What a scenario works with during a turn of the loop, where it may also send.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct ScenarioContext {
     /// Where it writes messages: they go to the connection that the call was about.
     pub(crate) wire: Wire,
     /// Where it counts.
-    pub(crate) book: Book,
+    pub(crate) counters: Counters,
 }
 
-impl Deref for Desk {
-    type Target = Book;
+impl Deref for ScenarioContext {
+    type Target = Counters;
     #[inline]
-    fn deref(&self) -> &Book {
-        &self.book
+    fn deref(&self) -> &Counters {
+        &self.counters
     }
 }
 
-impl DerefMut for Desk {
+impl DerefMut for ScenarioContext {
     #[inline]
-    fn deref_mut(&mut self) -> &mut Book {
-        &mut self.book
+    fn deref_mut(&mut self) -> &mut Counters {
+        &mut self.counters
     }
 }
 
-impl Desk {
+impl ScenarioContext {
     /// Writes one message.
     #[inline]
     pub(crate) fn send(&mut self, payloads: &Payloads, sender: u32, sequence: u32) {
         let len = payloads.len(sender, sequence);
         self.wire.message(payloads.kind().into(), len, |out, key| payloads.write(out, key, sender, sequence));
-        self.book.stats.sent += 1;
+        self.counters.stats.sent += 1;
     }
 }
 
@@ -79,18 +79,18 @@ pub(crate) enum Next {
 /// One thread's part of a scenario. Connections are numbered from 0 in each thread.
 pub(crate) trait Scenario {
     /// A connection has opened.
-    fn opened(&mut self, _at: usize, _book: &mut Book) -> Next {
+    fn opened(&mut self, _at: usize, _counters: &mut Counters) -> Next {
         Next::Stay
     }
 
     /// The traffic of an open connection begins.
-    fn start(&mut self, _at: usize, _desk: &mut Desk) {}
+    fn start(&mut self, _at: usize, _context: &mut ScenarioContext) {}
 
     /// A message came.
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book);
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], counters: &mut Counters);
 
     /// All messages of one read have been given.
-    fn read_done(&mut self, _at: usize, _desk: &mut Desk) {}
+    fn read_done(&mut self, _at: usize, _context: &mut ScenarioContext) {}
 
     /// Open loop: which connection sends this thread's `k`th message.
     fn sender(&self, _k: u64) -> usize {
@@ -98,10 +98,10 @@ pub(crate) trait Scenario {
     }
 
     /// Open loop: a message was due at this time and can be sent now.
-    fn due(&mut self, _at: usize, _due: u64, _desk: &mut Desk) {}
+    fn due(&mut self, _at: usize, _due: u64, _context: &mut ScenarioContext) {}
 
     /// A turn of the loop ends. What is written is for connection 0; says whether something was.
-    fn turn(&mut self, _desk: &mut Desk) -> bool {
+    fn end_iteration(&mut self, _context: &mut ScenarioContext) -> bool {
         false
     }
 
@@ -116,12 +116,12 @@ pub(crate) trait Scenario {
     }
 
     /// An open connection was lost. False: the run can't go on without it.
-    fn lost(&mut self, _at: usize, _desk: &mut Desk) -> bool {
+    fn lost(&mut self, _at: usize, _context: &mut ScenarioContext) -> bool {
         true
     }
 
     /// The run is over: what was sent and has not been answered.
-    fn finish(&mut self, _desk: &mut Desk) -> Unanswered {
+    fn finish(&mut self, _context: &mut ScenarioContext) -> Unanswered {
         Unanswered::default()
     }
 }

@@ -7,8 +7,8 @@
 //! ```
 //! Nobody publishes before all have subscribed. Every delivery is compared, and its offset is the one behind the last.
 
-use super::fanout::Floor;
-use super::{Book, Desk, Scenario, Unanswered};
+use super::fanout::FanoutState;
+use super::{Counters, Scenario, ScenarioContext, Unanswered};
 use campanile::protocol::{Kind, Opcode, mask};
 use serde_json::Value;
 use std::io::Write as _;
@@ -40,7 +40,7 @@ const MAX_EXPECTED: usize = 1 << 24;
 
 /// What all threads of such a run share.
 #[derive(Debug, Default)]
-pub(crate) struct Hall {
+pub(crate) struct RoomState {
     live: AtomicI64,
     subscribed: AtomicI64,
 }
@@ -48,9 +48,9 @@ pub(crate) struct Hall {
 /// One thread's connections.
 #[derive(Debug)]
 pub(crate) struct Room {
-    hall: Arc<Hall>,
+    room_state: Arc<RoomState>,
     /// When each sent what.
-    floor: Arc<Floor>,
+    fanout_state: Arc<FanoutState>,
     /// What follows the stamp in the data.
     rest: Vec<u8>,
     /// Whether publications have an `id`, so that they are answered.
@@ -58,7 +58,7 @@ pub(crate) struct Room {
     /// Messages in flight per connection; `None` in the open loop.
     depth: Option<u32>,
     timeout_ns: u64,
-    seats: Vec<Seat>,
+    connections: Vec<ConnState>,
     senders: usize,
     /// The next number that each receiver expects from each sender, receiver by receiver.
     expected: Vec<u32>,
@@ -74,25 +74,25 @@ pub(crate) struct Room {
 
 /// One connection.
 #[derive(Debug, Default)]
-struct Seat {
+struct ConnState {
     /// Its number in the run.
     sender: u32,
     open: bool,
     started: bool,
     subscribed: bool,
     /// Has published for the first time.
-    talks: bool,
+    has_published: bool,
     /// The next message that it publishes.
     next: u32,
     /// Deliveries since it published last.
-    got: i64,
+    received: i64,
     /// The last message's place in the topic.
     offset: u64,
 }
 
 /// What a delivery says.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
+struct Delivery {
     offset: u64,
     sender: u32,
     number: u32,
@@ -102,8 +102,8 @@ impl Room {
     /// For connections with these numbers in the run.
     #[expect(clippy::too_many_arguments, reason = "called once, by the one who composes a run")]
     pub(crate) fn new(
-        hall: Arc<Hall>,
-        floor: Arc<Floor>,
+        room_state: Arc<RoomState>,
+        fanout_state: Arc<FanoutState>,
         size: usize,
         ack: bool,
         depth: Option<u32>,
@@ -111,17 +111,18 @@ impl Room {
         senders: usize,
         numbers: impl Iterator<Item = u32>,
     ) -> Self {
-        let seats: Vec<_> = numbers.map(|sender| Seat { sender, ..Seat::default() }).collect();
-        let keeps = seats.len().saturating_mul(senders) <= MAX_EXPECTED;
-        let expected = if keeps { vec![0; seats.len() * senders] } else { Vec::new() };
+        let connections: Vec<_> =
+            numbers.map(|sender| ConnState { sender, ..ConnState::default() }).collect();
+        let keeps = connections.len().saturating_mul(senders) <= MAX_EXPECTED;
+        let expected = if keeps { vec![0; connections.len() * senders] } else { Vec::new() };
         Self {
-            hall,
-            floor,
+            room_state,
+            fanout_state,
             rest: (b'a'..=b'z').cycle().take(size.saturating_sub(STAMP)).collect(),
             ack,
             depth,
             timeout_ns,
-            seats,
+            connections,
             senders,
             expected,
             begun: false,
@@ -131,38 +132,38 @@ impl Room {
         }
     }
 
-    fn publish(&mut self, at: usize, n: u32, since: u64, desk: &mut Desk) {
-        let Self { seats, floor, text, ack, rest, .. } = self;
-        let seat = &mut seats[at];
-        seat.talks = true;
+    fn publish(&mut self, at: usize, n: u32, since: u64, context: &mut ScenarioContext) {
+        let Self { connections, fanout_state, text, ack, rest, .. } = self;
+        let conn = &mut connections[at];
+        conn.has_published = true;
         for _ in 0..n {
             text.clear();
             text.extend_from_slice(PUBLISH);
             // A Vec takes all.
             if *ack {
-                let _ = write!(text, "\"id\":{},", seat.next);
+                let _ = write!(text, "\"id\":{},", conn.next);
             }
             text.extend_from_slice(b"\"data\":\"");
-            text.extend_from_slice(&stamp(seat.sender, seat.next));
+            text.extend_from_slice(&stamp(conn.sender, conn.next));
             text.extend_from_slice(rest);
             text.extend_from_slice(END);
-            floor.sent(seat.sender, seat.next, since);
-            desk.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
-            desk.stats.sent += 1;
-            seat.next = (seat.next + 1) % NUMBERS;
+            fanout_state.sent(conn.sender, conn.next, since);
+            context.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
+            context.stats.sent += 1;
+            conn.next = (conn.next + 1) % NUMBERS;
         }
     }
 
     /// A delivery as campanile writes it.
     #[inline]
-    fn said(&self, payload: &[u8]) -> Option<Said> {
+    fn delivery(&self, payload: &[u8]) -> Option<Delivery> {
         let rest = payload.strip_prefix(MESSAGE)?;
         let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
         let (offset, rest) = rest.split_at_checked(digits)?;
         let data = rest.strip_prefix(DATA)?.strip_suffix(END)?;
         let offset = offset.iter().fold(0u64, |n, b| n.wrapping_mul(10).wrapping_add(u64::from(b - b'0')));
         let (sender, number) = self.stamp_of(data)?;
-        Some(Said { offset, sender, number })
+        Some(Delivery { offset, sender, number })
     }
 
     /// Sender and number of the data, if all of it is as it was sent.
@@ -177,67 +178,72 @@ impl Room {
     }
 
     #[inline]
-    fn hear(&mut self, at: usize, said: &Said, len: usize, book: &mut Book) {
-        let seat = &mut self.seats[at];
-        let step = said.offset.saturating_sub(seat.offset);
+    fn count_delivery(&mut self, at: usize, delivery: &Delivery, len: usize, counters: &mut Counters) {
+        let conn = &mut self.connections[at];
+        let step = delivery.offset.saturating_sub(conn.offset);
         match step {
-            0 => return book.stats.error("repeated or out of order", 1),
+            0 => return counters.stats.error("repeated or out of order", 1),
             1 => {}
-            n => book.stats.error("lost", n - 1),
+            n => counters.stats.error("lost", n - 1),
         }
-        seat.offset = said.offset;
-        seat.got += step as i64;
-        if let Some(expected) = self.expected.get_mut(at * self.senders + said.sender as usize) {
+        conn.offset = delivery.offset;
+        conn.received += step as i64;
+        if let Some(expected) = self.expected.get_mut(at * self.senders + delivery.sender as usize) {
             // Ahead it may be: what was refused has no offset.
-            if said.number.wrapping_sub(*expected) % NUMBERS > NUMBERS / 2 {
-                book.stats.error("repeated or out of order", 1);
+            if delivery.number.wrapping_sub(*expected) % NUMBERS > NUMBERS / 2 {
+                counters.stats.error("repeated or out of order", 1);
             }
-            *expected = (said.number + 1) % NUMBERS;
+            *expected = (delivery.number + 1) % NUMBERS;
         }
-        book.stats.messages += 1;
-        book.stats.bytes += len as u64;
-        if let Some(since) = self.floor.sent_at(said.sender, said.number) {
-            book.stats.took(book.now.saturating_sub(since), 1);
+        counters.stats.messages += 1;
+        counters.stats.bytes += len as u64;
+        if let Some(since) = self.fanout_state.sent_at(delivery.sender, delivery.number) {
+            counters.stats.record_latency(counters.now.saturating_sub(since), 1);
         }
     }
 
     /// Whatever is not a delivery as expected.
     #[cold]
-    fn word(&mut self, at: usize, payload: &[u8], book: &mut Book) {
+    fn handle_other(&mut self, at: usize, payload: &[u8], counters: &mut Counters) {
         let value: Value = serde_json::from_slice(payload).unwrap_or_default();
         match value["type"].as_str().unwrap_or_default() {
             "hello" => {}
             "published" if self.ack => {}
-            "subscribed" if !self.seats[at].subscribed => {
-                let seat = &mut self.seats[at];
-                seat.subscribed = true;
-                seat.offset = value["offset"].as_u64().unwrap_or_default();
-                self.hall.subscribed.fetch_add(1, Relaxed);
+            "subscribed" if !self.connections[at].subscribed => {
+                let conn = &mut self.connections[at];
+                conn.subscribed = true;
+                conn.offset = value["offset"].as_u64().unwrap_or_default();
+                self.room_state.subscribed.fetch_add(1, Relaxed);
             }
             "message" => {
                 let data = value["data"].as_str().unwrap_or_default();
-                let said = self.stamp_of(data.as_bytes()).zip(value["offset"].as_u64());
-                match said {
+                let delivery = self.stamp_of(data.as_bytes()).zip(value["offset"].as_u64());
+                match delivery {
                     Some(((sender, number), offset)) => {
-                        self.hear(at, &Said { offset, sender, number }, payload.len(), book);
+                        self.count_delivery(
+                            at,
+                            &Delivery { offset, sender, number },
+                            payload.len(),
+                            counters,
+                        );
                     }
-                    None => self.odd(at, "mismatch".into(), payload, book),
+                    None => self.count_mismatch(at, "mismatch".into(), payload, counters),
                 }
             }
             "error" => {
                 let code = value["code"].as_str().unwrap_or("without a code");
-                self.odd(at, format!("refused: {code}"), payload, book);
+                self.count_mismatch(at, format!("refused: {code}"), payload, counters);
             }
             // Its deliveries show as lost, if others follow.
-            "lagged" => self.odd(at, "lagged".into(), payload, book),
-            _ => self.odd(at, "unexpected".into(), payload, book),
+            "lagged" => self.count_mismatch(at, "lagged".into(), payload, counters),
+            _ => self.count_mismatch(at, "unexpected".into(), payload, counters),
         }
     }
 
-    fn odd(&self, at: usize, what: String, payload: &[u8], book: &mut Book) {
-        let to = self.seats[at].sender;
-        book.stats.error(what, 1);
-        book.stats.example.get_or_insert_with(|| {
+    fn count_mismatch(&self, at: usize, what: String, payload: &[u8], counters: &mut Counters) {
+        let to = self.connections[at].sender;
+        counters.stats.error(what, 1);
+        counters.stats.example.get_or_insert_with(|| {
             format!("connection {to}: \"{}\"", payload[..payload.len().min(120)].escape_ascii())
         });
     }
@@ -249,81 +255,83 @@ fn stamp(sender: u32, number: u32) -> [u8; STAMP] {
 }
 
 impl Scenario for Room {
-    fn opened(&mut self, at: usize, _book: &mut Book) -> super::Next {
-        self.seats[at].open = true;
-        self.hall.live.fetch_add(1, Relaxed);
+    fn opened(&mut self, at: usize, _counters: &mut Counters) -> super::Next {
+        self.connections[at].open = true;
+        self.room_state.live.fetch_add(1, Relaxed);
         super::Next::Stay
     }
 
-    fn start(&mut self, at: usize, desk: &mut Desk) {
-        self.seats[at].started = true;
-        self.last = desk.now;
+    fn start(&mut self, at: usize, context: &mut ScenarioContext) {
+        self.connections[at].started = true;
+        self.last = context.now;
         let text = SUBSCRIBE.as_bytes();
-        desk.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
+        context.wire.message(Opcode::Text, text.len(), |out, key| mask::copy(text, out, key, 0));
     }
 
     #[inline]
-    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], book: &mut Book) {
-        self.last = book.now;
-        match self.said(payload) {
-            Some(said) if kind == Kind::Text => self.hear(at, &said, payload.len(), book),
-            _ => self.word(at, payload, book),
+    fn message(&mut self, at: usize, kind: Kind, payload: &[u8], counters: &mut Counters) {
+        self.last = counters.now;
+        match self.delivery(payload) {
+            Some(delivery) if kind == Kind::Text => {
+                self.count_delivery(at, &delivery, payload.len(), counters)
+            }
+            _ => self.handle_other(at, payload, counters),
         }
     }
 
-    fn read_done(&mut self, at: usize, desk: &mut Desk) {
+    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) {
         let Some(depth) = self.depth else { return };
-        if !self.begun || desk.ending || !self.seats[at].subscribed {
+        if !self.begun || context.ending || !self.connections[at].subscribed {
             return;
         }
-        let now = desk.now;
-        if !self.seats[at].talks {
-            return self.publish(at, depth, now, desk);
+        let now = context.now;
+        if !self.connections[at].has_published {
+            return self.publish(at, depth, now, context);
         }
-        let live = self.hall.live.load(Relaxed).max(1);
-        let rounds = self.seats[at].got / live;
+        let live = self.room_state.live.load(Relaxed).max(1);
+        let rounds = self.connections[at].received / live;
         if rounds > 0 {
-            self.seats[at].got -= rounds * live;
-            self.publish(at, rounds as u32, now, desk);
+            self.connections[at].received -= rounds * live;
+            self.publish(at, rounds as u32, now, context);
         }
     }
 
     fn sender(&self, k: u64) -> usize {
-        (k % self.seats.len() as u64) as usize
+        (k % self.connections.len() as u64) as usize
     }
 
-    fn due(&mut self, at: usize, due: u64, desk: &mut Desk) {
+    fn due(&mut self, at: usize, due: u64, context: &mut ScenarioContext) {
         if self.begun {
-            self.publish(at, 1, due, desk);
+            self.publish(at, 1, due, context);
         }
     }
 
     fn recheck(&mut self) -> bool {
-        let live = self.hall.live.load(Relaxed);
+        let live = self.room_state.live.load(Relaxed);
         let fell = live < self.live;
         self.live = live;
-        let begins = !self.begun && live > 0 && self.hall.subscribed.load(Relaxed) >= live;
+        let begins = !self.begun && live > 0 && self.room_state.subscribed.load(Relaxed) >= live;
         self.begun |= begins;
         fell || begins
     }
 
     fn overdue(&self, at: usize, now: u64) -> bool {
-        let waits = self.depth.is_some() || !self.seats[at].subscribed;
-        waits && self.seats[at].started && now.saturating_sub(self.last) > self.timeout_ns
+        let waits = self.depth.is_some() || !self.connections[at].subscribed;
+        waits && self.connections[at].started && now.saturating_sub(self.last) > self.timeout_ns
     }
 
-    fn lost(&mut self, at: usize, _desk: &mut Desk) -> bool {
-        let seat = &mut self.seats[at];
-        if std::mem::take(&mut seat.open) {
-            self.hall.live.fetch_sub(1, Relaxed);
-            if std::mem::take(&mut seat.subscribed) {
-                self.hall.subscribed.fetch_sub(1, Relaxed);
+    fn lost(&mut self, at: usize, _context: &mut ScenarioContext) -> bool {
+        let conn = &mut self.connections[at];
+        if std::mem::take(&mut conn.open) {
+            self.room_state.live.fetch_sub(1, Relaxed);
+            if std::mem::take(&mut conn.subscribed) {
+                self.room_state.subscribed.fetch_sub(1, Relaxed);
             }
         }
         true
     }
 
-    fn finish(&mut self, _desk: &mut Desk) -> Unanswered {
+    fn finish(&mut self, _context: &mut ScenarioContext) -> Unanswered {
         Unanswered::default()
     }
 }
@@ -333,10 +341,10 @@ mod tests {
     use super::*;
     use crate::slot::Wire;
 
-    fn room(size: usize) -> (Room, Desk) {
-        let floor = Arc::new(Floor::new(3, 1));
-        let room = Room::new(Arc::default(), floor, size, false, Some(1), 1_000, 3, 0..2);
-        (room, Desk { wire: Wire::new(false), book: Book::default() })
+    fn room(size: usize) -> (Room, ScenarioContext) {
+        let fanout_state = Arc::new(FanoutState::new(3, 1));
+        let room = Room::new(Arc::default(), fanout_state, size, false, Some(1), 1_000, 3, 0..2);
+        (room, ScenarioContext { wire: Wire::new(false), counters: Counters::default() })
     }
 
     fn delivery(offset: u64, sender: u32, number: u32, size: usize) -> String {
@@ -347,21 +355,21 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_is_read_whoever_wrote_it() {
-        let (mut room, mut desk) = room(40);
+    fn a_delivery_with_other_whitespace_is_parsed_as_well() {
+        let (mut room, mut context) = room(40);
         let text = delivery(12, 2, 0, 40);
-        assert_eq!(room.said(text.as_bytes()), Some(Said { offset: 12, sender: 2, number: 0 }));
-        room.seats[0].offset = 11;
-        room.message(0, Kind::Text, text.as_bytes(), &mut desk);
+        assert_eq!(room.delivery(text.as_bytes()), Some(Delivery { offset: 12, sender: 2, number: 0 }));
+        room.connections[0].offset = 11;
+        room.message(0, Kind::Text, text.as_bytes(), &mut context);
         let other = delivery(13, 2, 1, 40).replace(":", ": ");
-        assert_eq!(room.said(other.as_bytes()), None);
-        room.message(0, Kind::Text, other.as_bytes(), &mut desk);
-        assert_eq!((desk.stats.messages, desk.stats.error_count()), (2, 0));
-        assert_eq!(room.seats[0].got, 2);
+        assert_eq!(room.delivery(other.as_bytes()), None);
+        room.message(0, Kind::Text, other.as_bytes(), &mut context);
+        assert_eq!((context.stats.messages, context.stats.error_count()), (2, 0));
+        assert_eq!(room.connections[0].received, 2);
     }
 
     #[test]
-    fn what_is_missing_repeated_damaged_or_refused_is_told() {
+    fn missing_repeated_damaged_and_refused_messages_are_errors() {
         for (text, error) in [
             (delivery(3, 1, 0, 40), "lost"),
             (delivery(0, 1, 0, 40), "repeated or out of order"),
@@ -373,27 +381,27 @@ mod tests {
             (r#"{"type":"published","id":0}"#.into(), "unexpected"),
             ("?".into(), "unexpected"),
         ] {
-            let (mut room, mut desk) = room(40);
-            room.message(1, Kind::Text, text.as_bytes(), &mut desk);
-            assert_eq!(desk.stats.errors.keys().collect::<Vec<_>>(), [error], "{text}");
+            let (mut room, mut context) = room(40);
+            room.message(1, Kind::Text, text.as_bytes(), &mut context);
+            assert_eq!(context.stats.errors.keys().collect::<Vec<_>>(), [error], "{text}");
         }
     }
 
     #[test]
-    fn nobody_talks_before_all_listen() {
-        let (mut room, mut desk) = room(20);
+    fn publishing_begins_when_all_have_subscribed() {
+        let (mut room, mut context) = room(20);
         for at in 0..2 {
-            room.opened(at, &mut desk);
-            room.start(at, &mut desk);
+            room.opened(at, &mut context);
+            room.start(at, &mut context);
         }
         let subscribed = br#"{"type":"subscribed","id":0,"topic":"room","offset":7}"#;
-        room.message(0, Kind::Text, subscribed, &mut desk);
-        room.read_done(0, &mut desk);
-        assert!(!room.recheck() && desk.stats.sent == 0);
-        room.message(1, Kind::Text, subscribed, &mut desk);
+        room.message(0, Kind::Text, subscribed, &mut context);
+        room.read_done(0, &mut context);
+        assert!(!room.recheck() && context.stats.sent == 0);
+        room.message(1, Kind::Text, subscribed, &mut context);
         assert!(room.recheck());
-        (0..2).for_each(|at| room.read_done(at, &mut desk));
-        assert_eq!((desk.stats.sent, room.seats[0].offset), (2, 7));
+        (0..2).for_each(|at| room.read_done(at, &mut context));
+        assert_eq!((context.stats.sent, room.connections[0].offset), (2, 7));
         assert!(!room.recheck());
     }
 }

@@ -48,5 +48,5 @@ pub(crate) fn apart(args: &Args, about: Handle) -> Result<Option<Server>, Box<dy
     for addr in &args.api.api_listen {
         builder = builder.listen(&addr.to_string());
     }
-    Ok(Some(api.about(about).mount(builder).build()?))
+    Ok(Some(api.for_server(about).mount(builder).build()?))
 }

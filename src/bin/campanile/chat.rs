@@ -80,7 +80,7 @@ mod tests {
     use super::shown;
 
     #[test]
-    fn names_have_no_colons_and_no_control_characters() {
+    fn chat_names_lose_colons_and_control_characters() {
         assert_eq!(shown(" Ann: a\n"), "Ann a");
         assert_eq!(shown(":"), "anonymous");
         assert_eq!(shown(&"x".repeat(100)).len(), 64);

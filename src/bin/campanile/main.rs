@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_of_the_api_that_fails_ends_the_program_too() {
+    fn a_failed_api_worker_ends_the_program_with_an_error() {
         let apart = idle();
         campanile::internal::panic_worker(&apart.handle(), 0);
         assert!(result_of(idle(), Some(apart)).starts_with("worker 0 panicked"));

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_can_not_be_written_is_an_error_only_without_a_certificate() {
+    fn an_unwritable_folder_is_an_error_only_without_a_certificate() {
         let path = Path::new("/read-only/self-signed.pem");
         let failed = || Err(std::io::Error::from(ErrorKind::ReadOnlyFilesystem).into());
         let error = outcome(false, path, failed()).expect_err("there is none to serve with").to_string();

@@ -11,18 +11,18 @@
 //! Each step of a client ends in [`Driver::settle`]: its events go to its callback, its timer is set, and where it is
 //! done it is taken out.
 
+mod attempts;
 mod traffic;
-mod tries;
 
-use super::addresses::{Addresses, Known};
+use super::addresses::{AddressHistory, Addresses};
 use super::compression::Packer;
 use super::event::Close;
-use super::link::Wish;
+use super::link::PendingAction;
 use super::opening::Extras;
 use super::prepare::{Hook, Preparers, Target};
 use super::reconnect::Backoff;
 use super::settings::{Callback, Settings};
-use super::{Client, Error, Event, Link, Url};
+use super::{Client, ClientEvent, Error, Link, Url};
 use crate::conn::ReadyState;
 use crate::hub::mailbox::{Inbox, Mailbox, Weigh};
 use crate::log;
@@ -104,7 +104,7 @@ struct Slot {
     backoff: Backoff,
     failures: u32,
     followed: u32,
-    known: Known,
+    history: AddressHistory,
     /// Why the connection that is being ended failed.
     failure: Option<Error>,
     last_close: Option<Close>,
@@ -145,14 +145,14 @@ pub(in crate::client) struct Driver {
 }
 
 /// Tells a client that its connection has ended with its thread's state.
-fn give_up_on(mut slot: Slot) {
+fn abandon(mut slot: Slot) {
     let link = slot.link.clone();
     let mut inner = link.lock();
     (inner.key, inner.socket) = (None, None);
     let unsent = inner.outbox.end_connection(false);
-    inner.push(Event::Error(Error::System(io::ErrorKind::Other)));
+    inner.push(ClientEvent::Error(Error::System(io::ErrorKind::Other)));
     let (code, reason) = (CloseCode::ABNORMAL, String::new());
-    inner.push(Event::Close(Close { code, reason, was_clean: false, unsent, will_reconnect: false }));
+    inner.push(ClientEvent::Close(Close { code, reason, was_clean: false, unsent, will_reconnect: false }));
     inner.end();
     drop(inner);
     link.notify();
@@ -184,7 +184,7 @@ impl Driver {
 
     /// Runs until nobody is left who could ask for anything.
     pub(in crate::client) fn run(mut self) {
-        while catch_unwind(AssertUnwindSafe(|| self.turns())).is_err() {
+        while catch_unwind(AssertUnwindSafe(|| self.run_loop())).is_err() {
             log::line!(error, "a thread of clients panicked outside of a callback: its connections end");
             self.start_over();
         }
@@ -199,11 +199,11 @@ impl Driver {
         self.packer = Packer::default();
         for (_, slot) in std::mem::take(&mut self.slots) {
             // What has failed may fail again, for one client and not for all behind it.
-            let _ = catch_unwind(AssertUnwindSafe(|| give_up_on(slot)));
+            let _ = catch_unwind(AssertUnwindSafe(|| abandon(slot)));
         }
     }
 
-    fn turns(&mut self) {
+    fn run_loop(&mut self) {
         let mut events = Events::with_capacity(EVENTS);
         let mut more = false;
         while !(self.quits && self.slots.is_empty()) {
@@ -304,18 +304,18 @@ impl Driver {
             backoff: Backoff::default(),
             failures: 0,
             followed: 0,
-            known: Known::default(),
+            history: AddressHistory::default(),
             failure: None,
             last_close: None,
             armed: None,
         };
         let key = self.slots.insert(slot);
-        let is_leaving = {
+        let is_closing = {
             let mut inner = new.link.lock();
             inner.key = Some(key);
-            inner.is_leaving
+            inner.is_closing
         };
-        if is_leaving {
+        if is_closing {
             self.over(key, None);
         } else {
             self.begin(key);
@@ -328,8 +328,8 @@ impl Driver {
         let mut inner = link.lock();
         inner.touched = false;
         let Some(key) = inner.key else { return };
-        let wish = inner.wish.take();
-        let resumes = inner.is_paused && (inner.has_room() || inner.is_leaving);
+        let pending_action = inner.pending_action.take();
+        let resumes = inner.is_paused && (inner.has_room() || inner.is_closing);
         if resumes {
             inner.is_paused = false;
             let now = self.now;
@@ -338,9 +338,9 @@ impl Driver {
             }
         }
         drop(inner);
-        match wish {
-            Some(Wish::Close(code, reason)) => self.close(key, code, &reason),
-            Some(Wish::Reset) => self.reset(key),
+        match pending_action {
+            Some(PendingAction::Close(code, reason)) => self.close(key, code, &reason),
+            Some(PendingAction::Reset) => self.reset(key),
             None => {}
         }
         if resumes {
@@ -436,8 +436,8 @@ impl Driver {
         let slot = &mut self.slots[key];
         let is_done = matches!(slot.stage, Stage::Done);
         // A timer that fires too early is set anew then, so one that moved back costs nothing here.
-        let keeps = !is_done && slot.armed.is_some_and(|armed| due.is_none_or(|due| armed <= due));
-        if !keeps {
+        let keeps_timer = !is_done && slot.armed.is_some_and(|armed| due.is_none_or(|due| armed <= due));
+        if !keeps_timer {
             if let Some(armed) = slot.armed.take() {
                 self.timers.remove(&(armed, key));
             }
@@ -481,8 +481,8 @@ impl Driver {
         slot.failure = Some(Error::Panicked);
         let link = slot.link.clone();
         let mut inner = link.lock();
-        inner.is_leaving = true;
-        inner.push(Event::Error(Error::Panicked));
+        inner.is_closing = true;
+        inner.push(ClientEvent::Error(Error::Panicked));
         let lives = inner.machine().is_some_and(|m| m.has_opened());
         if lives {
             inner.state = ReadyState::Closing;

@@ -2,9 +2,9 @@
 
 use super::{Driver, Stage};
 use crate::client::Error;
-use crate::client::event::{Data, Event};
+use crate::client::event::{ClientEvent, Data};
 use crate::client::link::Inner;
-use crate::client::machine::{Context, Expired, Happening, Machine};
+use crate::client::machine::{Expired, Machine, SocketContext, SocketEvent};
 use crate::client::socket;
 use crate::conn::ReadyState;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 const READS: u32 = 16;
 
 /// What became of one read.
-enum Took {
+enum ReadResult {
     /// Reading rests until events are taken.
     Rests,
     /// All that was there, and the end is not to be looked for.
@@ -57,12 +57,12 @@ impl Driver {
     fn write_broke(&mut self, key: usize, kind: ErrorKind) {
         for _ in 0..READS {
             match self.read_once(key) {
-                Some(Took::Ended(_)) | None => break,
-                Some(Took::Failed(error)) => {
+                Some(ReadResult::Ended(_)) | None => break,
+                Some(ReadResult::Failed(error)) => {
                     self.failed(key, error);
                     break;
                 }
-                Some(Took::Enough | Took::More | Took::Rests) => {
+                Some(ReadResult::Enough | ReadResult::More | ReadResult::Rests) => {
                     if self.slots[key].link.lock().state != ReadyState::Open {
                         break;
                     }
@@ -77,13 +77,13 @@ impl Driver {
         let mut reads = 0;
         loop {
             match self.read_once(key) {
-                None | Some(Took::Rests | Took::Enough) => break,
-                Some(Took::More) => {}
-                Some(Took::Failed(error)) => {
+                None | Some(ReadResult::Rests | ReadResult::Enough) => break,
+                Some(ReadResult::More) => {}
+                Some(ReadResult::Failed(error)) => {
                     self.failed(key, error);
                     break;
                 }
-                Some(Took::Ended(kind)) => {
+                Some(ReadResult::Ended(kind)) => {
                     self.ended(key, kind);
                     return;
                 }
@@ -97,7 +97,7 @@ impl Driver {
         self.flush(key);
     }
 
-    fn read_once(&mut self, key: usize) -> Option<Took> {
+    fn read_once(&mut self, key: usize) -> Option<ReadResult> {
         let Self { slots, receive, pool, packer, now, .. } = self;
         let slot = &mut slots[key];
         let Stage::Live { .. } = &slot.stage else { return None };
@@ -105,33 +105,35 @@ impl Driver {
         if inner.state == ReadyState::Open && inner.is_full() {
             inner.is_paused = true;
             inner.socket.as_mut()?.machine.pause(true, *now);
-            return Some(Took::Rests);
+            return Some(ReadResult::Rests);
         }
-        let Inner { socket, outbox, keys, queue, state, agreed, keeps, opened, .. } = &mut *inner;
+        let Inner { socket, outbox, keys, queue, state, agreed, keeps_messages, opened, .. } = &mut *inner;
         let socket = socket.as_mut()?;
-        let mut cx = Context { now: *now, outbox, keys, pool, packer };
-        let took = socket.read(receive, &mut cx, |happening, pool| match happening {
-            Happening::Opened(agrees) => {
+        let mut cx = SocketContext { now: *now, outbox, keys, pool, packer };
+        let status = socket.read(receive, &mut cx, |event, pool| match event {
+            SocketEvent::Opened(agrees) => {
                 *agreed = agrees;
                 *state = ReadyState::Open;
                 *opened += 1;
-                queue.push(Event::Open);
+                queue.push(ClientEvent::Open);
             }
-            Happening::Message(kind, payload) => queue.push(Event::Message(Data::take(kind, payload, pool))),
-            Happening::Closing => *state = ReadyState::Closing,
+            SocketEvent::Message(kind, payload) => {
+                queue.push(ClientEvent::Message(Data::take(kind, payload, pool)))
+            }
+            SocketEvent::Closing => *state = ReadyState::Closing,
         });
         // What waits may have to go to another connection, which does not know what this one has said.
-        if let Some(sent) = socket.machine.sent.as_mut().filter(|_| *keeps) {
+        if let Some(sent) = socket.machine.sent.as_mut().filter(|_| *keeps_messages) {
             sent.stand_alone();
         }
         let looks_for_end = socket.is_read_closed();
         drop(inner);
         slot.link.notify();
-        Some(match took {
-            socket::Took::All if !looks_for_end => Took::Enough,
-            socket::Took::All | socket::Took::More => Took::More,
-            socket::Took::Failed(error) => Took::Failed(error),
-            socket::Took::Ended(kind) => Took::Ended(kind),
+        Some(match status {
+            socket::ReadStatus::All if !looks_for_end => ReadResult::Enough,
+            socket::ReadStatus::All | socket::ReadStatus::More => ReadResult::More,
+            socket::ReadStatus::Failed(error) => ReadResult::Failed(error),
+            socket::ReadStatus::Ended(kind) => ReadResult::Ended(kind),
         })
     }
 
@@ -142,7 +144,7 @@ impl Driver {
         if inner.machine().is_some_and(Machine::has_opened) {
             // The close frame that says so is written, and the server's end awaited, for a while; after a breach not
             // before the messages that came first have been taken.
-            inner.push(Event::Error(error.clone()));
+            inner.push(ClientEvent::Error(error.clone()));
             if !inner.machine().is_some_and(Machine::is_breached) {
                 inner.state = ReadyState::Closing;
             }

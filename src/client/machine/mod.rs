@@ -16,11 +16,11 @@ mod time;
 
 pub use time::Expired;
 
-use super::compression::{self, Heard, Packer, Sent};
+use super::compression::{self, Packer, ReceiveHistory, Sent};
 use super::keys::Keys;
 use super::opening::{Agreed, Extras, Opening};
 use super::outbox::Outbox;
-use super::{Error, Limits, Url};
+use super::{ClientLimits, Error, Url};
 use crate::deflate::Deflate;
 use crate::protocol::buffer::BufferPool;
 use crate::protocol::{
@@ -34,14 +34,14 @@ use std::time::Instant;
 pub(super) struct Machine {
     stage: Stage,
     decoder: Decoder,
-    limits: Limits,
+    limits: ClientLimits,
     /// The request, until it is written.
     request: Vec<u8>,
     request_at: usize,
     /// When this stage began; in `Closing`, when the last progress was made.
     since: Instant,
     /// When the last bytes came.
-    heard: Instant,
+    last_received: Instant,
     /// A ping waits for an answer since.
     pinged: Option<Instant>,
     /// A message has begun and is not whole since.
@@ -54,7 +54,7 @@ pub(super) struct Machine {
     /// What to offer; and what was agreed on, for both directions.
     deflate: Deflate,
     pub(super) sent: Option<Box<Sent>>,
-    compressed: Option<Box<Heard>>,
+    compressed: Option<Box<ReceiveHistory>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ enum Stage {
 /// What came of received bytes.
 #[derive(Debug)]
 #[allow(clippy::exhaustive_enums)] // an owner has to deal with each
-pub enum Happening<'b> {
+pub enum SocketEvent<'b> {
     /// The opening handshake is done.
     Opened(Agreed),
     /// A whole message, text validated. A payload that came in pieces is the receiver's, to be given back to the pool
@@ -84,7 +84,7 @@ pub enum Happening<'b> {
 /// What a connection is lent at each step.
 #[derive(Debug)]
 #[allow(clippy::exhaustive_structs)] // made by whoever drives a connection
-pub struct Context<'a> {
+pub struct SocketContext<'a> {
     /// The time.
     pub now: Instant,
     /// What is to be sent on it.
@@ -102,7 +102,13 @@ const LARGE: usize = 64 << 10;
 
 impl Machine {
     /// A connection that is being made, and the request to be sent on it.
-    pub(super) fn open(url: &Url, extras: &Extras, limits: Limits, nonce: [u8; 16], now: Instant) -> Self {
+    pub(super) fn open(
+        url: &Url,
+        extras: &Extras,
+        limits: ClientLimits,
+        nonce: [u8; 16],
+        now: Instant,
+    ) -> Self {
         let mut request = Vec::new();
         let opening = Box::new(Opening::begin(url, extras, nonce, &mut request));
         Self {
@@ -112,7 +118,7 @@ impl Machine {
             request,
             request_at: 0,
             since: now,
-            heard: now,
+            last_received: now,
             pinged: None,
             within: None,
             received: None,
@@ -127,7 +133,7 @@ impl Machine {
 
     /// There is a connection to send the request on: the server's time begins.
     pub(super) fn connected(&mut self, now: Instant) {
-        (self.since, self.heard) = (now, now);
+        (self.since, self.last_received) = (now, now);
     }
 
     #[inline]
@@ -160,22 +166,22 @@ impl Machine {
     pub(super) fn receive(
         &mut self,
         mut input: &mut [u8],
-        cx: &mut Context<'_>,
-        happened: &mut impl FnMut(Happening<'_>, &mut BufferPool),
+        cx: &mut SocketContext<'_>,
+        on_event: &mut impl FnMut(SocketEvent<'_>, &mut BufferPool),
     ) -> Result<(), Error> {
-        self.heard = cx.now;
+        self.last_received = cx.now;
         self.pinged = None;
         if let Stage::Opening(opening) = &mut self.stage {
             match opening.receive(&mut input) {
                 Ok(None) => return Ok(()),
                 Ok(Some(agreed)) => {
                     if let Some(deflate) = &agreed.deflate {
-                        let (sent, heard) = compression::directions(self.deflate, deflate);
-                        (self.sent, self.compressed) = (Some(sent.into()), Some(heard.into()));
+                        let (sent, received_history) = compression::directions(self.deflate, deflate);
+                        (self.sent, self.compressed) = (Some(sent.into()), Some(received_history.into()));
                     }
                     self.enter(Stage::Open, cx.now);
                     self.opened = Some(cx.now);
-                    happened(Happening::Opened(agreed), cx.pool);
+                    on_event(SocketEvent::Opened(agreed), cx.pool);
                 }
                 Err(e) => {
                     self.enter(Stage::Failed, cx.now);
@@ -190,12 +196,12 @@ impl Machine {
                     return Err(self.breach(ProtocolError::InvalidUtf8, cx));
                 }
                 self.within = None;
-                happened(Happening::Message(kind, Payload::Lent(payload)), cx.pool);
+                on_event(SocketEvent::Message(kind, Payload::Lent(payload)), cx.pool);
                 continue;
             }
             match self.decoder.next(&mut input, &rules, cx.pool) {
                 Ok(Some(item)) => {
-                    if let Err(e) = self.item(item, cx, happened) {
+                    if let Err(e) = self.item(item, cx, on_event) {
                         return Err(self.breach(e, cx));
                     }
                 }
@@ -237,13 +243,13 @@ impl Machine {
     pub(super) fn fill(
         &mut self,
         n: usize,
-        cx: &mut Context<'_>,
-        happened: &mut impl FnMut(Happening<'_>, &mut BufferPool),
+        cx: &mut SocketContext<'_>,
+        on_event: &mut impl FnMut(SocketEvent<'_>, &mut BufferPool),
     ) -> Result<(), Error> {
-        self.heard = cx.now;
+        self.last_received = cx.now;
         self.pinged = None;
         let item = match self.decoder.fill(n) {
-            Ok(Some(item)) => self.item(item, cx, happened),
+            Ok(Some(item)) => self.item(item, cx, on_event),
             Ok(None) => Ok(()),
             Err(e) => Err(e),
         };
@@ -263,8 +269,8 @@ impl Machine {
     fn item(
         &mut self,
         item: Item<'_>,
-        cx: &mut Context<'_>,
-        happened: &mut impl FnMut(Happening<'_>, &mut BufferPool),
+        cx: &mut SocketContext<'_>,
+        on_event: &mut impl FnMut(SocketEvent<'_>, &mut BufferPool),
     ) -> Result<(), ProtocolError> {
         // Several messages may end in one read: the next one begins its own time.
         self.within = None;
@@ -274,12 +280,13 @@ impl Machine {
                 let (kind, is_compressed) = (incoming.kind(), incoming.compressed());
                 let payload = incoming.into_payload();
                 match &mut self.compressed {
-                    Some(heard) if is_compressed => {
-                        let plain = cx.packer.unpack(&payload, heard, kind, self.limits.max_message_size);
+                    Some(received_history) if is_compressed => {
+                        let plain =
+                            cx.packer.unpack(&payload, received_history, kind, self.limits.max_message_size);
                         give(payload, cx.pool);
-                        happened(Happening::Message(kind, Payload::Lent(plain?)), cx.pool);
+                        on_event(SocketEvent::Message(kind, Payload::Lent(plain?)), cx.pool);
                     }
-                    _ => happened(Happening::Message(kind, payload), cx.pool),
+                    _ => on_event(SocketEvent::Message(kind, payload), cx.pool),
                 }
             }
             Item::Message(incoming) => give(incoming.into_payload(), cx.pool),
@@ -303,14 +310,14 @@ impl Machine {
                     self.close_sent = true;
                 }
                 self.enter(Stage::Ending, cx.now);
-                happened(Happening::Closing, cx.pool);
+                on_event(SocketEvent::Closing, cx.pool);
             }
         }
         Ok(())
     }
 
     /// Section 7.1.7: the connection fails with the code that fits, as soon as [`Machine::answer_breach`] is called.
-    fn breach(&mut self, error: ProtocolError, cx: &mut Context<'_>) -> Error {
+    fn breach(&mut self, error: ProtocolError, cx: &mut SocketContext<'_>) -> Error {
         if self.is_open() {
             self.enter(Stage::Breached(error.close_code()), cx.now);
         } else {
@@ -325,7 +332,7 @@ impl Machine {
     }
 
     /// Tells the server that it broke the protocol, behind what waits.
-    pub(super) fn answer_breach(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn answer_breach(&mut self, cx: &mut SocketContext<'_>) {
         if let Stage::Breached(code) = self.stage {
             cx.outbox.push_last(&code.0.to_be_bytes(), cx.keys.next());
             self.close_sent = true;
@@ -334,7 +341,7 @@ impl Machine {
     }
 
     /// Ends it with this code, ahead of what waits.
-    pub(super) fn refuse(&mut self, code: CloseCode, cx: &mut Context<'_>) {
+    pub(super) fn refuse(&mut self, code: CloseCode, cx: &mut SocketContext<'_>) {
         let taken_back = cx.outbox.hold();
         if (self.reads() || self.is_breached()) && (!self.close_sent || taken_back) {
             cx.outbox.push_control(Opcode::Close, &code.0.to_be_bytes(), cx.keys.next());
@@ -354,7 +361,7 @@ impl Machine {
     // ---- commands ----
 
     /// Begins the closing handshake, behind what waits.
-    pub(super) fn close(&mut self, code: CloseCode, reason: &str, cx: &mut Context<'_>) {
+    pub(super) fn close(&mut self, code: CloseCode, reason: &str, cx: &mut SocketContext<'_>) {
         self.answer_breach(cx);
         if self.is_open() {
             let mut payload = Vec::new();

@@ -33,7 +33,7 @@ fn close_frame(code: u16, reason: &str) -> Vec<u8> {
 }
 
 impl Rig {
-    fn opening(limits: Limits) -> Self {
+    fn opening(limits: ClientLimits) -> Self {
         let now = Instant::now();
         let url = "ws://h/".parse().unwrap();
         Self {
@@ -55,7 +55,7 @@ impl Rig {
     }
 
     fn open() -> Self {
-        let mut rig = Self::opening(Limits::default());
+        let mut rig = Self::opening(ClientLimits::default());
         rig.write();
         rig.receive(&Self::answer(), usize::MAX).unwrap();
         assert_eq!(rig.seen, ["opened"]);
@@ -66,21 +66,21 @@ impl Rig {
     fn receive(&mut self, stream: &[u8], step: usize) -> Result<(), Error> {
         let Self { machine, outbox, keys, pool, packer, now, seen, .. } = self;
         for piece in stream.chunks(step.min(stream.len())) {
-            let cx = &mut Context { now: *now, outbox, keys, pool, packer };
+            let cx = &mut SocketContext { now: *now, outbox, keys, pool, packer };
             machine.receive(&mut piece.to_vec(), cx, &mut |h, pool| {
                 seen.push(match h {
-                    Happening::Opened(_) => "opened".into(),
-                    Happening::Message(kind, payload) => format!("{:?}", Data::take(kind, payload, pool)),
-                    Happening::Closing => "closing".into(),
+                    SocketEvent::Opened(_) => "opened".into(),
+                    SocketEvent::Message(kind, payload) => format!("{:?}", Data::take(kind, payload, pool)),
+                    SocketEvent::Closing => "closing".into(),
                 });
             })?;
         }
         Ok(())
     }
 
-    fn with<T>(&mut self, f: impl FnOnce(&mut Machine, &mut Context<'_>) -> T) -> T {
+    fn with<T>(&mut self, f: impl FnOnce(&mut Machine, &mut SocketContext<'_>) -> T) -> T {
         let Self { machine, outbox, keys, pool, packer, now, .. } = self;
-        f(machine, &mut Context { now: *now, outbox, keys, pool, packer })
+        f(machine, &mut SocketContext { now: *now, outbox, keys, pool, packer })
     }
 
     fn write(&mut self) {
@@ -112,7 +112,7 @@ impl Rig {
 }
 
 #[test]
-fn messages_come_whole_however_they_are_cut() {
+fn messages_are_assembled_from_any_fragmentation() {
     let mut stream = server_frame(Opcode::Text, "gö".as_bytes());
     stream.extend(server_frame(Opcode::Ping, b"?"));
     stream.extend([0x02, 1, 7, 0x80, 1, 8]); // two fragments
@@ -131,7 +131,7 @@ fn messages_come_whole_however_they_are_cut() {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_answered_with_its_code() {
+fn protocol_errors_are_answered_with_their_close_code() {
     for (stream, code) in [
         (&[0x83, 0][..], 1002u16),
         (&[0x81, 0x81, 0, 0, 0, 0, 0], 1002),
@@ -156,7 +156,7 @@ fn what_breaks_the_protocol_is_answered_with_its_code() {
 }
 
 #[test]
-fn a_close_goes_behind_what_waits_and_what_comes_after_it_is_not_heard() {
+fn close_is_sent_after_queued_messages_and_later_input_is_discarded() {
     let mut rig = Rig::open();
     rig.outbox.push(Opcode::Text, b"last words", [1; 4]);
     rig.with(|m, cx| m.close(CloseCode::NORMAL, "bye", cx));
@@ -172,7 +172,7 @@ fn a_close_goes_behind_what_waits_and_what_comes_after_it_is_not_heard() {
 }
 
 #[test]
-fn two_closes_that_cross_are_one_close_frame_each_and_what_waited_is_kept() {
+fn crossing_closes_send_one_close_frame_each_and_keep_the_queue() {
     let mut rig = Rig::open();
     rig.outbox.push(Opcode::Text, b"unsent", [1; 4]);
     rig.with(|m, cx| m.close(CloseCode::NORMAL, "", cx));
@@ -184,7 +184,7 @@ fn two_closes_that_cross_are_one_close_frame_each_and_what_waited_is_kept() {
 }
 
 #[test]
-fn silence_is_asked_and_then_ends_it() {
+fn a_silent_server_is_pinged_and_then_given_up() {
     let mut rig = Rig::open();
     let begin = rig.now;
     assert_eq!(rig.expire(), Expired::No);
@@ -197,7 +197,7 @@ fn silence_is_asked_and_then_ends_it() {
 }
 
 #[test]
-fn a_pause_of_ours_is_no_silence_of_the_servers() {
+fn our_own_pause_does_not_count_as_silence() {
     let mut rig = Rig::open();
     rig.machine.pause(true, rig.now);
     assert_eq!(rig.machine.deadline(), None);
@@ -207,8 +207,8 @@ fn a_pause_of_ours_is_no_silence_of_the_servers() {
 }
 
 #[test]
-fn every_wait_has_an_end() {
-    let mut rig = Rig::opening(Limits::default());
+fn every_stage_has_a_timeout() {
+    let mut rig = Rig::opening(ClientLimits::default());
     assert_eq!(rig.expire(), Expired::Failed(Error::HandshakeTimeout { limit: 10 * SECOND }));
 
     let mut rig = Rig::open();
@@ -225,13 +225,13 @@ fn every_wait_has_an_end() {
     rig.write();
     assert_eq!(rig.expire(), Expired::Failed(Error::CloseTimeout { limit: 5 * SECOND }));
 
-    let limits = Limits { handshake_timeout: Duration::MAX, ..Limits::default() };
+    let limits = ClientLimits { handshake_timeout: Duration::MAX, ..ClientLimits::default() };
     assert_eq!(Rig::opening(limits).machine.deadline(), None, "for ever, and no overflow");
 }
 
 #[test]
-fn frames_may_come_with_the_answer_and_messages_wait_for_it() {
-    let mut rig = Rig::opening(Limits::default());
+fn frames_may_follow_the_handshake_response_in_one_read() {
+    let mut rig = Rig::opening(ClientLimits::default());
     rig.outbox.push(Opcode::Text, b"kept", [1; 4]);
     rig.write();
     rig.write();
@@ -247,8 +247,8 @@ fn frames_may_come_with_the_answer_and_messages_wait_for_it() {
 proptest! {
     /// Whatever a server sends, in whatever pieces: it is taken or refused, and every wait still has its end.
     #[test]
-    fn any_bytes_are_taken_or_refused(bytes: Vec<u8>, step in 1usize..9, opened: bool) {
-        let mut rig = if opened { Rig::open() } else { Rig::opening(Limits::default()) };
+    fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, step in 1usize..9, opened: bool) {
+        let mut rig = if opened { Rig::open() } else { Rig::opening(ClientLimits::default()) };
         rig.write();
         if !bytes.is_empty() && rig.receive(&bytes, step).is_err() {
             let _ = rig.receive(b"after the end", 99);
@@ -259,7 +259,7 @@ proptest! {
 
     /// The same of an honest server's answer and frames in which some bytes are others, and of what it sends after that.
     #[test]
-    fn mutated_answers_and_frames_are_taken_or_refused(
+    fn mutated_handshakes_and_frames_do_not_panic(
         frames in proptest::collection::vec((0usize..8, proptest::collection::vec(any::<u8>(), 0..200)), 0..12),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         in_answer: bool,
@@ -287,7 +287,7 @@ proptest! {
                 changed[at] = byte;
             }
         }
-        let mut rig = Rig::opening(Limits::default());
+        let mut rig = Rig::opening(ClientLimits::default());
         rig.write();
         answer.extend(stream);
         let failed = rig.receive(&answer, step).is_err();
@@ -309,7 +309,7 @@ proptest! {
 }
 
 #[test]
-fn a_connection_that_ends_without_a_close_frame_broke() {
+fn end_of_stream_without_a_close_frame_is_a_transport_error() {
     let rig = Rig::open();
     assert_eq!(rig.machine.end(ErrorKind::UnexpectedEof), Err(Error::Transport(ErrorKind::UnexpectedEof)));
 }

@@ -1,6 +1,6 @@
 //! The machine's waits, each with its end.
 
-use super::{Context, Machine, Stage};
+use super::{Machine, SocketContext, Stage};
 use crate::client::Error;
 use crate::protocol::buffer::BufferPool;
 use crate::protocol::{CloseCode, Opcode};
@@ -22,7 +22,7 @@ impl Machine {
     /// Whether reading rests because nobody takes what comes. Then the server's silence says nothing.
     pub(in crate::client) fn pause(&mut self, paused: bool, now: Instant) {
         if self.paused && !paused {
-            self.heard = now;
+            self.last_received = now;
             self.pinged = None;
             self.within = self.within.map(|_| now);
         }
@@ -52,7 +52,7 @@ impl Machine {
                 let heartbeat = match self.pinged {
                     _ if limits.ping_interval.is_zero() => None,
                     Some(pinged) => pinged.checked_add(limits.pong_timeout),
-                    None => self.heard.checked_add(limits.ping_interval),
+                    None => self.last_received.checked_add(limits.ping_interval),
                 };
                 heartbeat.into_iter().chain(self.message_deadline()).min()
             }
@@ -68,7 +68,7 @@ impl Machine {
     }
 
     /// Does what is due at this time.
-    pub(in crate::client) fn expire(&mut self, cx: &mut Context<'_>) -> Expired {
+    pub(in crate::client) fn expire(&mut self, cx: &mut SocketContext<'_>) -> Expired {
         if self.deadline().is_none_or(|at| at > cx.now) {
             return Expired::No;
         }

@@ -8,7 +8,7 @@ use std::io::Write;
 
 /// A request that is not done, and why.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     status: u16,
     code: &'static str,
     message: Cow<'static, str>,
@@ -18,7 +18,7 @@ pub(super) struct Refusal {
     retry: Option<u64>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, message: message.into(), allow: None, retry: None }
     }
@@ -68,7 +68,7 @@ impl Refusal {
     }
 }
 
-impl From<HandleError> for Refusal {
+impl From<HandleError> for ApiError {
     fn from(e: HandleError) -> Self {
         let (status, code) = match &e {
             HandleError::Full => {

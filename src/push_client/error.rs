@@ -8,9 +8,9 @@ use core::time::Duration;
 /// A refusal of the server's: an `error` of the protocol, `docs/reference/protocol.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Fault {
+pub struct ServerError {
     /// What happened.
-    pub code: Code,
+    pub code: ErrorCode,
     /// A sentence for whoever reads the log.
     pub message: String,
     /// After how long the same request may work. Those that have it are sent again by the client itself.
@@ -20,7 +20,7 @@ pub struct Fault {
 /// The codes of `docs/reference/protocol.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Code {
+pub enum ErrorCode {
     /// A request was no JSON.
     Json,
     /// A request was none: a member is missing, or out of range.
@@ -53,7 +53,7 @@ pub enum Code {
     Other(String),
 }
 
-impl Code {
+impl ErrorCode {
     fn new(code: &str) -> Self {
         match code {
             "json" => Self::Json,
@@ -75,51 +75,51 @@ impl Code {
     }
 }
 
-impl Fault {
+impl ServerError {
     /// Bytes of what the server said.
     pub(super) fn weight(&self) -> usize {
-        self.message.len() + if let Code::Other(code) = &self.code { code.len() } else { 0 }
+        self.message.len() + if let ErrorCode::Other(code) = &self.code { code.len() } else { 0 }
     }
 
     pub(super) fn new(code: &str, message: String, retry: Option<Duration>) -> Self {
-        Self { code: Code::new(code), message, retry }
+        Self { code: ErrorCode::new(code), message, retry }
     }
 
     pub(super) fn too_big(len: usize, limit: usize) -> Self {
         let message = format!("a request of {len} bytes; the server takes {limit}");
-        Self { code: Code::TooBig, message, retry: None }
+        Self { code: ErrorCode::TooBig, message, retry: None }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ServerError {}
 
 /// What went wrong apart from any request. The client goes on by itself, unless an
-/// [`Event::Close`](super::Event::Close) says that it does not.
+/// [`PushEvent::Close`](super::PushEvent::Close) says that it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// A try to connect failed, or a connection broke.
     Client(client::Error),
-    /// The server did not say `hello` within [`Limits::hello_timeout`](super::Limits::hello_timeout); the connection
+    /// The server did not say `hello` within [`PushClientLimits::hello_timeout`](super::PushClientLimits::hello_timeout); the connection
     /// was given up.
     HelloTimeout {
         /// The limit.
         limit: Duration,
     },
-    /// Nothing came within [`Limits::pong_timeout`](super::Limits::pong_timeout) of a `ping`; the connection was given
+    /// Nothing came within [`PushClientLimits::pong_timeout`](super::PushClientLimits::pong_timeout) of a `ping`; the connection was given
     /// up.
     PongTimeout {
         /// The limit.
         limit: Duration,
     },
     /// The server complains of no request in particular.
-    Server(Fault),
+    Server(ServerError),
     /// The server said what is not its protocol; it was ignored.
     Unreadable {
         /// What is wrong with it.
@@ -133,7 +133,7 @@ impl fmt::Display for Error {
             Self::Client(e) => e.fmt(f),
             Self::HelloTimeout { limit } => write!(f, "the server did not say hello within {limit:?}"),
             Self::PongTimeout { limit } => write!(f, "nothing came within {limit:?} of a ping"),
-            Self::Server(fault) => fault.fmt(f),
+            Self::Server(error) => error.fmt(f),
             Self::Unreadable { why } => write!(f, "the server said what is not its protocol: {why}"),
         }
     }
@@ -143,7 +143,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Client(e) => Some(e),
-            Self::Server(fault) => Some(fault),
+            Self::Server(error) => Some(error),
             _ => None,
         }
     }
@@ -174,7 +174,7 @@ pub enum SubscribeError {
     },
     /// [`Subscription::tags`](super::Subscription::tags) takes up to 16, of 1 to 64 bytes.
     Tags,
-    /// There are as many as [`Limits::max_subscriptions`](super::Limits::max_subscriptions) allows.
+    /// There are as many as [`PushClientLimits::max_subscriptions`](super::PushClientLimits::max_subscriptions) allows.
     TooMany {
         /// The limit.
         limit: usize,
@@ -217,10 +217,10 @@ impl std::error::Error for SubscribeError {
 #[non_exhaustive]
 pub enum PublishError {
     /// The server refused it.
-    Refused(Fault),
+    Refused(ServerError),
     /// The server put it off, as this says, and has published a later one to the same topic meanwhile: publishing it now
     /// would change the order. It was not published, unless it had been sent on an earlier connection as well.
-    Overtaken(Fault),
+    Overtaken(ServerError),
     /// No answer came in time: it may have been published. Publishing it again with the same
     /// [`idempotency_key`](super::Publication::idempotency_key) is safe.
     Timeout {
@@ -229,8 +229,8 @@ pub enum PublishError {
     },
     /// The client was closed, or is: what had been sent may have been published.
     Closed,
-    /// Too much waits for an answer: [`Limits::max_pending`](super::Limits::max_pending) or
-    /// [`Limits::max_pending_bytes`](super::Limits::max_pending_bytes).
+    /// Too much waits for an answer: [`PushClientLimits::max_pending`](super::PushClientLimits::max_pending) or
+    /// [`PushClientLimits::max_pending_bytes`](super::PushClientLimits::max_pending_bytes).
     Full {
         /// Publications that wait.
         pending: usize,
@@ -249,11 +249,11 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(fault) => fault.fmt(f),
-            Self::Overtaken(fault) => {
+            Self::Refused(error) => error.fmt(f),
+            Self::Overtaken(error) => {
                 write!(
                     f,
-                    "put off by the server ({fault}), and a later publication to the topic was published"
+                    "put off by the server ({error}), and a later publication to the topic was published"
                 )
             }
             Self::Timeout { limit } => write!(f, "no answer within {limit:?}; it may have been published"),
@@ -271,7 +271,7 @@ impl fmt::Display for PublishError {
 impl std::error::Error for PublishError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Refused(fault) | Self::Overtaken(fault) => Some(fault),
+            Self::Refused(error) | Self::Overtaken(error) => Some(error),
             Self::Topic(e) => Some(e),
             _ => None,
         }

@@ -1,10 +1,10 @@
 //! From nothing to a connection, and from its end to the next one.
 
 use super::{Command, Connecting, Driver, Prepared, Slot, Stage};
-use crate::client::addresses::{Addresses, Known};
-use crate::client::event::{Close, Event};
+use crate::client::addresses::{AddressHistory, Addresses};
+use crate::client::event::{ClientEvent, Close};
 use crate::client::link::Inner;
-use crate::client::machine::{Context, Machine};
+use crate::client::machine::{Machine, SocketContext};
 use crate::client::opening::{Extras, HandshakeError};
 use crate::client::prepare::{Attempt, Job, Target};
 use crate::client::proxy::Proxy;
@@ -93,7 +93,7 @@ impl Driver {
     fn connect(&mut self, key: usize, target: Target, deadline: Instant) {
         let Target { url, extras, addrs } = target;
         self.slots[key].link.lock().url = url.clone();
-        let Some(addresses) = Addresses::new(addrs, self.slots[key].known, deadline) else { return };
+        let Some(addresses) = Addresses::new(addrs, self.slots[key].history, deadline) else { return };
         let connecting = Connecting { url, extras, addresses, until: deadline };
         self.slots[key].stage = Stage::Connecting(Box::new(connecting));
         self.try_addr(key);
@@ -119,7 +119,8 @@ impl Driver {
         };
         let mut inner = slot.link.lock();
         let Inner { outbox, keys, .. } = &mut *inner;
-        let mut cx = Context { now: self.now, outbox, keys, pool: &mut self.pool, packer: &mut self.packer };
+        let mut cx =
+            SocketContext { now: self.now, outbox, keys, pool: &mut self.pool, packer: &mut self.packer };
         let made = Socket::connect(addresses.current(), &setup, &mut cx).and_then(|socket| {
             let registered = socket.stream().register(self.poll.registry(), token);
             registered.map(|()| socket).map_err(|e| Error::System(e.kind()))
@@ -162,14 +163,14 @@ impl Driver {
     /// The handshake failed: perhaps the server is elsewhere.
     pub(super) fn refused(&mut self, key: usize, error: Error) {
         let slot = &mut self.slots[key];
-        let Error::Handshake(HandshakeError::Refused(refusal)) = &error else {
+        let Error::Handshake(HandshakeError::Refused(response)) = &error else {
             return self.over(key, Some(error));
         };
-        let (Some(location), Stage::Live { url, extras, .. }) = (refusal.location(), &slot.stage) else {
+        let (Some(location), Stage::Live { url, extras, .. }) = (response.location(), &slot.stage) else {
             return self.over(key, Some(error));
         };
         if slot.followed >= slot.settings.redirects {
-            let (status, location) = (refusal.status, location.to_owned());
+            let (status, location) = (response.status, location.to_owned());
             let error = Error::Redirect { status, location, followed: slot.followed };
             return self.over(key, Some(error));
         }
@@ -198,11 +199,14 @@ impl Driver {
         let machine = inner.machine();
         let had_opened = machine.is_some_and(Machine::has_opened);
         if let Stage::Live { addr, .. } = slot.stage {
-            let known = &mut slot.known;
+            let history = &mut slot.history;
             if had_opened {
-                *known = Known { served: Some(addr), failed: None };
+                *history = AddressHistory { served: Some(addr), failed: None };
             } else {
-                *known = Known { served: known.served.filter(|served| *served != addr), failed: Some(addr) };
+                *history = AddressHistory {
+                    served: history.served.filter(|served| *served != addr),
+                    failed: Some(addr),
+                };
             }
         }
         let lasted = machine.map_or(Duration::ZERO, |m| m.opened_for(*now));
@@ -212,7 +216,7 @@ impl Driver {
             socket.release(pool);
         }
         if let Some(error) = &error {
-            inner.push(Event::Error(error.clone()));
+            inner.push(ClientEvent::Error(error.clone()));
         }
         let end = match slot.failure.take().or(error) {
             Some(error) => error.end(),
@@ -220,12 +224,13 @@ impl Driver {
             None => End::Failed,
         };
         let fraction = inner.keys.fraction();
-        let first = inner.first_wait;
-        let next = next_try(slot, inner.is_leaving, first, had_opened.then_some(lasted), &end, fraction);
-        let keeps = next.is_some() && slot.settings.reconnect.as_ref().is_some_and(Reconnect::keeps);
-        let mut unsent = inner.outbox.end_connection(keeps);
+        let first = inner.initial_delay;
+        let next = next_attempt(slot, inner.is_closing, first, had_opened.then_some(lasted), &end, fraction);
+        let keeps_messages =
+            next.is_some() && slot.settings.reconnect.as_ref().is_some_and(Reconnect::keeps_messages);
+        let mut unsent = inner.outbox.end_connection(keeps_messages);
         let compresses = slot.extras.deflate.is_on();
-        if keeps && compresses {
+        if keeps_messages && compresses {
             let most = inner.max_backlog;
             unsent += inner.outbox.unpack(packer, most);
         }
@@ -233,7 +238,7 @@ impl Driver {
             let will_reconnect = next.is_some();
             let close = Close { code, reason, was_clean, unsent, will_reconnect };
             slot.last_close = Some(close.clone());
-            inner.push(Event::Close(close));
+            inner.push(ClientEvent::Close(close));
         }
         match next {
             Some((attempt, delay)) => {
@@ -241,7 +246,7 @@ impl Driver {
                 slot.stage = Stage::Waiting { until: *now + delay.min(FAR) };
                 inner.state = ReadyState::Connecting;
                 inner.agreed = Default::default();
-                inner.push(Event::Reconnecting { attempt, delay });
+                inner.push(ClientEvent::Reconnecting { attempt, delay });
             }
             None => {
                 slot.stage = Stage::Done;
@@ -253,15 +258,15 @@ impl Driver {
     }
 }
 
-fn next_try(
+fn next_attempt(
     slot: &mut Slot,
-    is_leaving: bool,
+    is_closing: bool,
     first: Option<Duration>,
     lasted: Option<Duration>,
     end: &End<'_>,
     fraction: f64,
 ) -> Option<(u32, Duration)> {
-    let policy = slot.settings.reconnect.as_ref().filter(|_| !is_leaving)?;
+    let policy = slot.settings.reconnect.as_ref().filter(|_| !is_closing)?;
     if let Some(lasted) = lasted {
         slot.backoff.lasted(lasted, policy);
     }
@@ -272,5 +277,5 @@ fn next_try(
 }
 
 #[cfg(test)]
-#[path = "tries_tests.rs"]
+#[path = "attempts_tests.rs"]
 mod tests;

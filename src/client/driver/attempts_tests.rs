@@ -1,7 +1,7 @@
 //! A name with several addresses, of which some serve and some do not.
 
 use crate::client::prepare::NAMES;
-use crate::client::{Client, Error, Event, HandshakeError, Limits, Reconnect};
+use crate::client::{Client, ClientEvent, ClientLimits, Error, HandshakeError, Reconnect};
 use crate::protocol::handshake::accept_key;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
@@ -60,11 +60,11 @@ fn listen() -> (TcpListener, SocketAddr) {
 }
 
 fn soon() -> Reconnect {
-    Reconnect::default().first(Duration::from_millis(1)).cap(Duration::from_millis(1))
+    Reconnect::default().initial_delay(Duration::from_millis(1)).max_delay(Duration::from_millis(1))
 }
 
 #[test]
-fn a_dead_first_address_costs_little_once_and_nothing_after_that() {
+fn a_silent_first_address_delays_the_first_connection_only() {
     let (_held, _fill, dead) = dead();
     let (listener, addr) = listen();
     let url = named("dead-first.test", &[dead, addr]);
@@ -76,7 +76,7 @@ fn a_dead_first_address_costs_little_once_and_nothing_after_that() {
     });
     let begun = Instant::now();
     let client = Client::builder(&url).reconnect(soon()).connect().unwrap();
-    assert!(matches!(client.next(DEADLINE), Ok(Event::Open)));
+    assert!(matches!(client.next(DEADLINE), Ok(ClientEvent::Open)));
     let first = begun.elapsed();
     assert!(first < Duration::from_secs(4), "{first:?} of the 15 s that a try has");
     let again = server.join().unwrap();
@@ -84,7 +84,7 @@ fn a_dead_first_address_costs_little_once_and_nothing_after_that() {
 }
 
 #[test]
-fn an_address_that_takes_connections_and_does_not_serve_is_the_last_one_next_time() {
+fn an_address_without_a_websocket_is_tried_last_next_time() {
     let ((broken, broken_addr), (listener, addr)) = (listen(), listen());
     let url = named("broken-first.test", &[broken_addr, addr]);
     let server = std::thread::spawn(move || {
@@ -94,19 +94,20 @@ fn an_address_that_takes_connections_and_does_not_serve_is_the_last_one_next_tim
     });
     let client = Client::builder(&url).reconnect(soon()).connect().unwrap();
     let mut events = client.events(DEADLINE);
-    let error = events.find_map(|event| if let Event::Error(error) = event { Some(error) } else { None });
+    let error =
+        events.find_map(|event| if let ClientEvent::Error(error) = event { Some(error) } else { None });
     assert_eq!(error, Some(Error::Handshake(HandshakeError::NotHttp)));
-    assert!(events.any(|event| matches!(event, Event::Open)));
+    assert!(events.any(|event| matches!(event, ClientEvent::Open)));
     drop(server.join().unwrap());
 }
 
 #[test]
-fn where_no_address_answers_the_try_ends_in_its_time() {
+fn an_attempt_without_an_answer_ends_at_the_connect_timeout() {
     let ((_a, _b, one), (_c, _d, two)) = (dead(), dead());
     let limit = Duration::from_millis(300);
-    let limits = Limits { connect_timeout: limit, ..Limits::default() };
+    let limits = ClientLimits { connect_timeout: limit, ..ClientLimits::default() };
     let url = named("dead.test", &[one, two]);
     let client = Client::builder(&url).limits(limits).connect().unwrap();
-    let Ok(Event::Error(error)) = client.next(DEADLINE) else { panic!("an error") };
+    let Ok(ClientEvent::Error(error)) = client.next(DEADLINE) else { panic!("an error") };
     assert!(matches!(error, Error::ConnectTimeout { .. } | Error::Connect { .. }), "{error}");
 }

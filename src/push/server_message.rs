@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 /// One message of the endpoint's own. Members as in `docs/reference/protocol.md`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Reply<'a> {
+pub(super) enum ServerMessage<'a> {
     Hello {
         protocol: &'static str,
         connection: &'a str,
@@ -20,25 +20,25 @@ pub(super) enum Reply<'a> {
     },
     Subscribed {
         #[serde(flatten)]
-        id: Id,
+        id: RequestId,
         #[serde(flatten)]
-        to: Member<'a>,
+        to: TargetMember<'a>,
         #[serde(flatten)]
-        position: Option<Place>,
+        position: Option<WirePosition>,
         recovered: bool,
         replayed: usize,
     },
     Unsubscribed {
         #[serde(flatten)]
-        id: Id,
+        id: RequestId,
         #[serde(flatten)]
-        from: Member<'a>,
+        from: TargetMember<'a>,
     },
     Published {
         #[serde(flatten)]
-        id: Id,
+        id: RequestId,
         #[serde(flatten)]
-        position: Option<Place>,
+        position: Option<WirePosition>,
         receivers: usize,
         #[serde(skip_serializing_if = "core::ops::Not::not")]
         repeated: bool,
@@ -48,11 +48,11 @@ pub(super) enum Reply<'a> {
     },
     Pong {
         #[serde(flatten)]
-        id: Id,
+        id: RequestId,
     },
     Error {
         #[serde(flatten)]
-        id: Id,
+        id: RequestId,
         code: &'static str,
         message: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ pub(super) enum Reply<'a> {
 
 /// A request's name, by the client that made it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Id {
+pub(super) struct RequestId {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<u64>,
 }
@@ -70,12 +70,12 @@ pub(super) struct Id {
 /// A topic or a pattern, each as a member of its own.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Member<'a> {
+pub(super) enum TargetMember<'a> {
     Topic(&'a str),
     Pattern(&'a str),
 }
 
-impl<'a> From<SubscribeTarget<'a>> for Member<'a> {
+impl<'a> From<SubscribeTarget<'a>> for TargetMember<'a> {
     fn from(target: SubscribeTarget<'a>) -> Self {
         match target {
             SubscribeTarget::Topic(name) => Self::Topic(name),
@@ -85,13 +85,13 @@ impl<'a> From<SubscribeTarget<'a>> for Member<'a> {
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Place {
+pub(super) struct WirePosition {
     #[serde(serialize_with = "hexadecimal")]
     epoch: u64,
     offset: u64,
 }
 
-impl From<Position> for Place {
+impl From<Position> for WirePosition {
     fn from(position: Position) -> Self {
         Self { epoch: position.epoch, offset: position.offset }
     }
@@ -107,9 +107,9 @@ pub(super) fn write_string(out: &mut Vec<u8>, text: &str) {
     let _ = serde_json::to_writer(out, text); // a string can be written, and a Vec takes all
 }
 
-impl Reply<'_> {
-    pub(super) fn error(id: Id, fault: &Fault) -> Self {
-        Self::Error { id, code: fault.code(), message: fault.to_string(), retry: fault.retry() }
+impl ServerMessage<'_> {
+    pub(super) fn error(id: RequestId, error: &RequestError) -> Self {
+        Self::Error { id, code: error.code(), message: error.to_string(), retry: error.retry() }
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -120,7 +120,7 @@ impl Reply<'_> {
 
 /// What is wrong with a request.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum RequestError {
     Json(serde_json::Error),
     Invalid(String),
     Type(String),
@@ -140,7 +140,7 @@ pub(super) enum Fault {
 /// Milliseconds between two tries of what found a full mailbox.
 const BUSY: u64 = 100;
 
-impl Fault {
+impl RequestError {
     pub(super) const fn code(&self) -> &'static str {
         match self {
             Self::Json(_) => "json",
@@ -161,7 +161,7 @@ impl Fault {
     }
 
     /// Why a client is not subscribed to a topic.
-    pub(super) fn of_subscription(topic: &str, error: &SubscribeError) -> Self {
+    pub(super) fn from_subscribe(topic: &str, error: &SubscribeError) -> Self {
         let topic = topic.to_owned();
         match error {
             SubscribeError::Topic(e) => Self::Topic(e.clone()),
@@ -183,7 +183,7 @@ impl Fault {
     }
 }
 
-impl From<HandleError> for Fault {
+impl From<HandleError> for RequestError {
     fn from(error: HandleError) -> Self {
         match error {
             HandleError::Topic(topic) => Self::Topic(topic),
@@ -196,7 +196,7 @@ impl From<HandleError> for Fault {
 }
 
 /// A client's word as a log can take it.
-pub(super) fn cut(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     const MOST: usize = 64;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -204,30 +204,32 @@ pub(super) fn cut(text: &str) -> String {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Json(e) => write!(f, "not the JSON that is understood here: {e}"),
             Self::Invalid(what) => f.write_str(what),
             Self::Type(name) => {
                 let known = "subscribe, unsubscribe, publish and ping are known";
-                write!(f, "type {:?} is unknown to this server: {known}", cut(name))
+                write!(f, "type {:?} is unknown to this server: {known}", shorten(name))
             }
             Self::Binary => f.write_str("a binary message is no request: send JSON as text"),
             Self::Topic(e) => e.fmt(f),
             Self::Pattern(e) => e.fmt(f),
             Self::Forbidden { topic, what, prefixes } => {
-                write!(f, "topic {:?} refused: clients may ", cut(topic))?;
+                write!(f, "topic {:?} refused: clients may ", shorten(topic))?;
                 match prefixes.as_deref() {
                     None => write!(f, "not {what} it, by the settings of the server's topics"),
                     Some([]) => write!(f, "{what} nothing here"),
                     Some(prefixes) => write!(f, "{what} what begins with {}", prefixes.join(", ")),
                 }
             }
-            Self::Already { topic } => write!(f, "the connection listens to {:?} already", cut(topic)),
-            Self::NotSubscribed { topic } => write!(f, "the connection does not listen to {:?}", cut(topic)),
+            Self::Already { topic } => write!(f, "the connection listens to {:?} already", shorten(topic)),
+            Self::NotSubscribed { topic } => {
+                write!(f, "the connection does not listen to {:?}", shorten(topic))
+            }
             Self::Cancelled { topic } => {
-                write!(f, "an unsubscribe came before the subscription to {:?} began", cut(topic))
+                write!(f, "an unsubscribe came before the subscription to {:?} began", shorten(topic))
             }
             Self::Subscriptions { limit } => {
                 write!(
@@ -246,15 +248,15 @@ mod tests {
     use core::time::Duration;
 
     #[test]
-    fn what_is_not_there_is_left_out() {
-        let place = || Some(Place::from(Position::new(u64::MAX, 14)));
-        let id = Id { id: Some(2) };
-        let no = Id::default();
+    fn absent_members_are_omitted() {
+        let place = || Some(WirePosition::from(Position::new(u64::MAX, 14)));
+        let id = RequestId { id: Some(2) };
+        let no = RequestId::default();
         for (reply, expected) in [
             (
-                Reply::Subscribed {
+                ServerMessage::Subscribed {
                     id,
-                    to: Member::Topic("a\"b"),
+                    to: TargetMember::Topic("a\"b"),
                     position: place(),
                     recovered: true,
                     replayed: 2,
@@ -262,16 +264,19 @@ mod tests {
                 r#"{"type":"subscribed","id":2,"topic":"a\"b","epoch":"ffffffffffffffff","offset":14,"recovered":true,"replayed":2}"#,
             ),
             (
-                Reply::Unsubscribed { id, from: Member::Pattern("a/*") },
+                ServerMessage::Unsubscribed { id, from: TargetMember::Pattern("a/*") },
                 r#"{"type":"unsubscribed","id":2,"pattern":"a/*"}"#,
             ),
             (
-                Reply::Published { id: no, position: None, receivers: 0, repeated: false },
+                ServerMessage::Published { id: no, position: None, receivers: 0, repeated: false },
                 r#"{"type":"published","receivers":0}"#,
             ),
-            (Reply::Pong { id: no }, r#"{"type":"pong"}"#),
+            (ServerMessage::Pong { id: no }, r#"{"type":"pong"}"#),
             (
-                Reply::error(id, &HandleError::RateLimited { retry: Duration::from_micros(1500) }.into()),
+                ServerMessage::error(
+                    id,
+                    &HandleError::RateLimited { retry: Duration::from_micros(1500) }.into(),
+                ),
                 r#"{"type":"error","id":2,"code":"rate_limited","message":"more is published to the topic than it takes: wait 2 ms","retry":2}"#,
             ),
         ] {

@@ -1,6 +1,6 @@
 //! What requests say: bodies of JSON and parameters of the query. What is wrong is named, with its value.
 
-use super::answer::Refusal;
+use super::response::ApiError;
 use crate::conn::ConnId;
 use crate::handler::InvalidConnId;
 use crate::http::Request;
@@ -26,7 +26,7 @@ const MAX_NAME: usize = 255;
 const MAX_TTL: u64 = u32::MAX as u64;
 
 /// Messages of a batch, topics of a broadcast.
-const MAX_MANY: usize = 1000;
+const MAX_ITEMS: usize = 1000;
 
 /// A string, borrowed where it has nothing to decode.
 #[derive(Debug, Deserialize)]
@@ -42,16 +42,16 @@ impl core::ops::Deref for Text<'_> {
 
 /// A whole number, also where it is written as 5.0 or 5e0: JSON does not tell them apart.
 #[derive(Clone, Copy, Debug)]
-struct Whole(u64);
+struct Integer(u64);
 
-impl<'de> Deserialize<'de> for Whole {
+impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = Number::deserialize(from)?;
-        whole(&value).map(Self).ok_or_else(|| D::Error::custom(format!("{value} is no whole number")))
+        as_integer(&value).map(Self).ok_or_else(|| D::Error::custom(format!("{value} is no whole number")))
     }
 }
 
-fn whole(number: &Number) -> Option<u64> {
+fn as_integer(number: &Number) -> Option<u64> {
     let float = || number.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=MAX_TTL as f64).contains(n));
     number.as_u64().or_else(|| float().map(|n| n as u64))
 }
@@ -59,47 +59,47 @@ fn whole(number: &Number) -> Option<u64> {
 /// A message to be published, to one topic or to several.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Given<'a> {
-    #[serde(borrow, default, deserialize_with = "there")]
+pub(super) struct PublishBody<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
     topic: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     topics: Option<Vec<Text<'a>>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     text: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     base64: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     key: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     idempotency_key: Option<Text<'a>>,
-    #[serde(default, deserialize_with = "there")]
-    ttl: Option<Whole>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(default, deserialize_with = "present")]
+    ttl: Option<Integer>,
+    #[serde(borrow, default, deserialize_with = "present")]
     tags: Option<Vec<Text<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Batch<'a> {
-    #[serde(borrow, default, deserialize_with = "there")]
-    messages: Option<Vec<Object<Given<'a>>>>,
+pub(super) struct BatchBody<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    messages: Option<Vec<Object<PublishBody<'a>>>>,
 }
 
 /// A connection, and what is to be done with it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct About<'a> {
-    #[serde(borrow, default, deserialize_with = "there")]
+pub(super) struct ConnectionBody<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
     connection: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     topic: Option<Text<'a>>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(borrow, default, deserialize_with = "present")]
     pattern: Option<Text<'a>>,
-    #[serde(default, deserialize_with = "there")]
-    code: Option<Whole>,
-    #[serde(borrow, default, deserialize_with = "there")]
+    #[serde(default, deserialize_with = "present")]
+    code: Option<Integer>,
+    #[serde(borrow, default, deserialize_with = "present")]
     reason: Option<Text<'a>>,
 }
 
@@ -123,50 +123,54 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// A field that is there has a value: `null` is none.
-fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-fn missing(field: &str) -> Refusal {
-    Refusal::invalid(format!("{field:?} is missing"))
+fn missing(field: &str) -> ApiError {
+    ApiError::invalid(format!("{field:?} is missing"))
 }
 
-fn superfluous(field: &str) -> Refusal {
-    Refusal::invalid(format!("{field:?} is no field of this request"))
+fn unexpected(field: &str) -> ApiError {
+    ApiError::invalid(format!("{field:?} is no field of this request"))
 }
 
-fn short<'a>(field: &str, text: &'a Option<Text<'_>>) -> Result<Option<&'a str>, Refusal> {
+fn short_string<'a>(field: &str, text: &'a Option<Text<'_>>) -> Result<Option<&'a str>, ApiError> {
     match text.as_deref() {
         Some(text) if text.is_empty() || text.len() > MAX_NAME => {
-            Err(Refusal::invalid(format!("{field:?} is to have 1 to {MAX_NAME} bytes, not {}", text.len())))
+            Err(ApiError::invalid(format!("{field:?} is to have 1 to {MAX_NAME} bytes, not {}", text.len())))
         }
         text => Ok(text),
     }
 }
 
-impl<'a> Given<'a> {
-    pub(super) fn topic(&self) -> Result<&str, Refusal> {
+impl<'a> PublishBody<'a> {
+    pub(super) fn topic(&self) -> Result<&str, ApiError> {
         if self.topics.is_some() {
-            return Err(superfluous("topics"));
+            return Err(unexpected("topics"));
         }
         self.topic.as_deref().ok_or_else(|| missing("topic"))
     }
 
-    pub(super) fn topics(&self) -> Result<&[Text<'a>], Refusal> {
+    pub(super) fn topics(&self) -> Result<&[Text<'a>], ApiError> {
         if self.topic.is_some() {
-            return Err(superfluous("topic"));
+            return Err(unexpected("topic"));
         }
         let topics = self.topics.as_deref().ok_or_else(|| missing("topics"))?;
-        many("topics", topics.len())?;
+        check_count("topics", topics.len())?;
         Ok(topics)
     }
 
     /// The message. `decoded` takes what has to be decoded.
-    pub(super) fn message<'m>(&'m self, decoded: &'m mut Vec<u8>) -> Result<Message<'m>, Refusal> {
+    pub(super) fn message<'m>(&'m self, decoded: &'m mut Vec<u8>) -> Result<Message<'m>, ApiError> {
         let message = match (self.data, &self.text, &self.base64) {
             (Some(data), None, None) => {
                 json::check(data.get(), MAX_NESTING).map_err(|e| {
-                    Refusal::new(400, "json", format!("\"data\" is not JSON that every client can read: {e}"))
+                    ApiError::new(
+                        400,
+                        "json",
+                        format!("\"data\" is not JSON that every client can read: {e}"),
+                    )
                 })?;
                 Message::json(data.get())
             }
@@ -174,115 +178,115 @@ impl<'a> Given<'a> {
             (None, None, Some(text)) => {
                 STANDARD
                     .decode_vec(text.as_bytes(), decoded)
-                    .map_err(|e| Refusal::invalid(format!("\"base64\" is not base64 with padding: {e}")))?;
+                    .map_err(|e| ApiError::invalid(format!("\"base64\" is not base64 with padding: {e}")))?;
                 Message::binary(decoded)
             }
             (None, None, None) => {
-                return Err(Refusal::invalid(r#"the message is missing: "data", "text" or "base64""#));
+                return Err(ApiError::invalid(r#"the message is missing: "data", "text" or "base64""#));
             }
             _ => {
-                return Err(Refusal::invalid(
+                return Err(ApiError::invalid(
                     r#"only one of "data", "text" and "base64" can be the message"#,
                 ));
             }
         };
-        Ok(short("key", &self.key)?.map_or(message, |key| message.with_key(key)))
+        Ok(short_string("key", &self.key)?.map_or(message, |key| message.with_key(key)))
     }
 
-    pub(super) fn idempotency_key(&self) -> Result<Option<&str>, Refusal> {
-        short("idempotency_key", &self.idempotency_key)
+    pub(super) fn idempotency_key(&self) -> Result<Option<&str>, ApiError> {
+        short_string("idempotency_key", &self.idempotency_key)
     }
 
-    pub(super) fn tags(&self) -> Result<Vec<&str>, Refusal> {
+    pub(super) fn tags(&self) -> Result<Vec<&str>, ApiError> {
         let Some(tags) = &self.tags else { return Ok(Vec::new()) };
         let fit = tags.iter().all(|tag| (1..=MAX_TAG).contains(&tag.len()));
         if !fit || !(1..=MAX_TAGS).contains(&tags.len()) {
             let expected = format!("1 to {MAX_TAGS} strings of 1 to {MAX_TAG} bytes");
             let given = shorten(&format!("{:?}", tags.iter().map(|tag| &**tag).collect::<Vec<_>>()));
-            return Err(Refusal::invalid(format!("\"tags\" is to have {expected}, not {given}")));
+            return Err(ApiError::invalid(format!("\"tags\" is to have {expected}, not {given}")));
         }
         Ok(tags.iter().map(|tag| &**tag).collect())
     }
 
-    pub(super) fn ttl(&self) -> Result<Option<Duration>, Refusal> {
+    pub(super) fn ttl(&self) -> Result<Option<Duration>, ApiError> {
         match self.ttl {
             None => Ok(None),
-            Some(Whole(ms @ 1..=MAX_TTL)) => Ok(Some(Duration::from_millis(ms))),
-            Some(Whole(ms)) => {
-                Err(Refusal::invalid(format!("\"ttl\" is to be 1 to {MAX_TTL} milliseconds, not {ms}")))
+            Some(Integer(ms @ 1..=MAX_TTL)) => Ok(Some(Duration::from_millis(ms))),
+            Some(Integer(ms)) => {
+                Err(ApiError::invalid(format!("\"ttl\" is to be 1 to {MAX_TTL} milliseconds, not {ms}")))
             }
         }
     }
 }
 
-impl<'a> Batch<'a> {
-    pub(super) fn messages(&self) -> Result<impl Iterator<Item = &Given<'a>>, Refusal> {
+impl<'a> BatchBody<'a> {
+    pub(super) fn messages(&self) -> Result<impl Iterator<Item = &PublishBody<'a>>, ApiError> {
         let messages = self.messages.as_deref().ok_or_else(|| missing("messages"))?;
-        many("messages", messages.len())?;
+        check_count("messages", messages.len())?;
         Ok(messages.iter().map(|Object(message)| message))
     }
 }
 
-fn many(field: &str, len: usize) -> Result<(), Refusal> {
+fn check_count(field: &str, len: usize) -> Result<(), ApiError> {
     match len {
-        1..=MAX_MANY => Ok(()),
-        _ => Err(Refusal::invalid(format!("{field:?} is to have 1 to {MAX_MANY} members, not {len}"))),
+        1..=MAX_ITEMS => Ok(()),
+        _ => Err(ApiError::invalid(format!("{field:?} is to have 1 to {MAX_ITEMS} members, not {len}"))),
     }
 }
 
 /// There is no such connection, or no more.
-pub(super) fn gone(id: impl fmt::Display) -> Refusal {
-    Refusal::new(404, "gone", format!("there is no open connection {id}"))
+pub(super) fn gone(id: impl fmt::Display) -> ApiError {
+    ApiError::new(404, "gone", format!("there is no open connection {id}"))
 }
 
-impl About<'_> {
-    pub(super) fn connection(&self) -> Result<ConnId, Refusal> {
+impl ConnectionBody<'_> {
+    pub(super) fn connection(&self) -> Result<ConnId, ApiError> {
         let text = self.connection.as_deref().ok_or_else(|| missing("connection"))?;
         text.parse().map_err(|e: InvalidConnId| {
             let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             if text.split('.').count() == 3 && text.split('.').all(number) {
                 return gone(text);
             }
-            Refusal::invalid(format!("\"connection\" is {}: {e}", shown_text(text)))
+            ApiError::invalid(format!("\"connection\" is {}: {e}", quoted(text)))
         })
     }
 
     /// The code to close with, where the operation is that.
-    pub(super) fn code(&self) -> Result<CloseCode, Refusal> {
-        let Some(Whole(code)) = self.code else { return Ok(CloseCode::NORMAL) };
+    pub(super) fn code(&self) -> Result<CloseCode, ApiError> {
+        let Some(Integer(code)) = self.code else { return Ok(CloseCode::NORMAL) };
         let valid = u16::try_from(code).ok().map(CloseCode).filter(|code| code.is_valid_on_wire());
         valid.ok_or_else(|| {
-            Refusal::invalid(format!(
+            ApiError::invalid(format!(
                 "\"code\" is to be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not {code}"
             ))
         })
     }
 
     /// The topic or the pattern, where the operation is about one.
-    pub(super) fn target(&self) -> Result<SubscribeTarget<'_>, Refusal> {
+    pub(super) fn target(&self) -> Result<SubscribeTarget<'_>, ApiError> {
         if self.code.is_some() || self.reason.is_some() {
-            return Err(superfluous(if self.code.is_some() { "code" } else { "reason" }));
+            return Err(unexpected(if self.code.is_some() { "code" } else { "reason" }));
         }
         match (self.topic.as_deref(), self.pattern.as_deref()) {
             (Some(topic), None) => Ok(SubscribeTarget::Topic(topic)),
             (None, Some(pattern)) => Ok(SubscribeTarget::Pattern(pattern)),
             (None, None) => Err(missing("topic")),
             (Some(_), Some(_)) => {
-                Err(Refusal::invalid("\"topic\" and \"pattern\" exclude each other: send one"))
+                Err(ApiError::invalid("\"topic\" and \"pattern\" exclude each other: send one"))
             }
         }
     }
 
     /// The reason, where the operation closes the connection.
-    pub(super) fn reason(&self) -> Result<&str, Refusal> {
+    pub(super) fn reason(&self) -> Result<&str, ApiError> {
         if self.topic.is_some() || self.pattern.is_some() {
-            return Err(superfluous(if self.topic.is_some() { "topic" } else { "pattern" }));
+            return Err(unexpected(if self.topic.is_some() { "topic" } else { "pattern" }));
         }
         let reason = self.reason.as_deref().unwrap_or_default();
         if reason.len() > 123 {
             // RFC 6455 section 5.5: with the code it is the payload of a control frame.
             let len = reason.len();
-            return Err(Refusal::invalid(format!("\"reason\" is to have at most 123 bytes, not {len}")));
+            return Err(ApiError::invalid(format!("\"reason\" is to have at most 123 bytes, not {len}")));
         }
         Ok(reason)
     }
@@ -292,97 +296,100 @@ impl About<'_> {
 
 /// What a field is to be.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Any,
-    Text,
-    Texts,
+    String,
+    Strings,
     /// A whole number up to this.
-    Whole(u64),
+    Integer(u64),
     Messages,
 }
 
-pub(super) type Fields = &'static [(&'static str, Kind)];
+pub(super) type Fields = &'static [(&'static str, FieldKind)];
 
 const MESSAGE: Fields = &[
-    ("topic", Kind::Text),
-    ("topics", Kind::Texts),
-    ("data", Kind::Any),
-    ("text", Kind::Text),
-    ("base64", Kind::Text),
-    ("key", Kind::Text),
-    ("idempotency_key", Kind::Text),
-    ("ttl", Kind::Whole(MAX_TTL)),
-    ("tags", Kind::Texts),
+    ("topic", FieldKind::String),
+    ("topics", FieldKind::Strings),
+    ("data", FieldKind::Any),
+    ("text", FieldKind::String),
+    ("base64", FieldKind::String),
+    ("key", FieldKind::String),
+    ("idempotency_key", FieldKind::String),
+    ("ttl", FieldKind::Integer(MAX_TTL)),
+    ("tags", FieldKind::Strings),
 ];
 
 /// What a body can be read as.
-pub(super) trait Readable<'a>: Deserialize<'a> {
+pub(super) trait Body<'a>: Deserialize<'a> {
     const FIELDS: Fields;
 }
 
-impl<'a> Readable<'a> for Given<'a> {
+impl<'a> Body<'a> for PublishBody<'a> {
     const FIELDS: Fields = MESSAGE;
 }
 
-impl<'a> Readable<'a> for Batch<'a> {
-    const FIELDS: Fields = &[("messages", Kind::Messages)];
+impl<'a> Body<'a> for BatchBody<'a> {
+    const FIELDS: Fields = &[("messages", FieldKind::Messages)];
 }
 
-impl<'a> Readable<'a> for About<'a> {
+impl<'a> Body<'a> for ConnectionBody<'a> {
     const FIELDS: Fields = &[
-        ("connection", Kind::Text),
-        ("topic", Kind::Text),
-        ("pattern", Kind::Text),
-        ("code", Kind::Whole(u16::MAX as u64)),
-        ("reason", Kind::Text),
+        ("connection", FieldKind::String),
+        ("topic", FieldKind::String),
+        ("pattern", FieldKind::String),
+        ("code", FieldKind::Integer(u16::MAX as u64)),
+        ("reason", FieldKind::String),
     ];
 }
 
-pub(super) fn body<'a, T: Readable<'a>>(request: &Request<'a>) -> Result<T, Refusal> {
+pub(super) fn read_body<'a, T: Body<'a>>(request: &Request<'a>) -> Result<T, ApiError> {
     let body = request.body();
-    let read = serde_json::from_slice(body).map(|Object(read)| read);
+    let read = serde_json::from_slice(body).map(|Object(body)| body);
     read.map_err(|e| match serde_json::from_slice::<Value>(body) {
-        Err(e) => Refusal::new(400, "json", format!("the body is not JSON: {e}")),
-        Ok(value) => Refusal::invalid(fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string())),
+        Err(e) => ApiError::new(400, "json", format!("the body is not JSON: {e}")),
+        Ok(value) => {
+            ApiError::invalid(describe_mismatch("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
+        }
     })
 }
 
 /// What is wrong with an object, in words that name field and value.
-fn fault(place: &str, value: &Value, fields: Fields) -> Option<String> {
+fn describe_mismatch(place: &str, value: &Value, fields: Fields) -> Option<String> {
     let Value::Object(members) = value else {
         let what = if place.is_empty() { "the body" } else { place };
-        return Some(format!("{what} is to be an object, not {}", shown(value)));
+        return Some(format!("{what} is to be an object, not {}", quoted_value(value)));
     };
     members.iter().find_map(|(name, value)| {
         let path = format!("{place}{}{name}", if place.is_empty() { "" } else { "." });
         let Some((_, kind)) = fields.iter().find(|(field, _)| field == name) else {
             let known: Vec<_> = fields.iter().map(|(field, _)| *field).collect();
-            let name = shown_text(&path);
+            let name = quoted(&path);
             return Some(format!("{name} is no field of this request; it has {}", known.join(", ")));
         };
-        let wrong = |wanted: &str| Some(format!("{path:?} is to be {wanted}, not {}", shown(value)));
+        let wrong = |wanted: &str| Some(format!("{path:?} is to be {wanted}, not {}", quoted_value(value)));
         match (kind, value) {
-            (Kind::Any, _) | (Kind::Text, Value::String(_)) => None,
-            (Kind::Text, _) => wrong("a string"),
-            (Kind::Whole(most), _) => match value.as_number().and_then(whole) {
+            (FieldKind::Any, _) | (FieldKind::String, Value::String(_)) => None,
+            (FieldKind::String, _) => wrong("a string"),
+            (FieldKind::Integer(most), _) => match value.as_number().and_then(as_integer) {
                 Some(n) if n <= *most => None,
                 _ => wrong(&format!("a whole number up to {most}")),
             },
-            (Kind::Texts, Value::Array(all)) if all.iter().all(Value::is_string) => None,
-            (Kind::Texts, _) => wrong("an array of strings"),
-            (Kind::Messages, Value::Array(all)) => {
-                all.iter().enumerate().find_map(|(i, one)| fault(&format!("{path}[{i}]"), one, MESSAGE))
-            }
-            (Kind::Messages, _) => wrong("an array of messages"),
+            (FieldKind::Strings, Value::Array(all)) if all.iter().all(Value::is_string) => None,
+            (FieldKind::Strings, _) => wrong("an array of strings"),
+            (FieldKind::Messages, Value::Array(all)) => all
+                .iter()
+                .enumerate()
+                .find_map(|(i, one)| describe_mismatch(&format!("{path}[{i}]"), one, MESSAGE)),
+            (FieldKind::Messages, _) => wrong("an array of messages"),
         }
     })
 }
 
-fn shown(value: &Value) -> String {
+fn quoted_value(value: &Value) -> String {
     shorten(&value.to_string())
 }
 
-pub(super) fn shown_text(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     shorten(&format!("{text:?}"))
 }
 
@@ -397,16 +404,16 @@ fn shorten(text: &str) -> String {
 // ---- the query ----
 
 /// Checks that the query has only these parameters, each once.
-pub(super) fn check_query(request: &Request<'_>, known: &[&str]) -> Result<(), Refusal> {
+pub(super) fn check_query(request: &Request<'_>, known: &[&str]) -> Result<(), ApiError> {
     let mut seen: Vec<Cow<'_, str>> = Vec::new();
     for (name, _) in request.query_pairs() {
         if !known.contains(&&*name) {
-            let name = shown_text(&name);
+            let name = quoted(&name);
             let known = known.join(", ");
-            return Err(Refusal::invalid(format!("{name} is no parameter here; there are {known}")));
+            return Err(ApiError::invalid(format!("{name} is no parameter here; there are {known}")));
         }
         if seen.contains(&name) {
-            return Err(Refusal::invalid(format!("{name:?} is there twice")));
+            return Err(ApiError::invalid(format!("{name:?} is there twice")));
         }
         seen.push(name);
     }
@@ -414,12 +421,12 @@ pub(super) fn check_query(request: &Request<'_>, known: &[&str]) -> Result<(), R
 }
 
 /// A whole number in the query.
-pub(super) fn number(request: &Request<'_>, name: &str, most: u64) -> Result<Option<u64>, Refusal> {
+pub(super) fn query_integer(request: &Request<'_>, name: &str, most: u64) -> Result<Option<u64>, ApiError> {
     let Some(text) = request.query_value(name) else { return Ok(None) };
     let number = text.parse::<u64>().ok().filter(|n| *n <= most && text.bytes().all(|b| b.is_ascii_digit()));
     number.map(Some).ok_or_else(|| {
-        let text = shown_text(&text);
-        Refusal::invalid(format!("{name:?} is to be a whole number up to {most}, not {text}"))
+        let text = quoted(&text);
+        ApiError::invalid(format!("{name:?} is to be a whole number up to {most}, not {text}"))
     })
 }
 
@@ -427,15 +434,15 @@ pub(super) fn number(request: &Request<'_>, name: &str, most: u64) -> Result<Opt
 mod tests {
     use super::*;
 
-    fn complaint<'a, T: Readable<'a>>(body: &'a str) -> Option<String> {
+    fn error_of<'a, T: Body<'a>>(body: &'a str) -> Option<String> {
         let value = serde_json::from_str(body).unwrap();
         serde_json::from_str::<Object<T>>(body)
             .err()
-            .map(|e| fault("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
+            .map(|e| describe_mismatch("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_value() {
+    fn errors_name_the_field_and_its_value() {
         for (body, words) in [
             ("[]", "the body is to be an object, not []"),
             (r#"{"topic":5}"#, r#""topic" is to be a string, not 5"#),
@@ -445,23 +452,23 @@ mod tests {
             (r#"{"tpic":"a"}"#, r#""tpic" is no field of this request; it has topic, "#),
             (r#"{"topic":"a","topic":"b"}"#, "duplicate field `topic`"),
         ] {
-            let complaint = complaint::<Given<'_>>(body).unwrap();
-            assert!(complaint.contains(words), "{complaint}");
+            let error_of = error_of::<PublishBody<'_>>(body).unwrap();
+            assert!(error_of.contains(words), "{error_of}");
         }
-        let batch = complaint::<Batch<'_>>(r#"{"messages":[{},{"ttl":"long"}]}"#).unwrap();
+        let batch = error_of::<BatchBody<'_>>(r#"{"messages":[{},{"ttl":"long"}]}"#).unwrap();
         assert!(batch.contains(r#""messages[1].ttl" is to be"#), "{batch}");
-        assert_eq!(complaint::<Given<'_>>(r#"{"topic":"a","data":null,"key":"k"}"#), None);
+        assert_eq!(error_of::<PublishBody<'_>>(r#"{"topic":"a","data":null,"key":"k"}"#), None);
     }
 
     #[test]
-    fn strings_are_borrowed_where_nothing_is_to_be_decoded() {
-        let given: Given<'_> = serde_json::from_str(r#"{"topic":"a","text":"b\n","key":"c"}"#).unwrap();
+    fn strings_without_escapes_are_borrowed() {
+        let given: PublishBody<'_> = serde_json::from_str(r#"{"topic":"a","text":"b\n","key":"c"}"#).unwrap();
         let borrowed = |text: &Option<Text<'_>>| matches!(text, Some(Text(Cow::Borrowed(_))));
         assert!(borrowed(&given.topic) && borrowed(&given.key) && !borrowed(&given.text));
     }
 
     #[test]
-    fn a_long_value_is_shown_in_part() {
+    fn a_long_value_is_truncated_in_errors() {
         assert_eq!(shorten(&"é".repeat(61)), "é".repeat(60) + "…");
     }
 }

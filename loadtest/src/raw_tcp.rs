@@ -1,7 +1,7 @@
 //! A connection without WebSocket: payloads go as they are, and what comes is cut into messages of the size that was
 //! sent. What the same load costs with the kernel and this client alone.
 
-use campanile::client::socket::Took;
+use campanile::client::socket::ReadStatus;
 use campanile::protocol::buffer::MessageBuf;
 use mio::net::TcpStream;
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// A TCP connection.
 #[derive(Debug)]
-pub(crate) struct Bare {
+pub(crate) struct RawTcp {
     stream: TcpStream,
     connecting: bool,
     /// The kernel takes no more until it says so.
@@ -29,7 +29,7 @@ pub(crate) struct Bare {
     written: usize,
 }
 
-impl Bare {
+impl RawTcp {
     /// Begins to connect, from the given source address.
     pub(crate) fn connect(to: SocketAddr, from: Option<IpAddr>, size: usize) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
@@ -99,15 +99,15 @@ impl Bare {
 
     /// Reads once, and gives the messages that are whole.
     #[inline]
-    pub(crate) fn read(&mut self, receive: &mut [u8], mut message: impl FnMut(&[u8])) -> Took {
+    pub(crate) fn read(&mut self, receive: &mut [u8], mut message: impl FnMut(&[u8])) -> ReadStatus {
         let n = match rustix::net::recv(&self.stream, &mut *receive, RecvFlags::empty()) {
-            Ok((_, 0)) => return Took::Ended(ErrorKind::UnexpectedEof),
+            Ok((_, 0)) => return ReadStatus::Ended(ErrorKind::UnexpectedEof),
             Ok((_, n)) => n,
             Err(Errno::WOULDBLOCK | Errno::INTR) => {
                 self.read_closed = false;
-                return Took::All;
+                return ReadStatus::All;
             }
-            Err(e) => return Took::Ended(io::Error::from(e).kind()),
+            Err(e) => return ReadStatus::Ended(io::Error::from(e).kind()),
         };
         let mut input = &receive[..n];
         while !input.is_empty() {
@@ -122,7 +122,7 @@ impl Bare {
                 message(&std::mem::take(&mut self.begun));
             }
         }
-        if n == receive.len() { Took::More } else { Took::All }
+        if n == receive.len() { ReadStatus::More } else { ReadStatus::All }
     }
 
     /// Closing it will reset the connection.
@@ -132,7 +132,7 @@ impl Bare {
     }
 }
 
-impl AsFd for Bare {
+impl AsFd for RawTcp {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
@@ -155,17 +155,17 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn bytes_go_as_they_are_and_are_cut_by_size_however_they_come() {
+    fn raw_bytes_are_split_into_messages_by_size() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream: Vec<u8> = (0..12).collect();
         for step in 1..=stream.len() {
-            let mut bare = Bare::connect(listener.local_addr().unwrap(), None, 4).unwrap();
+            let mut raw_tcp = RawTcp::connect(listener.local_addr().unwrap(), None, 4).unwrap();
             let (mut peer, _) = listener.accept().unwrap();
-            while bare.stream.peer_addr().is_err() {
+            while raw_tcp.stream.peer_addr().is_err() {
                 std::thread::yield_now();
             }
-            assert_eq!(bare.writable(), Ok(true));
-            bare.flush(&mut stream[..4].to_vec()).unwrap();
+            assert_eq!(raw_tcp.writable(), Ok(true));
+            raw_tcp.flush(&mut stream[..4].to_vec()).unwrap();
             let mut sent = [0; 4];
             peer.read_exact(&mut sent).unwrap();
             assert_eq!(sent, stream[..4]);
@@ -176,7 +176,7 @@ mod tests {
                 while left > 0 {
                     // No room for more than what was sent, so that nothing is merged.
                     let mut receive = vec![0; left];
-                    if bare.read(&mut receive, |m| seen.push(m.to_vec())) == Took::More {
+                    if raw_tcp.read(&mut receive, |m| seen.push(m.to_vec())) == ReadStatus::More {
                         left = 0;
                     }
                 }
