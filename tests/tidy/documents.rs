@@ -189,21 +189,31 @@ fn dead_links(path: &str, page: &str, exists: impl Fn(&str) -> Option<String>) -
     complaints
 }
 
-/// Files and functions that a page of internals names and that are not there: `hub/mod.rs`, `worker/fanout.rs::deliver`.
+/// Files and functions that a page of internals names and that are not there: `hub/mod.rs`,
+/// `worker/fanout.rs::fan_out, write_dirty`.
 fn dead_paths(path: &str, page: &str, source: &BTreeMap<String, String>) -> Vec<String> {
     let mut complaints = Vec::new();
-    let places = page.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | ':' | '-')));
-    for place in places.filter(|place| place.contains(".rs")) {
-        let (file, function) =
-            place.split_once("::").unwrap_or_else(|| (place.trim_end_matches([':', '.']), ""));
+    for (at, _) in page.match_indices(".rs") {
+        let is_path = |c: char| c.is_alphanumeric() || matches!(c, '_' | '/' | '-' | '.');
+        let start = page[..at].rfind(|c: char| !is_path(c)).map_or(0, |before| before + 1);
+        // The character before may have more than one byte.
+        let start = (start..=at).find(|i| page.is_char_boundary(*i)).unwrap_or(at);
+        let (file, rest) = (&page[start..at + 3], &page[at + 3..]);
         let Some((_, text)) = source.iter().find(|(p, _)| *p == file || p.ends_with(&format!("/{file}")))
         else {
             complaints.push(format!("{path}: names {file}, which is not there"));
             continue;
         };
-        let function = word(function);
-        if !function.is_empty() && !text.contains(&format!("fn {function}")) {
-            complaints.push(format!("{path}: names {file}::{function}, and the file has no such function"));
+        let Some(rest) = rest.strip_prefix("::") else { continue };
+        let functions = rest.split(", ").map(word).zip(rest.split(", "));
+        for (function, given) in functions {
+            if !function.is_empty() && !text.contains(&format!("fn {function}")) {
+                complaints
+                    .push(format!("{path}: names {file}::{function}, and the file has no such function"));
+            }
+            if word(given).len() != given.len() {
+                break; // the list ends here
+            }
         }
     }
     complaints
@@ -228,6 +238,14 @@ fn internals_name_files_and_functions_that_are_there() {
     let source: BTreeMap<_, _> = files("", &["rs"]).into_iter().collect();
     let pages = files("docs/internals", &["md"]);
     none(pages.iter().flat_map(|(path, page)| dead_paths(path, page, &source)).collect());
+
+    let page = read("docs/internals/architecture.md");
+    let steps = section(&page, "## The event loop").lines().filter_map(|line| line.split('`').nth(1));
+    let worker: String = files("src/worker", &["rs"]).into_iter().map(|(_, text)| text).collect();
+    let steps: Vec<_> = steps.filter(|step| !step.contains("::")).collect();
+    assert!(steps.len() > 8, "the event loop has lost its steps, or this test has");
+    let gone = steps.iter().filter(|step| !worker.contains(&format!("fn {step}(")));
+    none(gone.map(|step| format!("the event loop has no step {step}")).collect());
 }
 
 #[test]
@@ -401,6 +419,7 @@ fn a_wrong_document_is_seen() {
     let source = BTreeMap::from([("src/hub/mod.rs".to_owned(), "fn deliver() {}".to_owned())]);
     assert_eq!(dead_paths("a", "`hub/mod.rs`, hub/mod.rs::deliver, (`src/hub/mod.rs`).", &source).len(), 0);
     assert_eq!(dead_paths("a", "hub/mod.rs::gone and hub/gone.rs", &source).len(), 2);
+    assert_eq!(dead_paths("a", "│ hub/mod.rs::deliver, gone, lost\n", &source).len(), 2);
 
     let constants = "const MOST: usize = 256 << 20;";
     assert_eq!(evaluate("MOST", constants), Some(Value::Number(256 << 20)));
