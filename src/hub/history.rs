@@ -128,3 +128,14 @@ impl History {
         latest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_costs_what_the_options_page_says() {
+        let page = include_str!("../../docs/reference/options.md");
+        assert!(page.contains(&format!("{ENTRY_COST} bytes for each message")), "{ENTRY_COST} bytes");
+    }
+}

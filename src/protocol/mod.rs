@@ -1,6 +1,6 @@
 //! RFC 6455 as pure functions and values: no socket, no clock, no thread.
 //!
-//! Both roles, server and client, and every user of the protocol (the server, the load client, tests, fuzzers) run
+//! Both roles, server and client, and every user of the protocol (the server, the clients, the load client, tests) run
 //! this code. [`Decoder`] takes received bytes and gives messages; [`header`] writes frames; [`handshake`] answers the
 //! key. Nothing here knows where bytes come from or go to.
 

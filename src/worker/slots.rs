@@ -165,5 +165,7 @@ mod tests {
         // Without TLS the socket is its descriptor alone.
         let most = if cfg!(feature = "tls") { 184 } else { 176 };
         assert!(entry <= most, "{entry} bytes");
+        let page = include_str!("../../docs/internals/architecture.md");
+        assert!(page.contains("at most 184 bytes, 176 in a build without TLS"), "the page has other figures");
     }
 }
