@@ -10,7 +10,7 @@
 //! the subscriber's read, by a timestamp in the payload. To nobody: into a topic without subscribers. All threads
 //! are in this process and share its CPUs; each kind's CPU time is the scheduler's own account of its threads.
 
-#[path = "support/cpu.rs"]
+#[path = "../../support/cpu.rs"]
 mod cpu;
 
 use campanile::{

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Time from `publish` to the callback in a page: campanile.js in Chromium, idle and beside a load.
 //
-// usage: node benches/hub/browser.mjs [--secs S] [--rate N] [--share X]
+// usage: node benches/driver/browser.mjs [--secs S] [--rate N] [--share X]
 //
 //   --secs S    seconds of each measurement [20]
 //   --rate N    publications a second, below the 50 of /push [40]

@@ -11,7 +11,7 @@
 //! Prints one line: messages, clock ticks of CPU, bytes on the wire of a message from the server (frame and head),
 //! bytes of resident growth, and how many messages came uncompressed although something else was agreed on.
 
-#[path = "../support/json.rs"]
+#[path = "../../support/json.rs"]
 mod json;
 
 use campanile::deflate::{
