@@ -11,7 +11,7 @@ SUITES ?=
 export CARGO PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-peers bench-deflate loadtest lint
+.PHONY: help run test bench bench-kernel bench-peers loadtest lint
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -24,14 +24,14 @@ test: ## Install what the tests need, once, and run all of them
 	@tests/setup $(SUITES)
 	@$(PYTHON) tests/run $(SUITES)
 
-bench: ## Run the criterion benches
-	$(CARGO) bench --bench mask --bench machine --bench deflate --bench instructions -- $(ARGS)
+bench: ## Run the criterion benches; ARGS is a filter, such as 'mask/'
+	$(CARGO) bench --package campanile --features deflate --benches -- $(ARGS)
 
-bench-peers: ## Compare the server's CPU time with the kernel's and other servers'
-	@$(PYTHON) benches/peers/run $(ARGS)
+bench-kernel: ## Compare the server's CPU time with what the kernel alone takes
+	@$(PYTHON) benches/run kernel $(ARGS)
 
-bench-deflate: ## Compare what compression costs with Node's ws
-	@$(PYTHON) benches/deflate_peers/run $(ARGS)
+bench-peers: ## Compare the server's CPU time with other servers'
+	@$(PYTHON) benches/run peers $(ARGS)
 
 loadtest: ## Load a running server; without ARGS, echo on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile-loadtest -- $(or $(ARGS),echo ws://127.0.0.1:9001/echo)

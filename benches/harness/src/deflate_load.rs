@@ -1,30 +1,24 @@
-//! Loads a server with compressed messages, for `benches/deflate_peers/run`, and says what they cost it.
+//! Loads a server with compressed messages and measures what they cost it, for the driver `deflate`.
 //!
-//! usage: deflate_load echo|broadcast|idle PORT PID off|shared|dedicated SIZE CONNECTIONS SECONDS
+//! SECONDS are of the server's CPU time; for an idle load, how long it is idle.
 //!
-//! SECONDS are of the server's CPU time; of an idle load, how long it is idle.
+//! All connections send the same bytes, which are compressed once for all of them, since all have agreed on the same
+//! parameters and have sent the same. What comes back is inflated and compared on the first connection and counted on the
+//! others. So this side takes little time, and the server is the one that is busy. Its CPU time is that of all threads,
+//! from /proc/PID/stat.
 //!
-//! All connections send the same bytes, which are compressed once for all of them: they agreed on the same and have said
-//! the same. What comes back is inflated and compared on the first connection alone; on the others it is counted. So
-//! this side takes little time, and the server is what is measured: its CPU time, from /proc/PID/stat, of all threads.
-//!
-//! Prints one line: messages, clock ticks of CPU, bytes on the wire of a message from the server (frame and head),
-//! bytes of resident growth, and how many messages came uncompressed although something else was agreed on.
+//! Prints one line: messages, clock ticks of CPU, bytes on the wire of a message from the server (with its head), bytes
+//! of resident growth, and how many messages came uncompressed although compression had been negotiated.
 
-#[path = "../../support/json.rs"]
-mod json;
-
+use crate::json::json;
+use crate::{Outcome, USAGE};
 use campanile::deflate::{
     Agreed, Deflate, Deflater, History, Inflater, MAX_WINDOW_BITS, accept_response, offer,
 };
 use campanile::protocol::{Kind, Opcode, header, mask};
-use json::json;
-use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The window of `campanile --deflate dedicated`, and of the peers.
 const WINDOW: u8 = 11;
@@ -52,7 +46,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(port: u16, path: &str, deflate: &Deflate) -> Result<Self> {
+    fn open(port: u16, path: &str, deflate: &Deflate) -> Outcome<Self> {
         let socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(DEADLINE))?;
@@ -86,7 +80,7 @@ impl Connection {
         Ok(connection)
     }
 
-    fn receive(&mut self) -> Result<()> {
+    fn receive(&mut self) -> Outcome<()> {
         let mut piece = [0; 16 << 10];
         let n = self.socket.read(&mut piece)?;
         if n == 0 {
@@ -96,15 +90,15 @@ impl Connection {
         Ok(())
     }
 
-    fn need(&mut self, len: usize) -> Result<()> {
+    fn need(&mut self, len: usize) -> Outcome<()> {
         while self.received.len() < len {
             self.receive()?;
         }
         Ok(())
     }
 
-    /// The next whole message; whether its payload is wanted.
-    fn read(&mut self, wanted: bool) -> Result<Frame> {
+    /// Reads the next whole message; its payload only if it is wanted.
+    fn read(&mut self, wanted: bool) -> Outcome<Frame> {
         self.need(2)?;
         let (first, second) = (self.received[0], self.received[1]);
         if first & 0xB8 != 0x80 || first & 7 > 2 {
@@ -125,8 +119,8 @@ impl Connection {
     }
 }
 
-/// What all connections send, one after the other; and what one of them hears.
-struct Talk {
+/// The messages that all connections send, and the compression of both directions.
+struct Dialogue {
     messages: Vec<Vec<u8>>,
     next: usize,
     deflater: Deflater,
@@ -136,7 +130,7 @@ struct Talk {
     compresses: bool,
 }
 
-impl Talk {
+impl Dialogue {
     fn new(agreed: Option<Agreed>, size: usize) -> Self {
         let window = agreed.map_or(MAX_WINDOW_BITS, |a| a.ours.window_bits);
         Self {
@@ -169,7 +163,7 @@ impl Talk {
         (message, frame)
     }
 
-    fn check(&mut self, message: &[u8], frame: &Frame) -> Result<()> {
+    fn check(&mut self, message: &[u8], frame: &Frame) -> Outcome<()> {
         let mut came = Vec::new();
         if frame.rsv1 {
             let history = self.received.as_mut();
@@ -177,24 +171,23 @@ impl Talk {
         } else {
             came.clone_from(&frame.payload);
         }
-        if came == message { Ok(()) } else { Err("another message came than was sent".into()) }
+        if came == message {
+            Ok(())
+        } else {
+            Err("expected the message that was sent, got another one".into())
+        }
     }
 }
 
 /// CPU time of all threads of a process so far, in clock ticks.
-fn cpu(pid: u32) -> Result<u64> {
+fn cpu(pid: u32) -> Outcome<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(')').ok_or("no stat")?.1;
     // utime and stime are the 14th and 15th; the first behind the name is the third.
-    Ok(fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse::<u64>)
-        .sum::<std::result::Result<_, _>>()?)
+    Ok(fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<_, _>>()?)
 }
 
-fn resident(pid: u32) -> Result<i64> {
+fn resident(pid: u32) -> Outcome<i64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<i64>()? * 1024)
@@ -209,19 +202,19 @@ struct Options {
     seconds: f64,
 }
 
-fn open(o: &Options, path: &str) -> Result<Vec<Connection>> {
+fn open(o: &Options, path: &str) -> Outcome<Vec<Connection>> {
     (0..o.connections).map(|_| Connection::open(o.port, path, &o.deflate)).collect()
 }
 
-/// What has come from the server.
+/// Messages from the server.
 #[derive(Clone, Copy, Default)]
-struct Came {
+struct Received {
     messages: usize,
     bytes: usize,
     uncompressed: usize,
 }
 
-impl Came {
+impl Received {
     fn count(&mut self, frame: &Frame, compresses: bool) {
         self.messages += 1;
         self.bytes += frame.len;
@@ -239,14 +232,14 @@ impl Came {
     }
 }
 
-/// Takes a message from all of them.
-fn hear(connections: &mut [Connection], talk: &mut Talk, message: &[u8]) -> Result<Came> {
-    let mut came = Came::default();
+/// Receives a message on each connection.
+fn receive_all(connections: &mut [Connection], dialogue: &mut Dialogue, message: &[u8]) -> Outcome<Received> {
+    let mut came = Received::default();
     for (n, connection) in connections.iter_mut().enumerate() {
         let frame = connection.read(n == 0)?;
-        came.count(&frame, talk.compresses);
+        came.count(&frame, dialogue.compresses);
         if n == 0 {
-            talk.check(message, &frame)?;
+            dialogue.check(message, &frame)?;
         }
     }
     Ok(came)
@@ -255,81 +248,81 @@ fn hear(connections: &mut [Connection], talk: &mut Talk, message: &[u8]) -> Resu
 /// Clock ticks in a second, as /proc has them.
 const TICK: f64 = 100.0;
 
-/// Rounds of one message, until the server has had its seconds of CPU time: then what is counted in ticks of 10 ms is
-/// known well enough, however slow it is and whatever else runs.
-fn rounds(o: &Options, mut round: impl FnMut() -> Result<Came>) -> Result<()> {
+/// Repeats `round` until the server has used its seconds of CPU time, which is counted in ticks of 10 ms: the error is
+/// the same for a fast server and a slow one.
+fn rounds(o: &Options, mut round: impl FnMut() -> Outcome<Received>) -> Outcome<()> {
     let begin = Instant::now();
     while begin.elapsed() < WARM {
         round()?;
     }
     let before = cpu(o.pid)?;
-    let mut came = Came::default();
+    let mut came = Received::default();
     while ((cpu(o.pid)? - before) as f64) < o.seconds * TICK {
         came.add(round()?);
     }
-    // What was done to the last of them may end a moment after it came.
+    // The server may still be busy with the last message.
     std::thread::sleep(Duration::from_millis(20));
     came.print(cpu(o.pid)? - before, 0);
     Ok(())
 }
 
-fn echo(o: &Options) -> Result<()> {
+fn echo(o: &Options) -> Outcome<()> {
     let mut connections = open(o, "/echo")?;
-    let mut talk = Talk::new(connections[0].agreed, o.size);
+    let mut dialogue = Dialogue::new(connections[0].agreed, o.size);
     rounds(o, || {
-        let (message, frame) = talk.next();
+        let (message, frame) = dialogue.next();
         for connection in &mut connections {
             connection.socket.write_all(&frame)?;
         }
-        hear(&mut connections, &mut talk, &message)
+        receive_all(&mut connections, &mut dialogue, &message)
     })
 }
 
-/// The first connection says what all of them hear.
-fn broadcast(o: &Options) -> Result<()> {
+/// The first connection sends what all of them receive.
+fn broadcast(o: &Options) -> Outcome<()> {
     let mut connections = open(o, "/broadcast")?;
-    let mut talk = Talk::new(connections[0].agreed, o.size);
+    let mut dialogue = Dialogue::new(connections[0].agreed, o.size);
     rounds(o, || {
-        let (message, frame) = talk.next();
+        let (message, frame) = dialogue.next();
         connections[0].socket.write_all(&frame)?;
-        hear(&mut connections, &mut talk, &message)
+        receive_all(&mut connections, &mut dialogue, &message)
     })
 }
 
-/// What connections hold that have each echoed one message, and are silent now.
-fn idle(o: &Options) -> Result<()> {
-    let say = |mut connection: Connection, talk: &mut Talk| -> Result<(Connection, Frame)> {
-        let (message, frame) = talk.next();
+/// Measures connections that have each echoed one message and are idle now.
+fn idle(o: &Options) -> Outcome<()> {
+    let say = |mut connection: Connection, dialogue: &mut Dialogue| -> Outcome<(Connection, Frame)> {
+        let (message, frame) = dialogue.next();
         connection.socket.write_all(&frame)?;
         let frame = connection.read(true)?;
-        talk.check(&message, &frame)?;
+        dialogue.check(&message, &frame)?;
         Ok((connection, frame))
     };
-    // The server has what it needs for any of them.
+    // What the server allocates once is not counted.
     for _ in 0..50 {
         let connection = Connection::open(o.port, "/echo", &o.deflate)?;
-        let mut talk = Talk::new(connection.agreed, o.size);
-        say(connection, &mut talk)?;
+        let mut dialogue = Dialogue::new(connection.agreed, o.size);
+        say(connection, &mut dialogue)?;
     }
     std::thread::sleep(Duration::from_millis(500));
     let before = resident(o.pid)?;
-    let (mut connections, mut came) = (Vec::new(), Came::default());
+    let (mut connections, mut came) = (Vec::new(), Received::default());
     for _ in 0..o.connections {
         let connection = Connection::open(o.port, "/echo", &o.deflate)?;
-        let mut talk = Talk::new(connection.agreed, o.size);
-        let (connection, frame) = say(connection, &mut talk)?;
+        let mut dialogue = Dialogue::new(connection.agreed, o.size);
+        let (connection, frame) = say(connection, &mut dialogue)?;
         connections.push(connection);
-        came.count(&frame, talk.compresses);
+        came.count(&frame, dialogue.compresses);
     }
     std::thread::sleep(Duration::from_secs_f64(o.seconds));
     came.print(0, resident(o.pid)? - before);
     Ok(())
 }
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, port, pid, deflate, size, connections, seconds] = arguments.as_slice() else {
-        return Err("usage: deflate_load MODE PORT PID DEFLATE SIZE CONNECTIONS SECONDS".into());
+/// Runs one load.
+pub(crate) fn run(words: &[String]) -> Outcome<()> {
+    let [mode, port, pid, deflate, size, connections, seconds] = words else {
+        return Err(USAGE.into());
     };
     let options = Options {
         port: port.parse()?,
@@ -338,7 +331,7 @@ fn main() -> Result<()> {
             "off" => Deflate::off(),
             "shared" => Deflate::shared(),
             "dedicated" => Deflate::dedicated(WINDOW),
-            other => return Err(format!("no such mode: {other}").into()),
+            other => return Err(format!("expected off, shared or dedicated, got {other:?}").into()),
         },
         size: size.parse()?,
         connections: connections.parse()?,
@@ -348,6 +341,6 @@ fn main() -> Result<()> {
         "echo" => echo(&options),
         "broadcast" => broadcast(&options),
         "idle" => idle(&options),
-        other => Err(format!("no such load: {other}").into()),
+        other => Err(format!("expected echo, broadcast or idle, got {other:?}").into()),
     }
 }

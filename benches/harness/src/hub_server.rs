@@ -1,24 +1,22 @@
-//! The server of `benches/hub/run`: what the binary does not mount, since only measuring wants it. One worker.
-//!
-//! usage: hub_server PORT [--history N] [--topics N]
+//! The server of the drivers `outside`, `room` and `cut`: routes that the binary does not have. One worker.
 //!
 //! ```text
-//!  /outside  message ── channel ──> a thread outside of the server ── Handle::publish ──> all that are connected here
-//!  /push     the endpoint for browsers without a limit to its rate
-//!  /hundred  each connection listens to 100 topics, of --topics in all [100000]
-//!  /echo     to see meanwhile whether the worker has time
-//!  GET /open says how many connections are open; GET /cut ends those of /hundred; GET /held, how many microseconds the
-//!  longest question to the worker has waited since that was last asked
+//!  /outside  message ── channel ──> a thread outside of the server ── Handle::publish ──> all connections of /outside
+//!  /push     the push protocol, without a limit of its rate
+//!  /hundred  each connection subscribes to 100 topics, of --topics in all [100000]
+//!  /echo     shows whether the worker has time
+//!  GET /open counts the open connections; GET /cut terminates those of /hundred; GET /held says how many microseconds
+//!  the slowest query of the worker's mailbox took since the last such request
 //! ```
 //!
-//! With --history every topic keeps so many messages.
+//! With --history every topic has a history of that many messages.
 
+use crate::{Outcome, USAGE};
 use campanile::push::Push;
 use campanile::{
     Accept, Conn, ConnId, Handle, HandleError, Handler, Message, Refuse, Request, Response, Route, Server,
     TopicSettings,
 };
-use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -47,7 +45,7 @@ impl Handler for Outside {
     }
 }
 
-/// Runs until the server has ended.
+/// Publishes what comes, until the server has ended.
 fn publish(texts: mpsc::Receiver<String>, handle: &Handle) -> Result<(), HandleError> {
     for text in texts {
         while let Err(e) = handle.publish(TOPIC, &*text) {
@@ -101,7 +99,7 @@ impl Handler for Echo {
     }
 }
 
-/// Ends all connections of `/hundred`, as fast as the mailbox takes it.
+/// Terminates all connections of `/hundred`, as fast as the mailbox takes the requests.
 fn cut(handle: &Handle, conns: &[ConnId]) -> Result<(), HandleError> {
     for conn in conns {
         while let Err(e) = handle.terminate(*conn) {
@@ -114,9 +112,8 @@ fn cut(handle: &Handle, conns: &[ConnId]) -> Result<(), HandleError> {
     Ok(())
 }
 
-/// Puts a question into the worker's mailbox, over and over, which is looked into once in each turn. Runs until the server
-/// has ended.
-fn question(handle: &Handle, longest: &AtomicU64) -> Result<(), HandleError> {
+/// Queries the worker over and over, until the server has ended. The worker reads its mailbox once in each iteration.
+fn query(handle: &Handle, longest: &AtomicU64) -> Result<(), HandleError> {
     loop {
         let asked = Instant::now();
         handle.subscribers("nobody").wait()?;
@@ -125,14 +122,14 @@ fn question(handle: &Handle, longest: &AtomicU64) -> Result<(), HandleError> {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    const USAGE: &str = "usage: hub_server PORT [--history N] [--topics N]";
-    let mut args = std::env::args().skip(1);
+/// Serves until a signal ends it.
+pub(crate) fn run(words: &[String]) -> Outcome<()> {
+    let mut args = words.iter();
     let port: u16 = args.next().ok_or(USAGE)?.parse()?;
     let (mut history, mut topics) = (0, 100_000);
     while let Some(option) = args.next() {
         let value: usize = args.next().ok_or(USAGE)?.parse()?;
-        match &*option {
+        match option.as_str() {
             "--history" => history = value,
             "--topics" => topics = value.max(SUBSCRIPTIONS),
             _ => return Err(USAGE.into()),
@@ -144,7 +141,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let opened = Arc::<Mutex<Vec<ConnId>>>::default();
     let crowd = Arc::clone(&opened);
     let held = Arc::new(AtomicU64::new(0));
-    let (longest, asking) = (Arc::clone(&held), Arc::clone(&shared));
+    let (longest, querying) = (Arc::clone(&held), Arc::clone(&shared));
     let mut server = Server::builder()
         .listen(&format!("127.0.0.1:{port}"))
         .workers(1)
@@ -157,23 +154,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             Response::new(200).text(open.to_string())
         })
         .get("/held", move |_: &Request<'_>| {
-            // Nothing asks before the first time: only one measurement wants it.
-            static ASKS: std::sync::Once = std::sync::Once::new();
-            ASKS.call_once(|| {
-                if let Some(handle) = asking.get().cloned() {
+            // Only one driver needs the thread.
+            static QUERIES: std::sync::Once = std::sync::Once::new();
+            QUERIES.call_once(|| {
+                if let Some(handle) = querying.get().cloned() {
                     let longest = Arc::clone(&longest);
-                    thread::spawn(move || question(&handle, &longest));
+                    thread::spawn(move || query(&handle, &longest));
                 }
             });
             Response::new(200).text(held.swap(0, Relaxed).to_string())
         })
         .get("/cut", move |_: &Request<'_>| {
-            // On a thread of its own: a handler may not wait for its own worker.
+            // On its own thread: a handler must not wait for its worker.
             if let Some(handle) = cutting.get().cloned() {
                 let conns = crowd.lock().map(|conns| conns.clone()).unwrap_or_default();
                 thread::spawn(move || cut(&handle, &conns));
             }
-            Response::new(200).text("they are ended")
+            Response::new(200).text("terminating")
         });
     if history > 0 {
         server = server.topics("", TopicSettings::new().history(history));
@@ -182,6 +179,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let handle = server.handle();
     let _ = shared.set(handle.clone()); // it is the first
     thread::Builder::new().name("outside".into()).spawn(move || publish(texts, &handle))?;
-    println!("hub_server listening on http://{}/", server.local_addr().ok_or("no address")?);
+    println!("bench-harness listening on http://{}/", server.local_addr().ok_or("no address")?);
     Ok(server.run()?)
 }

@@ -1,40 +1,29 @@
-//! Publishing from outside: one thread calls [`Handle::publish`], each worker has one subscriber, at one and at two
-//! workers.
+//! Publishing from outside, for the driver `publish`: one thread calls [`Handle::publish`], each worker has one subscriber.
 //!
 //! ```text
-//!  publisher ── Handle::publish ──> mailbox of the topic's home ──> workers ──> subscribers, a thread each
-//!                                   echo load, paced, on the same workers ──────> its own thread
+//!  publisher ── Handle::publish ──> mailbox of the topic's owner ──> workers ──> subscribers, a thread each
+//!                                   echo load, paced, on the same workers ──────> a thread
 //! ```
 //!
-//! Flat out: messages per second until the last has arrived, each delivery checked. Paced: the time from `publish` to
-//! the subscriber's read, by a timestamp in the payload. To nobody: into a topic without subscribers. All threads
-//! are in this process and share its CPUs; each kind's CPU time is the scheduler's own account of its threads.
+//! Flat out: until the last message has arrived, each delivery checked. Paced: the time from `publish` to the subscriber's
+//! read, by a timestamp in the payload. No subscriber: into a topic without any. All threads are in this process and share
+//! its CPUs; CPU time is the scheduler's account of the publisher's and the workers' threads.
 
-#[path = "../../support/cpu.rs"]
-mod cpu;
-
+use crate::cpu::cpu;
+use crate::{Outcome, USAGE};
 use campanile::{
     Accept, Conn, Handle, HandleError, Handler, Limits, Message, Refuse, Request, Route, Server,
 };
-use cpu::cpu;
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "\
-usage: cargo bench --bench publish -- [--secs S] [--rate N] [--load N]
-
-  --secs S   seconds of each measurement [2]
-  --rate N   paced: messages per second [1000]
-  --load N   echo load: messages per second [20000]";
-
 const TOPIC: &str = "outside";
-const NOBODY: &str = "nobody listens to this";
+const UNUSED: &str = "no subscriber";
 
 /// A sequence number, the time of publishing, and something to make it a usual length.
 const PAYLOAD: usize = 64;
@@ -45,7 +34,7 @@ const FRAME: usize = 2 + PAYLOAD;
 const ECHOES: usize = 50;
 const ECHO: usize = 20;
 
-/// No wait here is longer, on any machine.
+/// No wait is longer.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy)]
@@ -57,10 +46,10 @@ struct Options {
 
 // ---- the server ----
 
-/// Makes every connection listen, and writes down which workers have one.
-struct Listen(Arc<Mutex<BTreeSet<String>>>);
+/// Subscribes each connection, and notes which workers have one.
+struct Subscriber(Arc<Mutex<BTreeSet<String>>>);
 
-impl Handler for Listen {
+impl Handler for Subscriber {
     type State = ();
     fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
         Ok(Accept::new(()))
@@ -106,7 +95,7 @@ fn connect(addr: SocketAddr, path: &str) -> io::Result<TcpStream> {
     if opened { Ok(stream) } else { Err(io::Error::other(String::from_utf8_lossy(&head).into_owned())) }
 }
 
-/// What a subscriber's thread has in common with the one that publishes.
+/// What a subscriber's thread shares with the publisher.
 #[derive(Default)]
 struct Inbox {
     /// Deliveries, each the one that was expected next.
@@ -115,7 +104,7 @@ struct Inbox {
     took: Mutex<Vec<u64>>,
 }
 
-/// Reads until the server closes; the error says what should not have come.
+/// Reads until the server closes; an error names the unexpected message.
 fn subscriber(mut stream: TcpStream, inbox: &Inbox, clock: Instant) -> Result<(), String> {
     let (mut buffer, mut have) = (vec![0; 64 << 10], 0);
     loop {
@@ -165,7 +154,7 @@ fn echo_load(mut streams: Vec<TcpStream>, rate: u32, end: &AtomicBool) -> io::Re
         for stream in &mut streams {
             stream.read_exact(&mut back)?;
             if back[2..] != message[6..] {
-                return Err(io::Error::other("another echo than what was sent"));
+                return Err(io::Error::other("expected the echo that was sent, got another one"));
             }
         }
         rounds += 1;
@@ -195,7 +184,6 @@ impl Cost {
 /// A server with its subscribers.
 struct Bench {
     options: Options,
-    workers: usize,
     handle: Handle,
     addr: SocketAddr,
     clock: Instant,
@@ -213,16 +201,15 @@ impl Bench {
         payload
     }
 
-    /// Publishes, and waits where the mailbox is full; says how often that was.
-    fn publish(&self, topic: &str) -> Result<u64, String> {
-        for refused in 0.. {
+    /// Publishes, and waits where the mailbox is full.
+    fn publish(&self, topic: &str) -> Result<(), String> {
+        loop {
             match self.handle.publish(topic, &self.message()[..]) {
-                Ok(()) => return Ok(refused),
+                Ok(()) => return Ok(()),
                 Err(HandleError::Full) => thread::sleep(Duration::from_micros(100)),
                 Err(e) => return Err(e.to_string()),
             }
         }
-        Ok(0)
     }
 
     /// Waits until every subscriber has everything.
@@ -240,44 +227,35 @@ impl Bench {
         Ok(())
     }
 
-    fn flat_out(&mut self) -> Result<(), String> {
-        let (before, from, cost, mut refused) = (self.sent, Instant::now(), Cost::now(), 0);
+    fn flat_out(&mut self, figures: &mut Figures) -> Result<(), String> {
+        let (before, from, cost) = (self.sent, Instant::now(), Cost::now());
         while from.elapsed() < self.options.time {
-            refused += self.publish(TOPIC)?;
+            self.publish(TOPIC)?;
             self.sent += 1;
         }
         self.settle()?;
         let (n, time, cost) = (self.sent - before, from.elapsed(), cost.since());
-        println!(
-            "  flat out        {:>10.0} messages/s   CPU ns per message: {:.0} publisher, {:.0} workers   \
-             mailbox full {refused} times; all {} deliveries came, in order",
-            n as f64 / time.as_secs_f64(),
-            per(cost.publisher, n),
-            per(cost.workers, n),
-            n * self.workers as u64,
-        );
+        figures.push(("flat-out-wall", per(time, n)));
+        figures.push(("flat-out-publisher", per(cost.publisher, n)));
+        figures.push(("flat-out-workers", per(cost.workers, n)));
         Ok(())
     }
 
-    fn to_nobody(&self) -> Result<(), String> {
+    fn without_subscriber(&self, figures: &mut Figures) -> Result<(), String> {
         let (from, cost, mut n) = (Instant::now(), Cost::now(), 0);
         while from.elapsed() < self.options.time {
-            self.publish(NOBODY)?;
+            self.publish(UNUSED)?;
             n += 1;
         }
-        // A question waits in the same mailboxes: its answer says that all before it is done.
-        self.handle.subscribers(NOBODY).wait().map_err(|e| e.to_string())?;
+        // A query waits in the same mailboxes: its answer comes when all messages before it are done.
+        self.handle.subscribers(UNUSED).wait().map_err(|e| e.to_string())?;
         let cost = cost.since();
-        println!(
-            "  to nobody       {:>10.0} messages per CPU second   CPU ns per message: {:.0} publisher, {:.0} workers",
-            n as f64 / (cost.publisher + cost.workers).as_secs_f64(),
-            per(cost.publisher, n),
-            per(cost.workers, n),
-        );
+        figures.push(("no-subscriber", per(cost.publisher + cost.workers, n)));
         Ok(())
     }
 
-    fn paced(&mut self, what: &str) -> Result<(), String> {
+    /// Microseconds from `publish` to receipt: the median and the 99th percentile.
+    fn paced(&mut self) -> Result<[f64; 2], String> {
         for inbox in &self.inboxes {
             inbox.took.lock().map_err(|e| e.to_string())?.clear();
         }
@@ -294,33 +272,35 @@ impl Bench {
             took.append(&mut *inbox.took.lock().map_err(|e| e.to_string())?);
         }
         took.sort_unstable();
-        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize] as f64 / 1e3;
-        println!(
-            "  {what:<15} {:>10} messages/s   publish to receipt: p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs",
-            self.options.rate,
-            at(0.5),
-            at(0.99),
-            at(0.999)
-        );
-        Ok(())
+        Ok([0.5, 0.99].map(|share| took[((took.len() - 1) as f64 * share) as usize] as f64 / 1e3))
     }
 
-    fn paced_under_load(&mut self) -> Result<(), String> {
+    fn paced_beside_echoes(&mut self) -> Result<[f64; 2], String> {
         let end = Arc::new(AtomicBool::new(false));
         let streams: io::Result<Vec<_>> = (0..ECHOES).map(|_| connect(self.addr, "/echo")).collect();
         let (streams, ended, rate) =
             (streams.map_err(|e| e.to_string())?, Arc::clone(&end), self.options.load);
-        let from = Instant::now();
         let load = named("load", move || echo_load(streams, rate, &ended));
-        let done = self.paced("paced, load");
+        let done = self.paced();
         end.store(true, Relaxed);
-        let echoed =
-            load.join().map_err(|_| "the load's thread panicked")?.map_err(|e| format!("load: {e}"))?;
-        done?;
-        println!("  {:<15} {:>10.0} messages/s echoed", "", echoed as f64 / from.elapsed().as_secs_f64());
-        Ok(())
+        load.join().map_err(|_| "the load's thread panicked")?.map_err(|e| format!("load: {e}"))?;
+        done
+    }
+
+    fn measure(&mut self) -> Result<Figures, String> {
+        let mut figures = Figures::new();
+        self.flat_out(&mut figures)?;
+        let [p50, p99] = self.paced()?;
+        figures.extend([("paced-p50", p50), ("paced-p99", p99)]);
+        let [p50, p99] = self.paced_beside_echoes()?;
+        figures.extend([("loaded-p50", p50), ("loaded-p99", p99)]);
+        self.without_subscriber(&mut figures)?;
+        Ok(figures)
     }
 }
+
+/// By the names that the driver knows.
+type Figures = Vec<(&'static str, f64)>;
 
 fn per(time: Duration, n: u64) -> f64 {
     time.as_nanos() as f64 / n as f64
@@ -330,14 +310,14 @@ fn named<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
     thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread")
 }
 
-fn run(workers: usize, options: Options) -> Result<(), String> {
+fn serve(workers: usize, options: Options) -> Result<Figures, String> {
     let seen = Arc::new(Mutex::new(BTreeSet::new()));
     let mut limits = Limits::default();
-    limits.max_backlog = 1 << 30; // nothing is to be given up, however far the subscribers are behind
+    limits.max_backlog = 1 << 30; // no message may be dropped, however slow the subscribers are
     let server = Server::builder()
         .listen("127.0.0.1:0")
         .workers(workers)
-        .route("/listen", Route::new(Listen(Arc::clone(&seen))).limits(limits))
+        .route("/subscribe", Route::new(Subscriber(Arc::clone(&seen))).limits(limits))
         .route("/echo", Echo)
         .build()
         .map_err(|e| e.to_string())?;
@@ -345,7 +325,6 @@ fn run(workers: usize, options: Options) -> Result<(), String> {
     let running = server.spawn().map_err(|e| e.to_string())?;
     let mut bench = Bench {
         options,
-        workers,
         handle: running.handle().clone(),
         addr,
         clock: Instant::now(),
@@ -355,7 +334,8 @@ fn run(workers: usize, options: Options) -> Result<(), String> {
     };
     for i in 0..workers {
         // A new connection goes to the worker that has the fewest: one after the other, each worker gets one.
-        let (stream, inbox) = (connect(addr, "/listen").map_err(|e| e.to_string())?, Arc::<Inbox>::default());
+        let (stream, inbox) =
+            (connect(addr, "/subscribe").map_err(|e| e.to_string())?, Arc::<Inbox>::default());
         bench.inboxes.push(Arc::clone(&inbox));
         let clock = bench.clock;
         bench.subscribers.push(named(&format!("subscriber-{i}"), move || subscriber(stream, &inbox, clock)));
@@ -368,60 +348,38 @@ fn run(workers: usize, options: Options) -> Result<(), String> {
     if spread != workers {
         return Err(format!("the subscribers are on {spread} of {workers} workers"));
     }
-    println!("{workers} worker{}, a subscriber on each:", if workers == 1 { "" } else { "s" });
-    let measured = bench
-        .flat_out()
-        .and_then(|()| bench.paced("paced"))
-        .and_then(|()| bench.paced_under_load())
-        .and_then(|()| bench.to_nobody());
+    let measured = bench.measure();
     bench.handle.shutdown(Duration::from_secs(1));
     running.join().expect("no worker failed");
     let ended = bench.subscribers.into_iter().map(JoinHandle::join);
     let subscribers: Result<(), String> =
         ended.flat_map(|end| end.map_err(|_| "a panic".to_owned())).collect();
-    measured.and(subscribers)
+    subscribers.and(measured)
 }
 
-fn options() -> Result<Options, String> {
+fn options(words: &[String]) -> Outcome<Options> {
     let mut options = Options { time: Duration::from_secs(2), rate: 1000, load: 20_000 };
-    let mut args = std::env::args().skip(1).filter(|a| a != "--bench"); // which cargo adds
-    while let Some(arg) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{arg}: no value"))?;
+    for pair in words.chunks(2) {
+        let [option, value] = pair else { return Err(USAGE.into()) };
         let number = value.parse::<f64>().ok().filter(|n| (1e-3..1e7).contains(n));
-        let number = number.ok_or_else(|| format!("{arg} {value}: expected a number above 0"))?;
-        match arg.as_str() {
+        let number = number.ok_or_else(|| format!("{option}: expected a number above 0, got {value:?}"))?;
+        match option.as_str() {
             "--secs" => options.time = Duration::from_secs_f64(number),
             "--rate" => options.rate = (number as u32).max(1),
             "--load" => options.load = (number as u32).max(1),
-            _ => return Err(format!("{arg}: no such option")),
+            _ => return Err(USAGE.into()),
         }
     }
     Ok(options)
 }
 
-fn main() -> ExitCode {
-    if std::env::args().any(|a| a == "--test") {
-        return ExitCode::SUCCESS; // `cargo test --benches` only wants to see it run
-    }
-    if std::env::args().any(|a| a == "--help" || a == "-h") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let options = match options() {
-        Ok(options) => options,
-        Err(e) => {
-            eprintln!("publish: {e}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    // One thread for all of it, so that its CPU time can be told apart by its name.
-    let all = named("publisher", move || [1, 2].into_iter().try_for_each(|workers| run(workers, options)));
-    match all.join() {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(e)) => {
-            eprintln!("publish: {e}");
-            ExitCode::FAILURE
-        }
-        Err(_) => ExitCode::FAILURE, // the panic has said why
-    }
+/// Measures with one number of workers, and prints the figures as JSON.
+pub(crate) fn run(words: &[String]) -> Outcome<()> {
+    let (workers, rest) = words.split_first().ok_or(USAGE)?;
+    let (workers, options) = (workers.parse()?, options(rest)?);
+    // A thread with a name, by which its CPU time is told apart.
+    let figures = named("publisher", move || serve(workers, options)).join().map_err(|_| "a panic")??;
+    let pairs: Vec<_> = figures.iter().map(|(name, value)| format!("\"{name}\": {value:.1}")).collect();
+    println!("{{{}}}", pairs.join(", "));
+    Ok(())
 }
