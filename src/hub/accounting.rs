@@ -1,52 +1,52 @@
-//! What topics hold, by prefix, and what is evicted when they hold more than they may.
+//! Memory of topics by prefix, and eviction when it exceeds the limit.
 //!
 //! Each prefix of [`Builder::topics`](crate::Builder::topics), and all other topics together, has a reserved part of
-//! `max_history`. A prefix may take more as long as others leave it free. When all together hold more than they may, a
-//! prefix that holds more than its part gives back: first one that clients can publish to, then the one that is over by
-//! the most. In a prefix, topics without a message go first, then the oldest messages of a topic that is large and old.
-//! So a prefix within its part never loses a message to another, whatever is published there.
+//! `max_history`. A prefix may use more while others leave it free. When the sum exceeds the limit, a prefix above its
+//! part gives memory back: prefixes that clients can publish to come first, then the prefix that exceeds its part most.
+//! Within a prefix, topics without a message are evicted first, then the oldest messages of a topic that is large and
+//! old. So a prefix within its part never loses a message to another one.
 
 use super::index::{Index, TopicKey};
 use super::{Millis, OwnedTopic, SettingsTable};
 use crate::memory::Shrink;
 
-/// Topics compared for one eviction. Comparing all of them would hold up the worker's connections; of 16, one is among the
-/// eighth with the most weight in 88 of 100 cases.
+/// Topics compared for one eviction. Comparing all of them would delay the worker's connections; the heaviest of 16 is
+/// among the heaviest eighth in 88 of 100 cases.
 const SAMPLE: usize = 16;
 
-/// Topics without a message hold at most this part of what is reserved for their prefix: names cost their inventor
-/// nothing.
+/// The fraction of a prefix's reserved memory that topics without a message may use: clients can create names at no
+/// cost.
 const EMPTY_TOPICS_PART: usize = 4;
 
-/// What one topic holds.
+/// The memory of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TopicUsage {
     pub(super) bytes: usize,
-    /// Whether any of it is a message.
+    /// Whether it includes messages.
     pub(super) has_messages: bool,
 }
 
-/// Topics that hold something, and the sum.
+/// Topics that use memory, and the sum.
 #[derive(Debug, Default)]
 struct TopicSet {
     topics: Vec<TopicKey>,
     bytes: usize,
-    /// Where the next sample begins.
+    /// The index at which the next sample begins.
     cursor: usize,
 }
 
 #[derive(Debug, Default)]
 struct PrefixAccount {
-    /// Bytes that other prefixes can't take.
+    /// Bytes that other prefixes can't use.
     reserved: usize,
-    /// Clients can name topics here and publish to them.
+    /// Clients can create topics here by publishing.
     clients_publish: bool,
     empty_topics: TopicSet,
     histories: TopicSet,
 }
 
 impl TopicSet {
-    /// Of a sample, the topic with the most weight, and the second weight.
+    /// Returns the heaviest topic of a sample, and the second largest weight.
     fn heaviest(
         &mut self,
         index: &mut Index,
@@ -83,29 +83,29 @@ impl PrefixAccount {
     }
 }
 
-/// What was evicted since it was last asked.
+/// What was evicted since the counters were last read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Evicted {
-    /// Messages, and those among them that another prefix needed the room of.
+    /// Messages, and how many of them made room for another prefix.
     pub(crate) messages: u64,
     pub(crate) for_others: u64,
     /// Topics without a message, with their positions and idempotency keys.
     pub(crate) topics: u64,
 }
 
-/// The accounts of one worker.
+/// The memory accounting of one worker.
 #[derive(Debug)]
 pub(crate) struct MemoryAccounting {
     by_prefix: Box<[PrefixAccount]>,
     held: usize,
     limit: usize,
-    /// Prefixes that have got topics since room was last made.
+    /// Prefixes with topics that were added since room was last made.
     grown_prefixes: Vec<u32>,
     pub(crate) evicted: Evicted,
 }
 
 impl MemoryAccounting {
-    /// Each worker has an equal part of everything.
+    /// Each worker has an equal part of the limit and of each reservation.
     pub(super) fn new(settings: &SettingsTable, workers: usize) -> Self {
         let account = |prefix: usize| {
             let (reserved, clients_publish) = settings.reservation(prefix);
@@ -124,7 +124,8 @@ impl MemoryAccounting {
         self.held
     }
 
-    /// Books a topic that is new. Room for it is made later ([`MemoryAccounting::settle`]): whoever has just made it goes on with it.
+    /// Adds a new topic. Room is made later, by [`MemoryAccounting::evict_pending`], since the caller still uses the
+    /// topic.
     pub(super) fn add_topic(&mut self, owned: &mut OwnedTopic, key: TopicKey) {
         let held = owned.held();
         if let Some(list) = self.by_prefix[owned.prefix as usize].list(held) {
@@ -138,14 +139,14 @@ impl MemoryAccounting {
         }
     }
 
-    /// Makes room for topics that are new.
+    /// Makes room for new topics.
     pub(super) fn evict_pending(&mut self, index: &mut Index, now: Millis) {
         while let Some(prefix) = self.grown_prefixes.pop() {
             self.make_room(index, now, prefix, None);
         }
     }
 
-    /// Changes a topic, if it has an owner's part here, and books what it holds then.
+    /// Changes a topic that is owned here and updates the accounting.
     pub(super) fn change<R>(
         &mut self,
         index: &mut Index,
@@ -187,8 +188,8 @@ impl MemoryAccounting {
         }
     }
 
-    /// Evicts what a prefix has grown by too much, for it or for all together; of `protected`, the topic that has just grown,
-    /// nothing.
+    /// Evicts until the prefix that has grown, and the sum, are within their limits. The topic `protected`, which has
+    /// just grown, is spared.
     pub(super) fn make_room(
         &mut self,
         index: &mut Index,
@@ -226,8 +227,8 @@ impl MemoryAccounting {
         index.remove_unused(key);
     }
 
-    /// Evicts the oldest messages of a topic: until there is room, or its prefix is no longer `over` its part, or another
-    /// topic has more weight. Says how many.
+    /// Evicts the oldest messages of a topic until there is room, its prefix is no longer `over` its part, or another
+    /// topic is heavier. Returns their number.
     fn evict_messages(
         &mut self,
         index: &mut Index,
@@ -254,7 +255,7 @@ impl MemoryAccounting {
         messages
     }
 
-    /// Bytes of topics without a message and of others, by prefix.
+    /// Bytes of topics without and with messages, by prefix.
     #[cfg(test)]
     pub(super) fn sums(&self) -> Vec<(usize, usize)> {
         self.by_prefix.iter().map(|account| (account.empty_topics.bytes, account.histories.bytes)).collect()

@@ -1,14 +1,14 @@
-//! What one turn of a worker's loop publishes: runs of neighbouring messages of one topic, joined once, in one buffer
-//! that all subscribers share.
+//! The messages that one iteration of a worker publishes: batches of neighbouring messages of one topic, encoded into
+//! one buffer that all subscribers share.
 //!
 //! ```text
-//!   run 0: topic "room"             run 1: topic "ticks"   run 2: topic "room"
-//!  [frame|frame|frame]             [frame|frame]          [frame]
-//!   0     1     2  <- position      3     4                5
+//!   batch 0: topic "room"           batch 1: topic "ticks"  batch 2: topic "room"
+//!  [frame|frame|frame]             [frame|frame]           [frame]
+//!   0     1     2  <- index         3     4                 5
 //! ```
-//! Runs leave in this order at the end of the turn, so what one sender published to several topics keeps its order.
-//! A connection that is written to directly in between first takes what the log has for it ([`BatchLog::part`] from its
-//! own position), and at the end of the turn only the rest.
+//! Batches are delivered in this order at the end of the iteration, so messages that one sender published to several
+//! topics keep their order. A connection that is written to directly before that first receives its part of the log
+//! ([`Batch::ranges_for`] from its own index), and at the end of the iteration the rest.
 
 use super::envelope::{self, Envelope, Envelopes};
 use super::index::TopicKey;
@@ -19,16 +19,16 @@ use crate::protocol::{Key, Message, header};
 use core::ops::Range;
 use std::sync::Arc;
 
-/// Where a message's frame ends in its run, and whom it is not for.
+/// Metadata of one message in a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameMeta {
     pub(crate) end: usize,
     pub(crate) except: Option<ConnId>,
-    /// Milliseconds that it may be kept; zero: as long as its topic says.
+    /// Milliseconds that it may be kept; 0: as long as its topic's settings say.
     pub(crate) ttl: u32,
-    /// Its publisher says that it is JSON.
+    /// Its publisher declared it as JSON.
     pub(crate) json: bool,
-    /// What it is about, for subscribers with a filter.
+    /// Its tags, for subscribers with a filter.
     pub(crate) tags: Option<Tags>,
 }
 
@@ -39,7 +39,7 @@ impl FrameMeta {
     }
 }
 
-/// Who takes a run's messages: a connection with its filter, from this position of the turn on.
+/// A connection that receives messages of a batch: its filter, and the index from which on it needs them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipient<'a> {
     pub(crate) conn: ConnId,
@@ -47,20 +47,20 @@ pub(crate) struct Recipient<'a> {
     pub(crate) from: u32,
 }
 
-/// What a message's run is to know of its topic.
+/// The position that the owner assigned to a message, and the topic's policy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placement {
-    /// The message's place.
+    /// The message's position.
     pub(crate) position: Position,
-    /// What the topic says of slow consumers.
+    /// The topic's policy for slow consumers.
     pub(crate) policy: Option<SlowConsumer>,
 }
 
 #[derive(Debug)]
 enum BatchBytes {
-    /// Only this turn needs them so far.
+    /// Used by this iteration only, so far.
     Own(Vec<u8>),
-    /// A backlog or another worker has a share.
+    /// Shared with a backlog or another worker.
     Shared(Frames),
 }
 
@@ -69,26 +69,26 @@ enum BatchBytes {
 pub(crate) struct Batch {
     pub(crate) topic: TopicKey,
     pub(crate) key: Option<Key>,
-    /// Position in the turn of the first message.
+    /// The index of the first message in the batch log.
     first_index: u32,
-    /// Place of the first message; the others follow without a gap.
+    /// The position of the first message; the others follow without a gap.
     pub(crate) position: Position,
-    /// What its topic says of slow consumers; none: what the route says.
+    /// The topic's policy for slow consumers; none: the route's applies.
     pub(crate) policy: Option<SlowConsumer>,
     bytes: BatchBytes,
     metas: Vec<FrameMeta>,
-    /// Its messages are not to be compressed.
+    /// Its messages must not be compressed.
     verbatim: bool,
-    /// Whether any message is not for everybody.
+    /// Whether a message excludes a connection.
     pub(crate) selective: bool,
-    /// Whether it began on this worker, which then passes it on to the others.
+    /// Whether the batch began on this worker, which then forwards it to the others.
     pub(crate) begins_here: bool,
-    /// What the routes' envelopes made of it, shared with the other workers that have it.
+    /// The batch in the routes' envelopes, shared with the other workers that have it.
     envelopes: Option<Arc<Envelopes>>,
 }
 
 impl Batch {
-    /// One that begins on this worker.
+    /// Makes a batch that begins on this worker.
     fn new(
         topic: TopicKey,
         key: Option<Key>,
@@ -122,14 +122,14 @@ impl Batch {
         }
     }
 
-    /// The bytes, from now on shared.
+    /// Returns the bytes as shared frames.
     pub(crate) fn share(&mut self) -> Frames {
         match &mut self.bytes {
             BatchBytes::Shared(frames) => frames.clone(),
             BatchBytes::Own(bytes) => {
                 let mut bytes = core::mem::take(bytes);
-                // It may be a buffer of an earlier turn, far larger than what is in it now: whoever keeps the frames
-                // would keep all of it, and is charged for what is in it.
+                // A buffer of an earlier iteration may be far larger than its contents. Frames keep the whole buffer,
+                // and are charged for the contents.
                 if bytes.capacity() > 2 * bytes.len() {
                     bytes.shrink_to_fit();
                 }
@@ -140,7 +140,7 @@ impl Batch {
         }
     }
 
-    /// The bytes to be kept for long.
+    /// Returns the bytes for a history, without the variants that will be made of them.
     pub(crate) fn plain(&mut self) -> Frames {
         self.share();
         match &mut self.bytes {
@@ -149,12 +149,12 @@ impl Batch {
         }
     }
 
-    /// The messages from this byte on, in a buffer of their own.
+    /// Copies the messages from this byte on.
     pub(crate) fn copy_from(&self, at: usize) -> Frames {
         Frames::with(self.bytes()[at..].to_vec(), self.verbatim)
     }
 
-    /// What holds for this run's messages on a connection of a route: the topic's policy comes before the route's.
+    /// Returns the terms for this batch on a connection of a route: the topic's policy overrides the route's.
     pub(crate) fn terms(&self, route: &Terms) -> Terms {
         Terms { slow_consumer: self.policy.unwrap_or(route.slow_consumer), ..*route }
     }
@@ -167,28 +167,28 @@ impl Batch {
         self.metas.len() as u32
     }
 
-    /// What the envelopes made of it, to be shared with other workers.
+    /// Returns the batch's envelopes, to be shared with other workers.
     pub(crate) fn envelopes(&mut self) -> &Arc<Envelopes> {
         self.envelopes.get_or_insert_default()
     }
 
-    /// The run in one of `of` envelopes, once [`Batch::envelopes`] has been called.
+    /// Returns the batch in envelope `at` of `of`. [`Batch::envelopes`] must have been called.
     pub(crate) fn wrapped(&self, at: usize, of: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
         self.envelopes.as_ref()?.get(at, of, wrap)
     }
 
-    /// The run as a connection in this envelope takes it.
+    /// Wraps each message in an envelope.
     pub(crate) fn wrap(&self, topic: &str, envelope: &dyn Envelope) -> Frames {
         envelope::wrap(envelope, topic, self.position, self.frames(), self.verbatim)
     }
 
-    /// The run as a connection in this envelope takes it that takes several messages as one.
+    /// Wraps the messages as one, for a connection that accepts that; each by itself if the envelope can't.
     pub(crate) fn wrap_all(&self, topic: &str, envelope: &dyn Envelope) -> Frames {
         envelope::wrap_all(envelope, topic, self.position, self.frames(), self.verbatim)
             .unwrap_or_else(|| self.wrap(topic, envelope))
     }
 
-    /// Each message's frame, and whether it is JSON.
+    /// Returns each message's frame, and whether it is JSON.
     fn frames(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let mut start = 0;
         self.metas.iter().map(move |meta| {
@@ -198,7 +198,7 @@ impl Batch {
         })
     }
 
-    /// The messages that are for a reader one by one: offset, range of the bytes, and what is known of them.
+    /// Returns the messages for a recipient: offset, range of bytes, metadata.
     pub(crate) fn messages_for<'a>(
         &'a self,
         recipient: Recipient<'a>,
@@ -210,7 +210,8 @@ impl Batch {
         mine.map(|((offset, start), meta)| (offset, start..meta.end, meta))
     }
 
-    /// The messages that are for a reader, as ranges of the run or of `other` frames made of it; neighbours as one range.
+    /// Returns the messages for a recipient as ranges of the batch, or of `other` frames made of it. Neighbours share a
+    /// range.
     pub(crate) fn ranges_for<'a>(
         &'a self,
         recipient: Recipient<'a>,
@@ -235,22 +236,22 @@ impl Batch {
     }
 }
 
-/// A run that grew to this is not continued: a slow subscriber keeps whole runs alive.
+/// A batch of this size is not continued: a slow subscriber keeps whole batches in memory.
 const MAX_BATCH_BYTES: usize = 256 << 10;
 
-/// Frames published elsewhere that are at least this long are shared instead of being joined to their neighbours.
+/// Frames of at least this length that another thread encoded are shared instead of copied into a batch.
 const MIN_SHARED: usize = 8 << 10;
 
-/// Marks that a buffer keeps for a later turn.
+/// Metadata entries that a spare buffer keeps.
 const MAX_SPARE_METAS: usize = 4096;
 
-/// The runs of one turn.
+/// The batches of one iteration.
 #[derive(Debug, Default)]
 pub(crate) struct BatchLog {
     batches: Vec<Batch>,
     /// Messages so far.
     len: u32,
-    /// Buffers of earlier turns.
+    /// Buffers of earlier iterations.
     spare: Vec<(Vec<u8>, Vec<FrameMeta>)>,
 }
 
@@ -259,12 +260,12 @@ impl BatchLog {
         self.batches.is_empty()
     }
 
-    /// Runs so far.
+    /// Returns the number of batches.
     pub(crate) fn len(&self) -> usize {
         self.batches.len()
     }
 
-    /// Messages so far: the position of the next.
+    /// Returns the index of the next message.
     pub(crate) fn next_index(&self) -> u32 {
         self.len
     }
@@ -274,7 +275,7 @@ impl BatchLog {
         &self.batches
     }
 
-    /// The runs, to be delivered and [put back](BatchLog::put_back).
+    /// Takes the batches, to be delivered and [put back](BatchLog::put_back).
     pub(crate) fn take_batches(&mut self) -> Vec<Batch> {
         core::mem::take(&mut self.batches)
     }
@@ -287,14 +288,14 @@ impl BatchLog {
         &mut self.batches
     }
 
-    /// Those with messages at this position or behind it: a connection that is caught up again and again in one turn
-    /// does not go through all of them each time.
+    /// Returns the batches with messages at this index or behind it. A connection that is caught up repeatedly in one
+    /// iteration does not walk over the others again.
     pub(crate) fn batches_from(&mut self, from: u32) -> &mut [Batch] {
         let taken = self.batches.partition_point(|batch| batch.first_index + batch.messages() <= from);
         &mut self.batches[taken..]
     }
 
-    /// Encodes a message behind its neighbours.
+    /// Encodes a message into the current batch, or a new one.
     pub(crate) fn append(
         &mut self,
         topic: TopicKey,
@@ -311,7 +312,7 @@ impl BatchLog {
         self.len += 1;
     }
 
-    /// Takes frames that were encoded elsewhere, one message.
+    /// Appends one message that was encoded elsewhere.
     pub(crate) fn append_frames(
         &mut self,
         topic: TopicKey,
@@ -334,7 +335,7 @@ impl BatchLog {
         self.len += 1;
     }
 
-    /// Takes a run as another worker has joined it; `envelopes`: as it has wrapped it. Without them it begins here.
+    /// Appends a batch of another worker with its envelopes. Without envelopes the batch begins here.
     pub(crate) fn append_batch(
         &mut self,
         topic: TopicKey,
@@ -354,7 +355,7 @@ impl BatchLog {
         self.batches.push(batch);
     }
 
-    /// The run that a message of `len` bytes joins.
+    /// Returns the batch for a message of `len` bytes: the last one if it can be continued, otherwise a new one.
     fn batch_for(
         &mut self,
         topic: TopicKey,
@@ -387,7 +388,7 @@ impl BatchLog {
         &mut self.batches[last]
     }
 
-    /// Bytes of buffers kept for later turns.
+    /// Returns the bytes of spare buffers.
     pub(crate) fn spare_bytes(&self) -> usize {
         let bytes = |(bytes, metas): &(Vec<u8>, Vec<FrameMeta>)| {
             bytes.capacity() + metas.capacity() * size_of::<FrameMeta>()
@@ -395,13 +396,13 @@ impl BatchLog {
         self.spare.iter().map(bytes).sum::<usize>() + self.batches.capacity() * size_of::<Batch>()
     }
 
-    /// Gives back half of the buffers kept for later turns. The log is empty.
+    /// Frees half of the spare buffers. The log must be empty.
     pub(crate) fn trim(&mut self) {
         self.spare.truncate(self.spare.len() / 2);
         self.batches.shrink();
     }
 
-    /// The turn is over. Gives the topics it held, and keeps a few buffers for the next.
+    /// Ends the iteration: releases the topics of its batches, and keeps a few buffers for the next.
     pub(crate) fn clear(&mut self, mut released: impl FnMut(TopicKey)) {
         for batch in self.batches.drain(..) {
             released(batch.topic);

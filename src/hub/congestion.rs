@@ -1,22 +1,23 @@
-//! Which topics can't take more publications for now, for all threads that publish.
+//! Which topics accept no more publications for now, shared by all threads that publish.
 //!
-//! The owner of a topic marks it when much of it waits for other workers. Connections that publish to it then wait; when
-//! so much waits that it may be lost, other threads' publications are refused. A publisher reads one counter, and where
-//! that is zero nothing else. Names share marks by their hash: a topic that shares one waits with the other for that time.
+//! The owner of a topic sets its bucket when much of the topic waits for other workers. Connections that publish to it
+//! are paused; when so much waits that messages may be lost, other threads' publications are refused. While no topic is
+//! congested, a publisher reads one counter and nothing else. Topics share buckets by their hash: a topic that shares
+//! one waits with the congested one.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Marks for the hashes of names: with ten congested topics another one is held up with a chance of 1 %.
+/// Buckets for the hashes of names. With ten congested topics, another one is delayed with a probability of 1 %.
 const BUCKETS: usize = 1024;
 
-/// In a mark, one full topic; below it congested ones are counted.
+/// One full topic in a bucket; the bits below count congested ones.
 const FULL: u32 = 1 << 16;
 
-/// The marks of all topics of a server.
+/// The congestion state of a server's topics.
 #[derive(Debug)]
 pub(crate) struct Congestion {
-    /// Congested topics.
+    /// The number of congested topics.
     topics: AtomicU32,
     buckets: Box<[AtomicU32]>,
     hashes: RandomState,
@@ -34,19 +35,19 @@ impl Congestion {
         &self.buckets[self.hashes.hash_one(topic) as usize % BUCKETS]
     }
 
-    /// Whether the topic, or one that shares its mark, is congested.
+    /// Returns whether the topic, or one that shares its bucket, is congested.
     #[inline]
     pub(crate) fn is_congested(&self, topic: &str) -> bool {
         self.topics.load(Ordering::Relaxed) > 0 && self.bucket_of(topic).load(Ordering::Relaxed) > 0
     }
 
-    /// Whether so much of it waits that what is published now may be lost.
+    /// Returns whether so much of it waits that messages published now may be lost.
     #[inline]
     pub(crate) fn is_full(&self, topic: &str) -> bool {
         self.topics.load(Ordering::Relaxed) > 0 && self.bucket_of(topic).load(Ordering::Relaxed) >= FULL
     }
 
-    /// Marks a topic. To be undone once with [`Congestion::clear_congested`].
+    /// Marks a topic as congested. Undone once with [`Congestion::clear_congested`].
     pub(crate) fn set_congested(&self, topic: &str) {
         self.bucket_of(topic).fetch_add(1, Ordering::Relaxed);
         self.topics.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +58,7 @@ impl Congestion {
         self.topics.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Marks a topic that is marked already as full, or no longer.
+    /// Marks a congested topic as full, or no longer full.
     pub(crate) fn set_full(&self, topic: &str, full: bool) {
         let bucket = self.bucket_of(topic);
         if full {

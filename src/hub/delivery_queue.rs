@@ -1,36 +1,36 @@
-//! What waits for another worker whose mailbox has no room: a queue for each topic, served in turn by bytes, so that
-//! the flood of one topic delays no other.
+//! Updates that wait for another worker whose mailbox is full: a queue for each topic, served by deficit round robin
+//! over bytes, so that a flood of one topic does not delay the others.
 //!
 //! ```text
 //!   topic "flood": [64 KiB][64 KiB][64 KiB]...[missed 12]  ─┐
 //!   topic "a":     [1 KiB]                                  ├─▶ one quantum of each in turn ─▶ mailbox
 //!   topic "b":     [2 KiB][1 KiB]                          ─┘
 //! ```
-//! A topic that passes its bound loses its newest messages; in their place the queue keeps how many there were, so that
-//! the subscribers are told.
+//! A topic above its limit loses its newest messages. The queue keeps their number in their place, and the subscribers
+//! are notified.
 
 use super::{Congestion, ForwardedBatch, FrameMeta, Position, Recipient, RecoveryReply};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Bytes that a topic may send in its turn.
+/// Bytes that a topic may send in one round.
 const QUANTUM: isize = 64 << 10;
 
-/// Bytes of a topic from which on it is congested: publishers wait, until [`LOW_WATER`] is reached.
+/// Bytes of a topic from which on it is congested, and to which it must drain. Its publishers wait meanwhile.
 const HIGH_WATER: usize = 256 << 10;
 const LOW_WATER: usize = 64 << 10;
 
-/// What an entry costs beside the bytes of its messages.
+/// The cost of an update beside the bytes of its messages.
 const UPDATE_COST: usize = 256;
 
-/// A step in a topic's stream to another worker.
+/// An update of a topic for another worker.
 #[derive(Debug)]
 pub(crate) enum TopicUpdate {
-    /// Messages.
+    /// A batch of messages.
     Batch(ForwardedBatch),
     /// Messages were lost.
     Missed(Missed),
-    /// The answer to a recovery: what comes before it is in its replay.
+    /// The reply to a recovery request: earlier messages are in its replay.
     RecoveryReply(Box<RecoveryReply>),
 }
 
@@ -38,15 +38,15 @@ pub(crate) enum TopicUpdate {
 #[derive(Clone, Debug)]
 pub(crate) struct Missed {
     pub(crate) topic: Arc<str>,
-    /// Behind the last of them.
+    /// The position behind the last of them.
     pub(crate) position: Position,
-    /// Those that were not for all subscribers.
+    /// Metadata of those that were not for all subscribers.
     pub(crate) metas: Vec<FrameMeta>,
-    /// The others.
+    /// The number of the others.
     pub(crate) messages: u32,
 }
 
-/// Marks kept of lost messages that were not for all subscribers; of more than these, all subscribers are told.
+/// Metadata kept of lost messages; above it, a message counts as lost for all subscribers.
 const MAX_MISSED_METAS: usize = 1024;
 
 impl Missed {
@@ -75,14 +75,14 @@ impl Missed {
 }
 
 impl Missed {
-    /// How many of them were for a subscriber.
+    /// Returns how many of them were for a subscriber.
     pub(crate) fn count_for(&self, recipient: Recipient<'_>) -> u32 {
         self.messages + self.metas.iter().filter(|meta| meta.is_for(recipient)).count() as u32
     }
 }
 
 impl TopicUpdate {
-    /// Bytes that it keeps from being freed.
+    /// Returns the bytes of memory that it holds.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Batch(forwarded) => forwarded.frames.len(),
@@ -96,17 +96,17 @@ impl TopicUpdate {
 struct TopicQueue {
     updates: VecDeque<TopicUpdate>,
     bytes: usize,
-    /// Bytes that it may still send in its turn; below zero after a step that was larger than what was left.
+    /// Bytes that it may still send in this round; negative after an update larger than the rest.
     credit: isize,
     congested: bool,
     full: bool,
 }
 
-/// Of the bytes that may wait for a worker, the part of one topic from which on it is full.
+/// The fraction of a worker's limit at which a topic is full.
 const FULL_PART: usize = 4;
 
 impl TopicQueue {
-    /// Takes back its marks.
+    /// Clears the topic's congestion state.
     fn clear_congestion(&mut self, topic: &str, congestion: &Congestion) {
         if core::mem::take(&mut self.full) {
             congestion.set_full(topic, false);
@@ -117,19 +117,19 @@ impl TopicQueue {
     }
 }
 
-/// What waits for one other worker.
+/// The updates that wait for one other worker.
 #[derive(Debug, Default)]
 pub(crate) struct DeliveryQueue {
     topics: HashMap<Arc<str>, TopicQueue>,
-    /// The topics in turn; each stands here once.
+    /// The topics in the order in which they are served, each once.
     round_robin: VecDeque<Arc<str>>,
     bytes: usize,
 }
 
-/// What sending from a backlog came to.
+/// The outcome of sending from a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SendOutcome {
-    /// A topic is no longer congested: publishers that wait for it may go on.
+    /// A topic is no longer congested: paused publishers may continue.
     pub(crate) congestion_cleared: bool,
 }
 
@@ -138,13 +138,13 @@ impl DeliveryQueue {
         self.round_robin.is_empty()
     }
 
-    /// Whether something of this topic waits, which has to be sent first.
+    /// Returns whether updates of this topic wait, which have to be sent first.
     pub(crate) fn has(&self, topic: &str) -> bool {
         !self.is_empty() && self.topics.contains_key(topic)
     }
 
-    /// Appends a step of a topic. Over `limit` bytes a topic is bound to its part of them, and loses its newest messages.
-    /// Returns the number of messages that are lost.
+    /// Appends an update. Above `limit` bytes in total, a topic may only use its part of them and loses its newest
+    /// messages. Returns the number of lost messages.
     pub(crate) fn push(
         &mut self,
         topic: &Arc<str>,
@@ -159,7 +159,7 @@ impl DeliveryQueue {
         });
         let weight = UPDATE_COST + update.weight();
         let full = self.bytes + weight > limit && queue.bytes + weight > limit / (2 * topics);
-        // A single message always finds room, and so does an answer: there is one for each request that was taken.
+        // A single message always finds room, and so does a reply: there is one for each accepted request.
         let (update, lost) = match update {
             TopicUpdate::Batch(forwarded) if full && !queue.updates.is_empty() => {
                 let lost = forwarded.metas.len();
@@ -190,7 +190,7 @@ impl DeliveryQueue {
         lost
     }
 
-    /// Sends while there is room, a quantum of each topic in turn. `send` gives back what finds none.
+    /// Sends one quantum of each topic in turn while there is room. `send` returns what finds none.
     pub(crate) fn send(
         &mut self,
         congestion: &Congestion,
@@ -234,13 +234,13 @@ impl DeliveryQueue {
             }
         }
         if self.is_empty() {
-            // A burst may have made them large.
+            // A burst may have enlarged the tables.
             *self = Self::default();
         }
         sent
     }
 
-    /// The other worker has ended: nothing is sent any more.
+    /// Drops everything: the other worker has ended.
     pub(crate) fn clear(&mut self, congestion: &Congestion) {
         for (topic, mut queue) in self.topics.drain() {
             queue.clear_congestion(&topic, congestion);
@@ -248,7 +248,7 @@ impl DeliveryQueue {
         *self = Self::default();
     }
 
-    /// Bytes that wait.
+    /// Returns the bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,26 +1,26 @@
-//! Flow control from one worker to another: how much of what the one has sent waits in the other's mailbox.
+//! Flow control from one worker to another: how much of what one has sent waits in the other's mailbox.
 //!
 //! ```text
-//!  sender:    has_room? ─ yes ─▶ put(weight); send        receiver:  taken(weight)
-//!                 └────── no ──▶ wait(): starved = true              feed(): room and starved? ─▶ wake the sender
-//!                                then look again
+//!  sender:    has_room? ─ yes ─▶ record_sent(weight); send         receiver:  record_received(weight)
+//!                 └────── no ──▶ wait_for_room(): sender_waits            take_wake(): room and sender_waits? ─▶ wake
+//!                                then check again
 //! ```
-//! The sender sets its flag before it looks again, and the receiver takes before it looks at the flag: one of the two
-//! sees the other's change, so a sender that waits is always woken.
+//! The sender sets its flag before it checks again, and the receiver updates the counts before it reads the flag: one
+//! of them sees the other's change, so a waiting sender is always woken.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-/// Bytes of one worker that may wait in another's mailbox, beside a single larger command. What waits there delays all
-/// that comes behind it: 256 KiB of 4 KiB messages to 400 subscribers take some 75 ms to deliver.
+/// Bytes of one worker that may wait in another's mailbox; a single larger command is allowed. They delay everything
+/// behind them: 256 KiB of 4 KiB messages to 400 subscribers take about 75 ms to deliver.
 const WINDOW_BYTES: usize = 256 << 10;
 
-/// Commands of one worker that may wait in another's mailbox: small messages of many topics.
+/// Commands of one worker that may wait in another's mailbox: the limit for small messages of many topics.
 const WINDOW_COMMANDS: usize = 2048;
 
-/// One direction between two workers.
+/// The flow in one direction between two workers.
 #[derive(Debug)]
 pub(crate) struct FlowControl {
     commands: AtomicUsize,
@@ -42,21 +42,21 @@ impl Default for FlowControl {
 impl FlowControl {
     // ---- the sender ----
 
-    /// Whether another command may be sent.
+    /// Returns whether another command may be sent.
     pub(crate) fn has_room(&self) -> bool {
-        // Read in this order in both places; SeqCst, as the flag and the counts are two variables (see above).
+        // Both places read in this order; SeqCst, since the flag and the counts are separate variables (see above).
         self.commands.load(Ordering::SeqCst) < WINDOW_COMMANDS
             && self.bytes.load(Ordering::SeqCst) < WINDOW_BYTES
     }
 
-    /// Asks to be woken when there is room. True: there is room by now.
+    /// Asks to be woken when there is room. Returns whether there is room already.
     pub(crate) fn wait_for_room(&self) -> bool {
         self.sender_waits.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         self.has_room()
     }
 
-    /// A command is being sent.
+    /// Counts a command that is about to be sent.
     pub(crate) fn record_sent(&self, weight: usize) {
         self.commands.fetch_add(1, Ordering::SeqCst);
         self.bytes.fetch_add(weight, Ordering::SeqCst);
@@ -64,13 +64,13 @@ impl FlowControl {
 
     // ---- the receiver ----
 
-    /// A command was taken from the mailbox.
+    /// Counts a command that was taken from the mailbox.
     pub(crate) fn record_received(&self, weight: usize) {
         self.commands.fetch_sub(1, Ordering::SeqCst);
         self.bytes.fetch_sub(weight, Ordering::SeqCst);
     }
 
-    /// Whether the sender is to be woken: it waits, and there is room.
+    /// Returns whether the sender must be woken: it waits and there is room. Resets its flag.
     pub(crate) fn take_wake(&self) -> bool {
         fence(Ordering::SeqCst);
         self.sender_waits.load(Ordering::SeqCst)

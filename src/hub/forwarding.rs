@@ -1,21 +1,21 @@
-//! What goes from this worker to the others: publications to the owners of their topics, and what it owns to the workers
-//! with subscribers. What finds no room in a mailbox waits here, and publishers are held meanwhile.
+//! Traffic from this worker to the others: publications to the owners of their topics, and updates of topics owned here
+//! to the workers with subscribers. What finds no room in a mailbox waits here, and publishers are paused meanwhile.
 
 use super::delivery_queue::{DeliveryQueue, TopicUpdate};
 use super::{Congestion, ForwardedBatch, Hub, Millis, PublishRequest, RecoveryReply, TopicKey, topic};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What a write to a socket takes, in bytes that could be copied meanwhile; and a message in a run, for its place.
+/// The cost of a write to a socket, in bytes that could be copied meanwhile, and of one message in a batch.
 const WRITE_COST: u64 = 8 << 10;
 const MESSAGE_COST: u64 = 64;
 
-/// What goes to another worker.
+/// A command for another worker.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    /// Messages to topics that it owns.
+    /// Publications to topics that it owns.
     Publications(Vec<PublishRequest>),
-    /// A step of a topic that has subscribers there.
+    /// An update of a topic that has subscribers there.
     Update(TopicUpdate),
 }
 
@@ -35,23 +35,22 @@ fn send_update(
 pub(super) struct ForwardQueue {
     publications: VecDeque<PublishRequest>,
     pub(super) bytes: usize,
-    /// So much waits that the publishers of this worker wait.
+    /// Publishers of this worker wait until it has drained to [`FORWARD_LOW_WATER`].
     is_full: bool,
 }
 
-/// Bytes of publications that may wait for one owner before the publishers of this worker wait, until no more than
-/// [`FORWARD_LOW_WATER`] do.
+/// Bytes of publications for one owner from which on publishers of this worker wait, and at which they continue.
 const FORWARD_HIGH_WATER: usize = 256 << 10;
 const FORWARD_LOW_WATER: usize = 64 << 10;
 
 /// Bytes of publications in one command.
 const FORWARD_CHUNK: usize = 64 << 10;
 
-/// What a publication costs beside the bytes of its message.
+/// The cost of a publication beside the bytes of its message.
 const PUBLISH_COST: usize = size_of::<PublishRequest>() + 64;
 
 impl ForwardQueue {
-    /// Sends them in pieces, in order, while there is room.
+    /// Sends the publications in chunks, in order, while there is room.
     fn send(&mut self, mut send: impl FnMut(Vec<PublishRequest>) -> Result<(), Outgoing>) {
         while !self.publications.is_empty() {
             let (mut count, mut bytes) = (0, 0);
@@ -80,12 +79,12 @@ impl ForwardQueue {
 }
 
 impl Hub {
-    /// Bounds what may wait for one other worker, and shares the marks of congested topics with all.
+    /// Sets the limit of what may wait for one other worker, and the state of congested topics that all workers share.
     pub(crate) fn connect(&mut self, max_waiting: usize, congestion: Arc<Congestion>) {
         (self.max_waiting, self.congestion) = (max_waiting, congestion);
     }
 
-    /// Queues a publication for the owner of its topic. One that finds no room is refused and counted.
+    /// Queues a publication for the owner of its topic. It is refused and counted if there is no room.
     pub(super) fn forward(&mut self, publication: PublishRequest) {
         let forward_queue = &mut self.forward_queues[self.owners.of(&publication.topic)];
         let bytes = forward_queue.bytes + publication.frames.len() + PUBLISH_COST;
@@ -99,8 +98,7 @@ impl Hub {
         self.awaits_room |= forward_queue.is_full;
     }
 
-    /// Whether a publisher of the topic should wait: more of it waits for other workers than may without delaying
-    /// others.
+    /// Returns whether a publisher of the topic should wait, because too much of it waits for other workers.
     #[inline]
     pub(crate) fn is_congested(&self, topic: &str) -> bool {
         !self.is_single_worker()
@@ -108,19 +106,20 @@ impl Hub {
                 || self.congestion.is_congested(topic))
     }
 
-    /// Another worker says that a topic is no longer congested.
+    /// Notes that another worker's topic is no longer congested.
     pub(crate) fn release_publishers(&mut self) {
         self.release_pending = true;
     }
 
-    /// Whether publishers of this worker that wait may go on. They wait again where their topic is still congested.
+    /// Returns whether paused publishers of this worker may continue. They are paused again if their topic is still
+    /// congested.
     pub(crate) fn can_release_publishers(&self) -> bool {
         self.release_pending
             || self.awaits_room
                 && self.forward_queues.iter().any(|queue| queue.is_full && queue.bytes <= FORWARD_LOW_WATER)
     }
 
-    /// The same; the publishers that wait now do go on.
+    /// The same, and resets the state: the caller resumes all paused publishers.
     pub(crate) fn take_release(&mut self) -> bool {
         let can = self.can_release_publishers();
         if can {
@@ -131,24 +130,24 @@ impl Hub {
         can
     }
 
-    /// An iteration of the event loop begins.
+    /// Begins an iteration of the event loop.
     pub(crate) fn begin_iteration(&mut self, now: Millis) {
         (self.now, self.largest) = (now, 0);
     }
 
-    /// Whether what was published since `work` was `before` takes more than `most` to deliver. A single topic's
-    /// subscribers may take longer: its messages are better delivered together.
+    /// Returns whether delivering what was published since `work` was `before` exceeds `most` bytes. A single topic may
+    /// exceed it: its messages are better delivered together.
     pub(crate) fn is_over(&self, before: u64, most: u64) -> bool {
         let work = self.work - before;
         work > most && work > 2 * self.largest
     }
 
-    /// Estimated bytes that what came by the mailbox takes to deliver here.
+    /// Returns the estimated bytes needed to deliver what arrived through the mailbox, in total.
     pub(crate) fn work(&self) -> u64 {
         self.work
     }
 
-    /// Counts what a message takes to deliver: for each subscriber its bytes, and where it begins a run a write.
+    /// Adds the work of delivering a message: its bytes for each subscriber, and a write if it begins a batch.
     pub(super) fn count_work(&mut self, key: TopicKey, len: usize, begins: bool) {
         let subscribers = self.index.subscribers(key).len() as u64;
         let work = subscribers * (len as u64 + if begins { WRITE_COST } else { MESSAGE_COST });
@@ -158,24 +157,24 @@ impl Hub {
         }
     }
 
-    /// Whether nothing that was published here waits for its topic's owner.
+    /// Returns whether every publication has been sent to its topic's owner.
     pub(crate) fn has_published_all(&self) -> bool {
         self.forward_queues.iter().all(|queue| queue.publications.is_empty())
     }
 
-    /// Whether nothing waits for subscribers of other workers.
+    /// Returns whether no update waits for subscribers of other workers.
     pub(crate) fn has_delivered_all(&self) -> bool {
         self.delivery_queues.iter().all(DeliveryQueue::is_empty)
     }
 
-    /// A worker has ended: nothing is sent to it any more.
+    /// Drops what waits for a worker that has ended.
     pub(crate) fn forget_worker(&mut self, worker: usize) {
         self.forward_queues[worker] = ForwardQueue::default();
         self.delivery_queues[worker].clear(&self.congestion);
     }
 
-    /// Sends to the other workers what waits for them, and the runs that began in this iteration: publications to the
-    /// topics' owners, deliveries to the workers with subscribers. `send` gives back what finds no room in the mailbox.
+    /// Sends what waits for other workers, then the batches that began in this iteration: publications to the topics'
+    /// owners, batches to the workers with subscribers. `send` returns what finds no room in the mailbox.
     pub(crate) fn send_to_workers(&mut self, mut send: impl FnMut(usize, Outgoing) -> Result<(), Outgoing>) {
         if self.is_single_worker() {
             return;
@@ -237,8 +236,8 @@ impl Hub {
         }
     }
 
-    /// Queues the answer to a recovery behind what waits of its topic for that worker; `None`: nothing waits, and it can
-    /// be sent at once.
+    /// Queues a recovery reply behind the updates of its topic that wait for that worker. Returns it if there are none,
+    /// and it can be sent at once.
     pub(crate) fn queue_recovery_reply(
         &mut self,
         worker: usize,

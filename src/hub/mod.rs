@@ -1,18 +1,19 @@
-//! Publish and subscribe on one worker: the [`Index`] of who listens, the [`BatchLog`] of what this turn published, what the
-//! [`OwnedTopic`] of a topic knows and keeps, and the [`mailbox`] by which other threads take part.
+//! Publish and subscribe on one worker: the [`Index`] of subscribers, the [`BatchLog`] of what this iteration
+//! published, the [`OwnedTopic`] that a topic's owner keeps, and the [`mailbox`] through which other threads reach the
+//! worker.
 //!
-//! With several workers each topic has a home, the worker that its name hashes to. What is published goes to the home
-//! first, which gives it its offset, joins it with its neighbours, keeps it if the topic has a history, and passes the run
-//! on to the workers that have subscribers. Since one thread decides the order and channels keep it, every subscriber of
-//! the node sees the messages of a topic in one and the same order.
+//! With several workers each topic has an owner: the worker that its name hashes to. A message goes to the owner first,
+//! which assigns its offset, puts it into a batch with its neighbours, records it if the topic has a history, and
+//! forwards the batch to the workers that have subscribers. One thread decides the order and channels preserve it, so
+//! all subscribers of the node see a topic's messages in the same order.
 //!
 //! ```text
-//!   any thread ─ publish ─▶ home ─┬─ offset, history ─▶ its own subscribers
-//!                                 └─ run ─▶ other workers with subscribers ─▶ theirs
-//!   a connection that comes back: its worker ─ join(epoch, offset) ─▶ home ─ joined(replay) ─▶ its worker
+//!   any thread ─ publish ─▶ owner ─┬─ offset, history ─▶ its own subscribers
+//!                                  └─ batch ─▶ other workers with subscribers ─▶ theirs
+//!   a connection that recovers: its worker ─ RecoveryRequest(position) ─▶ owner ─ RecoveryReply(replay) ─▶ its worker
 //! ```
-//! A join is answered in the stream of the runs: what comes before the answer is in the replay, what comes behind it is
-//! live. So nothing is missing and nothing comes twice.
+//! The reply to a recovery request takes its place among the batches: messages before it are in the replay, messages
+//! behind it are live. So none is missing and none arrives twice.
 
 mod accounting;
 mod batch;
@@ -79,8 +80,8 @@ use core::fmt;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A place in a topic's messages: behind the one with this offset. Offsets count from 1 in each life of a topic, which
-/// the epoch names: after a restart of the server, or after a topic has been gone, it is another.
+/// A position in a topic: behind the message with this offset. Offsets count from 1 in each life of a topic, which the
+/// epoch identifies. A topic gets a new epoch after a restart of the server and after it was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Position {
@@ -91,7 +92,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// A position that was noted earlier.
+    /// Makes a position that was stored earlier.
     #[must_use]
     pub const fn new(epoch: u64, offset: u64) -> Self {
         Self { epoch, offset }
@@ -104,14 +105,14 @@ impl fmt::Display for Position {
     }
 }
 
-/// What became of a subscription that was asked for.
+/// The outcome of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Added {
-    /// It was there.
+    /// It existed before.
     Already,
     /// It is new.
     New,
-    /// It is the first here of a topic that has its home elsewhere.
+    /// It is the first on this worker of a topic that another worker owns.
     First,
 }
 
@@ -121,46 +122,46 @@ pub(crate) struct Hub {
     pub(crate) index: Index,
     pub(crate) batch_log: BatchLog,
     pub(crate) settings: SettingsTable,
-    /// Milliseconds since the worker began, as of this turn.
+    /// Milliseconds since the worker started, at the beginning of this iteration.
     pub(crate) now: Millis,
-    /// For each worker, what was published here to topics that it owns and waits for room in its mailbox.
+    /// By owner, publications of this worker that wait for room in the owner's mailbox.
     forward_queues: Vec<ForwardQueue>,
-    /// For each worker, what its subscribers get and waits for room in its mailbox.
+    /// By worker, updates for its subscribers that wait for room in its mailbox.
     delivery_queues: Vec<DeliveryQueue>,
     /// Bytes that may wait for one worker.
     max_waiting: usize,
     congestion: Arc<Congestion>,
-    /// A topic owned here is no longer congested: publishers that wait for it may go on, on all workers.
+    /// A topic owned here is no longer congested: paused publishers may continue, on all workers.
     pub(crate) congestion_cleared: bool,
-    /// Publishers of this worker that wait may go on.
+    /// Another worker has reported that paused publishers may continue.
     release_pending: bool,
-    /// An owner's mailbox is so full that publishers of this worker wait for it.
+    /// Publishers of this worker wait for room in an owner's mailbox.
     awaits_room: bool,
-    /// Estimated bytes that what came by the mailbox takes to deliver here, in all.
+    /// Estimated bytes needed to deliver what arrived through the mailbox, in total.
     work: u64,
-    /// The largest part of it that one run's first message took in this iteration.
+    /// The largest share of it that the first message of one batch took in this iteration.
     largest: u64,
-    /// Messages lost on their way to other workers, and publications that found no room, since last asked.
+    /// Messages lost on their way to other workers since the counter was last read.
     pub(crate) lost_messages: u64,
-    /// For each worker, how the subscribers here of topics with their home there have changed.
+    /// By owner, changes in the number of subscribers on this worker.
     changes: Vec<Vec<(Arc<str>, i32)>>,
-    /// Patterns that connections of other workers listen to, by worker.
+    /// Patterns that connections of other workers subscribe to, with the number of subscribers by worker.
     remote_patterns: HashMap<Arc<str>, Vec<(usize, u32)>>,
     pending_recoveries: PendingRecoveries,
-    /// Joins of this turn, to be asked for at its end.
+    /// Recovery requests of this iteration, sent at its end.
     pub(crate) recovery_requests: Vec<RecoveryRequest>,
     worker: usize,
     owners: Owners,
     epochs: Epochs,
-    /// What topics with their home here hold; a walk over all looks for what is too old.
+    /// The memory of topics owned here.
     pub(crate) accounting: MemoryAccounting,
     expiry_cursor: usize,
-    /// Publications refused since it was last asked.
+    /// Publications refused since the counter was last read.
     pub(crate) refused_publications: u64,
 }
 
 impl Hub {
-    /// `owners` is the same for all workers, `epochs` another one for each and for each start of the server.
+    /// `owners` is the same for all workers; `epochs` is different for each worker and each start of the server.
     pub(crate) fn new(worker: usize, owners: Owners, settings: SettingsTable, epochs: Epochs) -> Self {
         let workers = owners.workers();
         Self {
@@ -201,8 +202,8 @@ impl Hub {
 
     // ---- publishing ----
 
-    /// Publishes from a connection of this worker's. A name that can't be a topic's reaches nobody: nobody could
-    /// subscribe to it.
+    /// Publishes on behalf of a connection of this worker. A name that is no valid topic is ignored: it can't have
+    /// subscribers.
     pub(crate) fn publish(&mut self, publish: Publish<'_>) {
         let topic = publish.topic;
         if !self.owns(topic) {
@@ -221,7 +222,7 @@ impl Hub {
         }
     }
 
-    /// Takes a publication that has its home here. Gives who is to be told, and what.
+    /// Publishes to a topic that this worker owns. Returns the reply to be sent, if one is awaited.
     pub(crate) fn publish_owned(&mut self, publication: PublishRequest) -> Option<PublishReply> {
         let PublishRequest {
             topic,
@@ -264,7 +265,7 @@ impl Hub {
         Some((reply, Ok(Some(Published { position, receivers, repeated: repeated.is_some() }))))
     }
 
-    /// The topic, if anybody listens to it on any worker, or its messages are kept. To be called at its home.
+    /// Finds the topic if it has subscribers on any worker or a history. Called on its owner.
     fn find_active(&mut self, name: &str) -> Option<TopicKey> {
         if let Some(key) = self.index.find(name) {
             return (!topic::is_pattern(name)).then_some(key);
@@ -290,7 +291,7 @@ impl Hub {
         })
     }
 
-    /// Has a topic hold more; where that is too much, others give something back.
+    /// Changes a topic in a way that adds memory, and evicts from others where the limit is exceeded.
     fn grow_topic(&mut self, key: TopicKey, change: impl FnOnce(&mut OwnedTopic)) {
         let Self { index, accounting, now, .. } = self;
         let prefix = accounting.change(index, key, |owned| {
@@ -302,7 +303,7 @@ impl Hub {
         }
     }
 
-    /// Gives the next message of a topic its offset, and keeps the topic while the log names it.
+    /// Assigns the next message its offset, and pins the topic while the batch log refers to it.
     fn assign_offset(
         &mut self,
         key: TopicKey,
@@ -320,15 +321,15 @@ impl Hub {
             Ok(_) => self.index.pin(key),
             Err(_) => {
                 self.refused_publications += 1;
-                // It may have been made for this. One that the log names already stays: a run of a topic that is gone
-                // would find none, or another in its place.
+                // The topic may have been created for this message. If the batch log refers to it, it is pinned and
+                // stays: a batch of a removed topic would find another topic under its key.
                 self.index.remove_unused(key);
             }
         }
         placement
     }
 
-    /// Connections that hear a topic, as far as its home knows.
+    /// Counts the connections that receive a topic's messages, as far as its owner knows.
     fn count_receivers(&mut self, key: TopicKey) -> usize {
         let name = self.index.name(key).clone();
         let here: usize =
@@ -344,7 +345,7 @@ impl Hub {
         exactly + here + elsewhere
     }
 
-    /// Takes a run from its home.
+    /// Takes a batch that the topic's owner forwarded.
     pub(crate) fn receive_batch(&mut self, forwarded: &ForwardedBatch) {
         let ForwardedBatch { topic, frames, metas, key: message_key, position, envelopes } = forwarded;
         let key = match self.index.find(topic) {
@@ -361,8 +362,9 @@ impl Hub {
 
     // ---- subscribing ----
 
-    /// Says whether the subscription is new. The first one of a topic here is to be [told](Hub::take_subscriber_changes) at once:
-    /// its home has to know before anything is published by whoever learns of the subscription.
+    /// Subscribes and reports whether the subscription is new. After the first one of a topic on this worker, the
+    /// [changes](Hub::take_subscriber_changes) must be sent at once: the owner has to know the subscriber before
+    /// anybody who learns of the subscription publishes.
     pub(crate) fn subscribe(
         &mut self,
         slot: u32,
@@ -380,7 +382,7 @@ impl Hub {
         Ok(if first && elsewhere && !self.is_single_worker() { Added::First } else { Added::New })
     }
 
-    /// What other workers are to be told of subscribers here.
+    /// Takes the changes in subscribers that other workers have to know, by worker.
     pub(crate) fn take_subscriber_changes(&mut self) -> impl Iterator<Item = (usize, Vec<(Arc<str>, i32)>)> {
         let changed = self.changes.iter_mut().enumerate().filter(|(_, changed)| !changed.is_empty());
         changed.map(|(worker, changed)| (worker, core::mem::take(changed)))
@@ -390,7 +392,7 @@ impl Hub {
         self.index.find(topic).map_or_else(|| topic.into(), |key| self.index.name(key).clone())
     }
 
-    /// Ends a subscription, and calls off one that was asked for.
+    /// Ends a subscription and cancels a pending recovery.
     pub(crate) fn unsubscribe(&mut self, conn: ConnId, from: &TopicOrPattern<'_>) -> Unsubscribed {
         let topic = from.as_str();
         let name = self.name_of(topic);
@@ -402,7 +404,7 @@ impl Hub {
         Unsubscribed { ended, cancelled }
     }
 
-    /// A connection has ended.
+    /// Ends the subscriptions of a connection that has ended.
     pub(crate) fn remove(&mut self, conn: ConnId) {
         let Self { index, changes, worker, owners, pending_recoveries, recovery_requests, .. } = self;
         let alone = changes.len() == 1;
@@ -422,7 +424,7 @@ impl Hub {
         }
     }
 
-    /// Other workers' subscribers have changed.
+    /// Applies changes in another worker's subscribers.
     pub(crate) fn apply_subscriber_changes(&mut self, from: usize, changes: Vec<(Arc<str>, i32)>) {
         for (name, change) in changes {
             if topic::is_pattern(&name) {
@@ -451,16 +453,16 @@ impl Hub {
         }
     }
 
-    // ---- the end of a turn ----
+    // ---- the end of an iteration ----
 
-    /// The turn is over.
+    /// Clears the batch log.
     pub(crate) fn end_iteration(&mut self) {
         let Self { index, batch_log, .. } = self;
         batch_log.clear(|topic| index.unpin(topic));
     }
 }
 
-/// Notes that a topic's subscribers have changed, for its home, or for all workers where it is a pattern.
+/// Records a change in a topic's subscribers for its owner, or for all workers where it is a pattern.
 fn record_change(
     changes: &mut [Vec<(Arc<str>, i32)>],
     me: usize,

@@ -1,4 +1,4 @@
-//! What the home of a topic knows of it: the next offset, what is kept, and which other workers have subscribers.
+//! What a topic's owner knows about it: the next offset, the history, and which other workers have subscribers.
 
 use super::accounting::TopicUsage;
 use super::history::{History, HistoryEntry, Millis};
@@ -11,53 +11,53 @@ use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Ids of publications that are remembered for each topic, so that a repeated one is not published again.
+/// Idempotency keys remembered for each topic.
 const MAX_IDEMPOTENCY_KEYS: usize = 1024;
 
-/// How long they are remembered.
+/// How long an idempotency key is remembered.
 const IDEMPOTENCY_KEY_AGE: Millis = 5 * 60 * 1000;
 
 const NANOS_PER_MILLI: Nanos = 1_000_000;
 
-/// A topic at its home.
+/// A topic on the worker that owns it.
 #[derive(Debug)]
 pub(crate) struct OwnedTopic {
-    /// Names this life of the topic: offsets of another mean nothing.
+    /// Identifies this life of the topic: offsets of another epoch are meaningless.
     pub(crate) epoch: u64,
     /// The offset of the next message; the first is 1.
     pub(crate) next: u64,
     pub(crate) settings: Arc<TopicSettings>,
-    /// The prefix that the settings are of.
+    /// The index of the prefix that the settings belong to.
     pub(super) prefix: u32,
-    /// Its place in its list of [`MemoryAccounting`](super::accounting::MemoryAccounting); means nothing while it holds nothing.
+    /// Its index in its list of [`MemoryAccounting`](super::accounting::MemoryAccounting), while it uses memory.
     pub(super) list_index: u32,
     pub(crate) history: History,
     /// Subscribers on other workers, by worker.
     remote_subscribers: Vec<(u16, u32)>,
     idempotency_keys: Option<Box<IdempotencyKeys>>,
-    /// It stays although it keeps no message: at least until this. So whoever was the only one to listen finds it again,
-    /// and what is remembered of its publishers is not forgotten with its last listener.
+    /// Until when the topic stays without messages and subscribers, so that a sole subscriber can reconnect and
+    /// recover, and publishers' keys and rates outlive the last subscriber.
     retained_until: Option<Millis>,
-    /// What its publishers have taken of its rate; none where there is no rate, or nobody has published lately.
+    /// How its publishers have used its rate; none without a rate or recent publishers.
     shares: Option<Box<PublisherShares>>,
 }
 
-/// A topic that is there because it keeps something: its name, its place in two tables, what its home knows.
+/// The memory of a topic beside its messages: its name, its entries in two tables, and this struct.
 const TOPIC_COST: usize = 1024;
 
 #[derive(Debug, Default)]
 struct IdempotencyKeys {
     offsets: HashMap<Arc<str>, (u64, Millis)>,
     order: VecDeque<(Arc<str>, Millis)>,
-    /// Bytes of memory, about.
+    /// Estimated bytes of memory.
     cost: usize,
 }
 
-/// What an id costs beside its bytes: its place in the two tables.
+/// The cost of an idempotency key beside its bytes: its entries in the two tables.
 const IDEMPOTENCY_KEY_COST: usize = 96;
 
 impl IdempotencyKeys {
-    /// Forgets those that are too old, and the oldest where there are too many.
+    /// Removes keys that are too old, and the oldest above `most`.
     fn expire(&mut self, now: Millis, most: usize) {
         while let Some((oldest, _)) = self
             .order
@@ -91,7 +91,7 @@ impl OwnedTopic {
         }
     }
 
-    /// Whether the topic needs no owner any more: it has no subscribers on other workers and holds nothing.
+    /// Returns whether the topic can be removed: it has no subscribers on other workers and uses no memory.
     pub(crate) fn is_idle(&self) -> bool {
         self.remote_subscribers.is_empty() && self.is_empty()
     }
@@ -100,19 +100,19 @@ impl OwnedTopic {
         self.history.is_empty() && self.retained_until.is_none() && self.idempotency_keys.is_none()
     }
 
-    /// From here on it stays for as long as its messages would, if it is one that keeps any.
+    /// Retains the topic for as long as its messages would be kept, if it has a history.
     pub(crate) fn retain(&mut self, now: Millis) {
         if self.settings.has_history() {
             self.retain_until(now.saturating_add(self.settings.max_age()));
         }
     }
 
-    /// It stays at least until then.
+    /// Retains the topic at least until then.
     fn retain_until(&mut self, until: Millis) {
         self.retained_until = Some(self.retained_until.unwrap_or(0).max(until));
     }
 
-    /// Looks at it once in a while: `in_use` is whether anybody listens here.
+    /// Expires what is too old. `in_use` is whether the topic has subscribers on this worker. Called now and then.
     pub(crate) fn maintain(&mut self, now: Millis, in_use: bool) {
         self.expire(now);
         if let Some(shares) = &mut self.shares {
@@ -126,7 +126,7 @@ impl OwnedTopic {
         self.retained_until = self.retained_until.filter(|until| *until > now);
     }
 
-    /// Removes what is too old.
+    /// Removes messages and idempotency keys that are too old.
     pub(crate) fn expire(&mut self, now: Millis) {
         self.history.expire(now);
         if let Some(idempotency_keys) = &mut self.idempotency_keys {
@@ -137,13 +137,13 @@ impl OwnedTopic {
         }
     }
 
-    /// Gives up all that it keeps, and its staying.
+    /// Removes the messages, the idempotency keys and the retention.
     pub(crate) fn evict(&mut self) {
         self.history.clear();
         (self.retained_until, self.idempotency_keys) = (None, None);
     }
 
-    /// What it holds beyond what a topic with listeners does, in bytes of memory, about.
+    /// Returns the estimated memory beyond that of a topic with subscribers only.
     pub(super) fn held(&self) -> TopicUsage {
         let has_messages = !self.history.is_empty();
         if self.is_empty() {
@@ -154,8 +154,9 @@ impl OwnedTopic {
         TopicUsage { bytes: self.history.cost() + idempotency_keys + TOPIC_COST, has_messages }
     }
 
-    /// What speaks for evicting from this topic rather than from another: of a history its bytes times the age of its
-    /// oldest message; of a topic without a message that nobody is there, and that it would be the first to go.
+    /// Returns the weight for eviction; the heaviest topic is evicted first. A history weighs its bytes times the age
+    /// of its oldest message. A topic without a message weighs more if it has no subscribers, and more the sooner its
+    /// retention ends.
     pub(super) fn eviction_weight(&self, now: Millis, in_use: bool) -> u64 {
         const HALF: u64 = u64::MAX / 2;
         match self.history.oldest_remove_at() {
@@ -170,8 +171,8 @@ impl OwnedTopic {
         }
     }
 
-    /// What a subscription with this filter that begins at `start` is given, the first `most` of it; `None` where that
-    /// is not there.
+    /// Returns the messages for a subscription with this filter that begins at `start`, at most `most`; `None` if the
+    /// history does not reach back that far.
     pub(crate) fn messages_from(
         &self,
         start: Start,
@@ -192,12 +193,13 @@ impl OwnedTopic {
         }
     }
 
-    /// The place behind the last message.
+    /// Returns the position behind the last message.
     pub(crate) fn position(&self) -> Position {
         Position { epoch: self.epoch, offset: self.next - 1 }
     }
 
-    /// The place of the next message, which has so many bytes and comes from this connection, or from the program.
+    /// Assigns a message of `len` bytes its offset. `publisher` is the connection that publishes, or none for the
+    /// program.
     pub(crate) fn assign_offset(
         &mut self,
         len: usize,
@@ -217,7 +219,7 @@ impl OwnedTopic {
         Ok(Placement { position: self.position(), policy: self.settings.slow_consumer })
     }
 
-    /// So many subscribers came to a worker, or left it.
+    /// Records that subscribers were added on another worker, or removed.
     pub(crate) fn change_remote_subscribers(&mut self, worker: usize, change: i32) {
         let worker = worker as u16;
         match self.remote_subscribers.iter().position(|(w, _)| *w == worker) {
@@ -233,23 +235,23 @@ impl OwnedTopic {
         }
     }
 
-    /// The other workers that have subscribers.
+    /// Returns the other workers that have subscribers.
     pub(crate) fn workers_with_subscribers(&self) -> impl Iterator<Item = usize> {
         self.remote_subscribers.iter().map(|(worker, _)| usize::from(*worker))
     }
 
-    /// Subscribers on other workers.
+    /// Returns the number of subscribers on other workers.
     pub(crate) fn remote_subscriber_count(&self) -> usize {
         self.remote_subscribers.iter().map(|(_, count)| *count as usize).sum()
     }
 
-    /// The offset that a publication with this id was given before.
+    /// Returns the offset of an earlier message with this idempotency key.
     pub(crate) fn offset_of_key(&self, id: &str, now: Millis) -> Option<u64> {
         let (offset, born) = self.idempotency_keys.as_ref()?.offsets.get(id)?;
         (born + IDEMPOTENCY_KEY_AGE > now).then_some(*offset)
     }
 
-    /// Remembers an id, and the topic stays as long.
+    /// Remembers an idempotency key, and retains the topic as long.
     pub(crate) fn remember_key(&mut self, id: &str, offset: u64, now: Millis) {
         let idempotency_keys = self.idempotency_keys.get_or_insert_default();
         idempotency_keys.expire(now, MAX_IDEMPOTENCY_KEYS - 1);
@@ -260,7 +262,7 @@ impl OwnedTopic {
         self.retain_until(now + IDEMPOTENCY_KEY_AGE);
     }
 
-    /// Stays until its rate has nothing more to remember.
+    /// Retains the topic until its rate has recovered.
     pub(crate) fn retain_for_rate(&mut self) {
         let tat = self.shares.as_ref().map_or(0, |shares| shares.tat());
         self.retain_until(tat / NANOS_PER_MILLI + 1);
