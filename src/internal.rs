@@ -8,7 +8,7 @@ use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Wake, mailbox};
 use crate::hub::{Epochs, Hub, Owners, TopicOrPattern};
 use crate::protocol::{Message, Rules};
-use crate::worker::deadlines::{Clock, Due, check_deadlines};
+use crate::worker::deadlines::{Due, Timestamps, check_deadlines};
 use crate::worker::fanout::deliver_batches;
 use crate::worker::read::decode;
 use crate::worker::slots::{Slot, SlotFlags, Slots};
@@ -103,19 +103,19 @@ impl Machine {
         conn.route = 0;
         // As if connections had come over 25 s, so that their timers don't all fire in one tick.
         let received = self.now + at as u32 % 390;
-        let clock = Clock { received, message: received, ..Clock::default() };
+        let timestamps = Timestamps { received, message: received, ..Timestamps::default() };
         let at = self.slots.insert(Slot {
             stream: Void,
             conn,
             state: Some(Box::new(state)),
             http: None,
             timer: TimerLinks::default(),
-            clock,
+            timestamps,
             flags: SlotFlags::default(),
             counted_bytes: 0,
         });
         if let Due::At(due) =
-            check_deadlines(&clock, &self.shared.routes[0].terms.limits, Pauses::default(), self.now)
+            check_deadlines(&timestamps, &self.shared.routes[0].terms.limits, Pauses::default(), self.now)
         {
             self.wheel.arm(&mut self.slots, at as u32, due);
         }
@@ -131,7 +131,7 @@ impl Machine {
     /// What one read brought: decoded, handled, and what the handler sent written out.
     pub fn receive(&mut self, at: usize, bytes: &mut [u8]) {
         let slot = self.slots.get_mut(at).expect("an open connection");
-        slot.clock.received = self.now;
+        slot.timestamps.received = self.now;
         decode(slot, &mut self.ctx, &self.shared.routes[0], &self.rules, bytes, self.now);
         slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
     }
@@ -166,7 +166,7 @@ impl Machine {
             fired += 1;
             let slot = self.slots.get_mut(at as usize).expect("an open connection");
             let due = match check_deadlines(
-                &slot.clock,
+                &slot.timestamps,
                 &self.shared.routes[0].terms.limits,
                 slot.conn.pauses,
                 self.now,
@@ -175,7 +175,7 @@ impl Machine {
                 Due::Ping => {
                     slot.conn.control(&mut self.ctx.writer, crate::protocol::Opcode::Ping, b"");
                     slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
-                    slot.clock.received = self.now;
+                    slot.timestamps.received = self.now;
                     self.now + 390
                 }
                 Due::End(..) => continue,

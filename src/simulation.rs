@@ -7,7 +7,7 @@ use crate::http::Peer;
 use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
 use crate::hub::{Epochs, Hub, NoReply, Owners, PublishRequest, SettingsTable};
 use crate::protocol::{Message, Opcode, header};
-use crate::worker::deadlines::Clock;
+use crate::worker::deadlines::Timestamps;
 use crate::worker::fanout::{deliver_batches, mark_dirty, queue_reply, report_missed, send_to_workers};
 use crate::worker::lifecycle::write_out;
 use crate::worker::read::{call_handler, decode};
@@ -92,7 +92,7 @@ impl Simulation {
         let worker = |(number, inbox)| {
             let epochs = Epochs::new([number as u64 + 1, 1]);
             let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), epochs);
-            hub.connect(usize::MAX, shared.congestion.clone());
+            hub.set_flow_limits(usize::MAX, shared.congestion.clone());
             let ctx = WorkerContext {
                 replays: Default::default(),
                 writer: CorkWriter::new(
@@ -137,7 +137,7 @@ impl Simulation {
             state: Some(state),
             http: None,
             timer: TimerLinks::default(),
-            clock: Clock::default(),
+            timestamps: Timestamps::default(),
             flags: SlotFlags::default(),
             counted_bytes: 0,
         });

@@ -1,13 +1,13 @@
 //! How a connection ends: by either side's closing handshake, by a breach, or at once; and what is told of it.
 
-use super::{Cause, Closed, Connection, CorkWriter, End, Phase, Sink};
+use super::{Cause, CloseRecord, Closed, Connection, CorkWriter, Phase, Sink};
 use crate::protocol::{CloseCode, Opcode, ProtocolError, close, header};
 
 impl Connection {
     pub(super) fn set_end(&mut self, code: CloseCode, reason: &str, cause: Cause) {
         let cold = self.cold();
         if cold.end.is_none() {
-            cold.end = Some(End { code, reason: reason.into(), cause, clean: false });
+            cold.end = Some(CloseRecord { code, reason: reason.into(), cause, clean: false });
         }
     }
 

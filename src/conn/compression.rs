@@ -265,7 +265,7 @@ impl Compression {
         let mut bytes = Vec::with_capacity(compressed.len() + header::MAX_HEAD);
         header::write_frame_as(&mut bytes, frames[0] | header::RSV1, &compressed);
         codecs.recycle_compressed(compressed);
-        Some(Frames::with(bytes, true))
+        Some(Frames::with_verbatim(bytes, true))
     }
 
     /// Inflates a message into the packer's buffer, which is taken along and [given back](Codecs::give_back).

@@ -46,11 +46,11 @@ impl Deref for Bytes {
 
 impl Frames {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self::with(bytes, false)
+        Self::with_verbatim(bytes, false)
     }
 
     /// Whether the frames are to stay as they are.
-    pub(crate) fn with(bytes: Vec<u8>, verbatim: bool) -> Self {
+    pub(crate) fn with_verbatim(bytes: Vec<u8>, verbatim: bool) -> Self {
         Self::with_count(bytes, verbatim, 1)
     }
 
@@ -100,7 +100,7 @@ impl Frames {
     pub(crate) fn of(message: Message<'_>) -> Self {
         let mut bytes = Vec::with_capacity(message.len() + header::MAX_HEAD);
         header::write_frame(&mut bytes, message.kind().into(), message.as_bytes());
-        Self::with(bytes, message.is_verbatim())
+        Self::with_verbatim(bytes, message.is_verbatim())
     }
 
     pub(crate) fn is_verbatim(&self) -> bool {

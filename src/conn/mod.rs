@@ -120,7 +120,7 @@ impl std::error::Error for Refused<'_> {}
 pub(crate) struct Cold {
     pub(crate) params: Params,
     pub(crate) protocol: Option<Box<str>>,
-    pub(crate) end: Option<End>,
+    pub(crate) end: Option<CloseRecord>,
     /// Received while reading was paused or the upgrade undecided, or more than one turn inflates; to be decoded first.
     pub(crate) unread: Vec<u8>,
     /// What was agreed on about compression.
@@ -128,7 +128,7 @@ pub(crate) struct Cold {
 }
 
 #[derive(Debug)]
-pub(crate) struct End {
+pub(crate) struct CloseRecord {
     pub(crate) code: CloseCode,
     pub(crate) reason: Box<str>,
     pub(crate) cause: Cause,

@@ -28,7 +28,7 @@ pub(crate) enum AcceptKind<S> {
 impl<S> Accept<S> {
     /// Accepts, with the state that the application keeps for this connection.
     pub fn new(state: S) -> Self {
-        Self(AcceptKind::Now { state, protocol: None, response: Response::bare(101) })
+        Self(AcceptKind::Now { state, protocol: None, response: Response::unchecked(101) })
     }
 
     /// Decides later. `start` is called at once, on the worker, with the token to answer with; it hands the token to
@@ -72,7 +72,7 @@ impl<S> Accept<S> {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         if let AcceptKind::Now { response, .. } = &mut self.0 {
-            *response = core::mem::replace(response, Response::bare(101)).header(name, value);
+            *response = core::mem::replace(response, Response::unchecked(101)).header(name, value);
         }
         self
     }
@@ -88,7 +88,7 @@ pub struct Refuse(pub(crate) Response);
 impl Refuse {
     /// Refuses with this status, 4xx or 5xx. With another one the client gets a 500 and the log an error.
     pub fn new(status: u16) -> Self {
-        Response::bare(status).into()
+        Response::unchecked(status).into()
     }
 
     /// Adds a header, as [`Response::header`] does.

@@ -223,7 +223,7 @@ pub(crate) fn push_batch(
             }
         }
     }
-    let whole = !batch.selective && recipient.from == 0 && recipient.filter.is_none();
+    let whole = !batch.has_exclusions && recipient.from == 0 && recipient.filter.is_none();
     if !whole && batch.ranges_for(recipient, None).next().is_none() {
         return;
     }
@@ -446,7 +446,7 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// The name can't be a topic's or is a pattern, the connection has too many subscriptions, or it is closing.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
-        self.begin(&TopicOrPattern::topic(topic).map_err(SubscribeError::Topic)?, None)
+        self.subscribe_now(&TopicOrPattern::topic(topic).map_err(SubscribeError::Topic)?, None)
     }
 
     /// Subscribes to every topic below a prefix, at any depth: `ticks/*`. Says whether that is new. A message that several
@@ -455,24 +455,24 @@ impl<'a, S> Conn<'a, S> {
     /// # Errors
     /// The text is not a pattern, the connection has too many subscriptions, or it is closing.
     pub fn subscribe_pattern(&mut self, pattern: &str) -> Result<bool, SubscribeError> {
-        self.begin(&TopicOrPattern::pattern(pattern).map_err(SubscribeError::Pattern)?, None)
+        self.subscribe_now(&TopicOrPattern::pattern(pattern).map_err(SubscribeError::Pattern)?, None)
     }
 
-    fn begin(&mut self, to: &TopicOrPattern<'_>, tags: Option<Tags>) -> Result<bool, SubscribeError> {
+    fn subscribe_now(&mut self, to: &TopicOrPattern<'_>, tags: Option<Tags>) -> Result<bool, SubscribeError> {
         let ConnParts { conn, ctx, .. } = &self.parts;
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
         // What this turn published before is not for a subscriber that comes after it.
-        let log = (ctx.iteration, ctx.hub.batch_log.next_index());
-        if log.1 > 0 {
+        let log_end = (ctx.iteration, ctx.hub.batch_log.next_index());
+        if log_end.1 > 0 {
             self.parts.catch_up();
         }
         let ConnParts { conn, ctx, route, .. } = &mut self.parts;
         let limit = route.terms.limits.max_subscriptions;
         let slot = conn.id.slot() as u32;
         // What it has asked for and not been given counts too.
-        if !ctx.hub.has_room(conn.id, limit) && !ctx.hub.index.is_subscribed(slot, to.as_str()) {
+        if !ctx.hub.has_subscription_room(conn.id, limit) && !ctx.hub.index.is_subscribed(slot, to.as_str()) {
             return Err(SubscribeError::TooMany { limit });
         }
         let added = ctx.hub.subscribe(slot, to, tags, limit)?;
@@ -480,8 +480,8 @@ impl<'a, S> Conn<'a, S> {
             ctx.send_subscriber_changes();
         }
         let new = added != Added::Already;
-        if new && log.1 > 0 {
-            conn.set_caught_up(log.0, log.1);
+        if new && log_end.1 > 0 {
+            conn.set_caught_up(log_end.0, log_end.1);
         }
         Ok(new)
     }
@@ -509,8 +509,10 @@ impl<'a, S> Conn<'a, S> {
             SubscribeTarget::Topic(topic) => topic,
             SubscribeTarget::Pattern(_) if start != Start::Now => return Err(SubscribeError::PatternStart),
             SubscribeTarget::Pattern(pattern) => {
-                let new =
-                    self.begin(&TopicOrPattern::pattern(pattern).map_err(SubscribeError::Pattern)?, tags)?;
+                let new = self.subscribe_now(
+                    &TopicOrPattern::pattern(pattern).map_err(SubscribeError::Pattern)?,
+                    tags,
+                )?;
                 return if new { Ok(()) } else { Err(SubscribeError::Already) };
             }
         };
@@ -528,15 +530,15 @@ impl<'a, S> Conn<'a, S> {
     /// Ends the subscription to a topic, and cancels one that was asked for and has not begun. Says whether there was
     /// either. What was published before is still sent.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
-        TopicOrPattern::topic(topic).is_ok_and(|topic| self.end(&topic))
+        TopicOrPattern::topic(topic).is_ok_and(|topic| self.unsubscribe_from(&topic))
     }
 
     /// Ends the subscription to a pattern. Says whether there was one.
     pub fn unsubscribe_pattern(&mut self, pattern: &str) -> bool {
-        TopicOrPattern::pattern(pattern).is_ok_and(|pattern| self.end(&pattern))
+        TopicOrPattern::pattern(pattern).is_ok_and(|pattern| self.unsubscribe_from(&pattern))
     }
 
-    fn end(&mut self, from: &TopicOrPattern<'_>) -> bool {
+    fn unsubscribe_from(&mut self, from: &TopicOrPattern<'_>) -> bool {
         if !self.parts.ctx.hub.batch_log.is_empty() {
             self.parts.catch_up();
         }
@@ -548,15 +550,15 @@ impl<'a, S> Conn<'a, S> {
 
     /// Whether this connection subscribed to a topic by its name.
     pub fn is_subscribed(&self, topic: &str) -> bool {
-        !is_pattern(topic) && self.has(topic)
+        !is_pattern(topic) && self.has_subscription(topic)
     }
 
     /// Whether this connection subscribed to a pattern.
     pub fn is_subscribed_pattern(&self, pattern: &str) -> bool {
-        is_pattern(pattern) && self.has(pattern)
+        is_pattern(pattern) && self.has_subscription(pattern)
     }
 
-    fn has(&self, name: &str) -> bool {
+    fn has_subscription(&self, name: &str) -> bool {
         self.parts.ctx.hub.index.is_subscribed(self.parts.conn.id.slot() as u32, name)
     }
 
@@ -597,13 +599,13 @@ impl<'a, S> Conn<'a, S> {
     pub fn publish_with(&mut self, mut publish: Publish<'_>) {
         publish.publisher = Some(self.id());
         self.parts.ctx.hub.publish(publish);
-        self.wait_for_room(publish.topic);
+        self.pause_if_congested(publish.topic);
     }
 
     /// Is not read from for now if too much of the topic waits for other workers: a publisher that floods a topic is slowed
     /// down before others suffer.
     #[inline]
-    pub(crate) fn wait_for_room(&mut self, topic: &str) {
+    pub(crate) fn pause_if_congested(&mut self, topic: &str) {
         let ConnParts { conn, ctx, .. } = &mut self.parts;
         if ctx.hub.is_congested(topic) {
             ctx.pause_congested(conn);

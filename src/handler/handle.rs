@@ -7,7 +7,7 @@ use crate::http::Peer;
 use crate::hub::flow_control::FlowControl;
 use crate::hub::mailbox::{Capacity, Mailbox, TrySendError};
 use crate::hub::{Congestion, Owners, SettingsTable, TopicOrPattern};
-use crate::metrics::{Beat, Counters, Stats};
+use crate::metrics::{Counters, LoopState, Stats};
 use crate::net::Stream;
 use crate::protocol::{CloseCode, InvalidPing};
 use core::fmt;
@@ -214,11 +214,11 @@ impl Handle {
     pub fn check_health(&self, limit: Duration) -> Result<(), Unhealthy> {
         let now = self.shared.began.elapsed();
         for (worker, counters) in self.shared.counters.iter().enumerate() {
-            match counters.heartbeat.beat(now) {
-                Beat::Waits => {}
-                Beat::Busy(busy) if busy <= limit => {}
-                Beat::Busy(busy) => return Err(Unhealthy::Stuck { worker, busy, limit }),
-                Beat::Ended => return Err(Unhealthy::Ended { worker }),
+            match counters.heartbeat.state(now) {
+                LoopState::Waiting => {}
+                LoopState::Busy(busy) if busy <= limit => {}
+                LoopState::Busy(busy) => return Err(Unhealthy::Stuck { worker, busy, limit }),
+                LoopState::Ended => return Err(Unhealthy::Ended { worker }),
             }
         }
         Ok(())

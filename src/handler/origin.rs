@@ -33,13 +33,13 @@ use core::fmt;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
-    rule: Rule,
+    rule: OriginRule,
     /// Taken in any case.
-    also: Vec<Pattern>,
+    also: Vec<OriginPattern>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Rule {
+enum OriginRule {
     Any,
     /// On loopback as `SameHost`; elsewhere pages of other hosts too, if they send no cookies.
     #[default]
@@ -50,7 +50,7 @@ enum Rule {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pattern {
+struct OriginPattern {
     scheme: String,
     /// Below which subdomains are meant; or the host itself.
     wildcard: bool,
@@ -155,12 +155,12 @@ fn default_port(scheme: &str) -> Option<u16> {
 impl Origins {
     /// Every page. For public data without cookies.
     pub const fn any() -> Self {
-        Self { rule: Rule::Any, also: Vec::new() }
+        Self { rule: OriginRule::Any, also: Vec::new() }
     }
 
     /// Only pages of the host that the request itself is for; on a loopback address that host must name this machine.
     pub const fn same_host() -> Self {
-        Self { rule: Rule::SameHost, also: Vec::new() }
+        Self { rule: OriginRule::SameHost, also: Vec::new() }
     }
 
     /// Only these: `https://example.com` exactly, or `https://*.example.com` for every subdomain, at any depth, and
@@ -169,7 +169,7 @@ impl Origins {
     /// # Errors
     /// One of them is no origin.
     pub fn list<T: AsRef<str>>(origins: impl IntoIterator<Item = T>) -> Result<Self, InvalidOrigin> {
-        Self { rule: Rule::Listed, also: Vec::new() }.also(origins)
+        Self { rule: OriginRule::Listed, also: Vec::new() }.also(origins)
     }
 
     /// Takes these beside what it takes already; written as for [`Origins::list`].
@@ -181,7 +181,7 @@ impl Origins {
         origins: impl IntoIterator<Item = T>,
     ) -> Result<Self, InvalidOrigin> {
         for origin in origins {
-            self.also.push(Pattern::parse(origin.as_ref())?);
+            self.also.push(OriginPattern::parse(origin.as_ref())?);
         }
         Ok(self)
     }
@@ -204,7 +204,7 @@ impl Origins {
     }
 
     fn refuses(&self, origin: &str, request: &Request<'_>) -> Option<OriginReason> {
-        if self.rule == Rule::Any {
+        if self.rule == OriginRule::Any {
             return None;
         }
         if !self.also.is_empty()
@@ -214,16 +214,16 @@ impl Origins {
         }
         let on_loopback = is_on_loopback(request);
         match self.rule {
-            Rule::Any => None,
-            Rule::Listed => Some(OriginReason::NotListed),
-            Rule::Default if !on_loopback => {
+            OriginRule::Any => None,
+            OriginRule::Listed => Some(OriginReason::NotListed),
+            OriginRule::Default if !on_loopback => {
                 let refused = request.header("cookie").is_some() && !is_from_this_host(origin, request);
                 refused.then_some(OriginReason::OtherHostWithCookies)
             }
-            Rule::Default | Rule::SameHost if !is_from_this_host(origin, request) => {
+            OriginRule::Default | OriginRule::SameHost if !is_from_this_host(origin, request) => {
                 Some(OriginReason::OtherHost)
             }
-            Rule::Default | Rule::SameHost => {
+            OriginRule::Default | OriginRule::SameHost => {
                 let elsewhere = on_loopback && !request.host().is_some_and(is_this_machine);
                 elsewhere.then_some(OriginReason::HostElsewhere)
             }
@@ -236,7 +236,7 @@ fn is_on_loopback(request: &Request<'_>) -> bool {
     matches!(request.peer(), Peer::Ip(addr) if addr.ip().to_canonical().is_loopback())
 }
 
-impl Pattern {
+impl OriginPattern {
     fn parse(text: &str) -> Result<Self, InvalidOrigin> {
         let invalid = || InvalidOrigin { pattern: text.to_owned() };
         let (scheme, host, port) = parse(text).ok_or_else(invalid)?;

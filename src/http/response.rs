@@ -102,7 +102,7 @@ impl Response {
     /// the client gets a 500 and the log an error.
     #[must_use]
     pub const fn new(status: u16) -> Self {
-        let mut response = Self::bare(status);
+        let mut response = Self::unchecked(status);
         if !matches!(status, 200..=599) {
             response.status = 500;
             response.fault = Some(InvalidResponse::Status { status });
@@ -111,7 +111,7 @@ impl Response {
     }
 
     /// The same with whatever status, for the server's own.
-    pub(crate) const fn bare(status: u16) -> Self {
+    pub(crate) const fn unchecked(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Body::Empty, later: None, fault: None }
     }
 
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_status_without_a_body_has_no_length_and_sends_none() {
         for status in [100, 101, 204, 304] {
-            let response = Response::bare(status).body("lost");
+            let response = Response::unchecked(status).body("lost");
             assert!(!encode(&response, true, false).contains("Content-Length"), "{status}");
             assert_eq!(response.body_len(), 0);
             assert!(response.into_body().is_empty());
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_named_in_connection() {
-        let response = Response::bare(101).header("Upgrade", "websocket");
+        let response = Response::unchecked(101).header("Upgrade", "websocket");
         assert!(
             encode(&response, false, false).contains("\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
         );

@@ -80,7 +80,7 @@ pub(crate) struct Batch {
     /// Its messages must not be compressed.
     verbatim: bool,
     /// Whether a message excludes a connection.
-    pub(crate) selective: bool,
+    pub(crate) has_exclusions: bool,
     /// Whether the batch began on this worker, which then forwards it to the others.
     pub(crate) begins_here: bool,
     /// The batch in the routes' envelopes, shared with the other workers that have it.
@@ -99,7 +99,7 @@ impl Batch {
         verbatim: bool,
     ) -> Self {
         let Placement { position, policy } = placement;
-        let (selective, begins_here, envelopes) = (false, true, None);
+        let (has_exclusions, begins_here, envelopes) = (false, true, None);
         Self {
             topic,
             key,
@@ -109,7 +109,7 @@ impl Batch {
             bytes,
             metas,
             verbatim,
-            selective,
+            has_exclusions,
             begins_here,
             envelopes,
         }
@@ -133,7 +133,7 @@ impl Batch {
                 if bytes.capacity() > 2 * bytes.len() {
                     bytes.shrink_to_fit();
                 }
-                let frames = Frames::with(bytes, self.verbatim);
+                let frames = Frames::with_verbatim(bytes, self.verbatim);
                 self.bytes = BatchBytes::Shared(frames.clone());
                 frames
             }
@@ -145,13 +145,13 @@ impl Batch {
         self.share();
         match &mut self.bytes {
             BatchBytes::Shared(frames) => frames.plain(),
-            BatchBytes::Own(bytes) => Frames::with(bytes.clone(), self.verbatim), // it is shared now
+            BatchBytes::Own(bytes) => Frames::with_verbatim(bytes.clone(), self.verbatim), // it is shared now
         }
     }
 
     /// Copies the messages from this byte on.
     pub(crate) fn copy_from(&self, at: usize) -> Frames {
-        Frames::with(self.bytes()[at..].to_vec(), self.verbatim)
+        Frames::with_verbatim(self.bytes()[at..].to_vec(), self.verbatim)
     }
 
     /// Returns the terms for this batch on a connection of a route: the topic's policy overrides the route's.
@@ -173,8 +173,13 @@ impl Batch {
     }
 
     /// Returns the batch in envelope `at` of `of`. [`Batch::envelopes`] must have been called.
-    pub(crate) fn wrapped(&self, at: usize, of: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
-        self.envelopes.as_ref()?.get(at, of, wrap)
+    pub(crate) fn wrapped(
+        &self,
+        index: usize,
+        count: usize,
+        wrap: impl FnOnce() -> Frames,
+    ) -> Option<&Frames> {
+        self.envelopes.as_ref()?.get(index, count, wrap)
     }
 
     /// Wraps each message in an envelope.
@@ -347,11 +352,12 @@ impl BatchLog {
     ) {
         let verbatim = frames.is_verbatim();
         let first_index = self.len;
-        let selective = metas.iter().any(|m| m.except.is_some());
+        let has_exclusions = metas.iter().any(|m| m.except.is_some());
         self.len += metas.len() as u32;
         let mut batch =
             Batch::new(topic, key, first_index, placement, BatchBytes::Shared(frames), metas, verbatim);
-        (batch.selective, batch.begins_here, batch.envelopes) = (selective, envelopes.is_none(), envelopes);
+        (batch.has_exclusions, batch.begins_here, batch.envelopes) =
+            (has_exclusions, envelopes.is_none(), envelopes);
         self.batches.push(batch);
     }
 
@@ -423,7 +429,7 @@ impl BatchLog {
 
 impl Batch {
     fn push_meta(&mut self, meta: FrameMeta) {
-        self.selective |= meta.except.is_some();
+        self.has_exclusions |= meta.except.is_some();
         self.metas.push(meta);
     }
 }

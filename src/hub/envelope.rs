@@ -62,9 +62,9 @@ pub(crate) struct Envelopes(OnceLock<Box<[OnceLock<Frames>]>>);
 
 impl Envelopes {
     /// The frames in one of `of` envelopes. The first worker that needs them makes them.
-    pub(crate) fn get(&self, at: usize, of: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
-        let all = self.0.get_or_init(|| (0..of).map(|_| OnceLock::new()).collect());
-        Some(all.get(at)?.get_or_init(wrap))
+    pub(crate) fn get(&self, index: usize, count: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
+        let all = self.0.get_or_init(|| (0..count).map(|_| OnceLock::new()).collect());
+        Some(all.get(index)?.get_or_init(wrap))
     }
 }
 

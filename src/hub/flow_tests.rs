@@ -47,7 +47,7 @@ impl Net {
         let congestion: Arc<Congestion> = Arc::default();
         let hubs = (0..workers).map(|worker| {
             let mut hub = Hub::new(worker, owners.clone(), SettingsTable::default(), Epochs::new([1, 2]));
-            hub.connect(max_waiting, congestion.clone());
+            hub.set_flow_limits(max_waiting, congestion.clone());
             hub
         });
         Self {

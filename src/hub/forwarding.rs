@@ -80,7 +80,7 @@ impl ForwardQueue {
 
 impl Hub {
     /// Sets the limit of what may wait for one other worker, and the state of congested topics that all workers share.
-    pub(crate) fn connect(&mut self, max_waiting: usize, congestion: Arc<Congestion>) {
+    pub(crate) fn set_flow_limits(&mut self, max_waiting: usize, congestion: Arc<Congestion>) {
         (self.max_waiting, self.congestion) = (max_waiting, congestion);
     }
 
@@ -137,7 +137,7 @@ impl Hub {
 
     /// Returns whether delivering what was published since `work` was `before` exceeds `most` bytes. A single topic may
     /// exceed it: its messages are better delivered together.
-    pub(crate) fn is_over(&self, before: u64, most: u64) -> bool {
+    pub(crate) fn exceeds_work(&self, before: u64, most: u64) -> bool {
         let work = self.work - before;
         work > most && work > 2 * self.largest
     }

@@ -144,7 +144,7 @@ pub(crate) struct Hub {
     /// Messages lost on their way to other workers since the counter was last read.
     pub(crate) lost_messages: u64,
     /// By owner, changes in the number of subscribers on this worker.
-    changes: Vec<Vec<(Arc<str>, i32)>>,
+    subscriber_changes: Vec<Vec<(Arc<str>, i32)>>,
     /// Patterns that connections of other workers subscribe to, with the number of subscribers by worker.
     remote_patterns: HashMap<Arc<str>, Vec<(usize, u32)>>,
     pending_recoveries: PendingRecoveries,
@@ -180,7 +180,7 @@ impl Hub {
             work: 0,
             largest: 0,
             lost_messages: 0,
-            changes: (0..workers).map(|_| Vec::new()).collect(),
+            subscriber_changes: (0..workers).map(|_| Vec::new()).collect(),
             remote_patterns: HashMap::new(),
             pending_recoveries: PendingRecoveries::default(),
             recovery_requests: Vec::new(),
@@ -384,7 +384,8 @@ impl Hub {
 
     /// Takes the changes in subscribers that other workers have to know, by worker.
     pub(crate) fn take_subscriber_changes(&mut self) -> impl Iterator<Item = (usize, Vec<(Arc<str>, i32)>)> {
-        let changed = self.changes.iter_mut().enumerate().filter(|(_, changed)| !changed.is_empty());
+        let changed =
+            self.subscriber_changes.iter_mut().enumerate().filter(|(_, changed)| !changed.is_empty());
         changed.map(|(worker, changed)| (worker, core::mem::take(changed)))
     }
 
@@ -406,11 +407,12 @@ impl Hub {
 
     /// Ends the subscriptions of a connection that has ended.
     pub(crate) fn remove(&mut self, conn: ConnId) {
-        let Self { index, changes, worker, owners, pending_recoveries, recovery_requests, .. } = self;
-        let alone = changes.len() == 1;
+        let Self { index, subscriber_changes, worker, owners, pending_recoveries, recovery_requests, .. } =
+            self;
+        let alone = subscriber_changes.len() == 1;
         index.remove(conn.slot() as u32, |name| {
             if !alone {
-                record_change(changes, *worker, owners, name, -1);
+                record_change(subscriber_changes, *worker, owners, name, -1);
             }
         });
         if pending_recoveries.remove(conn) {
@@ -420,7 +422,7 @@ impl Hub {
 
     fn record_subscriber_change(&mut self, name: &Arc<str>, change: i32) {
         if !self.is_single_worker() {
-            record_change(&mut self.changes, self.worker, &self.owners, name, change);
+            record_change(&mut self.subscriber_changes, self.worker, &self.owners, name, change);
         }
     }
 

@@ -205,7 +205,9 @@ impl Hub {
         match self.index.is_by_handle(slot, topic) {
             Some(false) => return Err(SubscribeError::Already),
             Some(true) => {}
-            None if !self.has_room(*conn, limit) => return Err(SubscribeError::TooMany { limit }),
+            None if !self.has_subscription_room(*conn, limit) => {
+                return Err(SubscribeError::TooMany { limit });
+            }
             None => {}
         }
         request.request_id = self.pending_recoveries.add(*conn, topic.clone());
@@ -214,7 +216,7 @@ impl Hub {
     }
 
     /// Whether a connection may have one more subscription, beside those that it has and has asked for.
-    pub(crate) fn has_room(&self, conn: ConnId, limit: usize) -> bool {
+    pub(crate) fn has_subscription_room(&self, conn: ConnId, limit: usize) -> bool {
         let slot = conn.slot() as u32;
         let (has, waits) = (self.index.subscription_count(slot), self.pending_recoveries.count(conn));
         // A topic in both counts once; only then is each looked up.

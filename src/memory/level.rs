@@ -2,36 +2,36 @@
 
 /// Bytes freed for which trimming pays: it takes some 0.3 ms for each MiB that goes back, and what goes back costs a page
 /// fault for each 4 KiB when it is needed again.
-const WORTH: u64 = 16 << 20;
+const MIN_FREED: u64 = 16 << 20;
 
 /// Looks of one half of the window. What is needed again before two halves are over is not given back.
-const HALF: u32 = 8;
+const HALF_WINDOW: u32 = 8;
 
 /// How much memory is in use, about, and how much was since the heap was last trimmed. It only has to fall when much is
 /// freed; its scale means little.
 #[derive(Debug, Default)]
-pub(crate) struct Level {
+pub(crate) struct MemoryLevel {
     /// The most since the last trimming, as far as it lasted.
     high: u64,
     /// The most in this half of the window, and in the one before.
     recent: [u64; 2],
     now: u64,
-    looks: u32,
+    samples: u32,
 }
 
-impl Level {
+impl MemoryLevel {
     /// Notes how much is in use. Says whether much less is needed than was, since half a window or longer.
-    pub(crate) fn note(&mut self, now: u64) -> bool {
+    pub(crate) fn record(&mut self, now: u64) -> bool {
         self.now = now;
         self.recent[0] = self.recent[0].max(now);
-        self.looks += 1;
-        if self.looks < HALF {
+        self.samples += 1;
+        if self.samples < HALF_WINDOW {
             return false;
         }
         let needed = self.recent[0].max(self.recent[1]);
-        (self.recent, self.looks) = ([now, self.recent[0]], 0);
+        (self.recent, self.samples) = ([now, self.recent[0]], 0);
         self.high = self.high.max(needed);
-        if self.high - needed < WORTH {
+        if self.high - needed < MIN_FREED {
             return false;
         }
         self.high = needed;
@@ -40,13 +40,13 @@ impl Level {
 
     /// Whether so much is or was in use that it must be noted again although nothing happens.
     pub(crate) fn may_fall(&self) -> bool {
-        self.now >= WORTH || self.has_fallen()
+        self.now >= MIN_FREED || self.has_fallen()
     }
 
-    /// Whether it has fallen so far that [`Level::note`] will say so when time goes by.
+    /// Whether it has fallen so far that [`MemoryLevel::note`] will say so when time goes by.
     fn has_fallen(&self) -> bool {
         let most = self.high.max(self.recent[0]).max(self.recent[1]);
-        most - self.now >= WORTH
+        most - self.now >= MIN_FREED
     }
 }
 
@@ -58,13 +58,13 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// The looks after which it says that the heap should be trimmed.
-    fn trimmed(level: &mut Level, levels: impl IntoIterator<Item = u64>) -> Vec<usize> {
-        levels.into_iter().enumerate().filter(|(_, now)| level.note(*now)).map(|(at, _)| at).collect()
+    fn trimmed(level: &mut MemoryLevel, levels: impl IntoIterator<Item = u64>) -> Vec<usize> {
+        levels.into_iter().enumerate().filter(|(_, now)| level.record(*now)).map(|(at, _)| at).collect()
     }
 
     #[test]
     fn what_was_freed_is_given_back_once_and_not_at_once() {
-        let mut level = Level::default();
+        let mut level = MemoryLevel::default();
         assert!(trimmed(&mut level, [500 * MIB; 100]).is_empty() && !level.has_fallen());
         let at = trimmed(&mut level, [MIB; 100]);
         assert!(at.len() == 1 && (8..=24).contains(&at[0]), "{at:?}");
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_is_kept() {
-        let mut level = Level::default();
+        let mut level = MemoryLevel::default();
         let waves = (0..1000).map(|n| if n % 8 == 0 { 500 * MIB } else { MIB });
         assert!(trimmed(&mut level, waves).is_empty());
         assert_eq!(trimmed(&mut level, [MIB; 100]).len(), 1);
@@ -83,20 +83,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_fall_that_lasts_is_always_noticed(levels in prop::collection::vec(0u64..1000, 0..200), last in 0u64..1000) {
-            let mut level = Level::default();
+            let mut level = MemoryLevel::default();
             let mut most = 0;
             for now in levels {
-                most = if level.note(now * MIB) { now } else { most.max(now) };
+                most = if level.record(now * MIB) { now } else { most.max(now) };
             }
             // Whoever waits while it says that it has fallen waits no longer than one window.
-            let mut looks = 0;
-            let mut noticed = level.note(last * MIB);
+            let mut samples = 0;
+            let mut noticed = level.record(last * MIB);
             while level.has_fallen() {
-                noticed |= level.note(last * MIB);
-                looks += 1;
-                prop_assert!(looks <= 3 * HALF, "{level:?}");
+                noticed |= level.record(last * MIB);
+                samples += 1;
+                prop_assert!(samples <= 3 * HALF_WINDOW, "{level:?}");
             }
-            prop_assert!(noticed || most < last + 16 || looks == 0);
+            prop_assert!(noticed || most < last + 16 || samples == 0);
         }
     }
 }

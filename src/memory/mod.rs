@@ -1,20 +1,20 @@
-//! Memory that is no longer needed: tables shrink when most of them is empty, and [`Level`] decides when so much was freed
+//! Memory that is no longer needed: tables shrink when most of them is empty, and [`MemoryLevel`] decides when so much was freed
 //! that the heap should be trimmed.
 
 mod level;
 
-pub(crate) use level::Level;
+pub(crate) use level::MemoryLevel;
 
 use core::hash::{BuildHasher, Hash};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
 /// Entries up to which a table is never shrunk.
-const LEAST: usize = 64;
+const MIN_CAPACITY: usize = 64;
 
 /// Whether a table has grown far beyond what is in it.
 const fn is_mostly_empty(len: usize, capacity: usize) -> bool {
-    capacity > LEAST && len < capacity / 4
+    capacity > MIN_CAPACITY && len < capacity / 4
 }
 
 /// A table that can give memory back.
@@ -106,7 +106,7 @@ mod tests {
         );
         for (name, sizes) in [("vec", vec), ("deque", deque), ("map", map), ("slab", slab)] {
             for (capacity, len) in sizes {
-                assert!(capacity <= (4 * len + 3).max(2 * LEAST), "{name}: {capacity} for {len}");
+                assert!(capacity <= (4 * len + 3).max(2 * MIN_CAPACITY), "{name}: {capacity} for {len}");
             }
         }
     }

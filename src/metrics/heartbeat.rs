@@ -15,9 +15,9 @@ pub(crate) struct Heartbeat(AtomicU64);
 
 /// What a worker's event loop does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beat {
+pub(crate) enum LoopState {
     /// It waits for events, and will answer them.
-    Waits,
+    Waiting,
     /// It has been in one iteration for this long.
     Busy(Duration),
     Ended,
@@ -40,11 +40,11 @@ impl Heartbeat {
         self.0.store(ENDED, Ordering::Relaxed);
     }
 
-    pub(crate) fn beat(&self, now: Duration) -> Beat {
+    pub(crate) fn state(&self, now: Duration) -> LoopState {
         match self.0.load(Ordering::Relaxed) {
-            WAITS => Beat::Waits,
-            ENDED => Beat::Ended,
-            began => Beat::Busy(now.saturating_sub(Duration::from_millis(began - 1))),
+            WAITS => LoopState::Waiting,
+            ENDED => LoopState::Ended,
+            began => LoopState::Busy(now.saturating_sub(Duration::from_millis(began - 1))),
         }
     }
 }
@@ -56,14 +56,18 @@ mod tests {
     #[test]
     fn an_iteration_that_lasts_is_told_from_a_loop_that_waits() {
         let (beat, at) = (Heartbeat::default(), Duration::from_millis);
-        assert_eq!(beat.beat(at(9000)), Beat::Waits, "not started");
+        assert_eq!(beat.state(at(9000)), LoopState::Waiting, "not started");
         beat.begin(at(0));
-        assert_eq!(beat.beat(at(7000)), Beat::Busy(at(7000)));
+        assert_eq!(beat.state(at(7000)), LoopState::Busy(at(7000)));
         beat.begin(at(100));
-        assert_eq!(beat.beat(at(50)), Beat::Busy(at(0)), "a clock that another thread read a little earlier");
+        assert_eq!(
+            beat.state(at(50)),
+            LoopState::Busy(at(0)),
+            "a clock that another thread read a little earlier"
+        );
         beat.wait();
-        assert_eq!(beat.beat(at(9000)), Beat::Waits);
+        assert_eq!(beat.state(at(9000)), LoopState::Waiting);
         beat.end();
-        assert_eq!(beat.beat(at(9000)), Beat::Ended);
+        assert_eq!(beat.state(at(9000)), LoopState::Ended);
     }
 }

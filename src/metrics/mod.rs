@@ -2,7 +2,7 @@
 
 mod heartbeat;
 
-pub(crate) use heartbeat::{Beat, Heartbeat};
+pub(crate) use heartbeat::{Heartbeat, LoopState};
 
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -145,7 +145,7 @@ impl PushHandler {
             };
             handle.reply(to, &reply.to_json());
         });
-        conn.wait_for_room(topic);
+        conn.pause_if_congested(topic);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, TlsAcceptor, 
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
 use crate::worker::tls::{Certificates, Handshakes};
-use crate::worker::{Watched, Worker, WorkerParts, WorkerSettings, prepare};
+use crate::worker::{WatchedFd, Worker, WorkerParts, WorkerSettings, prepare};
 use crossbeam_utils::CachePadded;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,7 +56,7 @@ pub struct Builder {
     receive_buffer: usize,
     spare_buffers: usize,
     trim_heap: bool,
-    watched: Vec<Watched>,
+    watched: Vec<WatchedFd>,
     /// The first mistake, which [`Builder::build`] reports.
     fault: Option<BuildError>,
 }
@@ -414,7 +414,7 @@ impl Builder {
         readable: impl Into<OwnedFd>,
         action: impl FnMut(&Handle) + Send + 'static,
     ) -> Self {
-        self.watched.push(Watched { fd: readable.into(), action: Box::new(action) });
+        self.watched.push(WatchedFd { fd: readable.into(), action: Box::new(action) });
         self
     }
 
@@ -426,21 +426,21 @@ impl Builder {
 
     /// Checks what any single setting may be.
     fn check(&self) -> Result<(), InvalidSetting> {
-        checks::number("Builder::route", self.routes.len(), 0, MAX_ROUTES)?;
-        checks::number("Builder::workers", self.workers, 0, MAX_WORKERS)?;
-        checks::some("Builder::max_connections", self.max_connections)?;
-        checks::some("Builder::max_memory", self.max_memory)?;
+        checks::in_range("Builder::route", self.routes.len(), 0, MAX_ROUTES)?;
+        checks::in_range("Builder::workers", self.workers, 0, MAX_WORKERS)?;
+        checks::nonzero("Builder::max_connections", self.max_connections)?;
+        checks::nonzero("Builder::max_memory", self.max_memory)?;
         #[cfg(feature = "tls")]
-        checks::some("Builder::max_handshakes", self.max_handshakes)?;
-        checks::some("Builder::mailbox", self.mailbox.commands)?;
-        checks::some("Builder::mailbox_bytes", self.mailbox.bytes)?;
-        checks::number(
+        checks::nonzero("Builder::max_handshakes", self.max_handshakes)?;
+        checks::nonzero("Builder::mailbox", self.mailbox.commands)?;
+        checks::nonzero("Builder::mailbox_bytes", self.mailbox.bytes)?;
+        checks::in_range(
             "Builder::receive_buffer",
             self.receive_buffer,
             self.least_receive_buffer(),
             16 << 20,
         )?;
-        checks::number("ListenOptions::backlog", self.options.backlog, 1, i32::MAX)?;
+        checks::in_range("ListenOptions::backlog", self.options.backlog, 1, i32::MAX)?;
         checks::http(&self.http)?;
         self.routes.iter().try_for_each(checks::route)?;
         self.topics.iter().try_for_each(|(prefix, settings)| checks::topics(prefix, settings))?;

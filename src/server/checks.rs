@@ -35,27 +35,32 @@ impl Display for InvalidSetting {
 
 impl core::error::Error for InvalidSetting {}
 
-type Checked = Result<(), InvalidSetting>;
+type CheckResult = Result<(), InvalidSetting>;
 
-fn wrong(setting: &'static str, given: impl Display, expected: impl Into<String>) -> InvalidSetting {
+fn invalid(setting: &'static str, given: impl Display, expected: impl Into<String>) -> InvalidSetting {
     InvalidSetting { owner: String::new(), setting, given: given.to_string(), expected: expected.into() }
 }
 
 /// A number from `least` to `most`.
-pub(crate) fn number<N: PartialOrd + Display>(setting: &'static str, given: N, least: N, most: N) -> Checked {
+pub(crate) fn in_range<N: PartialOrd + Display>(
+    setting: &'static str,
+    given: N,
+    least: N,
+    most: N,
+) -> CheckResult {
     if least <= given && given <= most {
         return Ok(());
     }
-    Err(wrong(setting, given, format!("{least} to {most}")))
+    Err(invalid(setting, given, format!("{least} to {most}")))
 }
 
 /// A number that is not zero.
-pub(crate) fn some<N: PartialEq + Default + Display>(setting: &'static str, given: N) -> Checked {
-    if given == N::default() { Err(wrong(setting, given, "1 or more")) } else { Ok(()) }
+pub(crate) fn nonzero<N: PartialEq + Default + Display>(setting: &'static str, given: N) -> CheckResult {
+    if given == N::default() { Err(invalid(setting, given, "1 or more")) } else { Ok(()) }
 }
 
-fn time(setting: &'static str, given: Duration) -> Checked {
-    if given.is_zero() { Err(wrong(setting, Shown(given), "more than zero")) } else { Ok(()) }
+fn time(setting: &'static str, given: Duration) -> CheckResult {
+    if given.is_zero() { Err(invalid(setting, Shown(given), "more than zero")) } else { Ok(()) }
 }
 
 /// As it is debugged.
@@ -67,9 +72,9 @@ impl<T: Debug> Display for Shown<T> {
     }
 }
 
-fn policy(setting: &'static str, policy: SlowConsumer) -> Checked {
+fn policy(setting: &'static str, policy: SlowConsumer) -> CheckResult {
     match policy {
-        SlowConsumer::Close(code) if !code.is_valid_on_wire() => Err(wrong(
+        SlowConsumer::Close(code) if !code.is_valid_on_wire() => Err(invalid(
             setting,
             format!("SlowConsumer::Close({})", code.0),
             "a code that may be sent: 1000 to 1003, 1007 to 1014 or 3000 to 4999",
@@ -78,15 +83,15 @@ fn policy(setting: &'static str, policy: SlowConsumer) -> Checked {
     }
 }
 
-pub(crate) fn http(limits: &HttpLimits) -> Checked {
-    some("HttpLimits::max_head", limits.max_head)?;
-    number("HttpLimits::max_headers", limits.max_headers, 1, MAX_HEADERS)?;
+pub(crate) fn http(limits: &HttpLimits) -> CheckResult {
+    nonzero("HttpLimits::max_head", limits.max_head)?;
+    in_range("HttpLimits::max_headers", limits.max_headers, 1, MAX_HEADERS)?;
     time("HttpLimits::timeout", limits.timeout)
 }
 
-fn limits(limits: &Limits) -> Checked {
-    some("Limits::max_message_size", limits.max_message_size)?;
-    some("Limits::max_fragments", limits.max_fragments)?;
+fn limits(limits: &Limits) -> CheckResult {
+    nonzero("Limits::max_message_size", limits.max_message_size)?;
+    nonzero("Limits::max_fragments", limits.max_fragments)?;
     time("Limits::message_timeout", limits.message_timeout)?;
     if !limits.ping_interval.is_zero() {
         time("Limits::pong_timeout", limits.pong_timeout)?;
@@ -95,7 +100,7 @@ fn limits(limits: &Limits) -> Checked {
     time("Limits::close_timeout", limits.close_timeout)
 }
 
-pub(crate) fn route(route: &Route) -> Checked {
+pub(crate) fn route(route: &Route) -> CheckResult {
     let checked = limits(&route.terms.limits)
         .and_then(|()| policy("Route::slow_consumer", route.terms.slow_consumer))
         .and_then(|()| deflate(route))
@@ -103,12 +108,12 @@ pub(crate) fn route(route: &Route) -> Checked {
     checked.map_err(|e| InvalidSetting { owner: format!("route {:?}", route.pattern), ..e })
 }
 
-fn deflate(route: &Route) -> Checked {
-    route.deflate.check().map_err(|e| wrong(e.setting(), e.given(), e.expected()))
+fn deflate(route: &Route) -> CheckResult {
+    route.deflate.check().map_err(|e| invalid(e.setting(), e.given(), e.expected()))
 }
 
 /// The beginning of names of topics.
-fn topic_prefix(setting: &'static str, prefix: &str) -> Checked {
+fn topic_prefix(setting: &'static str, prefix: &str) -> CheckResult {
     if prefix.is_empty() || check_topic(prefix).is_ok() {
         return Ok(());
     }
@@ -116,32 +121,32 @@ fn topic_prefix(setting: &'static str, prefix: &str) -> Checked {
         Some(stem) => format!("a prefix without a star, such as {stem:?}"),
         None => "a prefix of at most 255 bytes without control characters".to_owned(),
     };
-    Err(wrong(setting, Shown(prefix), expected))
+    Err(invalid(setting, Shown(prefix), expected))
 }
 
-pub(crate) fn topics(prefix: &str, settings: &TopicSettings) -> Checked {
+pub(crate) fn topics(prefix: &str, settings: &TopicSettings) -> CheckResult {
     let checked = topic_settings(settings);
     checked.map_err(|e| InvalidSetting { owner: format!("topics {prefix:?}"), ..e })
 }
 
-fn topic_settings(settings: &TopicSettings) -> Checked {
+fn topic_settings(settings: &TopicSettings) -> CheckResult {
     if settings.history > 0 {
-        some("TopicSettings::history_bytes", settings.history_bytes)?;
+        nonzero("TopicSettings::history_bytes", settings.history_bytes)?;
         time("TopicSettings::history_age", settings.history_age)?;
     }
-    some("TopicSettings::max_message_size", settings.max_message_size)?;
+    nonzero("TopicSettings::max_message_size", settings.max_message_size)?;
     settings.slow_consumer.map_or(Ok(()), |given| policy("TopicSettings::slow_consumer", given))
 }
 
 /// A method of [`Builder::on`](super::Builder::on): a token, which is compared as it is, and those that exist are in
 /// capitals (RFC 9110 section 9.1).
-pub(crate) fn method(pattern: &str, method: &str) -> Checked {
+pub(crate) fn method(pattern: &str, method: &str) -> CheckResult {
     let is_token = crate::http::is_token(method.as_bytes());
     let expected = match method.to_ascii_uppercase() {
         upper if is_token && upper == method => return Ok(()),
         upper if is_token => format!("{upper:?}: methods are compared with their case"),
         _ => "a method such as \"GET\", or \"*\" for all others".to_owned(),
     };
-    let wrong = wrong("Builder::on", Shown(method), expected);
-    Err(InvalidSetting { owner: format!("endpoint {pattern:?}"), ..wrong })
+    let invalid = invalid("Builder::on", Shown(method), expected);
+    Err(InvalidSetting { owner: format!("endpoint {pattern:?}"), ..invalid })
 }

@@ -1,7 +1,7 @@
 //! New connections: accepted within bounds, and placed on the worker that has the fewest.
 
 use super::Worker;
-use super::deadlines::{Clock, ticks};
+use super::deadlines::{Timestamps, ticks};
 use super::slots::{self, Slot, SlotFlags};
 use super::wheel::TimerLinks;
 use crate::conn::{ConnId, Connection, MAX_SLOTS, Sink};
@@ -143,11 +143,11 @@ impl Worker {
             return self.drop_caught(open);
         }
         log::line!(debug, "{id} from {peer}");
-        let clock = Clock {
+        let timestamps = Timestamps {
             received: self.now,
             message: self.now,
             deadline: self.now + ticks(self.settings.http.timeout),
-            ..Clock::default()
+            ..Timestamps::default()
         };
         let at = self.slots.insert(Slot {
             stream,
@@ -155,11 +155,11 @@ impl Worker {
             state: None,
             http: None,
             timer: TimerLinks::default(),
-            clock,
+            timestamps,
             flags: SlotFlags { shared_fd, ..SlotFlags::default() },
             counted_bytes: 0,
         });
-        let first_look = self.next_handshake_check(at, clock.deadline).unwrap_or(clock.deadline);
+        let first_look = self.next_handshake_check(at, timestamps.deadline).unwrap_or(timestamps.deadline);
         self.wheel.arm(&mut self.slots, at as u32, first_look);
         let count = self.ctx.count();
         count.accepted.add(1);

@@ -7,13 +7,13 @@ use core::time::Duration;
 
 /// When things happened, in ticks. Zero: never.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clock {
+pub(crate) struct Timestamps {
     /// Something came.
     pub(crate) received: Tick,
     /// A whole message came.
     pub(crate) message: Tick,
     /// A message began that is not whole yet.
-    pub(crate) began: Tick,
+    pub(crate) message_began: Tick,
     /// A ping went out that nothing has followed yet.
     pub(crate) pinged: Tick,
     /// A backlog began to wait, or the kernel last took some of it.
@@ -43,10 +43,10 @@ pub(crate) enum Due {
 /// Looks at an open connection. While it is paused nothing is read, so silence says nothing; but whoever reads nothing
 /// of what waits for it holds memory, paused or not. Pauses for the rate don't extend the time for an unfinished message:
 /// they come between two messages, so only a peer that sends pings in the middle of one can be paused there.
-pub(crate) fn check_deadlines(clock: &Clock, limits: &Limits, pauses: Pauses, now: Tick) -> Due {
+pub(crate) fn check_deadlines(timestamps: &Timestamps, limits: &Limits, pauses: Pauses, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
-    if clock.stalled != 0 {
-        let due = clock.stalled + ticks(limits.write_timeout);
+    if timestamps.stalled != 0 {
+        let due = timestamps.stalled + ticks(limits.write_timeout);
         if due <= now {
             return Due::End(CloseCode::TIMEOUT, "nothing was read in time", Cause::WriteTimeout);
         }
@@ -55,8 +55,8 @@ pub(crate) fn check_deadlines(clock: &Clock, limits: &Limits, pauses: Pauses, no
     if !pauses.is_empty() && !pauses.is_only(PauseReason::Rate) {
         return Due::At(next);
     }
-    if clock.began != 0 {
-        let due = clock.began + ticks(limits.message_timeout);
+    if timestamps.message_began != 0 {
+        let due = timestamps.message_began + ticks(limits.message_timeout);
         if due <= now {
             return Due::End(CloseCode::POLICY, "message not finished in time", Cause::MessageTimeout);
         }
@@ -66,7 +66,7 @@ pub(crate) fn check_deadlines(clock: &Clock, limits: &Limits, pauses: Pauses, no
         return Due::At(next);
     }
     if limits.idle_timeout > Duration::ZERO {
-        let due = clock.message + ticks(limits.idle_timeout);
+        let due = timestamps.message + ticks(limits.idle_timeout);
         if due <= now {
             return Due::End(CloseCode::NORMAL, "idle", Cause::IdleTimeout);
         }
@@ -74,14 +74,14 @@ pub(crate) fn check_deadlines(clock: &Clock, limits: &Limits, pauses: Pauses, no
     }
     if limits.ping_interval > Duration::ZERO {
         // Only what comes in is life: what we send to a dead peer goes well until the kernel's buffers are full.
-        if clock.pinged != 0 && clock.received < clock.pinged {
-            let due = clock.pinged + ticks(limits.pong_timeout);
+        if timestamps.pinged != 0 && timestamps.received < timestamps.pinged {
+            let due = timestamps.pinged + ticks(limits.pong_timeout);
             if due <= now {
                 return Due::End(CloseCode::TIMEOUT, "no pong", Cause::PongTimeout);
             }
             return Due::At(next.min(due));
         }
-        let due = clock.received + ticks(limits.ping_interval);
+        let due = timestamps.received + ticks(limits.ping_interval);
         if due <= now {
             return Due::Ping;
         }
@@ -109,39 +109,42 @@ mod tests {
     #[test]
     fn a_silent_connection_is_pinged_and_then_ended() {
         let limits = Limits::default();
-        let mut clock = Clock { received: 10, message: 10, ..Default::default() };
-        assert_eq!(check_deadlines(&clock, &limits, READ, 11), Due::At(10 + seconds(25)));
+        let mut timestamps = Timestamps { received: 10, message: 10, ..Default::default() };
+        assert_eq!(check_deadlines(&timestamps, &limits, READ, 11), Due::At(10 + seconds(25)));
         let now = 10 + seconds(25);
-        assert_eq!(check_deadlines(&clock, &limits, READ, now), Due::Ping);
-        clock.pinged = now;
-        assert_eq!(check_deadlines(&clock, &limits, READ, now + 1), Due::At(now + seconds(10)));
+        assert_eq!(check_deadlines(&timestamps, &limits, READ, now), Due::Ping);
+        timestamps.pinged = now;
+        assert_eq!(check_deadlines(&timestamps, &limits, READ, now + 1), Due::At(now + seconds(10)));
         assert!(matches!(
-            check_deadlines(&clock, &limits, READ, now + seconds(10)),
+            check_deadlines(&timestamps, &limits, READ, now + seconds(10)),
             Due::End(CloseCode::TIMEOUT, _, Cause::PongTimeout)
         ));
         for reason in [PauseReason::Application, PauseReason::Rate] {
             assert!(matches!(
-                check_deadlines(&clock, &limits, paused(reason), now + seconds(10)),
+                check_deadlines(&timestamps, &limits, paused(reason), now + seconds(10)),
                 Due::At(_)
             ));
         }
-        clock.received = now + 3;
-        assert_eq!(check_deadlines(&clock, &limits, READ, now + seconds(10)), Due::At(now + 3 + seconds(25)));
+        timestamps.received = now + 3;
+        assert_eq!(
+            check_deadlines(&timestamps, &limits, READ, now + seconds(10)),
+            Due::At(now + 3 + seconds(25))
+        );
     }
 
     #[test]
     fn an_unfinished_message_and_an_idle_connection_have_their_ends() {
         let mut limits = Limits::default();
-        let clock = Clock { received: 900, message: 100, began: 200, ..Default::default() };
-        let end = check_deadlines(&clock, &limits, READ, 200 + seconds(30));
+        let timestamps = Timestamps { received: 900, message: 100, message_began: 200, ..Default::default() };
+        let end = check_deadlines(&timestamps, &limits, READ, 200 + seconds(30));
         assert!(matches!(end, Due::End(CloseCode::POLICY, _, Cause::MessageTimeout)));
-        assert_eq!(check_deadlines(&clock, &limits, paused(PauseReason::Rate), 200 + seconds(30)), end);
+        assert_eq!(check_deadlines(&timestamps, &limits, paused(PauseReason::Rate), 200 + seconds(30)), end);
         assert!(matches!(
-            check_deadlines(&clock, &limits, paused(PauseReason::Application), 9999),
+            check_deadlines(&timestamps, &limits, paused(PauseReason::Application), 9999),
             Due::At(_)
         ));
         limits.idle_timeout = Duration::from_secs(20);
-        let end = check_deadlines(&clock, &limits, READ, 100 + seconds(20));
+        let end = check_deadlines(&timestamps, &limits, READ, 100 + seconds(20));
         assert!(matches!(end, Due::End(CloseCode::NORMAL, _, Cause::IdleTimeout)));
     }
 }

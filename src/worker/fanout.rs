@@ -222,7 +222,7 @@ pub(crate) fn deliver_batches<S: Sink>(
     for batch in &mut batches {
         let subscribers = ctx.hub.index.take_subscribers(batch.topic);
         deliveries += subscribers.len() as u64 * u64::from(batch.messages());
-        let direct = alone && !batch.selective && !ctx.hub.index.is_filtered(batch.topic);
+        let direct = alone && !batch.has_exclusions && !ctx.hub.index.is_filtered(batch.topic);
         for subscriber in &subscribers {
             let Some(slot) = slots.get_mut(subscriber.slot as usize) else { continue };
             if direct && slot.conn.can_write_directly(ctx.iteration) {

@@ -206,7 +206,7 @@ impl Worker {
             return RequestOutcome::Incomplete;
         }
         let taken = head_len + body_len;
-        slot.clock.deadline = self.now + ticks(limits.timeout);
+        slot.timestamps.deadline = self.now + ticks(limits.timeout);
         let Some(found) = settings.router.find(head.path()) else {
             self.respond(at, HttpError::NotFound.response(), &head);
             return RequestOutcome::Answered(taken);
@@ -277,7 +277,7 @@ impl Worker {
                 let Some(slot) = self.slots.get_mut(at) else { return RequestOutcome::Incomplete };
                 slot.conn.phase = Phase::Deciding;
                 slot.flags.phase = Phase::Deciding as u8;
-                slot.clock.deadline = due;
+                slot.timestamps.deadline = due;
                 slot.http.get_or_insert_default().pending_upgrade = Some(PendingUpgrade { upgrade, offered });
                 let id = slot.conn.id;
                 self.wheel.arm(&mut self.slots, at as u32, due);
@@ -366,7 +366,7 @@ impl Worker {
         if let Some(number) = slot.http.as_ref().and_then(|e| e.pending_response.as_ref()).map(|w| w.number) {
             self.send_pending(at, number, unavailable());
             let Some(slot) = self.slots.get_mut(at) else { return };
-            let due = slot.clock.deadline;
+            let due = slot.timestamps.deadline;
             self.wheel.arm(&mut self.slots, at as u32, due);
             return self.write_and_advance(at);
         }
@@ -449,7 +449,7 @@ impl Worker {
         self.responses += 1;
         let number = self.responses;
         let Some(slot) = self.slots.get_mut(at) else { return };
-        slot.clock.deadline = due;
+        slot.timestamps.deadline = due;
         slot.http.get_or_insert_default().pending_response = Some(PendingResponse { number, options });
         let id = slot.conn.id;
         self.wheel.arm_earlier(&mut self.slots, at as u32, due);
@@ -486,7 +486,7 @@ impl Worker {
         else {
             return;
         };
-        slot.clock.deadline = self.now + timeout;
+        slot.timestamps.deadline = self.now + timeout;
         if let Some(later) = response.take_later() {
             self.drop_caught(later);
             response = HttpError::Internal.response(); // later than later is never
@@ -569,7 +569,7 @@ impl Worker {
             {
                 http.body = None;
             }
-            slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
+            slot.timestamps.deadline = self.now + ticks(self.settings.http.timeout);
             slot.conn.write_raw(&mut self.ctx.writer, &piece[..n]);
             slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
             if slot.conn.write_error.is_some() {

@@ -72,9 +72,9 @@ impl Worker {
     fn update_stall(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         if slot.is_written_out() {
-            slot.clock.stalled = 0;
-        } else if slot.clock.stalled == 0 && slot.conn.phase == Phase::Open {
-            slot.clock.stalled = self.now;
+            slot.timestamps.stalled = 0;
+        } else if slot.timestamps.stalled == 0 && slot.conn.phase == Phase::Open {
+            slot.timestamps.stalled = self.now;
             self.arm_timer(at);
         }
     }
@@ -120,8 +120,8 @@ impl Worker {
         let phase = slot.conn.phase;
         match phase {
             Phase::Open => {
-                if slot.clock.began != 0 {
-                    let due = slot.clock.began + ticks(self.limits_of(at).message_timeout);
+                if slot.timestamps.message_began != 0 {
+                    let due = slot.timestamps.message_began + ticks(self.limits_of(at).message_timeout);
                     self.wheel.arm_earlier(&mut self.slots, at as u32, due);
                 }
                 if let Some(due) = self.rate_due(at) {
@@ -150,7 +150,7 @@ impl Worker {
                 let timeout = ticks(self.limits_of(at).close_timeout);
                 let due = self.now + timeout;
                 let Some(slot) = self.slots.get_mut(at) else { return };
-                slot.clock.deadline = due;
+                slot.timestamps.deadline = due;
                 let was_paused = !core::mem::take(&mut slot.conn.pauses).is_empty();
                 self.wheel.arm(&mut self.slots, at as u32, due);
                 // The peer's close frame is waited for; what comes before it is not delivered any more.
@@ -175,10 +175,10 @@ impl Worker {
         };
         let resumed = core::mem::take(&mut slot.conn.resumed);
         // The silence was ours.
-        (slot.clock.received, slot.clock.message, slot.clock.pinged) = (now, now, 0);
+        (slot.timestamps.received, slot.timestamps.message, slot.timestamps.pinged) = (now, now, 0);
         // A peer that is paused for its rate again and again would have all the time it likes for one message.
-        if slot.clock.began != 0 && !resumed.is_only(PauseReason::Rate) {
-            slot.clock.began = now;
+        if slot.timestamps.message_began != 0 && !resumed.is_only(PauseReason::Rate) {
+            slot.timestamps.message_began = now;
         }
         self.arm_timer(at);
         self.read_unread(at);
@@ -188,7 +188,9 @@ impl Worker {
     pub(super) fn arm_timer(&mut self, at: usize) {
         let limits = self.limits_of(at);
         let Some(slot) = self.slots.get_mut(at) else { return };
-        let Due::At(next) = check_deadlines(&slot.clock, &limits, slot.conn.pauses, self.now) else { return };
+        let Due::At(next) = check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, self.now) else {
+            return;
+        };
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
@@ -260,12 +262,12 @@ impl Worker {
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
         let next = match slot.conn.phase {
-            Phase::Open => match check_deadlines(&slot.clock, &limits, slot.conn.pauses, now) {
+            Phase::Open => match check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, now) {
                 Due::At(next) => next,
                 Due::Ping => {
-                    slot.clock.pinged = now + 1; // what came within this tick came before the ping
+                    slot.timestamps.pinged = now + 1; // what came within this tick came before the ping
                     slot.conn.control(&mut self.ctx.writer, Opcode::Ping, b"");
-                    match check_deadlines(&slot.clock, &limits, slot.conn.pauses, now) {
+                    match check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, now) {
                         Due::At(next) => next,
                         Due::Ping | Due::End(..) => now + 1,
                     }
@@ -275,8 +277,8 @@ impl Worker {
                     return;
                 }
             },
-            _ if slot.clock.deadline > now => {
-                let deadline = slot.clock.deadline;
+            _ if slot.timestamps.deadline > now => {
+                let deadline = slot.timestamps.deadline;
                 match self.next_handshake_check(at, deadline) {
                     Some(next) => next,
                     None => return self.phase_timed_out(at),

@@ -43,7 +43,7 @@ use http::{HttpLimits, Resource};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use shutdown::Stopping;
+use shutdown::Shutdown;
 use slots::Slots;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -169,17 +169,17 @@ pub(crate) struct Worker {
     is_crowded: bool,
     /// The mailbox has something.
     woken: bool,
-    stopping: Option<Stopping>,
+    stopping: Option<Shutdown>,
     /// What the other workers have finished of a shutdown.
     shutdown_steps: Box<[Option<ShutdownStep>]>,
-    watched: Vec<Watched>,
+    watched: Vec<WatchedFd>,
     /// Listeners, as there were at the beginning, and watched descriptors: their tokens.
-    watchable: usize,
+    source_count: usize,
     pin: Option<usize>,
 }
 
 /// A descriptor of the program's, and what to do when it can be read.
-pub(crate) struct Watched {
+pub(crate) struct WatchedFd {
     pub(crate) fd: OwnedFd,
     pub(crate) action: Box<dyn FnMut(&Handle) + Send>,
 }
@@ -254,7 +254,7 @@ pub(crate) struct WorkerParts {
     pub(crate) settings: Arc<WorkerSettings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pin: Option<usize>,
-    pub(crate) watched: Vec<Watched>,
+    pub(crate) watched: Vec<WatchedFd>,
     #[cfg(feature = "tls")]
     pub(crate) certificates: tls::Certificates,
 }
@@ -274,7 +274,7 @@ impl Worker {
         let encodings = Encodings::of(shared.routes.iter().map(|r| &r.deflate));
         let workers = shared.workers.len();
         let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed()));
-        hub.connect(shared.mailbox.bytes, shared.congestion.clone());
+        hub.set_flow_limits(shared.mailbox.bytes, shared.congestion.clone());
         let ctx = WorkerContext {
             replays: Default::default(),
             writer: CorkWriter::new(settings.spare_buffers, Codecs::new(encodings)),
@@ -290,7 +290,7 @@ impl Worker {
         };
         Ok(Self {
             poll,
-            watchable: listeners.len() + watched.len(),
+            source_count: listeners.len() + watched.len(),
             events: Some(Events::with_capacity(MAX_EVENTS)),
             slots: Slots::default(),
             ctx,
@@ -461,8 +461,8 @@ impl Worker {
         let Some(at) = self.slots.at_token(token) else {
             if token == WAKER {
                 self.woken = true;
-            } else if let Some(i) = accept::source_index(token, self.watchable) {
-                match i.checked_sub(self.watchable - self.watched.len()) {
+            } else if let Some(i) = accept::source_index(token, self.source_count) {
+                match i.checked_sub(self.source_count - self.watched.len()) {
                     None => self.accept(i),
                     Some(i) => self.run_watched(i),
                 }
@@ -489,7 +489,7 @@ impl Worker {
     }
 
     fn run_watched(&mut self, i: usize) {
-        let Some(Watched { fd, action }) = self.watched.get_mut(i) else { return };
+        let Some(WatchedFd { fd, action }) = self.watched.get_mut(i) else { return };
         // It is readable, so this does not wait. What is left comes with what makes it ring again.
         let _ = rustix::io::read(fd, &mut [0; 4096]);
         let handle = &self.ctx.handle;
@@ -545,7 +545,7 @@ impl Worker {
                 }
                 self.command(command);
                 left -= 1;
-                if self.ctx.hub.is_over(worked, MAX_WORK) {
+                if self.ctx.hub.exceeds_work(worked, MAX_WORK) {
                     left = 0;
                     break;
                 }

@@ -22,7 +22,7 @@ impl Worker {
         let slot = self.slots.get_mut(at).filter(|s| s.conn.pauses.contains(PauseReason::Rate))?;
         let rates = self.shared.routes.get(usize::from(slot.conn.route))?.rates.as_ref()?;
         let due = tick_from(self.ctx.free_at(slot.conn.id, rates));
-        Some(if slot.flags.ended { due.min(slot.clock.deadline) } else { due })
+        Some(if slot.flags.ended { due.min(slot.timestamps.deadline) } else { due })
     }
 
     /// The timer of an open connection fired. Returns whether that was all there was to do: the connection may send
@@ -52,7 +52,7 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(at).filter(|s| !s.flags.ended) else { return };
         slot.flags.ended = true;
         if slot.conn.phase == Phase::Open {
-            slot.clock.deadline = due;
+            slot.timestamps.deadline = due;
             if slot.conn.pauses.contains(PauseReason::Rate) {
                 self.wheel.arm_earlier(&mut self.slots, at as u32, due);
             }

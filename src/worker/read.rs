@@ -103,8 +103,8 @@ impl Worker {
             Ok((ReadOutcome::Eof, ..)) => return self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
             Err(e) => return self.disconnected(at, e.kind()),
         };
-        slot.clock.received = *now;
-        slot.clock.pinged = 0; // what comes answers every ping before it, also one of this very tick
+        slot.timestamps.received = *now;
+        slot.timestamps.pinged = 0; // what comes answers every ping before it, also one of this very tick
         let mut going = true;
         if direct > 0 {
             ctx.writer.more_input = n > direct;
@@ -169,10 +169,10 @@ impl Worker {
         }
         slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
         if slot.buffered() < waiting {
-            slot.clock.stalled = 0; // begins anew in `after` if something still waits
+            slot.timestamps.stalled = 0; // begins anew in `after` if something still waits
             if slot.conn.phase == Phase::Http {
                 // A slow download is not a late request.
-                slot.clock.deadline = self.now + ticks(self.settings.http.timeout);
+                slot.timestamps.deadline = self.now + ticks(self.settings.http.timeout);
             }
         }
         self.write_and_advance(at);
@@ -201,7 +201,7 @@ impl Worker {
         }
         slot.state = Some(state);
         slot.http = None;
-        (slot.clock.received, slot.clock.message) = (*now, *now);
+        (slot.timestamps.received, slot.timestamps.message) = (*now, *now);
         if protocol.is_some() || !params.is_empty() {
             let cold = slot.conn.cold();
             (cold.protocol, cold.params) = (protocol, params);
@@ -284,8 +284,8 @@ fn decode_frames<S: Sink>(
             ctx.writer.more_input = !input.is_empty();
             match small {
                 Ok(small) => {
-                    slot.clock.message = now;
-                    slot.clock.began = 0;
+                    slot.timestamps.message = now;
+                    slot.timestamps.message_began = 0;
                     if slot.conn.phase == Phase::Open {
                         handle_message(slot, ctx, route, small);
                     }
@@ -315,11 +315,11 @@ fn decode_frames<S: Sink>(
         }
     }
     if slot.conn.decoder.is_within_message() {
-        if slot.clock.began == 0 {
-            slot.clock.began = now;
+        if slot.timestamps.message_began == 0 {
+            slot.timestamps.message_began = now;
         }
     } else {
-        slot.clock.began = 0;
+        slot.timestamps.message_began = 0;
     }
 }
 
@@ -383,8 +383,8 @@ fn handle_item<S: Sink>(
 ) -> bool {
     match item {
         Item::Message(incoming) => {
-            slot.clock.message = now;
-            slot.clock.began = 0;
+            slot.timestamps.message = now;
+            slot.timestamps.message_began = 0;
             // After our close frame the application is done with this connection (RFC 6455 section 7.1.3).
             if slot.conn.phase == Phase::Open {
                 if incoming.compressed() {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const CLOSE_PART: u32 = 2;
 
 /// A shutdown under way.
-pub(super) struct Stopping {
+pub(super) struct Shutdown {
     pub(super) deadline: Instant,
     code: CloseCode,
     /// Connections are closed from then on in any case.
@@ -37,7 +37,7 @@ pub(super) struct Stopping {
     unread: Vec<u32>,
 }
 
-impl Stopping {
+impl Shutdown {
     /// Whether an open connection may still wait to be closed.
     fn defers_reads(&self) -> bool {
         !self.closing || !self.replaying.is_empty()
@@ -62,7 +62,7 @@ impl Worker {
         );
         self.listeners.clear();
         let (announced, closing, replaying, unread) = (None, false, Vec::new(), Vec::new());
-        self.stopping = Some(Stopping { deadline, code, close_by, announced, closing, replaying, unread });
+        self.stopping = Some(Shutdown { deadline, code, close_by, announced, closing, replaying, unread });
     }
 
     /// Whether a shutdown waits for the workers to settle, or for replays: open connections are not read from. `at` is one

@@ -1,6 +1,6 @@
 //! The connections of one worker: a slab of slots, each with its socket, its machine and its place in the timers.
 
-use super::deadlines::Clock;
+use super::deadlines::Timestamps;
 use super::http_state::HttpState;
 use super::wheel::{Store, TimerLinks};
 use crate::conn::{ConnId, Connection, Sink};
@@ -20,7 +20,7 @@ pub(crate) struct Slot<S = Stream> {
     /// What HTTP keeps between reads; none for an open WebSocket.
     pub(crate) http: Option<Box<HttpState>>,
     pub(crate) timer: TimerLinks,
-    pub(crate) clock: Clock,
+    pub(crate) timestamps: Timestamps,
     pub(crate) flags: SlotFlags,
     /// Bytes of unfinished message and backlog that have been counted for it.
     pub(crate) counted_bytes: u32,

@@ -125,7 +125,7 @@ impl Worker {
         if slot.flags.read_scheduled {
             return Some(deadline.min(self.now + ticks(HANDSHAKE_IDLE / 4)));
         }
-        let next = slot.clock.received + ticks(HANDSHAKE_IDLE);
+        let next = slot.timestamps.received + ticks(HANDSHAKE_IDLE);
         let Handshakes { counter, most } = &self.settings.handshakes;
         if next <= self.now && counter.count() >= *most {
             return None;
@@ -244,7 +244,7 @@ impl Worker {
         if slot.conn.phase == Phase::Http {
             return self.http_input(at, plaintext);
         }
-        (slot.clock.received, slot.clock.pinged) = (now, 0);
+        (slot.timestamps.received, slot.timestamps.pinged) = (now, 0);
         self.open_input(at, plaintext);
     }
 

@@ -3,7 +3,7 @@
 
 use super::Worker;
 use crate::log;
-use crate::memory::{Level, Shrink};
+use crate::memory::{MemoryLevel, Shrink};
 use crate::net::trim_heap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 /// What a worker knows of the memory in use.
 #[derive(Debug, Default)]
 pub(super) struct Trimming {
-    level: Level,
+    level: MemoryLevel,
     checks: u32,
     /// The heap is to be trimmed as soon as it may.
     is_due: bool,
@@ -58,7 +58,7 @@ impl Worker {
             }
         }
         let footprint = self.footprint();
-        if self.trimming.level.note(footprint) {
+        if self.trimming.level.record(footprint) {
             self.shrink();
             self.trimming.is_due = self.settings.trim_heap;
         }
@@ -87,7 +87,8 @@ impl Worker {
         let now = self.iteration_start.as_millis() as u64;
         let trimmed = &self.settings.trimmed;
         let last = trimmed.load(Ordering::Relaxed);
-        let is_over = last == 0 || now >= last + TRIM_INTERVAL.as_millis() as u64;
-        is_over && trimmed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let exceeds_work = last == 0 || now >= last + TRIM_INTERVAL.as_millis() as u64;
+        exceeds_work
+            && trimmed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
