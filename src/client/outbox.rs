@@ -501,7 +501,7 @@ mod tests {
     proptest! {
         /// Whatever is pushed and written in whatever steps: whole frames leave, messages in order, none twice.
         #[test]
-        fn only_whole_frames_leave(steps in prop::collection::vec((0u8..6, 0usize..300), 1..100)) {
+        fn an_outbox_writes_whole_frames_in_order(steps in prop::collection::vec((0u8..6, 0usize..300), 1..100)) {
             let mut o = Outbox::default();
             let (mut sent, mut pushed, mut gone) = (Vec::new(), Vec::new(), 0);
             for (what, size) in steps {

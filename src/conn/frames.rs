@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bare_frames_share_the_bytes() {
+    fn plain_frames_share_their_bytes() {
         let mut sent = Frames::of("kept".into());
         let kept = sent.plain();
         assert_eq!((kept.as_ptr(), &*kept), (sent.as_ptr(), &*sent), "one buffer");

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_come_back() {
+    fn a_connection_id_holds_worker_slot_and_generation() {
         let id = ConnId::new(255, MAX_SLOTS - 1, u32::MAX);
         assert_eq!((id.worker(), id.slot(), id.generation()), (255, MAX_SLOTS - 1, u32::MAX));
         assert_ne!(ConnId::new(0, 0, 1), ConnId::new(0, 0, 2));

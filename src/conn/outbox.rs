@@ -447,7 +447,7 @@ mod tests {
     const CLOSE: SlowConsumer = SlowConsumer::Close(CloseCode::TRY_AGAIN_LATER);
 
     #[test]
-    fn an_empty_outbox_takes_a_message_of_any_size_and_a_full_one_none() {
+    fn an_empty_outbox_accepts_any_message_and_a_full_one_overflows() {
         let mut o = Outbox::default();
         let big = frames(&[&[1; 100]]);
         assert_eq!(push(&mut o, &big, 10, CLOSE), PushOutcome::Queued);
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_newest_keeps_what_waits_and_drop_oldest_what_comes() {
+    fn drop_newest_drops_the_new_message_and_drop_oldest_waiting_ones() {
         let of = |bytes: [u8; 2]| frames(&[&[bytes[0]; 1000], &[bytes[1]; 1000]]);
         let (first, more) = (of([1, 2]), of([3, 4]));
         // Three messages and what they cost beside their bytes, not four.
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn small_messages_behind_a_backlog_cost_little_more_than_their_bytes() {
+    fn small_messages_behind_a_backlog_are_copied_together() {
         let mut o = Outbox::default();
         let _ = push(&mut o, &frames(&[&[0; 1000]]), 1 << 20, CLOSE);
         o.advance(1, 1004);
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_has_begun_is_never_dropped_and_control_frames_wait_behind_it_alone() {
+    fn a_partly_written_frame_is_kept_and_control_frames_follow_it() {
         let mut o = Outbox::default();
         let f = frames(&[b"first", b"second"]);
         let _ = push(&mut o, &f, 100, CLOSE);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_replies_is_never_given_up() {
+    fn partly_written_replies_are_never_dropped() {
         // The first is a pong: another does not take the place of what came with it.
         let mut replies = Vec::new();
         header::write_frame(&mut replies, Opcode::Pong, b"first");
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_a_key_replaces_the_one_that_waits() {
+    fn latest_by_key_replaces_a_waiting_message_of_the_key() {
         let mut o = Outbox::default();
         let key = |k: &str| Message::text("").with_key(k).key();
         let (a, b, c) = (frames(&[b"EUR 1"]), frames(&[b"USD 1"]), frames(&[b"EUR 2"]));
@@ -552,7 +552,7 @@ mod tests {
 
     #[cfg(feature = "push")]
     #[test]
-    fn one_notice_waits_before_everything_else_and_is_never_given_up() {
+    fn a_notice_goes_first_replaces_another_and_is_never_dropped() {
         let mut o = Outbox::default();
         let message = frames(&[&[7; 100], &[8; 100]]);
         let _ = push(&mut o, &message, 1000, CLOSE);
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shared_is_not_copied() {
+    fn shared_frames_are_not_copied() {
         let mut o = Outbox::default();
         let f = frames(&[&[5; 1000], &[6; 1000]]);
         let _ = push(&mut o, &f, 10_000, CLOSE);
@@ -590,7 +590,7 @@ mod tests {
         /// Whatever is pushed, dropped and written in whatever steps: what leaves is whole frames, in order, each
         /// pushed once, control frames all of them.
         #[test]
-        fn only_whole_frames_leave(steps in prop::collection::vec((0u8..4, 1usize..40), 1..80), policy in 0usize..3) {
+        fn an_outbox_writes_whole_frames_in_order(steps in prop::collection::vec((0u8..4, 1usize..40), 1..80), policy in 0usize..3) {
             let policy = [SlowConsumer::DropNewest, SlowConsumer::DropOldest, SlowConsumer::LatestByKey][policy];
             let mut o = Outbox::default();
             let (mut sent, mut n, mut controls) = (Vec::new(), 0u8, 0);

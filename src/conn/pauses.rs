@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_is_cleared_apart() {
+    fn pause_reasons_are_cleared_independently() {
         let mut pauses = Pauses::default();
         pauses.insert(PauseReason::Application);
         pauses.insert(PauseReason::Request);

@@ -87,12 +87,12 @@ mod tests {
     }
 
     #[test]
-    fn names_and_tokens_are_taken_in_any_case() {
+    fn upgrade_headers_match_in_any_case() {
         assert_eq!(check(GOOD).unwrap().accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn each_fault_has_its_status() {
+    fn each_invalid_upgrade_has_its_status() {
         let status =
             |from: &str, to: &str| check(&GOOD.replace(from, to)).map(|_| 101).unwrap_or_else(|e| e.status());
         assert_eq!(status("GET", "POST"), 405);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_ends_with_an_empty_line() {
+    fn the_upgrade_response_ends_with_an_empty_line() {
         let mut out = Vec::new();
         write_accept(&mut out, "KEY", Some("chat.v1"), None, b"X-A: b\r\n");
         let out = String::from_utf8(out).unwrap();

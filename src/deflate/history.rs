@@ -55,7 +55,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holds_the_last_bytes_and_no_more_memory_than_the_window(
+        fn a_history_holds_the_last_bytes_within_its_window(
             bits in 8u8..11,
             messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1500), 0..12),
         ) {

@@ -73,7 +73,7 @@ fn section_7_2_3_4_a_final_block() {
 }
 
 #[test]
-fn what_follows_a_final_block_and_is_none_is_refused() {
+fn bytes_after_a_final_block_are_refused() {
     let mut inflater = Inflater::new();
     for garbage in
         [&b"\x07"[..], b"g", b"garbage", b"\x00\x00", b"\x00\x00\x00\xff\xff", b"\x02", b"\xff\xff"]
@@ -109,7 +109,7 @@ fn section_7_2_3_6_an_empty_message() {
 // ---- what is refused ----
 
 #[test]
-fn a_message_that_was_cut_or_kept_its_tail_is_refused() {
+fn a_truncated_message_or_one_with_its_tail_is_refused() {
     let text = "a text, a text, and another text: ".repeat(40);
     let mut inflater = Inflater::new();
     for level in [0, 1, 6] {
@@ -126,7 +126,7 @@ fn a_message_that_was_cut_or_kept_its_tail_is_refused() {
 }
 
 #[test]
-fn a_reference_beyond_the_window_agreed_on_is_refused() {
+fn a_reference_beyond_the_negotiated_window_is_refused() {
     let mut deflater = Deflater::new(15, 6);
     let (mut ours, mut theirs) = (History::new(15), History::new(9));
     let first: Vec<u8> = (0..1000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -138,7 +138,7 @@ fn a_reference_beyond_the_window_agreed_on_is_refused() {
 }
 
 #[test]
-fn the_limit_is_exact_and_its_error_closes_with_1009() {
+fn inflating_above_the_limit_closes_with_1009() {
     let mut inflater = Inflater::new();
     for len in [1usize, 255, 256, 257, 32 << 10, (32 << 10) + 1, 100_000] {
         let bytes = compress(&mut Deflater::new(15, 1), &vec![b'z'; len], None);
@@ -154,7 +154,7 @@ fn the_limit_is_exact_and_its_error_closes_with_1009() {
 }
 
 #[test]
-fn text_is_refused_as_soon_as_it_is_wrong() {
+fn inflated_text_is_refused_at_the_first_invalid_byte() {
     let mut deflater = Deflater::new(15, 1);
     let mut inflater = Inflater::new();
     let mut text = "€".repeat(100_000).into_bytes();
@@ -187,7 +187,7 @@ fn answer(deflate: &Deflate, headers: &[&str]) -> Option<String> {
 const SHARED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 #[test]
-fn a_server_without_takeover_says_so() {
+fn a_server_without_context_takeover_announces_it() {
     for (offer, response) in [
         ("permessage-deflate", SHARED),
         ("permessage-deflate; client_max_window_bits", SHARED),
@@ -205,7 +205,7 @@ fn a_server_without_takeover_says_so() {
 }
 
 #[test]
-fn a_server_with_takeover_keeps_to_its_window() {
+fn a_server_with_context_takeover_keeps_to_its_window() {
     for (bits, offer, response) in [
         (15, "permessage-deflate", "permessage-deflate"),
         (15, "permessage-deflate; client_max_window_bits", "permessage-deflate"),
@@ -245,7 +245,7 @@ fn a_server_with_takeover_keeps_to_its_window() {
 }
 
 #[test]
-fn offers_that_do_not_follow_the_rfc_are_passed_over() {
+fn invalid_offers_are_skipped() {
     for bad in [
         "",
         ",",
@@ -293,7 +293,7 @@ fn offers_that_do_not_follow_the_rfc_are_passed_over() {
 }
 
 #[test]
-fn the_first_offer_that_can_be_met_is_taken() {
+fn the_first_acceptable_offer_is_accepted() {
     let shared = Deflate::shared();
     for headers in [
         &["foo, bar; baz=1; q=\"a,b;c\", permessage-deflate"][..],
@@ -313,7 +313,7 @@ fn the_first_offer_that_can_be_met_is_taken() {
 }
 
 #[test]
-fn a_client_offers_what_it_is_set_to() {
+fn a_client_offers_its_settings() {
     assert_eq!(offer(&Deflate::off()), None);
     assert_eq!(
         offer(&Deflate::shared()).unwrap(),
@@ -331,7 +331,7 @@ fn response(deflate: &Deflate, headers: &[&str]) -> Result<Option<(Context, Cont
 }
 
 #[test]
-fn a_client_takes_the_responses_it_asked_for() {
+fn a_client_accepts_responses_that_match_its_offer() {
     let context = |window_bits, takeover| Context { window_bits, takeover };
     for (deflate, header, ours, theirs) in [
         (Deflate::shared(), SHARED, context(15, false), context(15, false)),
@@ -363,7 +363,7 @@ fn a_client_takes_the_responses_it_asked_for() {
 }
 
 #[test]
-fn a_client_fails_on_what_it_did_not_ask_for() {
+fn a_client_refuses_responses_beyond_its_offer() {
     use DeflateError::*;
     use Parameter::*;
     let d11 = Deflate::dedicated(11);
@@ -405,7 +405,7 @@ fn a_client_fails_on_what_it_did_not_ask_for() {
 }
 
 #[test]
-fn both_roles_agree_whatever_they_are_set_to() {
+fn client_and_server_agree_for_all_settings() {
     let all: Vec<Deflate> = [Deflate::shared()].into_iter().chain((9..=15).map(Deflate::dedicated)).collect();
     for client in &all {
         for server in &all {
@@ -429,7 +429,7 @@ fn both_roles_agree_whatever_they_are_set_to() {
 }
 
 #[test]
-fn settings_beyond_their_range_are_refused() {
+fn settings_out_of_range_are_refused() {
     for bits in 0..=u8::MAX {
         let good = (9..=15).contains(&bits);
         let expected = if good { Ok(()) } else { Err(InvalidDeflate::Window { bits }) };
@@ -461,7 +461,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn messages_come_back(
+    fn messages_survive_compression_and_inflation(
         messages in payloads(),
         window_bits in 9u8..=15,
         level in 0u8..=9,
@@ -477,7 +477,7 @@ proptest! {
     }
 
     #[test]
-    fn one_worker_serves_connections_with_takeover_in_any_order(
+    fn connections_with_context_takeover_share_codecs_in_any_order(
         messages in payloads(),
         order in prop::collection::vec(0usize..3, 1..30),
     ) {
@@ -492,7 +492,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_break_the_inflater(
+    fn arbitrary_bytes_never_panic_the_inflater(
         payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..6),
         text: bool,
         limit in 0usize..5000,
@@ -510,7 +510,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_breaks_nothing(message in payloads(), at: prop::sample::Index, byte: u8) {
+    fn a_changed_byte_never_panics_the_inflater(message in payloads(), at: prop::sample::Index, byte: u8) {
         let message = message.concat();
         let mut bytes = compress(&mut Deflater::new(12, 6), &message, None);
         let at = at.index(bytes.len());
@@ -521,7 +521,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_break_the_parser(
+    fn arbitrary_headers_never_panic_the_parser(
         noise: Vec<u8>,
         words in prop::collection::vec(prop::sample::select(vec![
             "permessage-deflate", "server_no_context_takeover", "client_no_context_takeover",
@@ -542,7 +542,7 @@ proptest! {
 }
 
 #[test]
-fn hostile_headers_cost_their_length() {
+fn parsing_extensions_takes_linear_time() {
     // Each pass is linear, so a header of the largest size is read in no time; this would take minutes if it were not.
     let many = ",".repeat(1 << 20);
     assert_eq!(answer(&Deflate::shared(), &[&many]), None);

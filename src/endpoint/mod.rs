@@ -31,7 +31,7 @@ mod tests {
     use crate::http::{HeaderSlots, Params, Peer, RequestHead};
 
     #[test]
-    fn a_closure_is_an_endpoint() {
+    fn a_closure_answers_requests() {
         let endpoint: Box<dyn Endpoint> =
             Box::new(|request: &Request<'_>| Response::new(200).text(request.path().to_owned()));
         let mut slots = HeaderSlots::new();

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_only_pages_of_this_machine_by_its_own_names_may_connect() {
+    fn on_loopback_only_pages_from_this_machine_may_connect() {
         let loopback = ["127.0.0.1:5000", "[::1]:5000", "127.8.8.8:1", "[::ffff:127.0.0.1]:5000"];
         let names = ["localhost:9001", "127.0.0.1:9001", "[::1]:9001", "LOCALHOST:9001", "127.3.2.1:9001"];
         let reason = |origins: &Origins, peer: &str, host: &str, origin: &str| {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_origin_the_host_and_the_remedy() {
+    fn a_refused_origin_error_names_origin_host_and_remedy() {
         let peer = Peer::Ip("127.0.0.1:5000".parse().unwrap());
         let refused =
             checked(&Origins::default(), &peer, "localhost:9001", "Origin: http://localhost:3000\r\n");
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_cookies_are_taken_from_pages_of_the_same_host_only() {
+    fn by_default_cookies_are_accepted_from_the_same_host_only() {
         let o = Origins::default();
         assert!(allows(&o, ""));
         assert!(allows(&o, "Cookie: a=b\r\n"));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn over_tls_a_page_of_this_host_must_have_come_over_tls() {
+    fn over_tls_the_origin_must_be_https() {
         let tls = TlsInfo::new(TlsVersion::Tls13, String::new());
         let allows = |origin: &str| {
             let text =
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_takes_exact_origins_and_subdomains() {
+    fn an_origin_list_matches_exact_origins_and_subdomains() {
         let o = Origins::list(["https://good.com", "https://*.shop.com", "http://here:8080"]).unwrap();
         for yes in [
             "https://good.com",
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_checked() {
+    fn invalid_origin_patterns_are_refused() {
         for bad in ["example.com", "https://", "https://*", "https://*.*.com", "https://a/b", "https://a:x"] {
             assert!(Origins::list([bad]).is_err(), "{bad}");
         }

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connections_name_is_read_as_it_is_written() {
+    fn a_connection_id_parses_what_it_displays() {
         let id = ConnId::new(3, 70_000, u32::MAX);
         assert_eq!(id.to_string().parse(), Ok(id));
         for bad in ["", "1", "1.2", "1.2.0", "256.0.1", "0.16777216.1", "0.0.1.2", "0.+1.1", "a.b.c", "0..1"]

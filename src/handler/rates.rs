@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_that_is_exceeded_more_decides() {
+    fn the_slower_of_two_rates_decides() {
         let rates = Rates::UNLIMITED.messages(10, 10).bytes(1000, 1000);
         let mut state = RateState::default();
         assert!(rates.charge(&mut state, 0, 10));

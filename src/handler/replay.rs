@@ -312,7 +312,7 @@ mod tests {
     use crate::http::Peer;
 
     #[test]
-    fn a_replay_is_charged_with_its_messages_once_it_is_old() {
+    fn an_old_replay_is_charged_with_its_messages() {
         let mut conn = Connection::new(ConnId::new(0, 3, 1), Peer::Unix);
         let mut replays = Replays::default();
         let frames = Frames::of("x".into());

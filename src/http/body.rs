@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_knows_its_length_without_being_read() {
+    fn a_body_has_its_length_without_reading() {
         let reader = Body::Reader { reader: Box::new(std::io::empty()), len: 7 };
         assert_eq!((reader.len(), reader.is_empty()), (7, false));
         assert_eq!(format!("{reader:?}"), "Reader(7 bytes)");

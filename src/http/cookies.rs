@@ -59,12 +59,12 @@ mod tests {
     }
 
     #[test]
-    fn cookies_come_in_order_over_all_their_headers() {
+    fn cookies_of_all_headers_are_in_order() {
         assert_eq!(cookies(&[b"a=1; b=\"two\"", b"a=3=4"]), pairs(&[("a", "1"), ("b", "two"), ("a", "3=4")]));
     }
 
     #[test]
-    fn what_is_no_cookie_is_skipped() {
+    fn invalid_cookies_are_skipped() {
         assert_eq!(
             cookies(&[b"", b";;=x; lone; \xff=1; b=\xfe; c= ; d=\""]),
             pairs(&[("c", ""), ("d", "\"")])

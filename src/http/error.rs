@@ -230,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn it_is_small_enough_to_return_by_value() {
+    fn an_http_error_fits_24_bytes() {
         assert!(size_of::<HttpError>() <= 24);
     }
 
     #[test]
-    fn an_upgrade_required_names_the_protocol_and_its_version() {
+    fn upgrade_required_names_protocol_and_version() {
         let head = head_of(HttpError::UpgradeRequired);
         assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{head}");
         assert!(head.contains("\r\nUpgrade: websocket\r\n"), "{head}");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_carry_the_headers_they_demand() {
+    fn error_responses_have_the_required_headers() {
         assert!(
             head_of(HttpError::MethodNotAllowed { allow: "GET, HEAD" }).contains("\r\nAllow: GET, HEAD\r\n")
         );
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_names_the_limit_that_was_passed() {
+    fn an_error_names_the_exceeded_limit() {
         assert_eq!(HttpError::TooManyHeaders { limit: 64 }.to_string(), "there are more than 64 headers");
         assert_eq!(HttpError::ControlByte { byte: 0 }.to_string(), "the head contains the control byte 0x00");
     }

@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn a_list_runs_over_all_headers_of_its_name() {
+    fn tokens_of_repeated_headers_form_one_list() {
         assert_eq!(tokens(&["keep-alive, Upgrade"]), ["keep-alive", "Upgrade"]);
         assert_eq!(tokens(&["a,\tb ,", "", ",,  ,", " c d "]), ["a", "b", "c d"]);
         assert!(tokens(&[]).is_empty());
     }
 
     #[test]
-    fn a_token_has_no_separators_and_no_bytes_beyond_ascii() {
+    fn a_token_is_ascii_without_separators() {
         assert!(is_token(b"chat.v2+json"));
         for bad in [&b""[..], b"a b", b"a,b", b"a\r\nb", b"a\xff", b"\"a\"", b"a/b"] {
             assert!(!is_token(bad), "{bad:?}");
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn members_are_what_splitting_and_trimming_gives(values in prop::collection::vec("[ab ,\t]{0,12}", 0..4)) {
+        fn tokens_equal_split_and_trimmed_members(values in prop::collection::vec("[ab ,\t]{0,12}", 0..4)) {
             let fields: Vec<_> = values.iter().map(|value| Field { name: "L", value: value.as_bytes() }).collect();
             let found: Vec<_> = Tokens::new(&fields, "l").map(<[u8]>::to_vec).collect();
             let joined = values.join(",");

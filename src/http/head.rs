@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_ends_with_its_empty_line_and_the_body_is_not_looked_at() {
+    fn a_head_ends_at_its_empty_line() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(whole(head, LIMIT), Ok(Some(head.len())));
         let mut with_body = head.to_vec();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn control_bytes_are_refused_as_soon_as_they_come() {
+    fn control_bytes_are_refused_at_once() {
         for byte in [0, 1, 8, 0x0b, 0x1f, 0x7f] {
             let head = [b"GET / HTTP/1.1\r\nA: ", &[byte][..]].concat();
             assert_eq!(whole(&head, LIMIT), Err(HttpError::ControlByte { byte }));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_just_the_limit_passes_and_one_more_byte_does_not() {
+    fn a_head_at_the_limit_passes_and_one_byte_more_is_refused() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(whole(head, head.len()), Ok(Some(head.len())));
         let limit = head.len() - 1;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_megabytes_of_header_in_small_pieces_end_at_the_limit() {
+    fn a_long_header_in_pieces_is_refused_at_the_limit() {
         let mut bytes = b"GET / HTTP/1.1\r\nA: ".to_vec();
         bytes.resize(16 << 20, b'x');
         let cuts = (1024..bytes.len()).step_by(1024);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_64_kilobytes_and_ten_thousand_headers_end_at_the_limit() {
+    fn a_long_name_and_many_headers_are_refused_at_the_limit() {
         let name = [b"GET / HTTP/1.1\r\n".to_vec(), vec![b'x'; 64 << 10], b": a\r\n\r\n".to_vec()].concat();
         let many = [b"GET / HTTP/1.1\r\n".to_vec(), b"A: b\r\n".repeat(10_000), b"\r\n".to_vec()].concat();
         for head in [name, many] {
@@ -190,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cuts_make_no_difference(
+        fn a_head_is_found_however_it_is_cut(
             bytes in head_like(),
             cuts in prop::collection::vec(0usize..200, 0..8),
             limit in 0usize..120,

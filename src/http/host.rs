@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_this_machine_are_few() {
+    fn only_loopback_names_are_this_machine() {
         for yes in
             ["localhost", "LOCALHOST:9001", "127.0.0.1", "127.8.8.8:1", "[::1]:9001", "[::ffff:127.0.0.1]"]
         {

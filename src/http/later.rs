@@ -55,7 +55,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn a_responder_answers_once_also_when_it_is_dropped() {
+    fn a_responder_answers_once_even_if_dropped() {
         let (tx, rx) = channel();
         let responder = || {
             let tx = tx.clone();
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_can_not_come_later_it_is_a_503() {
+    fn a_deferred_response_is_503_until_it_is_taken() {
         let mut response = Response::later(Duration::from_secs(1), drop);
         assert_eq!((response.status(), response.body_len()), (503, 0));
         assert!(response.take_later().is_some() && response.take_later().is_none());

@@ -37,14 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_params_are_two_words_and_own_nothing() {
+    fn empty_params_do_not_allocate() {
         assert_eq!(size_of::<Params>(), 16);
         assert!(Params::default().is_empty());
         assert_eq!(Params::default().get("room"), None);
     }
 
     #[test]
-    fn values_are_found_by_name() {
+    fn params_are_found_by_name() {
         let params: Params = [("room", "blue"), ("*", "a/b")].into_iter().collect();
         assert_eq!((params.get("room"), params.get("*"), params.get("a")), (Some("blue"), Some("a/b"), None));
         assert_eq!(params.iter().len(), 2);

@@ -61,21 +61,21 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_read_as_a_form() {
+    fn a_query_is_parsed_as_a_form() {
         let expected = [("a", "1"), ("b", "two words"), ("c", "+&"), ("d", ""), ("", "e")];
         let expected: Vec<_> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(pairs("a=1&b=two+words&&c=%2B%26&d&=e&"), expected);
     }
 
     #[test]
-    fn broken_triplets_stay_and_broken_text_is_replaced() {
+    fn invalid_percent_triplets_stay_and_invalid_utf8_is_replaced() {
         assert_eq!(pairs("a=%zz%4"), [("a".to_owned(), "%zz%4".to_owned())]);
         assert_eq!(pairs("a=%ff"), [("a".to_owned(), "\u{fffd}".to_owned())]);
         assert!(QueryPairs::new(None).next().is_none());
     }
 
     #[test]
-    fn plain_pairs_are_borrowed() {
+    fn query_pairs_without_escapes_are_borrowed() {
         let pair = QueryPairs::new(Some("token=abc")).next();
         assert!(matches!(pair, Some((Cow::Borrowed("token"), Cow::Borrowed("abc")))));
     }

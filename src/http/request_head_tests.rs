@@ -22,7 +22,7 @@ fn get(lines: &str) -> String {
 }
 
 #[test]
-fn a_browsers_upgrade_is_read_in_all_its_parts() {
+fn a_browser_upgrade_is_parsed() {
     let request = get(
         "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nOrigin: https://a.example\r\n\
          Sec-WebSocket-Protocol: chat.v2, chat.v1\r\nSec-WebSocket-Protocol: json\r\nCookie: id=7; theme=\"dark\"\r\n",
@@ -44,7 +44,7 @@ fn a_browsers_upgrade_is_read_in_all_its_parts() {
 }
 
 #[test]
-fn an_absolute_target_is_reduced_and_its_host_goes_before_the_header() {
+fn an_absolute_target_overrides_the_host_header() {
     let request = b"GET ws://host:3000/test?x HTTP/1.1\r\nHost: other\r\n\r\n";
     let found = with_head(request, |head| {
         (head.path().to_owned(), head.query().map(str::to_owned), head.host().map(str::to_owned))
@@ -53,19 +53,19 @@ fn an_absolute_target_is_reduced_and_its_host_goes_before_the_header() {
 }
 
 #[test]
-fn a_method_in_small_letters_is_another_method() {
+fn methods_are_case_sensitive() {
     assert_eq!(with_head(b"get / HTTP/1.1\r\nHost: a\r\n\r\n", |head| head.method() == "GET"), Ok(false));
 }
 
 #[test]
-fn http_1_0_is_read_and_closes() {
+fn http_1_0_closes_by_default() {
     let keep_alive = with_head(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", |head| head.keep_alive());
     assert_eq!(keep_alive, Ok(false));
 }
 
 /// What leniency would make ambiguous, row by row.
 #[test]
-fn ambiguous_and_malformed_heads_are_refused_each_for_its_reason() {
+fn each_malformed_head_is_refused_with_its_error() {
     let malformed = |part| HttpError::Malformed { part };
     let rows: Vec<(String, HttpError)> = vec![
         (get("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"), HttpError::LengthAmbiguous),
@@ -117,13 +117,13 @@ fn ambiguous_and_malformed_heads_are_refused_each_for_its_reason() {
 }
 
 #[test]
-fn equal_lengths_pass_as_one() {
+fn equal_content_lengths_are_accepted() {
     let lengths = get("Content-Length: 5\r\nContent-Length: 5, 5\r\n");
     assert_eq!(with_head(lengths.as_bytes(), |head| head.content_length()), Ok(Some(5)));
 }
 
 #[test]
-fn one_header_more_than_allowed_is_too_many_and_none_is_dropped() {
+fn one_header_above_the_limit_is_refused() {
     let request = |count: usize| get(&"A: b\r\n".repeat(count - 1));
     assert_eq!(with_head(request(MAX).as_bytes(), |head| head.headers().len()), Ok(MAX));
     assert_eq!(error_of(request(MAX + 1)), Some(HttpError::TooManyHeaders { limit: MAX }));
@@ -135,7 +135,7 @@ fn one_header_more_than_allowed_is_too_many_and_none_is_dropped() {
 }
 
 #[test]
-fn hostile_subprotocol_offers_are_refused_and_harmless_unrefused() {
+fn hostile_subprotocol_offers_are_refused() {
     let offer = |value: &[u8]| {
         [b"GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Protocol: ", value, b"\r\n\r\n"].concat()
     };
@@ -158,7 +158,7 @@ fn hostile_subprotocol_offers_are_refused_and_harmless_unrefused() {
 }
 
 #[test]
-fn bytes_beyond_ascii_in_a_header_are_bytes() {
+fn header_values_may_be_non_ascii() {
     let request = [get("X: ").trim_end().as_bytes(), b" \xff\x80\r\n\r\n"].concat();
     with_head(&request, |head| {
         assert_eq!(head.header("x"), Some(&b"\xff\x80"[..]));
@@ -193,12 +193,12 @@ fn ask_all(head: &RequestHead<'_>) {
 
 proptest! {
     #[test]
-    fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+    fn arbitrary_bytes_never_panic_the_request_parser(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
         let _ = with_head(&bytes, ask_all);
     }
 
     #[test]
-    fn what_looks_like_a_request_is_parsed_or_refused(
+    fn request_like_bytes_never_panic_the_parser(
         method in "[A-Za-z]{0,7}",
         target in "(/|ws://|http://|\\*)?[ -~]{0,20}",
         version in "HTTP/[0-3]\\.[0-3]",

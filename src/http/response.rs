@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_framed_by_the_server() {
+    fn the_server_sets_the_framing_headers() {
         let response = Response::new(200).html("<p>").header("X-A", "b");
         let head = format!(
             "HTTP/1.1 200 OK\r\nDate: {DATE}\r\nContent-Length: 3\r\n\
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_without_a_body_has_no_length_and_sends_none() {
+    fn a_status_without_body_has_no_content_length() {
         for status in [100, 101, 204, 304] {
             let response = Response::unchecked(status).body("lost");
             assert!(!encode(&response, true, false).contains("Content-Length"), "{status}");
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_named_in_connection() {
+    fn a_101_has_connection_upgrade() {
         let response = Response::unchecked(101).header("Upgrade", "websocket");
         assert!(
             encode(&response, false, false).contains("\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_can_smuggle_a_line_in() {
+    fn header_values_with_line_breaks_are_refused() {
         let fault = |name: &'static str, value: &str| {
             let response = Response::new(200).header(name, value);
             assert_eq!(response.headers().count(), 0);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_type_is_set_once_and_other_headers_add_up() {
+    fn content_type_is_replaced_and_other_headers_are_added() {
         let response = Response::new(200).text("a").header("Set-Cookie", "a=1").header("Set-Cookie", "b=2");
         let response = response.header("content-type", "text/css");
         let names: Vec<_> = response.headers().map(|(name, _)| name).collect();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_is_none_is_a_failure() {
+    fn an_invalid_status_is_reported_as_fault() {
         for status in [0, 99, 100, 101, 199, 600, 999, 1000, u16::MAX] {
             let response = Response::new(status);
             assert_eq!(
@@ -385,14 +385,14 @@ mod tests {
     }
 
     #[test]
-    fn a_response_can_cross_threads() {
+    fn a_response_is_send() {
         fn is_send<T: Send>() {}
         is_send::<Response>();
     }
 
     proptest! {
         #[test]
-        fn any_value_is_one_line(value in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn an_accepted_header_is_one_line(value in prop::collection::vec(any::<u8>(), 0..40)) {
             let response = Response::new(200).header("X", &value);
             let mut out = Vec::new();
             response.encode_head(&mut out, DATE, true, false);

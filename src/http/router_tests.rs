@@ -20,7 +20,7 @@ fn find(router: &Router<&'static str>, path: &str) -> Option<(&'static str, Vec<
 }
 
 #[test]
-fn the_more_special_segment_wins_and_dead_ends_are_left_again() {
+fn the_most_specific_pattern_wins_with_backtracking() {
     let router = router(&["/a/b/c", "/a/:x", "/a/*", "/a/:x/:y/d", "/"]);
     type Found = Option<(&'static str, &'static [&'static str])>;
     let rows: &[(&str, Found)] = &[
@@ -56,7 +56,7 @@ fn segments_are_split_first_and_decoded_once() {
 }
 
 #[test]
-fn a_parameter_that_is_no_text_matches_nothing() {
+fn a_non_utf8_parameter_matches_nothing() {
     let router = router(&["/chat/:room", "/files/*"]);
     assert_eq!(find(&router, "/chat/%ff"), None);
     assert_eq!(find(&router, "/files/a/%ff"), None);
@@ -64,7 +64,7 @@ fn a_parameter_that_is_no_text_matches_nothing() {
 }
 
 #[test]
-fn bad_patterns_are_refused_each_for_its_reason() {
+fn each_invalid_pattern_is_refused_with_its_error() {
     let mut router = router(&["/a/:x", "/a/*", "/b"]);
     let deep = "/a".repeat(MAX_SEGMENTS + 1);
     let pattern = |text: &str| text.to_owned();
@@ -138,7 +138,7 @@ fn naive<'p>(patterns: &[&'p str], path: &str) -> Option<(&'p str, Vec<String>)>
 
 proptest! {
     #[test]
-    fn it_finds_what_trying_all_patterns_finds(
+    fn the_router_agrees_with_trying_all_patterns(
         patterns in prop::collection::vec("(/(a|b||:x)){0,2}/(a|b||:y|\\*)", 1..12),
         paths in prop::collection::vec("(/(a|b|c|)){1,5}", 12),
     ) {
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn any_path_and_any_pattern_are_taken_or_refused(pattern in "\\PC{0,20}", path in "\\PC{0,40}") {
+    fn arbitrary_patterns_and_paths_never_panic_the_router(pattern in "\\PC{0,20}", path in "\\PC{0,40}") {
         let mut router = Router::new();
         let _ = router.insert(&pattern, ());
         let _ = router.find(&path);

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_are_no_target_are_refused() {
+    fn invalid_targets_are_refused() {
         let bad = [
             "chat",
             "",

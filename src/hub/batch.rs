@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_one_topic_are_joined_and_others_keep_their_place() {
+    fn neighbouring_messages_of_a_topic_share_a_batch() {
         let mut log = BatchLog::default();
         log.append(1, "a".into(), None, PLACEMENT);
         log.append(1, "b".into(), None, PLACEMENT);
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_not_looked_at_again() {
+    fn batches_from_skips_earlier_batches() {
         let mut log = BatchLog::default();
         for (topic, text) in [(1, "a"), (1, "b"), (2, "c"), (1, "d")] {
             log.append(topic, text.into(), None, PLACEMENT);
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_is_left_out_of_its_own_messages_only() {
+    fn an_excluded_sender_misses_only_its_own_messages() {
         let mut log = BatchLog::default();
         for (text, except) in [("a", Some(1)), ("b", Some(2)), ("c", Some(1)), ("d", None), ("e", Some(2))] {
             log.append(7, text.into(), except.map(id), PLACEMENT);
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_is_not_continued_and_a_key_stands_alone() {
+    fn a_full_batch_and_a_keyed_message_are_not_continued() {
         let mut log = BatchLog::default();
         let big = vec![0; MAX_BATCH_BYTES];
         log.append(1, Message::binary(&big), None, PLACEMENT);
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn large_frames_from_elsewhere_are_shared_and_small_ones_joined() {
+    fn large_foreign_frames_are_shared_and_small_ones_are_copied() {
         let mut log = BatchLog::default();
         let small = Frames::new(vec![0x82, 0]);
         let large = Frames::new(vec![0; MIN_SHARED]);

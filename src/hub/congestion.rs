@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_is_congested_until_its_last_mark_is_gone() {
+    fn a_topic_is_congested_until_all_marks_are_cleared() {
         let congestion = Congestion::default();
         assert!(!congestion.is_congested("a"));
         congestion.set_congested("a");

@@ -38,7 +38,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn epochs_of_one_sequence_differ_and_fit_a_double(seed in any::<[u64; 2]>()) {
+        fn epochs_are_unique_and_below_2_53(seed in any::<[u64; 2]>()) {
             let mut epochs = Epochs::new(seed);
             let all: HashSet<u64> = (0..10_000).map(|_| epochs.next()).collect();
             prop_assert_eq!(all.len(), 10_000);
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_left_out() {
+    fn epochs_skip_zero() {
         let mut epochs = Epochs::new([0, 0]);
         assert_eq!((epochs.next(), epochs.next()), (1, 2));
     }

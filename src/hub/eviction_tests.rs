@@ -61,7 +61,7 @@ const fn most_of(len: usize) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
-    fn a_prefix_within_its_part_loses_nothing_to_others(
+    fn a_prefix_within_its_reservation_is_never_evicted_for_others(
         turns in prop::collection::vec(
             (prop::collection::vec((0usize..4, 0usize..12, 0usize..6000), 1..12), 1u64..5000),
             1..60,
@@ -113,7 +113,7 @@ proptest! {
 }
 
 #[test]
-fn a_flood_of_fresh_names_evicts_from_its_own_prefix_alone() {
+fn a_flood_of_new_names_evicts_only_from_its_prefix() {
     let mut hub = hub(4 << 20, [None; 3], 1);
     for n in 0..200 {
         publish(&mut hub, &format!("orders/{}", n % 20), 200);
@@ -154,7 +154,7 @@ fn a_flood_of_fresh_names_evicts_from_its_own_prefix_alone() {
 }
 
 #[test]
-fn evicted_messages_are_the_oldest_of_the_topic_that_holds_much() {
+fn eviction_takes_the_oldest_messages_of_the_heaviest_topic() {
     let mut hub = hub(64 << 10, [Some(0), Some(0), Some(64 << 10)], 9);
     for n in 0..40 {
         hub.now += 100;
@@ -172,7 +172,7 @@ fn evicted_messages_are_the_oldest_of_the_topic_that_holds_much() {
 }
 
 #[test]
-fn names_make_room_for_the_newest_name_and_for_those_in_use_last() {
+fn empty_topics_in_use_are_evicted_last() {
     let mut hub = hub(64 << 10, [Some(0), Some(0), Some(64 << 10)], 9);
     hub.subscribe(0, &topic::TopicOrPattern::topic("ticks/used").unwrap(), None, 9).unwrap();
     let ask = |hub: &mut Hub, topic: &str| {

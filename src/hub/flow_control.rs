@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_is_full_by_bytes_or_commands_and_one_command_always_fits() {
+    fn a_window_is_full_by_bytes_or_commands_and_admits_one_command() {
         let flow = FlowControl::default();
         flow.record_sent(10 * WINDOW_BYTES);
         assert!(!flow.has_room() && !flow.take_wake(), "nobody waits");
@@ -104,7 +104,7 @@ mod loom_tests {
     use loom::sync::Arc;
 
     #[test]
-    fn a_sender_that_waits_is_woken() {
+    fn a_waiting_sender_is_woken() {
         loom::model(|| {
             let flow = Arc::new(FlowControl::default());
             flow.record_sent(WINDOW_BYTES);

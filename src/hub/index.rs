@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_lives_as_long_as_somebody_listens() {
+    fn a_topic_is_removed_with_its_last_subscriber() {
         let mut index = Index::default();
         assert_eq!(index.subscribe(3, "room", None, 9), Ok(true));
         assert_eq!(index.subscribe(3, "room", None, 9), Ok(false));
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_have_emptied_shrink() {
+    fn emptied_index_tables_shrink() {
         let mut index = Index::default();
         for n in 0..20_000u32 {
             index.subscribe(n % 500, &format!("topic {n}"), Tags::new(["x"]), 99).unwrap();
@@ -512,7 +512,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_sides_agree_whatever_happens(steps in prop::collection::vec((0u8..3, 0u32..6, 0usize..5), 0..200)) {
+        fn topics_and_slots_agree_after_any_steps(steps in prop::collection::vec((0u8..3, 0u32..6, 0usize..5), 0..200)) {
             let names = ["a", "b", "c", "d", "e"];
             let mut index = Index::default();
             let mut naive: BTreeSet<(u32, usize)> = BTreeSet::new();

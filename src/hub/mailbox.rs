@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_and_one_alone_always_finds_room() {
+    fn a_mailbox_is_bounded_by_bytes_and_admits_one_command() {
         let capacity = Capacity { commands: 9, bytes: 100 };
         let (tx, rx) = mailbox(capacity, Box::new(Count(Arc::default())));
         tx.send(500).unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn many_sends_wake_once_until_the_worker_looks() {
+    fn many_sends_wake_the_worker_once() {
         let wakes = Arc::new(AtomicUsize::new(0));
         let (tx, rx) = mailbox(Capacity { commands: 3, bytes: 100 }, Box::new(Count(wakes.clone())));
         for i in 0..3 {

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn interest_is_a_sum_that_never_goes_below_nothing() {
+    fn remote_subscriber_counts_never_go_below_zero() {
         let mut owned = owned();
         owned.change_remote_subscribers(2, 1);
         owned.change_remote_subscribers(3, 2);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_remembered_for_a_while_and_up_to_a_number() {
+    fn idempotency_keys_expire_by_age_and_number() {
         let mut owned = owned();
         owned.remember_key("a", 1, 0);
         assert_eq!(owned.offset_of_key("a", IDEMPOTENCY_KEY_AGE - 1), Some(1));

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_chosen_for_one_server_spread_on_another() {
+    fn names_chosen_to_collide_on_one_server_spread_on_another() {
         let [first, other] = [(); 2].map(|()| Owners::new(RandomState::new(), 4));
         let chosen: Vec<String> =
             (0..4000).map(|n| format!("public/{n}")).filter(|t| first.of(t) == 0).collect();

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_alone_has_the_whole_rate() {
+    fn a_single_client_has_the_whole_rate() {
         let (rate, mut shares) = (Rate::new(20, 40), PublisherShares::default());
         let taken = |shares: &mut PublisherShares, now| {
             (0..1000).filter(|_| shares.take(rate, client(1), now).is_ok()).count()
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_nothing_from_the_program_and_from_others_shares() {
+    fn a_flood_leaves_the_program_and_other_shares_alone() {
         let (rate, mut shares) = (Rate::new(20, 40), PublisherShares::default());
         assert!(shares.take(rate, client(1), 0).is_ok());
         for second in 0..60 {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_during_a_flood_waits_once_at_most() {
+    fn a_new_client_waits_once_during_a_flood() {
         let (rate, mut shares) = (Rate::new(20, 40), PublisherShares::default());
         for n in 0..200 {
             for _ in 0..100 {

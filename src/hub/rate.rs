@@ -114,7 +114,7 @@ mod tests {
     const MS: Nanos = 1_000_000;
 
     #[test]
-    fn a_burst_and_then_so_many_each_second() {
+    fn a_bucket_admits_its_burst_then_its_rate() {
         let rate = Rate::new(10, 3);
         let mut tat = 0;
         for _ in 0..3 {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_happened_is_charged_in_full_and_waited_for_afterwards() {
+    fn a_charge_above_the_burst_is_paid_back_later() {
         let rate = Rate::new(1000, 500);
         let (now, mut tat) = (5 * SECOND, 0);
         assert!(rate.charge(&mut tat, now, 499) <= now, "one token is left");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_is_rounded_away_and_no_charge_overflows() {
+    fn rates_keep_their_precision_and_charges_do_not_overflow() {
         for per_second in [1, 3, 1_000_000, 3_000_000_000, 40_000_000_000] {
             let (rate, mut tat) = (Rate::new(per_second, 1), 0);
             rate.charge(&mut tat, 0, 10 * per_second);

@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_one_that_was_called_off_is_not_the_answer_to_the_next() {
+    fn a_reply_to_a_cancelled_recovery_does_not_complete_the_next() {
         let (mut pending_recoveries, conn) = (PendingRecoveries::default(), ConnId::new(0, 1, 1));
         let first = pending_recoveries.add(conn, "a".into());
         assert!(

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_decides() {
+    fn the_longest_prefix_decides_the_settings() {
         let of = |n| TopicSettings::new().history(n);
         let given = [("ticks/", 4), ("", 2), ("ticks/eur", 3)];
         let table =
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_share_what_none_has_reserved_and_clients_open_some() {
+    fn prefixes_share_the_unreserved_history_equally() {
         let of =
             |reserved: Option<usize>| TopicSettings { history_reserved: reserved, ..TopicSettings::new() };
         let given = [("a/", Some(50)), ("a/b/", None), ("c/", Some(0)), ("public/", None)];
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_allowed_where_all_below_it_is() {
+    fn a_pattern_is_allowed_if_all_topics_below_it_are() {
         let of = |may| TopicSettings::new().client_subscribe(may);
         let given =
             [("a/", true), ("a/secret/", false), ("a/secret/not/", true), ("b/", false), ("b/open/", true)];

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_in_common_is_enough_and_none_is_not() {
+    fn one_common_tag_matches() {
         let tags = |names: &[&'static str]| Tags::new(names.iter().copied());
         let asked = tags(&["eur", "usd"]).unwrap();
         assert!(asked.matches(tags(&["gbp", "usd"]).as_ref()));

@@ -31,7 +31,7 @@ fn kept(hub: &mut Hub, topic: &str) -> Vec<HistoryEntry> {
 }
 
 #[test]
-fn what_is_kept_holds_little_more_than_itself() {
+fn a_history_holds_little_more_than_its_messages() {
     for settings in [TopicSettings::new().history(3), TopicSettings::new().history(1000).history_bytes(350)] {
         let mut hub = hub(settings);
         // The second, of three, finds the buffer of the first.
@@ -50,7 +50,7 @@ fn what_is_kept_holds_little_more_than_itself() {
 }
 
 #[test]
-fn what_a_burst_has_grown_is_given_back() {
+fn memory_of_a_burst_is_freed() {
     let mut hub = hub(TopicSettings::new().history(5000).history_age(Duration::from_secs(10)));
     for n in 0..100 {
         turn(&mut hub, &format!("kept/{n}"), 1);
@@ -79,7 +79,7 @@ fn what_a_burst_has_grown_is_given_back() {
 }
 
 #[test]
-fn a_message_that_finds_no_room_leaves_nothing_before_it() {
+fn a_message_above_history_bytes_clears_the_history() {
     let mut hub = hub(TopicSettings::new().history(10).history_bytes(150));
     turn(&mut hub, "kept/a", 1);
     hub.publish(Publish::new("kept/a", &*"x".repeat(200)));
@@ -106,7 +106,7 @@ fn visit(hub: &mut Hub, start: Start) -> (Position, usize) {
 }
 
 #[test]
-fn who_was_the_only_one_to_listen_finds_the_topic_again_for_as_long_as_it_would_keep_a_message() {
+fn a_sole_subscriber_can_recover_within_history_age() {
     let mut hub = hub(TopicSettings::new().history(10).history_age(Duration::from_secs(10)));
     let (first, _) = visit(&mut hub, Start::Now);
     for now in [5_000, 14_999] {
@@ -141,7 +141,7 @@ fn who_was_the_only_one_to_listen_finds_the_topic_again_for_as_long_as_it_would_
 }
 
 #[test]
-fn names_that_keep_nothing_push_out_no_message() {
+fn empty_topics_never_evict_messages() {
     let settings = TopicSettings::new().history(10);
     let table = SettingsTable::new(vec![("kept/".to_owned(), settings)], 64 << 10, &[]);
     let mut hub = alone(table);
@@ -161,7 +161,7 @@ fn names_that_keep_nothing_push_out_no_message() {
 }
 
 #[test]
-fn joins_that_wait_count_for_their_own_connection() {
+fn pending_recoveries_count_for_their_own_connection() {
     let mut hub = hub(TopicSettings::new());
     let [a, b] = [0, 1].map(|slot| ConnId::new(0, slot, 1));
     let ask = |hub: &mut Hub, conn, n| {
@@ -196,7 +196,7 @@ fn joins_that_wait_count_for_their_own_connection() {
 }
 
 #[test]
-fn a_refused_publication_leaves_the_topic_to_those_before_it() {
+fn a_refused_publication_keeps_earlier_batches_and_adds_no_topic() {
     for settings in [TopicSettings::new().rate(1, 1), TopicSettings::new().max_message_size(1)] {
         let mut hub = hub(settings);
         hub.subscribe(0, &TopicOrPattern::pattern("kept/*").unwrap(), None, 9).unwrap();
@@ -226,7 +226,7 @@ fn a_refused_publication_leaves_the_topic_to_those_before_it() {
 }
 
 #[test]
-fn an_id_is_remembered_although_nobody_listens_by_name() {
+fn an_idempotency_key_is_remembered_with_pattern_subscribers_only() {
     let mut hub = hub(TopicSettings::new());
     hub.subscribe(0, &TopicOrPattern::pattern("kept/*").unwrap(), None, 9).unwrap();
     for now in [0, 1000, 299_000] {
@@ -241,7 +241,7 @@ fn an_id_is_remembered_although_nobody_listens_by_name() {
 }
 
 #[test]
-fn forever_is_an_age() {
+fn a_history_age_of_duration_max_works() {
     let mut hub = hub(TopicSettings::new().history(3).history_age(Duration::MAX));
     hub.now = 5;
     turn(&mut hub, "kept/a", 1);
@@ -253,7 +253,7 @@ fn forever_is_an_age() {
 }
 
 #[test]
-fn a_join_that_is_called_off_in_its_turn_is_not_asked_for() {
+fn a_recovery_cancelled_in_its_iteration_is_not_requested() {
     let mut hub = hub(TopicSettings::new().history(1));
     let conn = ConnId::new(0, 0, 1);
     for _ in 0..3 {
@@ -320,7 +320,7 @@ mod accounts {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
         #[test]
-        fn whatever_happens_the_sum_is_right(
+        fn accounting_matches_the_sum_of_topics_after_any_steps(
             steps in prop::collection::vec((0u8..13, 0usize..6, 0usize..3, 0u64..400), 0..120),
             most in 0usize..60_000,
             rated in any::<bool>(),
@@ -420,7 +420,7 @@ mod names {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn who_subscribes_by_name_receives_that_topic_and_no_other(
+        fn a_subscription_by_name_receives_only_that_topic(
             steps in prop::collection::vec(step(), 0..40),
             published in prop::collection::vec(id().prop_map(|id| format!("user/{id}")), 1..8),
         ) {

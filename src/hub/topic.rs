@@ -193,7 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_pattern_is_a_prefix_that_ends_with_a_slash() {
+    fn a_pattern_ends_with_slash_star() {
         assert_eq!(matching_patterns("a/b/c").collect::<Vec<_>>(), ["a/b/*", "a/*"]);
         assert_eq!(matching_patterns("room").count(), 0);
         for pattern in ["ticks/*", "/*", "a/*/b/*", "a/**/*"] {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_and_printable() {
+    fn topic_names_are_bounded_and_without_control_characters() {
         for good in ["room", "orders/42", "消息", "caf\u{e9}", &"x".repeat(255)] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
@@ -233,14 +233,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_a_topic_and_a_pattern(text in "[a*/\u{85}é]{0,8}(/\\*)?") {
+        fn topics_and_patterns_are_disjoint(text in "[a*/\u{85}é]{0,8}(/\\*)?") {
             prop_assert!(check(&text).is_err() || check_pattern(&text).is_err());
             let refused_by_both = check(&text).is_err() && check_pattern(&text).is_err();
             prop_assert_eq!(refused_by_both, text.is_empty() || text.contains('\u{85}'));
         }
 
         #[test]
-        fn what_follows_a_prefix_can_not_leave_it(id in ".{0,20}|\\*|[a-z]{0,3}/\\*") {
+        fn a_topic_built_from_a_prefix_stays_below_it(id in ".{0,20}|\\*|[a-z]{0,3}/\\*") {
             let name = format!("user/{id}");
             if let Ok(name) = TopicOrPattern::topic(&name) {
                 prop_assert!(!name.is_pattern() && !matching_patterns("user/somebody else").any(|p| p == name.as_str()));

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_second_is_admitted_and_the_rest_counted() {
+    fn a_limited_place_logs_one_line_a_second_and_counts_the_rest() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut limit = LineLimit::new();

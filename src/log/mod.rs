@@ -81,14 +81,14 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_panic_in_a_subscriber_loses_the_line_and_nothing_else() {
+    fn a_panic_in_a_log_subscriber_loses_only_the_line() {
         let before = lost();
         guarded(|| panic!("as eprintln does when standard error is full"));
         assert!(lost() > before);
     }
 
     #[test]
-    fn each_place_has_its_own_limit() {
+    fn each_log_place_has_its_own_limit() {
         let now = Instant::now();
         let mut said = Vec::new();
         let mut say = |now: Instant| {

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_reader_holds_nobody_up_and_what_is_lost_is_told() {
+    fn a_stalled_log_reader_blocks_nobody_and_lost_lines_are_reported() {
         let (mut writer, results, written) = target();
         for i in 0..10_000 {
             writer.write_all(format!("{i}\n").as_bytes()).unwrap();
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_full_loses_lines_and_is_tried_again() {
+    fn a_full_disk_loses_lines_and_is_retried() {
         let (mut writer, results, written) = target();
         for result in [Err(ErrorKind::StorageFull), Err(ErrorKind::Interrupted), Ok(()), Ok(())] {
             results.send(result.map_err(io::Error::from)).unwrap();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_ends_without_lines_and_starts_again_with_the_next() {
+    fn the_writer_thread_ends_when_idle_and_restarts() {
         let (tx, rx) = bounded(0);
         let (tx2, rx2) = unbounded();
         drop(tx); // every write succeeds
@@ -383,7 +383,7 @@ mod tests {
 
     /// What a push leaves behind where the system gives no thread, as with RLIMIT_NPROC.
     #[test]
-    fn lines_without_a_thread_are_written_at_the_end() {
+    fn lines_without_a_writer_thread_are_flushed() {
         let (writer, results, written) = target();
         drop(results); // every write succeeds
         writer.0.lock().lines.push_back(b"why it can't start\n".as_slice().into());
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_panics_loses_the_line() {
+    fn a_panicking_target_loses_only_the_line() {
         struct Panics;
         impl Write for Panics {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {

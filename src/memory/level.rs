@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_freed_is_given_back_once_and_not_at_once() {
+    fn a_lasting_fall_trims_once_after_a_delay() {
         let mut level = MemoryLevel::default();
         assert!(trimmed(&mut level, [500 * MIB; 100]).is_empty() && !level.has_fallen());
         let at = trimmed(&mut level, [MIB; 100]);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_goes_is_kept() {
+    fn short_falls_do_not_trim() {
         let mut level = MemoryLevel::default();
         let waves = (0..1000).map(|n| if n % 8 == 0 { 500 * MIB } else { MIB });
         assert!(trimmed(&mut level, waves).is_empty());
@@ -82,7 +82,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_fall_that_lasts_is_always_noticed(levels in prop::collection::vec(0u64..1000, 0..200), last in 0u64..1000) {
+        fn a_lasting_fall_is_always_detected(levels in prop::collection::vec(0u64..1000, 0..200), last in 0u64..1000) {
             let mut level = MemoryLevel::default();
             let mut most = 0;
             for now in levels {

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_emptied_keeps_at_most_four_times_what_is_in_it() {
+    fn an_emptied_table_shrinks_to_four_times_its_entries() {
         let vec =
             emptied::<Vec<usize>>(|t, n| t.push(n), |t| t.truncate(t.len() - 1), |t| (t.capacity(), t.len()));
         let deque = emptied::<VecDeque<usize>>(
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_a_slab_keep_their_keys_and_free_ones_are_used_from_the_front() {
+    fn a_shrunk_slab_keeps_its_keys_and_reuses_low_ones() {
         let mut slab: Slab<usize> = (0..1000).map(|n| (n, n)).collect();
         for n in (0..1000).filter(|n| *n != 3 && *n != 100) {
             slab.remove(n);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_iteration_that_lasts_is_told_from_a_loop_that_waits() {
+    fn a_busy_loop_is_distinguished_from_a_waiting_one() {
         let (beat, at) = (Heartbeat::default(), Duration::from_millis);
         assert_eq!(beat.state(at(9000)), LoopState::Waiting, "not started");
         beat.begin(at(0));

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_ip_and_port_or_a_path() {
+    fn listen_addresses_parse_as_ip_and_port_or_path() {
         assert_eq!("127.0.0.1:9001".parse(), Ok(ListenAddr::Tcp(([127, 0, 0, 1], 9001).into())));
         assert_eq!("unix:/run/x".parse(), Ok(ListenAddr::Unix("/run/x".into())));
         assert!("[::1]:80".parse::<ListenAddr>().is_ok());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_an_error_unless_both_share_it() {
+    fn a_port_in_use_is_an_error_without_reuse_port() {
         let any = "127.0.0.1:0".parse().unwrap();
         let first = Listener::bind(&any, &ListenOptions::default()).unwrap();
         let addr = first.local_addr().unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_file_is_replaced_and_one_in_use_is_not() {
+    fn a_stale_socket_file_is_replaced_and_one_in_use_is_kept() {
         let path = std::env::temp_dir().join(format!("campanile-listener-{}", std::process::id()));
         let addr = ListenAddr::Unix(path.clone());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // leaves its file behind

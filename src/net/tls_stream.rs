@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_cut_and_joined_and_keep_their_order() {
+    fn parts_are_split_and_joined_in_order() {
         let long: Vec<u8> = (0..3 * PIECE + 100).map(|i| (i % 251) as u8).collect();
         let cuts: [&[usize]; 6] = [
             &[],
@@ -266,7 +266,7 @@ mod tests {
         }
 
         #[test]
-        fn what_the_kernel_takes_in_parts_arrives_whole_in_order_and_is_counted() {
+        fn partial_tls_writes_arrive_whole_and_are_counted() {
             let (mut server, mut client) = ends();
             let all: Vec<u8> = (0..600_000_u32).map(|i| (i % 251) as u8).collect();
             let (mut taken, mut refused, mut held) = (0, 0, 0);
@@ -304,7 +304,7 @@ mod tests {
         }
 
         #[test]
-        fn a_goodbye_waits_for_what_the_kernel_has_not_taken() {
+        fn close_notify_waits_for_unsent_records() {
             let (mut server, mut client) = ends();
             while !server.stream.session().unwrap().is_established() {
                 client.turn(4096);

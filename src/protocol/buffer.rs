@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_grows_as_bytes_come_and_not_as_they_are_announced() {
+    fn a_buffer_grows_with_received_not_announced_bytes() {
         let mut b = MessageBuf::default();
         assert_eq!(b.spare(1 << 30).len(), FIRST_STEP);
         b.fill(FIRST_STEP);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recycled_buffer_begins_empty_and_the_pool_keeps_its_bound() {
+    fn a_recycled_buffer_is_empty_and_the_pool_is_bounded() {
         let mut pool = BufferPool::new(300 << 10);
         let mut b = pool.take(1 << 20);
         b.extend(&[7; 200 << 10]);

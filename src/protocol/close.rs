@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_on_the_wire_are_those_of_the_rfc_and_the_registry() {
+    fn valid_wire_codes_match_the_rfc_and_the_registry() {
         let valid = |c: u16| CloseCode(c).is_valid_on_wire();
         for c in
             [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_comes_back_as_it_was_written() {
+    fn a_close_payload_round_trips() {
         let mut out = Vec::new();
         write_payload(&mut out, CloseCode::GOING_AWAY, "the bell is mended");
         assert_eq!(parse(&out), Ok(Some((CloseCode::GOING_AWAY, "the bell is mended"))));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_is_cut_at_a_character() {
+    fn a_long_reason_is_cut_at_a_character_boundary() {
         let reason = "é".repeat(100);
         assert_eq!(fit_reason(&reason).len(), 122);
         let mut out = Vec::new();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_payloads_are_refused_each_for_its_reason() {
+    fn each_invalid_close_payload_is_refused_with_its_error() {
         assert_eq!(parse(&[3]), Err(ProtocolError::CloseCodeCut));
         assert_eq!(parse(&[3, 237]), Err(ProtocolError::CloseCodeInvalid { code: 1005 }));
         assert_eq!(parse(&[3, 232, 0xff]), Err(ProtocolError::CloseReasonUtf8));

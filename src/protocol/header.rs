@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_take_the_fewest_bytes() {
+    fn lengths_use_the_shortest_encoding() {
         for (len, size) in [(0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10), (1 << 40, 10)] {
             assert_eq!(encode(true, false, Opcode::Binary, len, None).len(), size);
             assert_eq!(encode(true, false, Opcode::Binary, len, Some([1; 4])).len(), size + 4);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_refused_as_early_as_it_shows() {
+    fn invalid_heads_are_refused_at_the_first_invalid_byte() {
         use ProtocolError::*;
         assert_eq!(server(&[0x90]), Err(ReservedBits { bits: 1 }));
         assert_eq!(server(&[0xC1]), Err(ReservedBits { bits: 4 }));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn rsv1_is_taken_only_on_the_first_frame_of_a_message_when_negotiated() {
+    fn rsv1_is_accepted_on_first_frames_when_negotiated() {
         assert!(decode(&[0xC1, 0x80, 0, 0, 0, 0], Role::Server, true).is_ok());
         assert!(decode(&[0xC0, 0x80, 0, 0, 0, 0], Role::Server, true).is_err());
         assert!(decode(&[0xC9, 0x80, 0, 0, 0, 0], Role::Server, true).is_err());
@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_head_comes_back_as_it_was_written(
+        fn a_frame_head_round_trips(
             fin: bool, op in 0usize..3, len in prop_oneof![0u64..130, 65_000u64..66_000, 0u64..1 << 62],
             key: Option<[u8; 4]>,
         ) {
@@ -298,7 +298,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: [u8; 16], n in 0usize..=16, rsv1: bool) {
+        fn arbitrary_bytes_never_panic_the_head_decoder(bytes: [u8; 16], n in 0usize..=16, rsv1: bool) {
             let _ = decode(&bytes[..n], Role::Server, rsv1);
             let _ = decode(&bytes[..n], Role::Client, rsv1);
         }

@@ -281,7 +281,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_name_has_its_certificate_a_wildcard_is_one_label_and_others_get_the_fallback() {
+    fn names_select_certificates_and_wildcards_match_one_label() {
         let mut names = CertificateNames::new(certificate());
         let (own, any) = (certificate(), certificate());
         names.add("Own.example", own.clone()).unwrap();
@@ -297,7 +297,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_no_client_can_ask_for_is_no_name() {
+    fn invalid_server_names_are_refused() {
         let mut names = CertificateNames::new(certificate());
         for bad in ["", "*", "a b", "*.*.example", "a..b"] {
             let e = names.add(bad, certificate()).unwrap_err();
@@ -306,7 +306,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_pair_is_told() {
+    fn each_invalid_certificate_or_key_has_its_error() {
         let ((cert, key), (_, other)) = (made(&["a.example"]), made(&["b.example"]));
         let e = |cert: &str, key: &str| Certificate::from_pem(cert, key).unwrap_err();
         assert!(matches!(e(&cert, &other), TlsConfigError::KeyMismatch { .. }));
@@ -324,7 +324,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn expiries_are_told_once_for_each_certificate_and_for_the_chain() {
+    fn expiries_are_reported_once_for_each_certificate() {
         let at = |year, month, day| {
             let date = rcgen::date_time_ymd(year, month, day).unix_timestamp();
             UnixTime::since_unix_epoch(core::time::Duration::from_secs(date as u64))

@@ -54,7 +54,7 @@ fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn bytes_go_both_ways_however_they_are_cut_and_nothing_is_kept_when_they_are_through() {
+fn a_session_passes_bytes_however_they_are_cut() {
     for version in BOTH {
         let (acceptor, cert) = acceptor(version);
         for size in [1, 2, 5, 6, 100, 1000, 40_000] {
@@ -77,7 +77,7 @@ fn bytes_go_both_ways_however_they_are_cut_and_nothing_is_kept_when_they_are_thr
 }
 
 #[test]
-fn what_is_cut_is_kept_and_nothing_else() {
+fn only_incomplete_records_are_kept() {
     let (acceptor, cert) = acceptor(TlsVersion::Tls13);
     let (mut client, mut server) =
         (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
@@ -94,7 +94,7 @@ fn what_is_cut_is_kept_and_nothing_else() {
 }
 
 #[test]
-fn what_the_kernel_left_is_counted_as_the_applications_bytes() {
+fn unsent_records_count_as_application_bytes() {
     let (acceptor, cert) = acceptor(TlsVersion::Tls13);
     let (mut client, mut server) =
         (trusting(&cert, TlsVersion::Tls13).connect("localhost").unwrap(), acceptor.accept().unwrap());
@@ -116,7 +116,7 @@ fn what_the_kernel_left_is_counted_as_the_applications_bytes() {
 }
 
 #[test]
-fn a_goodbye_is_said_once_and_ends_what_is_heard() {
+fn close_notify_is_sent_once_and_ends_reading() {
     for version in BOTH {
         let (acceptor, cert) = acceptor(version);
         let (mut client, mut server) =
@@ -139,7 +139,7 @@ fn a_goodbye_is_said_once_and_ends_what_is_heard() {
 }
 
 #[test]
-fn a_session_that_failed_stays_failed_and_has_its_alert() {
+fn a_failed_session_stays_failed_and_sends_its_alert() {
     let (acceptor, _) = acceptor(TlsVersion::Tls12);
     let mut server = acceptor.accept().unwrap();
     assert!(matches!(deliver(&mut server, b"GET / HTTP/1.1\r\n\r\n", 1000), Err(TlsError::Failed(_))));
@@ -152,7 +152,7 @@ fn a_session_that_failed_stays_failed_and_has_its_alert() {
 }
 
 #[test]
-fn a_client_trusts_the_authorities_it_is_given() {
+fn a_client_trusts_its_authorities_only() {
     let (acceptor, cert) = acceptor(TlsVersion::Tls12);
     let (_, other) = self::acceptor(TlsVersion::Tls12);
     let tries = |trust: Trust, name: &str| {
@@ -178,7 +178,7 @@ fn first(pem: &str) -> [u8; 32] {
 }
 
 #[test]
-fn a_client_that_comes_back_resumes_with_its_ticket() {
+fn a_returning_client_resumes_with_its_ticket() {
     for version in BOTH {
         let (acceptor, cert) = acceptor(version);
         let client = trusting(&cert, version);
@@ -191,7 +191,7 @@ fn a_client_that_comes_back_resumes_with_its_ticket() {
 }
 
 #[test]
-fn key_updates_are_taken_as_far_as_data_pays_for_them() {
+fn key_updates_are_bounded_by_received_data() {
     for (data, updates, good) in
         [(1, 4, false), (1, 0, true), (BYTES_PER_DATALESS_RECORD as usize, 1, true), (0, 30, true)]
     {
@@ -228,7 +228,7 @@ fn key_updates_are_taken_as_far_as_data_pays_for_them() {
 }
 
 #[test]
-fn whole_records_are_counted_and_a_cut_one_goes_with_the_last() {
+fn whole_records_counts_a_cut_record_with_the_last() {
     let record = |len: u8| [&[23, 3, 3, 0, len][..], &vec![1; usize::from(len)]].concat();
     let all = [record(0), record(1), record(200)].concat();
     assert_eq!(whole_records(&all, 9), (all.len(), 3));

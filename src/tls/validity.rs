@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_good_until_two_weeks_before_its_end() {
+    fn a_certificate_is_reported_two_weeks_before_it_expires() {
         let validity = Validity { not_before: at(100), not_after: at(190) };
         let state = |days| ExpiryState::of(validity, at(days));
         assert!(matches!(state(99), Some(ExpiryState::NotYet(_))));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_told_as_dates() {
+    fn expiry_messages_name_dates() {
         let expiry = Expiry {
             origin: "cert.pem".into(),
             place: 1,

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_verified_up_to_its_bound_and_not_searched_beyond() {
+    fn chains_above_the_limit_are_refused() {
         let issuers = issuers(8);
         let own = CertificateParams::new(["a.example".to_owned()]).unwrap();
         let own = own.signed_by(&KeyPair::generate().unwrap(), &issuers[0]).unwrap();

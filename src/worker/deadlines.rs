@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_connection_is_pinged_and_then_ended() {
+    fn a_silent_connection_is_pinged_then_ended() {
         let limits = Limits::default();
         let mut timestamps = Timestamps { received: 10, message: 10, ..Default::default() };
         assert_eq!(check_deadlines(&timestamps, &limits, READ, 11), Due::At(10 + seconds(25)));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_message_and_an_idle_connection_have_their_ends() {
+    fn unfinished_messages_and_idle_connections_time_out() {
         let mut limits = Limits::default();
         let timestamps = Timestamps { received: 900, message: 100, message_began: 200, ..Default::default() };
         let end = check_deadlines(&timestamps, &limits, READ, 200 + seconds(30));

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_pieces_at_once_are_spread_over_iterations_in_order() {
+    fn work_above_the_budget_is_spread_over_iterations_in_order() {
         let mut paced = Paced::new(Budget::of_time(micros(2000)));
         (0..1000).for_each(|n| paced.push(n));
         let done = iterations(&mut paced, |_| micros(100));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_above_the_budget_is_done_alone() {
+    fn a_piece_above_the_budget_is_processed_alone() {
         let mut paced = Paced::new(Budget::of_time(micros(2000)));
         (0..3).for_each(|n| paced.push(n));
         let done = iterations(&mut paced, |_| micros(5000));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_before_the_next_iteration_once_the_budget_is_spent() {
+    fn a_spent_budget_yields_nothing_until_the_next_iteration() {
         let mut paced = Paced::new(Budget::of_time(micros(10)));
         paced.push(1);
         paced.push(2);

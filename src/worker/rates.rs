@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_looked_at_in_the_tick_in_which_it_may_send_again() {
+    fn a_rate_pause_ends_in_the_tick_that_allows_sending() {
         for (millis, tick) in [(0, 1), (1, 2), (64, 2), (65, 3), (6400, 101)] {
             assert_eq!(tick_from(millis * 1_000_000), tick, "{millis} ms");
         }

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_connection_costs_one_slot_and_nothing_else() {
+    fn an_idle_connection_costs_one_small_slab_entry() {
         // The slab's entry is all that a connection without state, parameters and subscriptions has.
         let entry = size_of::<Option<Slot>>();
         // Without TLS the socket is its descriptor alone.

@@ -277,7 +277,7 @@ mod tests {
     use crate::tls::{Acceptor, AcceptorSettings, Certificate, CertificateNames, ClientAuth};
 
     #[test]
-    fn certificates_are_looked_at_at_the_start_and_once_a_day() {
+    fn certificates_are_checked_at_start_and_once_a_day() {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let own = Certificate::from_pem(made.cert.pem(), made.signing_key.serialize_pem()).unwrap();
         let terms = AcceptorSettings { client_auth: ClientAuth::off(), min_version: TlsVersion::Tls12 };

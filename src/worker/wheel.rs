@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn timers_fire_in_their_tick_and_not_before() {
+    fn timers_fire_in_their_tick() {
         let (mut w, mut s) = (Wheel::new(), vec![TimerLinks::default(); 4]);
         w.arm(&mut s, 0, 5);
         w.arm(&mut s, 1, 5);

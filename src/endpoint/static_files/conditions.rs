@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_judged_row_by_row() {
+    fn each_condition_has_its_outcome() {
         use Precondition::{Failed, NotModified, Send};
         let rows = [
             (String::new(), STRONG, Send),
@@ -112,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_condition_is_judged(
+        fn arbitrary_conditions_are_evaluated(
             name in "If-(None-)?Match|If-(Un)?[mM]odified-Since",
             value in "[ -~]{0,40}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT",
         ) {

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_ending_of_the_last_name_counts() {
+    fn the_last_extension_decides_the_content_type() {
         assert_eq!(content_type("a/index.HTML"), "text/html; charset=utf-8");
         assert_eq!(content_type("app.min.js"), "text/javascript; charset=utf-8");
         for unknown in ["", "a.html/b", "html", "a.", "a.exe"] {

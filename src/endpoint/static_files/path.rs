@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_taken_apart_and_the_last_slash_means_a_folder() {
+    fn paths_split_into_names_and_a_trailing_slash_means_a_directory() {
         assert_eq!(parse(""), Some((String::new(), true)));
         assert_eq!(parse("a/b.html"), Some(("a/b.html".into(), false)));
         assert_eq!(parse("a/b/"), Some(("a/b".into(), true)));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_another_place_or_a_hidden_one_is_refused() {
+    fn traversal_and_hidden_names_are_refused() {
         let refused = [
             "..",
             "../a",
@@ -94,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_leaves_the_root(path in "([./\\\\a\0~ ]|\\PC){0,24}") {
+        fn a_parsed_path_stays_below_the_root(path in "([./\\\\a\0~ ]|\\PC){0,24}") {
             if let Some(safe) = SafePath::parse(&path) {
                 let joined = Path::new("/srv/www").join(safe.join());
                 prop_assert!(joined.starts_with("/srv/www"));

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_row_by_row() {
+    fn each_range_header_has_its_outcome() {
         let part = |start, len| Range::Part { start, len };
         let rows = [
             ("bytes=0-0", 10, part(0, 1)),
@@ -94,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_lies_in_the_whole(value in "bytes=[0-9]{0,21}-?[0-9]{0,21}(,[0-9]-)?", whole in any::<u64>()) {
+        fn a_range_lies_within_the_file(value in "bytes=[0-9]{0,21}-?[0-9]{0,21}(,[0-9]-)?", whole in any::<u64>()) {
             if let Range::Part { start, len } = Range::parse(value.as_bytes(), whole) {
                 prop_assert!(len > 0 && start.checked_add(len).is_some_and(|end| end <= whole));
             }

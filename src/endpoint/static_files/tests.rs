@@ -103,7 +103,7 @@ fn get(endpoint: &dyn Endpoint, path: &str) -> Answer {
 }
 
 #[test]
-fn a_file_comes_with_its_type_its_length_and_its_tag() {
+fn a_file_has_type_length_and_etag() {
     let folder = Folder::new();
     let endpoints: [Box<dyn Endpoint>; 2] = [
         Box::new(folder.files().cache_control("public, max-age=60")),
@@ -133,7 +133,7 @@ fn a_file_comes_with_its_type_its_length_and_its_tag() {
 }
 
 #[test]
-fn a_folders_file_tells_its_date_and_an_embedded_one_has_none() {
+fn a_file_has_last_modified_and_an_embedded_one_does_not() {
     let folder = Folder::new();
     let answer = get(&folder.files(), "/files/app.js");
     let date = answer.header("Last-Modified").unwrap();
@@ -143,7 +143,7 @@ fn a_folders_file_tells_its_date_and_an_embedded_one_has_none() {
 }
 
 #[test]
-fn a_date_no_header_can_tell_is_left_out() {
+fn a_date_outside_the_header_format_is_left_out() {
     let now = UNIX_EPOCH + Duration::from_secs(1 << 40);
     assert_eq!(header_time(UNIX_EPOCH - Duration::from_secs(1), now), None);
     assert_eq!(header_time(UNIX_EPOCH + Duration::from_secs(253_402_300_800), now), None);
@@ -160,7 +160,7 @@ fn a_date_no_header_can_tell_is_left_out() {
 }
 
 #[test]
-fn a_range_is_sent_as_a_part_and_several_as_the_whole() {
+fn one_range_gets_206_and_several_get_the_whole_file() {
     let folder = Folder::new();
     let endpoints: [Box<dyn Endpoint>; 2] = [Box::new(folder.files()), Box::new(Embedded::new(EMBEDDED))];
     for endpoint in &endpoints {
@@ -184,7 +184,7 @@ fn a_range_is_sent_as_a_part_and_several_as_the_whole() {
 }
 
 #[test]
-fn a_folder_gives_its_index_and_is_led_to_its_slash() {
+fn a_directory_serves_its_index_and_redirects_to_its_slash() {
     let folder = Folder::new();
     let endpoints: [Box<dyn Endpoint>; 2] = [Box::new(folder.files()), Box::new(Embedded::new(EMBEDDED))];
     for endpoint in &endpoints {
@@ -199,7 +199,7 @@ fn a_folder_gives_its_index_and_is_led_to_its_slash() {
 }
 
 #[test]
-fn no_redirect_leads_to_another_host() {
+fn redirects_stay_on_the_host() {
     let folder = Folder::new();
     let endpoints: [Box<dyn Endpoint>; 2] = [Box::new(folder.files()), Box::new(Embedded::new(EMBEDDED))];
     for endpoint in &endpoints {
@@ -212,7 +212,7 @@ fn no_redirect_leads_to_another_host() {
 
 /// Paths that want to be somewhere else.
 #[test]
-fn no_path_leads_out_of_the_folder() {
+fn no_request_path_escapes_the_root() {
     let folder = Folder::new();
     let files = folder.files();
     assert_eq!(get(&files, "/files/inside.js").body, "0123456789", "a link that stays inside is followed");
@@ -252,7 +252,7 @@ fn no_path_leads_out_of_the_folder() {
 }
 
 #[test]
-fn what_is_neither_file_nor_folder_is_not_served_and_not_waited_for() {
+fn special_files_are_refused_without_blocking() {
     let folder = Folder::new();
     let _socket = std::os::unix::net::UnixListener::bind(folder.root().join("socket")).unwrap();
     assert_eq!(get(&folder.files(), "/files/socket").status, 404);
@@ -263,14 +263,14 @@ fn what_is_neither_file_nor_folder_is_not_served_and_not_waited_for() {
 }
 
 #[test]
-fn the_root_is_a_folder_that_is_there() {
+fn a_root_that_is_no_directory_is_an_error() {
     let folder = Folder::new();
     assert!(Files::new(folder.root().join("app.js")).is_err());
     assert!(Files::new(folder.root().join("nowhere")).is_err());
 }
 
 #[test]
-fn without_a_star_in_the_route_the_whole_path_counts() {
+fn a_route_without_wildcard_serves_the_whole_path() {
     let folder = Folder::new();
     assert_eq!(get(&folder.files(), "/app.js").body, "0123456789");
     assert_eq!(get(&folder.files(), "/").body, "<h1>top");
@@ -279,7 +279,7 @@ fn without_a_star_in_the_route_the_whole_path_counts() {
 
 proptest! {
     #[test]
-    fn no_mixture_of_names_shows_what_is_outside(
+    fn arbitrary_paths_never_serve_files_outside_the_root(
         pieces in prop::collection::vec(
             "/|\\.|\\.\\.|%2e|%2f|%5c|%00|%25|docs|up|outside\\.txt|secret\\.txt|\\.env|[a-z]", 0..8),
     ) {
@@ -290,7 +290,7 @@ proptest! {
     }
 
     #[test]
-    fn any_headers_are_answered(
+    fn arbitrary_headers_get_a_response(
         names in prop::collection::vec("Range|If-Range|If-Match|If-None-Match|If-Modified-Since", 0..4),
         values in prop::collection::vec("[ -~]{0,20}|bytes=[0-9]{0,3}-[0-9]{0,3}", 4),
     ) {

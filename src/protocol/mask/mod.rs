@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_agrees_with_the_reference_at_every_length_alignment_and_phase() {
+    fn every_isa_agrees_with_scalar_at_every_length_alignment_and_phase() {
         // Miri takes a sample: it is some thousand times slower.
         let (lengths, step) = if cfg!(miri) { (140, 13) } else { (300, 1) };
         let plain = noise(lengths);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_agrees_with_the_reference_on_large_payloads() {
+    fn every_isa_agrees_with_scalar_on_large_payloads() {
         let sizes: &[usize] = if cfg!(miri) { &[4099] } else { &[4096, 65_537, 131_071, 1 << 20] };
         for &len in sizes {
             let plain = noise(len);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_padded_like_any_text() {
+    fn isa_names_are_padded_by_display() {
         assert_eq!(format!("{:>8}|{}", Isa::Avx2, Isa::Neon), "    avx2|neon");
     }
 }

@@ -101,7 +101,7 @@ const SAMPLES: [&[u8]; 36] = [
 ];
 
 #[test]
-fn a_character_cut_anywhere_is_taken() {
+fn a_character_cut_anywhere_is_valid() {
     let text = "aé消🔔z".as_bytes();
     for a in 0..=text.len() {
         for b in a..=text.len() {
@@ -112,7 +112,7 @@ fn a_character_cut_anywhere_is_taken() {
 }
 
 #[test]
-fn what_cannot_become_valid_is_refused_at_its_first_byte() {
+fn invalid_utf8_is_refused_at_its_first_byte() {
     for bad in [&[0xF4, 0x90][..], &[0xED, 0xA0], &[0xC0], &[0xE0, 0x80], &[0xFF], &[0x80], &[0xF5]] {
         let mut v = Validator::default();
         assert_eq!(v.feed(bad), Err(InvalidUtf8), "{bad:x?}");
@@ -135,7 +135,7 @@ fn what_cannot_become_valid_is_refused_at_its_first_byte() {
 }
 
 #[test]
-fn a_message_that_ends_within_a_character_is_refused() {
+fn a_message_ending_within_a_character_is_refused() {
     assert_eq!(in_pieces([&[0xE2, 0x82][..]]), Err(InvalidUtf8));
     for len in [2, FUSED, 127, 128, 192, 256, 1000] {
         let mut bytes = vec![b'a'; len - 2];
@@ -146,7 +146,7 @@ fn a_message_that_ends_within_a_character_is_refused() {
 }
 
 #[test]
-fn any_two_bytes_in_a_row_are_judged_as_by_the_standard_library() {
+fn all_byte_pairs_agree_with_the_standard_library() {
     let mut plain = [b'a'; 130];
     let mut buf = plain;
     for pair in 0..=u16::MAX {
@@ -160,7 +160,7 @@ fn any_two_bytes_in_a_row_are_judged_as_by_the_standard_library() {
 }
 
 #[test]
-fn any_four_bytes_at_the_edges_of_their_classes_are_judged_as_by_the_standard_library() {
+fn four_byte_edge_cases_agree_with_the_standard_library() {
     // Miri takes a sample.
     let step = if cfg!(miri) { 9973 } else { 1 };
     let mut plain = [b'a'; 130];
@@ -180,7 +180,7 @@ fn any_four_bytes_at_the_edges_of_their_classes_are_judged_as_by_the_standard_li
 }
 
 #[test]
-fn every_kind_of_mistake_is_seen_at_every_place() {
+fn every_utf8_error_is_detected_at_every_position() {
     // Lengths that end in groups, in blocks and in parts of them.
     let lengths = [FUSED, 65, 96, 127, 128, 129, 191, 256, 300, 575];
     let (lengths, step) = if cfg!(miri) { (&[FUSED, 191][..], 31) } else { (&lengths[..], 1) };
@@ -206,7 +206,7 @@ fn every_kind_of_mistake_is_seen_at_every_place() {
 }
 
 #[test]
-fn text_cut_between_pieces_with_masks_of_their_own_is_taken_and_a_broken_one_is_not() {
+fn text_cut_between_differently_masked_pieces_is_validated() {
     let plain = text(400);
     let plain = plain.as_bytes();
     for cut in (0..=plain.len()).step_by(if cfg!(miri) { 37 } else { 1 }) {
@@ -247,7 +247,7 @@ fn every_length_and_phase_is_unmasked() {
 }
 
 #[test]
-fn two_passes_go_in_steps_and_hold_a_character_across_them() {
+fn two_pass_validation_carries_a_character_across_steps() {
     let mut plain = "a".repeat(STEP - 1);
     plain.push_str("消息");
     plain.push_str(&text(STEP));
