@@ -149,6 +149,28 @@ fn settings_for_public_replace_what_dev_grants() {
     assert!(process.push(PUBLISH).contains("forbidden"));
     let lines = process.lines();
     assert!(!lines.contains("publish below public/"), "{lines}");
+
+    let process = Process::start(&["--dev", "--topics", "public/:history=500"]);
+    for request in [SUBSCRIBE, PUBLISH] {
+        assert!(process.push(request).contains("forbidden"), "settings without a grant leave none");
+    }
+}
+
+#[test]
+fn curl_commands_on_the_first_pages_publish() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("no curl here: the commands are not run");
+        return;
+    }
+    let process = Process::start(&["--dev"]);
+    for page in [include_str!("../../README.md"), include_str!("../../docs/guide/getting-started.md")] {
+        let (_, command) = page.split_once("$ curl ").expect("a command");
+        let command = command.split("\n```").next().unwrap_or_default();
+        let command = format!("curl {}", command.replace("localhost:9001", &process.addr.to_string()));
+        let output = Command::new("sh").arg("-c").arg(&command).output().unwrap();
+        let answer = String::from_utf8_lossy(&output.stdout);
+        assert!(answer.contains(r#""offset":"#), "{command}\n{answer}");
+    }
 }
 
 #[test]

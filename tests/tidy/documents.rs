@@ -283,6 +283,8 @@ fn numbers_on_the_pages_are_constants_of_the_source() {
         ("src/api/body.rs", "MAX_NAME", "reference/options.md", "bytes of `key` and `idempotency_key` | "),
         ("src/api/guard.rs", "MAX_KEY", "reference/options.md", "bytes of an API key | "),
         ("src/api/mod.rs", "TIMEOUT", "reference/options.md", "a worker has to answer | "),
+        ("src/bin/campanile/push.rs", "KEPT", "guide/topics.md", "with a history of "),
+        ("src/bin/campanile/push.rs", "KEPT_BYTES", "guide/topics.md", "with a history of 100 messages, "),
         ("src/push/mod.rs", "MAX_SUBSCRIPTIONS", "reference/protocol.md", "subscriptions of a connection | "),
         ("src/hub/topic.rs", "MAX_TOPIC", "reference/protocol.md", "bytes of a topic's name | "),
         ("src/push/request.rs", "MAX_EPOCH", "reference/protocol.md", "bytes of `since.epoch` | "),

@@ -211,3 +211,42 @@ impl From<Level> for LevelFilter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The lines of the documents that start the binary, without comments, each as one line.
+    fn commands(page: &str) -> Vec<String> {
+        let blocks = page.split("```console\n").skip(1).map(|b| b.split("```").next().unwrap_or_default());
+        let joined = blocks.map(|block| block.replace("\\\n", " ")).collect::<Vec<_>>().join("\n");
+        let lines = joined.lines().filter_map(|line| line.strip_prefix("$ campanile "));
+        lines.map(|line| line.split("  #").next().unwrap_or_default().trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn commands_in_the_documents_are_understood() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut understood = 0;
+        for page in ["README.md", "guide", "reference"].map(|name| match name {
+            "README.md" => vec![root.join(name)],
+            folder => std::fs::read_dir(root.join("docs").join(folder))
+                .unwrap()
+                .flatten()
+                .map(|e| e.path())
+                .collect(),
+        }) {
+            for path in page {
+                for command in commands(&std::fs::read_to_string(&path).unwrap()) {
+                    let line =
+                        command.replace("\"$(openssl rand -hex 16)\"", "0123456789abcdef0123456789abcdef");
+                    let args = Args::try_parse_from(format!("campanile {line}").split_whitespace());
+                    assert!(args.is_ok(), "{}: {command}: {}", path.display(), args.unwrap_err());
+                    understood += 1;
+                }
+            }
+        }
+        assert!(understood > 5, "the documents have lost their commands, or this test has: {understood}");
+    }
+}
