@@ -5,6 +5,8 @@
 
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,6 +41,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["conn", "endpoint", "file", "handler", "http", "hub", "log", "net", "tls", "worker"]),
     ("api", &["conn", "file", "handler", "http", "hub", "json", "protocol", "server"]),
 ];
+
+/// Words, phrases and lines that are not right yet. It can only shrink.
+const ALLOWANCES: &str = "tests/tidy/allowances.txt";
 
 /// Folders that take bytes and time and give values.
 const PURE: &[&str] = &["protocol", "http", "deflate", "tls", "conn", "hub", "json", "memory"];
@@ -79,9 +84,36 @@ fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
     let mut found = Vec::new();
     walk(&root().join(folder), &mut found);
     found.sort();
-    let of_kind = |p: &&PathBuf| p.extension().is_some_and(|e| endings.iter().any(|w| e == *w));
+    let of_kind = |p: &&PathBuf| {
+        let ending = p.extension().unwrap_or_default();
+        endings.iter().any(|w| ending == *w)
+            && !p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."))
+    };
     let named = |p: &PathBuf| p.strip_prefix(root()).unwrap_or(p).to_string_lossy().into_owned();
     found.iter().filter(of_kind).map(|p| (named(p), read(p))).collect()
+}
+
+/// Every text file that people write: those with these endings and those without one, not what is generated or quoted.
+fn texts() -> Vec<(String, String)> {
+    let endings = [
+        "", "rs", "md", "py", "js", "mjs", "ts", "css", "html", "toml", "json", "c", "sh", "svg", "txt",
+        "yml",
+    ];
+    let mut all = files("", &endings);
+    all.extend(files(".ci", &endings));
+    let is_written = |path: &str| {
+        let others = [
+            "LICENSE",
+            "package-lock.json",
+            "proptest-regressions/",
+            "benches/results/",
+            "tests/tidy/words.rs",
+            "tests/tidy/allowances.txt",
+        ];
+        !others.iter().any(|other| path.contains(other))
+    };
+    all.retain(|(path, _)| is_written(path));
+    all
 }
 
 fn rust(folder: &str) -> Vec<(String, String)> {
@@ -393,6 +425,36 @@ fn nothing_is_unfinished_too_long_or_tied_to_a_machine() {
     none(complaints);
 }
 
+/// Files and what of them breaks a rule.
+fn broken(rule: fn(&str, &str) -> Vec<String>) -> BTreeMap<String, Vec<String>> {
+    let all = texts().into_iter().map(|(path, text)| (rule(&path, &text), path));
+    all.filter(|(found, _)| !found.is_empty()).map(|(found, path)| (path, found)).collect()
+}
+
+#[test]
+fn words_are_those_of_the_field_and_lines_of_documents_are_short() {
+    let allowances = words::Allowances::parse(&read(ALLOWANCES));
+    let found = [("words", broken(words::banned)), ("lines", broken(words::long_lines))];
+    if std::env::var_os("TIDY_UPDATE").is_some() {
+        let list = allowances.updated(&found).expect("the list can only shrink");
+        fs::write(root().join(ALLOWANCES), list).expect("the list is written");
+        return;
+    }
+    none(found.iter().flat_map(|(rule, found)| allowances.check(rule, found)).collect());
+}
+
+/// Tests of tests/measured run one at a time.
+fn shared_measurement(path: &str, text: &str) -> Option<String> {
+    let (tests, alone) = (text.matches("#[test]\n").count(), text.matches("let _alone = alone();").count());
+    let is_measured = path.starts_with("tests/measured/") && tests != alone;
+    is_measured.then(|| format!("{path}: {tests} tests, {alone} of them begin with `let _alone = alone();`"))
+}
+
+#[test]
+fn what_is_measured_is_measured_alone() {
+    none(rust("tests").iter().filter_map(|(path, text)| shared_measurement(path, text)).collect());
+}
+
 // ---- the rules can fail ----
 
 #[test]
@@ -431,6 +493,10 @@ fn the_other_rules_can_fail_too() {
     assert!(header("a", "//! What it is and refuses to be.").is_none());
     assert_eq!(phrases("a", concat!("// TO", "DO: the path /ho", "me/me")).len(), 2);
     assert!(length("a", &"\n".repeat(MAX_LINES + 1)).is_some() && length("a", "x").is_none());
+    assert!(shared_measurement("tests/measured/a.rs", "#[test]\nfn a() {\n    let x = 1;\n").is_some());
+    assert!(
+        shared_measurement("tests/measured/a.rs", "#[test]\nfn a() {\n    let _alone = alone();\n").is_none()
+    );
     let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(fields("pub struct A {\n    /// Doc\n    pub b: u8,\n    c: u8,\n}\n", "A"), names(&["b"]));
     assert_eq!(settings("x\n    pub fn mailbox(mut self)\n    pub fn get(self)"), names(&["mailbox"]));
