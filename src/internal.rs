@@ -2,12 +2,13 @@
 //! socket, a thread or a clock. Not part of the API; it changes whenever it likes.
 
 use crate::Publish;
-use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Pauses, Phase, Sink};
+use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Pauses, Phase};
 use crate::handler::{Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
 use crate::http::Peer;
-use crate::hub::mailbox::{Capacity, Wake, mailbox};
 use crate::hub::{Epochs, Hub, Owners, TopicOrPattern};
 use crate::protocol::{Message, Rules};
+use crate::sink::Sink;
+use crate::sync::mailbox::{Capacity, Wake, mailbox};
 use crate::worker::deadlines::{Due, Timestamps, check_deadlines};
 use crate::worker::fanout::deliver_batches;
 use crate::worker::read::decode;

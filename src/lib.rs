@@ -146,6 +146,8 @@ pub mod push;
 #[cfg(all(feature = "client", feature = "push"))]
 pub mod push_client;
 mod server;
+mod sink;
+mod sync;
 #[cfg(feature = "tls")]
 mod tls;
 mod worker;
@@ -157,12 +159,14 @@ mod push_model;
 #[cfg(all(test, feature = "push", not(loom)))]
 mod simulation;
 
-pub use conn::{Cause, Closed, ConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer};
+pub use conn::{
+    Cause, Closed, ConnId, InvalidConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer,
+};
 #[cfg(any(feature = "api", feature = "tls"))]
 pub use file::{FileError, FileErrorReason};
 pub use handler::{
-    Accept, Answer, BatchError, Conn, ConnInfo, Handle, HandleError, Handler, InvalidConnId, InvalidOrigin,
-    OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
+    Accept, Answer, BatchError, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, OnMessage,
+    OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
 };
 pub use http::{InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{

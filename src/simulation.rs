@@ -1,12 +1,13 @@
 //! Workers without sockets, threads and clocks, for tests of what interleaves: mailboxes are emptied, iterations end and
 //! sockets take bytes when the test says so. Hub, connections and handlers are the real ones.
 
-use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Phase, Sink};
+use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Phase};
 use crate::handler::{AnyState, Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
 use crate::http::Peer;
-use crate::hub::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
 use crate::hub::{Epochs, Hub, NoReply, Owners, PublishRequest, SettingsTable};
 use crate::protocol::{Message, Opcode, header};
+use crate::sink::Sink;
+use crate::sync::mailbox::{Capacity, Inbox, Wake, Weigh, mailbox};
 use crate::worker::deadlines::Timestamps;
 use crate::worker::fanout::{deliver_batches, mark_dirty, queue_reply, report_missed, send_to_workers};
 use crate::worker::lifecycle::write_out;

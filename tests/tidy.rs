@@ -22,23 +22,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &["log"]),
     ("json", &[]),
     ("deflate", &["protocol", "http"]),
-    ("conn", &["protocol", "http", "deflate", "memory"]),
+    ("sink", &[]),
+    ("sync", &[]),
+    ("conn", &["protocol", "http", "deflate", "memory", "sink"]),
     ("tls", &["file", "http"]),
-    ("net", &["conn", "http", "tls"]),
-    ("hub", &["conn", "memory", "protocol"]),
-    ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol"]),
+    ("net", &["http", "sink", "tls"]),
+    ("hub", &["conn", "memory", "protocol", "sync"]),
+    ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol", "sink", "sync"]),
     ("push", &["conn", "handler", "http", "hub", "json", "protocol"]),
     ("endpoint", &["http", "log"]),
     (
         "worker",
         &[
             "conn", "deflate", "endpoint", "handler", "http", "hub", "log", "memory", "metrics", "net",
-            "protocol", "tls",
+            "protocol", "sink", "sync", "tls",
         ],
     ),
-    ("client", &["conn", "deflate", "http", "hub", "log", "net", "protocol", "tls"]),
+    ("client", &["conn", "deflate", "http", "log", "net", "protocol", "sink", "sync", "tls"]),
     ("push_client", &["client", "conn", "hub", "log", "protocol", "push"]),
-    ("server", &["conn", "endpoint", "file", "handler", "http", "hub", "log", "net", "tls", "worker"]),
+    (
+        "server",
+        &["conn", "endpoint", "file", "handler", "http", "hub", "log", "net", "sync", "tls", "worker"],
+    ),
     ("api", &["conn", "file", "handler", "http", "hub", "json", "protocol", "server"]),
 ];
 
@@ -46,7 +51,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 const ALLOWANCES: &str = "tests/tidy/allowances.txt";
 
 /// Folders that take bytes and time and give values.
-const PURE: &[&str] = &["protocol", "http", "deflate", "tls", "conn", "hub", "json", "memory"];
+const PURE: &[&str] =
+    &["protocol", "http", "deflate", "tls", "conn", "hub", "json", "memory", "sink", "sync"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =

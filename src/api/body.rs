@@ -2,7 +2,7 @@
 
 use super::response::ApiError;
 use crate::conn::ConnId;
-use crate::handler::InvalidConnId;
+use crate::conn::InvalidConnId;
 use crate::http::Request;
 use crate::hub::{MAX_TAG, MAX_TAGS, SubscribeTarget};
 use crate::json::{self, MAX_NESTING};

@@ -3,7 +3,7 @@
 use super::compression::Packer;
 use super::driver::{Command, Driver, NewClient, WAKER};
 use super::{Error, Link};
-use crate::hub::mailbox::{Capacity, Mailbox, Wake, mailbox};
+use crate::sync::mailbox::{Capacity, Mailbox, Wake, mailbox};
 use mio::{Poll, Waker};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

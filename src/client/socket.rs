@@ -23,10 +23,10 @@ use super::proxy::{Proxy, ProxyError, Tunnel};
 #[cfg(feature = "tls")]
 use super::trust::Trust;
 use super::{ClientLimits, Error, Url};
-use crate::conn::Sink;
 use crate::net::{ReadOutcome, Stream};
 use crate::protocol::CloseCode;
 use crate::protocol::buffer::BufferPool;
+use crate::sink::Sink;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsError, TlsSession};
 use std::io::{self, ErrorKind, IoSlice};

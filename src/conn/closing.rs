@@ -1,7 +1,8 @@
 //! How a connection ends: by either side's closing handshake, by a breach, or at once; and what is told of it.
 
-use super::{Cause, CloseRecord, Closed, Connection, CorkWriter, Phase, Sink};
+use super::{Cause, CloseRecord, Closed, Connection, CorkWriter, Phase};
 use crate::protocol::{CloseCode, Opcode, ProtocolError, close, header};
+use crate::sink::Sink;
 
 impl Connection {
     pub(super) fn set_end(&mut self, code: CloseCode, reason: &str, cause: Cause) {

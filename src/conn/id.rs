@@ -1,6 +1,7 @@
 //! Names of connections that can't be confused.
 
 use core::fmt;
+use core::str::FromStr;
 
 /// The name of one connection, for the life of the server. It carries worker, slot and generation: a slot's next
 /// tenant has another name, so a command for a connection that has gone reaches nobody.
@@ -47,6 +48,35 @@ impl fmt::Debug for ConnId {
     }
 }
 
+/// A text that names no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidConnId;
+
+impl fmt::Display for InvalidConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a connection's name is three numbers with dots between, such as 0.12.7")
+    }
+}
+
+impl std::error::Error for InvalidConnId {}
+
+impl FromStr for ConnId {
+    type Err = InvalidConnId;
+
+    /// Reads a name as `Display` writes it.
+    fn from_str(text: &str) -> Result<Self, InvalidConnId> {
+        let mut parts = text.split('.').map(|part| {
+            let plain = part.bytes().all(|b| b.is_ascii_digit());
+            part.parse::<u32>().ok().filter(|_| plain)
+        });
+        let mut next = || parts.next().flatten().ok_or(InvalidConnId);
+        let (worker, slot, generation) = (next()? as usize, next()? as usize, next()?);
+        let holds = worker < 256 && slot < MAX_SLOTS && generation != 0 && parts.next().is_none();
+        if holds { Ok(Self::new(worker, slot, generation)) } else { Err(InvalidConnId) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +87,15 @@ mod tests {
         assert_eq!((id.worker(), id.slot(), id.generation()), (255, MAX_SLOTS - 1, u32::MAX));
         assert_ne!(ConnId::new(0, 0, 1), ConnId::new(0, 0, 2));
         assert_eq!(ConnId::new(3, 7, 9).to_string(), "3.7.9");
+    }
+
+    #[test]
+    fn a_connections_name_is_read_as_it_is_written() {
+        let id = ConnId::new(3, 70_000, u32::MAX);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "1", "1.2", "1.2.0", "256.0.1", "0.16777216.1", "0.0.1.2", "0.+1.1", "a.b.c", "0..1"]
+        {
+            assert_eq!(bad.parse::<ConnId>(), Err(InvalidConnId), "{bad:?}");
+        }
     }
 }

@@ -28,14 +28,14 @@ mod writer;
 pub use closed::{Cause, Closed};
 pub(crate) use compression::{Codecs, Compression, Encoding, Encodings};
 pub(crate) use frames::Frames;
-pub use id::ConnId;
 pub(crate) use id::MAX_SLOTS;
+pub use id::{ConnId, InvalidConnId};
 pub(crate) use limits::Terms;
 pub use limits::{Limits, SlowConsumer};
 pub(crate) use outbox::{Outbox, PushOutcome};
 pub(crate) use pauses::{PauseReason, Pauses};
 pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
-pub(crate) use writer::{CorkWriter, Sink};
+pub(crate) use writer::CorkWriter;
 
 use crate::http::{Params, Peer};
 use crate::protocol::{CloseCode, Decoder, Incoming, Message, ProtocolError};

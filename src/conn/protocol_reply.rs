@@ -1,8 +1,9 @@
 //! Replies of a protocol that a handler speaks: no policy for slow consumers gives one up, and the limit of the backlog
 //! does not hold for them. Whoever sends them bounds how many: by not reading more requests.
 
-use super::{Connection, CorkWriter, Phase, Sink};
+use super::{Connection, CorkWriter, Phase};
 use crate::protocol::{Opcode, header};
+use crate::sink::Sink;
 
 impl Connection {
     /// Sends a reply to the connection that the turn is about: gathered in the cork, or behind what waits. As it is, also

@@ -3,10 +3,11 @@
 
 use super::outbox::MAX_SLICES;
 use super::{
-    Cause, Connection, CorkWriter, Frames, Phase, PushOutcome, Refused, RefusedReason, Sent, Sink,
-    SlowConsumer, Terms,
+    Cause, Connection, CorkWriter, Frames, Phase, PushOutcome, Refused, RefusedReason, Sent, SlowConsumer,
+    Terms,
 };
 use crate::protocol::{Message, Opcode, header};
+use crate::sink::Sink;
 use core::ops::Range;
 
 impl Connection {

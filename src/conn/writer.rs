@@ -4,26 +4,6 @@
 use super::{Codecs, Outbox};
 use crate::memory::Shrink;
 use crate::protocol::buffer::BufferPool;
-use std::io::{self, IoSlice};
-
-/// Where bytes go: a socket that does not block. Taking nothing (`Ok(0)`) means that it would block. `scratch` is the
-/// worker's one buffer for bytes that have to be made anew on their way, such as sealed records.
-pub(crate) trait Sink {
-    fn write(&mut self, bytes: &[u8], scratch: &mut Vec<u8>) -> io::Result<usize>;
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>], scratch: &mut Vec<u8>) -> io::Result<usize>;
-    /// Sends on what was taken, where the sink keeps any of it.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    /// Bytes of the application's that were taken and that the kernel does not have yet.
-    fn buffered(&self) -> usize {
-        0
-    }
-    /// Whether the kernel has all that was taken.
-    fn is_written_out(&self) -> bool {
-        true
-    }
-}
 
 /// A payload of at least this many bytes is written from where it is, if nothing follows it in this turn; below, the
 /// copy is cheaper than the longer list that the kernel then has to walk.

@@ -1,7 +1,8 @@
 //! What a question to the server's workers returns: to be waited for, awaited, or given to a callback.
 
 use super::HandleError;
-use crate::hub::{PendingReply, ReplySender, one_shot};
+use crate::hub::{PendingReply, ReplySender};
+use crate::sync::one_shot;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;

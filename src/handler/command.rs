@@ -3,13 +3,13 @@
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
 use crate::http::{Peer, Response};
-use crate::hub::mailbox::Weigh;
 use crate::hub::{
     ForwardedBatch, HistoryPage, Missed, NoReply, PublishRequest, RecoveryReply, RecoveryRequest,
     ReplySender, Start, TopicList, TopicOrPattern, TopicUpdate,
 };
 use crate::net::Stream;
 use crate::protocol::{CloseCode, Key};
+use crate::sync::mailbox::Weigh;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -6,10 +6,8 @@ use super::{Command, Handle, RateState, Rates, Route};
 use crate::Message;
 use crate::conn::{
     Cause, ConnId, Connection, CorkWriter, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent,
-    Sink,
 };
 use crate::http::{Params, Peer};
-use crate::hub::rate::Nanos;
 use crate::hub::topic::is_pattern;
 use crate::hub::{
     Added, Batch, Hub, Publish, Recipient, RecoveryRequest, Start, Subscribe, SubscribeError,
@@ -17,6 +15,8 @@ use crate::hub::{
 };
 use crate::metrics::Counters;
 use crate::protocol::{CloseCode, InvalidClose, InvalidPing, Opcode};
+use crate::sink::Sink;
+use crate::sync::rate::Nanos;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 

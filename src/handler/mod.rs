@@ -31,7 +31,7 @@ pub use on_message::{OnMessage, on_message};
 #[cfg(feature = "api")]
 pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
-pub use query::{ConnInfo, InvalidConnId};
+pub use query::ConnInfo;
 pub(crate) use rates::{RateState, Rates};
 pub(crate) use replay::{REPLAY_WINDOW, Replay};
 pub(crate) use route::OutOfRange;

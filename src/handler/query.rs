@@ -1,11 +1,10 @@
 //! Queries: what the workers know, asked from any thread.
 
 use super::{Answer, Command, Handle, HandleError};
-use crate::conn::{ConnId, MAX_SLOTS, ReadyState};
+use crate::conn::{ConnId, ReadyState};
 use crate::http::Peer;
-use crate::hub::{HistoryPage, NoReply, ReplySender, Start, TopicList, check_topic, gather};
-use core::fmt;
-use core::str::FromStr;
+use crate::hub::{HistoryPage, NoReply, ReplySender, Start, TopicList, check_topic};
+use crate::sync::gather;
 
 /// A connection's facts, as of the moment in which its worker answered.
 #[derive(Clone, Debug)]
@@ -137,50 +136,6 @@ impl Handle {
         if let Err(refused) = worker.mailbox.send(command) {
             let (command, why) = refused.into_parts();
             command.fail(why);
-        }
-    }
-}
-
-/// A text that names no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct InvalidConnId;
-
-impl fmt::Display for InvalidConnId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a connection's name is three numbers with dots between, such as 0.12.7")
-    }
-}
-
-impl std::error::Error for InvalidConnId {}
-
-impl FromStr for ConnId {
-    type Err = InvalidConnId;
-
-    /// Reads a name as `Display` writes it.
-    fn from_str(text: &str) -> Result<Self, InvalidConnId> {
-        let mut parts = text.split('.').map(|part| {
-            let plain = part.bytes().all(|b| b.is_ascii_digit());
-            part.parse::<u32>().ok().filter(|_| plain)
-        });
-        let mut next = || parts.next().flatten().ok_or(InvalidConnId);
-        let (worker, slot, generation) = (next()? as usize, next()? as usize, next()?);
-        let holds = worker < 256 && slot < MAX_SLOTS && generation != 0 && parts.next().is_none();
-        if holds { Ok(Self::new(worker, slot, generation)) } else { Err(InvalidConnId) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_id_parses_what_it_displays() {
-        let id = ConnId::new(3, 70_000, u32::MAX);
-        assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "1", "1.2", "1.2.0", "256.0.1", "0.16777216.1", "0.0.1.2", "0.+1.1", "a.b.c", "0..1"]
-        {
-            assert_eq!(bad.parse::<ConnId>(), Err(InvalidConnId), "{bad:?}");
         }
     }
 }

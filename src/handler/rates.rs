@@ -1,7 +1,7 @@
 //! How much one connection of a route may send: messages and bytes each second. Over it the connection is not read from
 //! until it may send again.
 
-use crate::hub::rate::{Nanos, Rate};
+use crate::sync::rate::{Nanos, Rate};
 use core::time::Duration;
 
 /// Connections over their rate are looked at once in a tick of the timer wheel (64 ms). A burst worth less than two ticks

@@ -2,9 +2,9 @@
 //! subscriber gets a topic's messages in order and is told how many are missing.
 
 use super::flow_control::FlowControl;
-use super::mailbox::Weigh;
 use super::*;
 use crate::protocol::Message;
+use crate::sync::mailbox::Weigh;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;

@@ -29,14 +29,11 @@ mod flow_tests;
 mod forwarding;
 mod history;
 mod index;
-pub(crate) mod mailbox;
-mod oneshot;
 mod owned_topic;
 mod owners;
 mod publication;
 mod publisher_shares;
 mod query;
-pub(crate) mod rate;
 mod recovery;
 mod retention;
 mod settings;
@@ -44,6 +41,11 @@ mod tags;
 #[cfg(test)]
 mod tests;
 pub(crate) mod topic;
+
+/// Replies to what is asked of a worker; a publication may be refused.
+pub(crate) type ReplySender<T> = crate::sync::ReplySender<T, TopicLimitExceeded>;
+pub(crate) type PendingReply<T> = crate::sync::PendingReply<T, TopicLimitExceeded>;
+pub(crate) type NoReply = crate::sync::NoReply<TopicLimitExceeded>;
 
 pub(crate) use accounting::{Evicted, MemoryAccounting};
 pub(crate) use batch::{Batch, BatchLog, FrameMeta, Placement, Recipient};
@@ -58,7 +60,6 @@ pub(crate) use forwarding::Outgoing;
 pub(crate) use history::{HistoryEntry, Millis};
 pub use index::SubscribeError;
 pub(crate) use index::{Index, TopicKey};
-pub(crate) use oneshot::{NoReply, PendingReply, ReplySender, gather, one_shot};
 pub(crate) use owned_topic::OwnedTopic;
 pub(crate) use owners::Owners;
 pub(crate) use publication::{ForwardedBatch, PublishReply, PublishRequest, TopicLimitExceeded};

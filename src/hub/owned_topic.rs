@@ -3,10 +3,10 @@
 use super::accounting::TopicUsage;
 use super::history::{History, HistoryEntry, Millis};
 use super::publisher_shares::PublisherShares;
-use super::rate::Nanos;
 use super::{Placement, Position, Start, Tags, TopicLimitExceeded, TopicSettings};
 use crate::conn::ConnId;
 use crate::memory::Shrink;
+use crate::sync::rate::Nanos;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

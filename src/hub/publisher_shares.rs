@@ -9,8 +9,8 @@
 //! So a connection that publishes no faster than `rate / (n + 1)` is never refused, whatever others do; what nobody uses is
 //! there for all.
 
-use super::rate::{Nanos, Rate};
 use crate::conn::ConnId;
+use crate::sync::rate::{Nanos, Rate};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 

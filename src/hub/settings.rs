@@ -1,9 +1,9 @@
 //! What a topic keeps and allows, by the longest prefix of its name.
 
 use super::history::Millis;
-use super::rate::Rate;
 use super::topic::is_pattern;
 use crate::conn::SlowConsumer;
+use crate::sync::rate::Rate;
 use core::time::Duration;
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Sockets: the only folder that makes system calls on them. Above it, a connection sees a
-//! [`Sink`](crate::conn::Sink).
+//! [`Sink`](crate::sink::Sink).
 
 mod heap;
 pub(crate) mod listener;

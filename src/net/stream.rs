@@ -3,7 +3,7 @@
 //! The calls on the message path go to the kernel through rustix, not through the C library: that makes every call a
 //! point where a thread may be cancelled, which costs 1 % of an echo as soon as there are two threads.
 
-use crate::conn::Sink;
+use crate::sink::Sink;
 #[cfg(feature = "tls")]
 use crate::tls::TlsSession;
 use mio::event::Source;

@@ -225,8 +225,8 @@ mod tests {
     #[cfg(feature = "client")]
     mod over_a_socket {
         use super::*;
-        use crate::conn::Sink;
         use crate::http::TlsVersion;
+        use crate::sink::Sink;
         use crate::tls::{
             Acceptor, AcceptorSettings, Certificate, CertificateNames, ClientAuth, MAX_KEPT, SecureClient,
             Trust,

@@ -6,10 +6,10 @@ use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, OutOfRange, Route, ServerShared, WorkerShared};
 use crate::http::{HttpError, Request, Response, RouteError, Router};
 use crate::hub::check_topic;
-use crate::hub::mailbox::{Capacity, mailbox};
 use crate::hub::{DEFAULT_MAX_HISTORY, Owners, SettingsTable, TopicSettings, total_reserved};
 use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, TlsAcceptor, raise_open_files};
+use crate::sync::mailbox::{Capacity, mailbox};
 use crate::worker::http::{HttpLimits, Resource};
 #[cfg(feature = "tls")]
 use crate::worker::tls::{Certificates, Handshakes};

@@ -4,12 +4,13 @@ use super::Worker;
 use super::slots::{Slot, Slots};
 #[cfg(feature = "push")]
 use crate::conn::ConnId;
-use crate::conn::{Frames, PauseReason, Phase, Sink, Terms};
+use crate::conn::{Frames, PauseReason, Phase, Terms};
 use crate::handler::{Command, ConnParts, Route, WorkerContext, push_batch, transformed};
-use crate::hub::mailbox::Weigh;
 use crate::hub::{Batch, Evicted, Hub, Missed, Outgoing, Recipient, TopicKey};
 use crate::log;
 use crate::protocol::Key;
+use crate::sink::Sink;
+use crate::sync::mailbox::Weigh;
 use foldhash::fast::RandomState;
 use std::collections::HashSet;
 use std::time::Instant;

@@ -4,11 +4,12 @@ use super::Worker;
 use super::deadlines::{Due, check_deadlines, ticks};
 use super::read::call_handler;
 use super::slots::Slot;
-use crate::conn::{Cause, Limits, PauseReason, Phase, Sink};
+use crate::conn::{Cause, Limits, PauseReason, Phase};
 use crate::handler::{HandlerEvent, REPLAY_WINDOW, Route, WorkerContext};
 use crate::log;
 use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Opcode};
+use crate::sink::Sink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 

@@ -5,7 +5,7 @@ use super::Worker;
 use super::deadlines::ticks;
 use super::wheel::{TICK_MS, Tick};
 use crate::conn::{PauseReason, Phase};
-use crate::hub::rate::Nanos;
+use crate::sync::rate::Nanos;
 use std::io::ErrorKind;
 
 /// Nanoseconds of one tick.

@@ -4,12 +4,13 @@ use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
 use super::{CROWDED_READ, RATED_READ, Worker};
-use crate::conn::{Cause, PauseReason, Phase, Sink};
+use crate::conn::{Cause, PauseReason, Phase};
 use crate::deflate::Agreed;
 use crate::handler::{AnyState, ConnParts, HandlerEvent, Route, WorkerContext};
 use crate::http::Params;
 use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, ProtocolError, Rules};
+use crate::sink::Sink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A frame of which at least so much is missing is received straight into its message. Below, one copy is cheaper

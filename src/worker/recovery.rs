@@ -4,12 +4,13 @@ use super::Worker;
 use super::fanout::mark_dirty;
 use super::read::call_handler;
 use super::slots::{Slot, Slots};
-use crate::conn::{ConnId, Frames, Phase, Sink};
+use crate::conn::{ConnId, Frames, Phase};
 use crate::handler::{Command, HandlerEvent, REPLAY_WINDOW, Replay, Route, WorkerContext};
 use crate::hub::{
     Added, HistoryEntry, Position, RecoveryReply, RecoveryRequest, SubscribeError, TopicOrPattern, envelope,
 };
 use crate::log;
+use crate::sink::Sink;
 use core::ops::Range;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

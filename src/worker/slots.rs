@@ -3,10 +3,11 @@
 use super::deadlines::Timestamps;
 use super::http_state::HttpState;
 use super::wheel::{Store, TimerLinks};
-use crate::conn::{ConnId, Connection, Sink};
+use crate::conn::{ConnId, Connection};
 use crate::handler::AnyState;
 use crate::memory::Shrink;
 use crate::net::Stream;
+use crate::sink::Sink;
 use mio::Token;
 use slab::Slab;
 

@@ -8,6 +8,7 @@
 //! The flag is cleared before the channel is drained: a command pushed after the drain finds it clear and wakes; one
 //! pushed before is drained. A wake may be for nothing, none is lost.
 
+use super::NoReply;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,7 +42,7 @@ impl WakeFlag {
     }
 }
 
-/// What waits in a mailbox.
+/// A command in a mailbox.
 pub(crate) trait Weigh {
     /// Bytes of messages that it holds.
     fn weight(&self) -> usize {
@@ -87,10 +88,10 @@ pub(crate) enum TrySendError<C> {
 
 impl<C> TrySendError<C> {
     /// The command, and why it was not taken.
-    pub(crate) fn into_parts(self) -> (C, super::NoReply) {
+    pub(crate) fn into_parts<R>(self) -> (C, NoReply<R>) {
         match self {
-            Self::Full(command) => (command, super::NoReply::Full),
-            Self::Closed(command) => (command, super::NoReply::Ended),
+            Self::Full(command) => (command, NoReply::Full),
+            Self::Closed(command) => (command, NoReply::Ended),
         }
     }
 }

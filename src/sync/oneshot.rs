@@ -9,67 +9,66 @@
 //! ```
 //! The lock is held while a value is moved and never while a waker or a callback runs, so a worker waits for nothing here.
 
-use super::TopicLimitExceeded;
 use core::fmt;
 use core::mem::replace;
 use core::task::{Poll, Waker};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Why there is no answer.
+/// Why there is no answer. `R` says why what was asked for was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoReply {
+pub(crate) enum NoReply<R> {
     /// The mailbox took no more.
     Full,
     /// The worker has ended.
     Ended,
-    /// The topic refused the publication.
-    Refused(TopicLimitExceeded),
+    /// What was asked for was refused.
+    Refused(R),
 }
 
-type Outcome<T> = Result<T, NoReply>;
+type Outcome<T, R> = Result<T, NoReply<R>>;
 
-type Then<T> = Box<dyn FnOnce(Outcome<T>) + Send>;
+type Then<T, R> = Box<dyn FnOnce(Outcome<T, R>) + Send>;
 
 /// Where an answer goes. A dropped one reports that the worker has ended: the questions in a mailbox are dropped with it.
-pub(crate) struct ReplySender<T>(Option<To<T>>);
+pub(crate) struct ReplySender<T, R>(Option<To<T, R>>);
 
-enum To<T> {
-    Callback(Then<T>),
-    Pending(Arc<Mutex<State<T>>>),
+enum To<T, R> {
+    Callback(Then<T, R>),
+    Pending(Arc<Mutex<State<T, R>>>),
 }
 
-enum State<T> {
+enum State<T, R> {
     /// The answer has not come.
-    Waiting(Option<Waiter<T>>),
+    Waiting(Option<Waiter<T, R>>),
     /// The answer has come and was not asked for yet.
-    Answered(Outcome<T>),
+    Answered(Outcome<T, R>),
     /// The answer was taken, or nobody waits for it.
     Taken,
 }
 
-enum Waiter<T> {
+enum Waiter<T, R> {
     Task(Waker),
-    Callback(Then<T>),
+    Callback(Then<T, R>),
 }
 
 /// The asker's side of a one-shot answer.
-pub(crate) struct PendingReply<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct PendingReply<T, R>(Arc<Mutex<State<T, R>>>);
 
 /// A one-shot answer: where it is awaited, and where it is given.
-pub(crate) fn one_shot<T>() -> (PendingReply<T>, ReplySender<T>) {
+pub(crate) fn one_shot<T, R>() -> (PendingReply<T, R>, ReplySender<T, R>) {
     let state = Arc::new(Mutex::new(State::Waiting(None)));
     (PendingReply(state.clone()), ReplySender(Some(To::Pending(state))))
 }
 
 /// Nothing that can panic runs under the lock, so it is never poisoned.
-fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+fn lock<T, R>(state: &Mutex<State<T, R>>) -> MutexGuard<'_, State<T, R>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T> PendingReply<T> {
+impl<T, R> PendingReply<T, R> {
     /// Takes the answer, or has this waker called when it has come. A second call replaces the first one's waker.
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome<T>> {
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome<T, R>> {
         // Cloned before and dropped behind the lock: both run code of an executor's.
         let waiter = Waiter::Task(waker.clone());
         let mut state = lock(&self.0);
@@ -86,7 +85,7 @@ impl<T> PendingReply<T> {
     }
 
     /// Takes the answer if it has come.
-    pub(crate) fn take(&self) -> Option<Outcome<T>> {
+    pub(crate) fn take(&self) -> Option<Outcome<T, R>> {
         let mut state = lock(&self.0);
         match replace(&mut *state, State::Taken) {
             State::Answered(answer) => Some(answer),
@@ -98,7 +97,7 @@ impl<T> PendingReply<T> {
     }
 
     /// Has the callback called with the answer: by the worker, or here if the answer has come.
-    pub(crate) fn then(self, then: impl FnOnce(Outcome<T>) + Send + 'static) {
+    pub(crate) fn then(self, then: impl FnOnce(Outcome<T, R>) + Send + 'static) {
         let mut state = lock(&self.0);
         match replace(&mut *state, State::Taken) {
             State::Waiting(before) => {
@@ -116,7 +115,7 @@ impl<T> PendingReply<T> {
 }
 
 /// Nobody waits any more, unless a callback was left.
-impl<T> Drop for PendingReply<T> {
+impl<T, R> Drop for PendingReply<T, R> {
     fn drop(&mut self) {
         let mut state = lock(&self.0);
         if matches!(*state, State::Waiting(Some(Waiter::Callback(_)))) {
@@ -128,23 +127,23 @@ impl<T> Drop for PendingReply<T> {
     }
 }
 
-impl<T> ReplySender<T> {
-    pub(crate) fn callback(then: impl FnOnce(Result<T, NoReply>) + Send + 'static) -> Self {
+impl<T, R> ReplySender<T, R> {
+    pub(crate) fn callback(then: impl FnOnce(Outcome<T, R>) + Send + 'static) -> Self {
         Self(Some(To::Callback(Box::new(then))))
     }
 
     /// Answers. Callbacks and wakers are the application's code: false reports that one panicked.
     #[must_use]
-    pub(crate) fn send(mut self, answer: Result<T, NoReply>) -> bool {
+    pub(crate) fn send(mut self, answer: Outcome<T, R>) -> bool {
         self.give(answer)
     }
 
     /// Reports why there is no answer.
-    pub(crate) fn fail(mut self, why: NoReply) {
+    pub(crate) fn fail(mut self, why: NoReply<R>) {
         self.give(Err(why));
     }
 
-    fn give(&mut self, answer: Outcome<T>) -> bool {
+    fn give(&mut self, answer: Outcome<T, R>) -> bool {
         let Some(to) = self.0.take() else { return true };
         catch_unwind(AssertUnwindSafe(|| match to {
             To::Callback(then) => then(answer),
@@ -154,7 +153,7 @@ impl<T> ReplySender<T> {
     }
 }
 
-fn give<T>(state: &Mutex<State<T>>, answer: Outcome<T>) {
+fn give<T, R>(state: &Mutex<State<T, R>>, answer: Outcome<T, R>) {
     let mut locked = lock(state);
     match replace(&mut *locked, State::Taken) {
         State::Waiting(Some(Waiter::Callback(then))) => {
@@ -175,36 +174,37 @@ fn give<T>(state: &Mutex<State<T>>, answer: Outcome<T>) {
     }
 }
 
-impl<T> Drop for ReplySender<T> {
+impl<T, R> Drop for ReplySender<T, R> {
     fn drop(&mut self) {
         self.give(Err(NoReply::Ended));
     }
 }
 
-impl<T> fmt::Debug for ReplySender<T> {
+impl<T, R> fmt::Debug for ReplySender<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reply")
     }
 }
 
 /// Answers of several workers on their way to one [`ReplySender`].
-struct Gathered<T> {
+struct Gathered<T, R> {
     left: usize,
-    all: Outcome<T>,
-    reply: Option<ReplySender<T>>,
+    all: Outcome<T, R>,
+    reply: Option<ReplySender<T, R>>,
 }
 
 /// Splits a reply into `parts`: `all` with what `merge` adds for each answer is sent when the last one has come, or the
 /// first failure.
-pub(crate) fn gather<T, P>(
+pub(crate) fn gather<T, P, R>(
     parts: usize,
     all: T,
-    reply: ReplySender<T>,
+    reply: ReplySender<T, R>,
     merge: impl Fn(&mut T, P) + Clone + Send + 'static,
-) -> impl Iterator<Item = ReplySender<P>>
+) -> impl Iterator<Item = ReplySender<P, R>>
 where
     T: Send + 'static,
     P: 'static,
+    R: Send + 'static,
 {
     let gathered = Arc::new(Mutex::new(Gathered { left: parts, all: Ok(all), reply: Some(reply) }));
     (0..parts).map(move |_| {
@@ -234,6 +234,14 @@ mod tests {
     use core::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
     use std::task::Wake;
+
+    /// No test refuses.
+    type NoReply = super::NoReply<()>;
+    type ReplySender<T> = super::ReplySender<T, ()>;
+
+    fn one_shot<T>() -> (PendingReply<T, ()>, ReplySender<T>) {
+        super::one_shot()
+    }
 
     #[derive(Default)]
     struct Count(AtomicUsize);

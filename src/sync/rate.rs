@@ -1,5 +1,5 @@
-//! Token buckets: how often something may happen, so many times each second and so many at once after a pause. Pure: the
-//! time comes in, from any one moment on, the same for all calls.
+//! Token buckets: limits on events per second, with a burst after a pause. Pure: the caller passes the time, in
+//! nanoseconds since any fixed moment.
 
 use core::time::Duration;
 
@@ -41,7 +41,7 @@ impl Rate {
         self.token_cost == 0
     }
 
-    /// The time that so many tokens cost.
+    /// The time that this many tokens cost.
     #[inline]
     const fn cost(self, tokens: u64) -> Nanos {
         const MOST: u128 = (Nanos::MAX / 4) as u128; // added to any time it is still one
@@ -49,7 +49,7 @@ impl Rate {
         if cost < MOST { cost as Nanos } else { MOST as Nanos }
     }
 
-    /// One of so many equal parts of it. Its burst is at least one token.
+    /// One of `parts` equal parts of it. Its burst is at least one token.
     pub(crate) fn share(self, parts: u64) -> RateShare {
         let interval = self.cost(parts);
         RateShare { interval, tolerance: (self.tolerance + self.cost(1)).saturating_sub(interval) }
@@ -58,20 +58,20 @@ impl Rate {
     /// Takes one token.
     ///
     /// # Errors
-    /// There is none: how long until there is one.
+    /// No token is left: the time until there is one.
     pub(crate) fn take(self, tat: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
         RateShare { interval: self.cost(1), tolerance: self.tolerance }.take(tat, now)
     }
 
-    /// Takes so many tokens for something that has happened already, although there may be fewer. Returns from when on
-    /// there is one again: at once if that is not in the future.
+    /// Takes `tokens` for an event that has happened already, also if fewer are left. Returns the time from which on
+    /// there is one again, which may be in the past.
     #[inline]
     pub(crate) fn charge(self, tat: &mut Nanos, now: Nanos, tokens: u64) -> Nanos {
         *tat = now.max(*tat).saturating_add(self.cost(tokens));
         self.free_at(*tat)
     }
 
-    /// From when on there is a token.
+    /// The time from which on there is a token.
     #[inline]
     pub(crate) fn free_at(self, tat: Nanos) -> Nanos {
         tat.saturating_sub(self.tolerance)
@@ -89,7 +89,7 @@ impl RateShare {
     /// Takes one token.
     ///
     /// # Errors
-    /// There is none: how long until there is one.
+    /// No token is left: the time until there is one.
     pub(crate) fn take(self, tat: &mut Nanos, now: Nanos) -> Result<(), Nanos> {
         let from = now.max(*tat);
         match (from - now).checked_sub(self.tolerance) {
@@ -101,7 +101,7 @@ impl RateShare {
         }
     }
 
-    /// Up to when a bucket is paid for that is empty now: the next token comes after one interval.
+    /// The paid time of a bucket that is empty now: the next token comes after one interval.
     pub(crate) fn empty(self, now: Nanos) -> Nanos {
         now.saturating_add(self.tolerance).saturating_add(self.interval)
     }
