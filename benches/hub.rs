@@ -85,13 +85,13 @@ fn handler(c: &mut Criterion) {
     }
 }
 
-/// Publishes so many batches, and gives the CPU time of both threads.
+/// Publishes this number of batches, and gives the CPU time of both threads.
 fn publish(handle: &Handle, names: &[String], each: usize, batches: u64) -> Duration {
-    let mut turns = names.chunks(each).cycle();
+    let mut cycle = names.chunks(each).cycle();
     // This is the process's first thread, which is named after the bench.
     let before = cpu("hub") + cpu("campanile-");
     for _ in 0..batches {
-        let batch = turns.next().expect("there are names");
+        let batch = cycle.next().expect("there are names");
         loop {
             let done = match batch {
                 [one] => handle.publish(one, &PAYLOAD),
@@ -129,7 +129,7 @@ fn outside(c: &mut Criterion) {
     running.join().expect("no worker failed");
 }
 
-/// A machine with so many topics and as many connections, and bytes for each subscription.
+/// A machine with `topics` topics and as many connections, and bytes for each subscription.
 fn subscribed(topics: usize) -> (Machine, f64) {
     let mut machine = Machine::new(Publisher(Vec::new())); // nothing sends to it
     let conns: Vec<usize> = (0..topics).map(|_| machine.open(0_usize)).collect();

@@ -1,10 +1,10 @@
-//! The guard against getting slower: instructions that the hot paths take, counted by callgrind, which repeat where
-//! time does not.
+//! Counts the instructions of the hot paths with callgrind, as a guard against getting slower: counts repeat where times do
+//! not.
 //!
-//! `cargo bench --bench instructions` counts and compares with `benches/instructions.txt`; it fails where a path takes
-//! over 5 % more than is written there. `-- --write` writes the file anew: a rise is then a change that is looked at.
-//! The figures belong to one version of the compiler, which the file names; under another they are only shown. Without
-//! valgrind it says so and checks nothing.
+//! `cargo bench --bench instructions` compares the counts with `benches/instructions.txt` and fails where a path takes over
+//! 5 % more. `-- --write` writes the file, so that a rise is part of a reviewed change. The counts belong to one version of
+//! the compiler, which the file names; with another version they are shown and not compared. Without valgrind nothing is
+//! checked, and the output says so.
 
 mod support;
 
@@ -17,12 +17,12 @@ use support::{echo_machine, frame, room, text};
 
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 
-/// What may be more than the file says, in percent: other versions of libc copy a little differently.
+/// The allowed rise in percent: versions of libc copy a little differently.
 const TOLERANCE: u64 = 5;
 
 type Path = (&'static str, fn(u64));
 
-/// Each runs its path so many times.
+/// Each runs its path as often as it is told.
 const PATHS: &[Path] = &[
     ("head of 20 bytes decoded", |n| {
         let bytes = frame(Opcode::Binary, &[0; 20]);

@@ -69,7 +69,7 @@ fn fan_out(c: &mut Criterion) {
     for subscribers in [1, 100, 10_000] {
         let mut machine = room(subscribers as usize);
         let message = text(100);
-        for (name, messages) in [("one message", 1), ("16 messages of one turn", 16)] {
+        for (name, messages) in [("one message", 1), ("16 messages of one iteration", 16)] {
             group.throughput(Throughput::Elements(subscribers * messages));
             group.bench_function(BenchmarkId::new(name, subscribers), |b| {
                 b.iter(|| {
@@ -83,7 +83,7 @@ fn fan_out(c: &mut Criterion) {
     }
 }
 
-/// A turn of the timers with many connections, a 390th of which are due.
+/// One tick of the timers with many connections, a 390th of which are due.
 fn timers(c: &mut Criterion) {
     let mut group = c.benchmark_group("timers");
     for connections in [10_000, 1_000_000] {

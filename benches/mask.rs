@@ -1,12 +1,12 @@
-//! Masking by length and instruction set, against what memcpy takes to carry as many bytes to a second buffer.
+//! Masking by length and instruction set, compared with a `memcpy` of the same length to a second buffer.
 //!
-//! Payloads lie as they do in a receive buffer: each behind a client's header, short ones one after another, so loads
-//! and stores are as ill-aligned as in life, and no call meets the stores of the call before. (On the same few bytes
-//! over and over, what is measured is how the CPU forwards stores to loads that overlap them.) All buffers stay in
-//! cache. `dispatch` is what the server calls; the others bypass the choice.
+//! Payloads are placed as in a receive buffer: each behind a client's header, short ones one after another. So loads and
+//! stores are misaligned as they are in the server, and no call reads what the call before has just written, which would
+//! measure how the CPU forwards stores to loads. All buffers stay in cache. `dispatch` is what the server calls; the
+//! others bypass the choice.
 //!
-//! `text` unmasks and validates: in two passes, 16 KiB at a time, and in one. The key is zero, and applied as any
-//! other, so that the text is still text the next time.
+//! `text` unmasks and validates: in two passes, 16 KiB at a time, and in one. The key is zero, and is applied like any
+//! other, so that the text stays valid.
 //!
 //! Run with `cargo bench --bench mask`, or one group with `cargo bench --bench mask -- apply/64/`.
 
@@ -113,12 +113,12 @@ fn copied(c: &mut Criterion) {
     });
 }
 
-/// So many bytes of text made of these pieces in turn, padded with full stops.
+/// `len` bytes of text made of these pieces in turn, padded with full stops.
 fn text(pieces: &[&str], len: usize) -> Vec<u8> {
     // Not one after another, so that blocks differ as they do in life; a multiplier of Knuth's.
-    let turn = |i: usize| pieces[(i.wrapping_mul(2_654_435_769) >> 7) % pieces.len()];
+    let pick = |i: usize| pieces[(i.wrapping_mul(2_654_435_769) >> 7) % pieces.len()];
     let mut text = String::new();
-    for piece in (0..).map(turn) {
+    for piece in (0..).map(pick) {
         if text.len() + piece.len() > len {
             break;
         }

@@ -44,7 +44,7 @@ def is_whole(answer):
     return found and len(body) >= int(length)
 
 
-def exchange(sockets, request):
+def send_on_all(sockets, request):
     for one in sockets:
         one.sendall(request)
     for one in sockets:
@@ -59,10 +59,10 @@ def exchange(sockets, request):
 def cost(server, request, conns, secs):
     """CPU time of one request."""
     sockets = [socket.create_connection(("127.0.0.1", server.port), rig.DEADLINE) for _ in range(conns)]
-    exchange(sockets, request)  # all are accepted
+    send_on_all(sockets, request)  # all are accepted
     done, end, began = 0, time.monotonic() + secs, rig.cpu_ns(server.pid)
     while time.monotonic() < end:
-        exchange(sockets, request)
+        send_on_all(sockets, request)
         done += conns
     spent = rig.cpu_ns(server.pid) - began
     for one in sockets:
@@ -91,10 +91,10 @@ def measure(arguments, run):
         for conns in arguments.conns:
             row = f"conns-{conns}"
             table.row(row, f"{conns} connection{'s' if conns > 1 else ''}", "ns")
-            for turn in range(arguments.rounds):
+            for n in range(arguments.rounds):
                 for column, request in REQUESTS.items():
                     table.add(row, column, cost(server, request, conns, arguments.secs))
-                    say(f"api: {conns} connections, round {turn + 1}: {column} {table.rows[row]['values'][column][-1]:,.0f} ns")
+                    say(f"api: {conns} connections, round {n + 1}: {column} {table.rows[row]['values'][column][-1]:,.0f} ns")
     # The ratio of a batch is to be compared with 100 requests.
     for row in table.rows:
         for column in ("publish, no subscriber", "publish, one subscriber"):

@@ -29,7 +29,7 @@ def measure(arguments, run):
     table = run.table("publish to callback", COLUMNS)
     for row, title in ROWS.items():
         table.row(row, title, "ms")
-    for turn in range(arguments.rounds):
+    for n in range(arguments.rounds):
         words = [campanile, client, cpu, client_cpu, arguments.secs, arguments.rate, arguments.share]
         output = rig.call(["node", BENCHES / "driver/browser.mjs", *words], 300 + 5 * arguments.secs)
         figures = json.loads(output)
@@ -37,4 +37,4 @@ def measure(arguments, run):
         for column, values in figures.items():
             for row, value in values.items():
                 table.add(row, column, value)
-            say(f"browser: round {turn + 1}: {column}: median {values['p50']:.2f} ms")
+            say(f"browser: round {n + 1}: {column}: median {values['p50']:.2f} ms")

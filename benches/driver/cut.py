@@ -122,12 +122,12 @@ def measure(arguments, run):
         table = run.table(f"{arguments.conns:,} connections, {topics:,} topics", CASES)
         for row, title in ROWS.items():
             table.row(row, title, "ms")
-        for turn in range(arguments.rounds):
+        for n in range(arguments.rounds):
             for column, how in CASES.items():
                 with Server([harness, "hub-server", "{port}", "--topics", topics], cpu) as server:
                     figures = one_cut(how, server, client, client_cpu, arguments.conns, arguments.secs)
                 for row, value in figures.items():
                     table.add(row, column, value)
-                say(f"cut: {topics:,} topics, round {turn + 1}: {column}: held {figures['held']:.2f} ms")
+                say(f"cut: {topics:,} topics, round {n + 1}: {column}: held {figures['held']:.2f} ms")
         for column in CASES:
             run.limit(f"{topics:,} topics, {column}: worker held, ms", table.median("held", column))

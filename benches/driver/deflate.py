@@ -74,7 +74,7 @@ def measure(arguments, run):
             cost.row(row, f"{title}, {mode}", "bytes" if kind == "idle" else "ns")
             if kind != "idle":
                 wire.row(row, f"{title}, {mode}", "bytes")
-            for turn in range(arguments.rounds):
+            for n in range(arguments.rounds):
                 for column, command in servers(mode, campanile, len(columns) > 1).items():
                     with Server(command, cpu) as server:
                         words = [kind, server.port, server.pid, mode, size, conns, arguments.secs]
@@ -84,7 +84,7 @@ def measure(arguments, run):
                     cost.add(row, column, value, {"uncompressed": uncompressed / messages} if uncompressed else {})
                     if kind != "idle":
                         wire.add(row, column, length)
-                    say(f"deflate: {row}, round {turn + 1}: {column} {value:,.0f}")
+                    say(f"deflate: {row}, round {n + 1}: {column} {value:,.0f}")
     for row in cost.rows:
         for column in columns[1:]:
             if ratio := cost.ratio(row, column):

@@ -30,10 +30,10 @@ def measure(arguments, run):
         if streams and load.size >= LARGE:
             servers["kernel, whole messages"] = [baseline, "whole", "{port}", load.size]
         servers["campanile"] = rig.campanile_command(campanile)
-        for turn in range(arguments.rounds):
+        for n in range(arguments.rounds):
             for column, command in servers.items():
                 with Server(command, cpu) as server:
                     stream = streams and column != "campanile"
                     cost, more = measure_load(client, client_cpu, server, load, arguments.secs, stream=stream)
                 table.add(name, column, cost, more)
-                say(f"kernel: {name}, round {turn + 1}: {column} {cost:,.0f} {load.unit}")
+                say(f"kernel: {name}, round {n + 1}: {column} {cost:,.0f} {load.unit}")

@@ -39,12 +39,12 @@ def measure(arguments, run):
     table = run.table(f"echo at {rate:,.0f} messages per second", servers, base="kernel")
     for name, title in PERCENTILES.items():
         table.row(name, title, "µs")
-    for turn in range(arguments.rounds):
+    for n in range(arguments.rounds):
         for column in servers:
             with servers[column] as server:
                 report = load(column, server, "--rate", f"{rate:.0f}")
             for name in PERCENTILES:
                 table.add(name, column, report["latency_ns"][name] / 1000)
             shown = ", ".join(f"{title} {report['latency_ns'][name] / 1000:,.1f}" for name, title in PERCENTILES.items())
-            say(f"latency: round {turn + 1}: {column}: {shown} µs")
+            say(f"latency: round {n + 1}: {column}: {shown} µs")
     run.limit("p99.9", table.ratio("p99_9", "campanile"))

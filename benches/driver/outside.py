@@ -31,9 +31,9 @@ def measure(arguments, run):
     for depth in arguments.depth:
         load = Load(f"{arguments.conns:,} × 100 B, {depth} in flight", "broadcast", arguments.conns, 100, depth, True)
         table.row(f"depth-{depth}", load.title, load.unit)
-        for turn in range(arguments.rounds):
+        for n in range(arguments.rounds):
             for column, words in servers.items():
                 with Server(words, cpu) as server:
                     cost, more = measure_load(client, client_cpu, server, load, arguments.secs, path="/outside")
                 table.add(f"depth-{depth}", column, cost, more)
-                say(f"outside: depth {depth}, round {turn + 1}: {column} {cost:,.0f} ns")
+                say(f"outside: depth {depth}, round {n + 1}: {column} {cost:,.0f} ns")

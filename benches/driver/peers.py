@@ -10,7 +10,9 @@ the first line of its output names the port, "listening on http://127.0.0.1:PORT
 
 import argparse
 import hashlib
+import json
 import shutil
+import tomllib
 
 import rig
 from loads import LOADS, measure as measure_load
@@ -101,6 +103,15 @@ def uwebsockets():
     return [program, "{port}"]
 
 
+def versions():
+    """The versions that the lock files name."""
+    packages = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
+    crates = tomllib.loads((SOURCES / "rust/Cargo.lock").read_text())["package"]
+    found = {"µWebSockets": UWEBSOCKETS_TAG[1:], "ws": packages["node_modules/ws"]["version"]}
+    found["Bun"] = next(at["version"] for name, at in packages.items() if name.startswith("node_modules/@oven/bun-linux"))
+    return found | {crate["name"]: crate["version"] for crate in crates if crate["name"] in INSTALL}
+
+
 INSTALL = {
     "µWebSockets": uwebsockets,
     "Bun": bun,
@@ -136,6 +147,7 @@ def measure(arguments, run):
         except Failed as problem:
             run.left_out[name] = str(problem)
             say(f"peers: left out: {name}: {problem}")
+    run.settings["versions"] = {name: version for name, version in versions().items() if name in servers}
     servers |= dict(arguments.also)
     table = run.table("server CPU time", servers, base="kernel")
     for name in arguments.loads:
@@ -144,7 +156,7 @@ def measure(arguments, run):
         streams = load.mode == "echo"
         servers["kernel"] = [baseline, "echo" if streams else "broadcast", "{port}"]
         failed = set()
-        for turn in range(arguments.rounds):
+        for n in range(arguments.rounds):
             for column, words in servers.items():
                 if column in failed:
                     continue
@@ -158,4 +170,4 @@ def measure(arguments, run):
                     say(f"peers: {name}: {column} failed: {problem}")
                     continue
                 table.add(name, column, cost, more)
-                say(f"peers: {name}, round {turn + 1}: {column} {cost:,.0f} {load.unit}")
+                say(f"peers: {name}, round {n + 1}: {column} {cost:,.0f} {load.unit}")

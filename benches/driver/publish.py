@@ -33,10 +33,10 @@ def measure(arguments, run):
     table = run.table("publishing from outside", ["one worker", "two workers"], base="one worker")
     for row, (title, unit) in ROWS.items():
         table.row(row, title, unit)
-    for turn in range(arguments.rounds):
+    for n in range(arguments.rounds):
         for column, workers in (("one worker", 1), ("two workers", 2)):
             options = ["--secs", arguments.secs, "--rate", arguments.rate, "--load", arguments.load]
             figures = json.loads(rig.call([harness, "publish", workers, *options], 120 + 10 * arguments.secs))
             for row in ROWS:
                 table.add(row, column, figures[row])
-            say(f"publish: round {turn + 1}: {column}: {figures['flat-out-wall']:,.0f} ns for each message")
+            say(f"publish: round {n + 1}: {column}: {figures['flat-out-wall']:,.0f} ns for each message")

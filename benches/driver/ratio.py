@@ -1,4 +1,4 @@
-"""Two servers under one load, in turns: any command against any other, or against the kernel alone.
+"""Two servers under one load, in turn: any command against any other, or against the kernel alone.
 
 {port} in a command becomes a free port of 127.0.0.1 that the server has to listen on. Without --versus the other side is
 `kernel-baseline`, or with --whole its echo of whole messages.
@@ -51,9 +51,9 @@ def measure(arguments, run):
         words += [f"{load.size:,} B {'text' if load.text else 'binary'}", f"{load.depth} in flight"]
     table.row("load", ", ".join(words), load.unit)
     sides = {"server": (arguments.server, arguments.path, False), base: (other, other_path, streams)}
-    for turn in range(arguments.rounds):
+    for n in range(arguments.rounds):
         for column, (words, path, stream) in sides.items():
             with Server(words, cpu, silent=True) as server:
                 cost, more = measure_load(client, client_cpu, server, load, arguments.secs, path, stream)
             table.add("load", column, cost, more)
-            say(f"ratio: round {turn + 1}: {column} {cost:,.0f} {load.unit}")
+            say(f"ratio: round {n + 1}: {column} {cost:,.0f} {load.unit}")

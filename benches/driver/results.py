@@ -25,6 +25,10 @@ def figure(value):
     return f"{value:,.{digits}f}"
 
 
+def ratio_figure(value):
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 class Table:
     """Rows by name, in the order of their first value."""
 
@@ -51,19 +55,22 @@ class Table:
         own, base = self.median(name, column), self.median(name, self.base) if self.base else None
         return own / base if own is not None and base else None
 
-    def cell(self, name, column):
+    def cell(self, name, column, short=False):
         own, ratio = self.median(name, column), self.ratio(name, column)
         if own is None:
             return "–"
         if self.rows[name]["unit"] == "ratio":
-            return f"{own:.2f}"
-        return figure(own) if ratio is None or column == self.base else f"{figure(own)} ({ratio:.2f})"
+            return ratio_figure(own)
+        if ratio is None or column == self.base:
+            return figure(own)
+        return ratio_figure(ratio) if short else f"{figure(own)} ({ratio_figure(ratio)})"
 
-    def markdown(self):
+    def markdown(self, short=False):
+        """A short table has ratios alone in all columns but the base."""
         lines = [f"| {self.title} | " + " | ".join(self.columns) + " |", "| --- |" + " ---: |" * len(self.columns)]
         for name, row in self.rows.items():
             title = row["title"] if row["unit"] == "ratio" else f"{row['title']}, {row['unit']}"
-            lines.append(f"| {title} | " + " | ".join(self.cell(name, column) for column in self.columns) + " |")
+            lines.append(f"| {title} | " + " | ".join(self.cell(name, column, short) for column in self.columns) + " |")
         return "\n".join(lines)
 
     def as_json(self):
@@ -151,15 +158,12 @@ class Run:
 
 
 def dump(value):
-    """JSON with lists of numbers on one line each, for readable differences."""
-
-    def is_leaf(item):
-        items = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-        return not any(isinstance(inner, (dict, list)) for inner in items)
+    """JSON with short values on one line each, for readable differences."""
 
     def write(item, indent):
-        if is_leaf(item) and (not isinstance(item, dict) or len(item) <= 2):
-            return json.dumps(item, ensure_ascii=False)
+        line = json.dumps(item, ensure_ascii=False)
+        if not isinstance(item, (dict, list)) or len(indent) + len(line) <= 110:
+            return line
         inner = indent + "  "
         if isinstance(item, dict):
             parts = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {write(part, inner)}" for key, part in item.items()]

@@ -26,7 +26,7 @@ def measure(arguments, run):
     for name, words in (("publish", []), ("publish-ack", ["--ack"])):
         title = f"{arguments.conns} in a room, {arguments.size} B of data{', acknowledged' if words else ''}"
         table.row(name, title, "ns")
-        for turn in range(arguments.rounds):
+        for n in range(arguments.rounds):
             with Server([harness, "hub-server", "{port}"], cpu) as server:
                 url = f"ws://127.0.0.1:{server.port}/push"
                 report = rig.loadtest(client, client_cpu, "room", url, *load, *words, "--pid", server.pid)
@@ -37,4 +37,4 @@ def measure(arguments, run):
             with Server([baseline, "broadcast", "{port}"], cpu) as server:
                 kernel, more = measure_load(client, client_cpu, server, chat, arguments.secs)
             table.add(name, "kernel", kernel, more)
-            say(f"room: {name}, round {turn + 1}: campanile {ours:,.0f} ns for {payload} bytes, kernel {kernel:,.0f} ns")
+            say(f"room: {name}, round {n + 1}: campanile {ours:,.0f} ns for {payload} bytes, kernel {kernel:,.0f} ns")

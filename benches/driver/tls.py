@@ -82,13 +82,13 @@ def messages(arguments, run, server, client, client_cpu):
     table = run.table("server CPU time for each message", ["ws", "wss"], base="ws")
     for row, (title, size) in ECHOES.items():
         table.row(row, title, "ns")
-        for turn in range(arguments.rounds):
+        for n in range(arguments.rounds):
             for column, port in (("ws", server.port), ("wss", server.secure)):
                 words = ["--conns", 200, "--size", size, "--duration", arguments.secs, "--pid", server.pid]
                 words += ["--insecure"] * (column == "wss")
                 report = rig.loadtest(client, client_cpu, "echo", f"{column}://127.0.0.1:{port}/echo", *words)
                 table.add(row, column, report["server"]["cpu_ns_per_message"])
-                say(f"tls: {row}, round {turn + 1}: {column} {report['server']['cpu_ns_per_message']:,.0f} ns")
+                say(f"tls: {row}, round {n + 1}: {column} {report['server']['cpu_ns_per_message']:,.0f} ns")
     table.row("idle", "idle, memory for each of 5,000", "bytes")
     for column, port in (("ws", server.port), ("wss", server.secure)):
         words = ["--conns", 5000, "--duration", 2, "--pid", server.pid, *["--insecure"] * (column == "wss")]
@@ -103,8 +103,8 @@ def connections(arguments, run, server, cpu, client_cpu, pem):
     with openssl_server(cpu, pem) as (pid, port):
         for row, (title, version, how) in HANDSHAKES.items():
             table.row(row, title, "µs")
-            for turn in range(arguments.rounds):
+            for n in range(arguments.rounds):
                 for column, at in (("openssl s_server", (pid, port)), ("campanile", (server.pid, server.secure))):
                     cost = handshake(*at, client_cpu, arguments.secs, version, how)
                     table.add(row, column, cost)
-                    say(f"tls: {row}, round {turn + 1}: {column} {cost:,.1f} µs")
+                    say(f"tls: {row}, round {n + 1}: {column} {cost:,.1f} µs")

@@ -44,7 +44,7 @@ def measure(arguments, run):
         url = f"ws://127.0.0.1:{server.port}/echo"
         return rig.loadtest(client, client_cpus, "echo", url, *options, "--pid", server.pid)
 
-    for turn in range(arguments.rounds):
+    for n in range(arguments.rounds):
         for column, (count, workers) in COLUMNS.items():
             command = [campanile, "--dev", "--listen", "127.0.0.1:{port}", "--workers", workers, "--log", "warn"]
             with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
@@ -56,6 +56,6 @@ def measure(arguments, run):
             clients = sum(report["client"]["cores"] for report in reports)
             for row, value in (("server", server), ("client", clients), ("wall", 1)):
                 table.add(row, column, value / rate * 1e9)
-            say(f"workers: round {turn + 1}: {column}: {server / rate * 1e9:,.0f} ns")
+            say(f"workers: round {n + 1}: {column}: {server / rate * 1e9:,.0f} ns")
     for column in ("two workers", "two servers"):
         run.limit(f"{column}: server CPU time", table.ratio("server", column))

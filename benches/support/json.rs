@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// A list of records, cut at so many bytes.
+/// A list of records, cut at `len` bytes.
 pub(crate) fn json(len: usize, seed: u64) -> Vec<u8> {
     const NAMES: [&str; 8] =
         ["tenor", "bourdon", "treble", "angelus", "sanctus", "prayer", "curfew", "vespers"];

@@ -34,7 +34,7 @@ pub(crate) fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Text of so many bytes, a part of it not ASCII.
+/// Text of `len` bytes, a part of it not ASCII.
 pub(crate) fn text(len: usize) -> String {
     let mut text: String = "naïve café, 消息推送, price: 42.17; ".chars().cycle().take(len).collect();
     while text.len() > len {
@@ -43,7 +43,7 @@ pub(crate) fn text(len: usize) -> String {
     text
 }
 
-/// A worker with so many connections that listen to `room`.
+/// A worker with `subscribers` connections that subscribe to `room`.
 pub(crate) fn room(subscribers: usize) -> Machine {
     let mut machine = echo_machine();
     for _ in 0..subscribers {
