@@ -36,7 +36,8 @@ bench-peers: ## Compare the server's CPU time with other servers'
 loadtest: ## Load a running server; without ARGS, echo on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile-loadtest -- $(or $(ARGS),echo ws://127.0.0.1:9001/echo)
 
-lint: ## Formatting, clippy and rustdoc, every warning an error
+lint: ## Formatting, rendered pages, clippy and rustdoc, every warning an error
 	$(CARGO) fmt --all --check
+	@$(PYTHON) benches/run page --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
