@@ -1,4 +1,4 @@
-//! New connections: accepted within bounds, and placed on the worker that has the fewest.
+//! New connections: accepted within limits, and assigned to the worker that has the fewest.
 
 use super::Worker;
 use super::deadlines::{Timestamps, ticks};
@@ -14,18 +14,18 @@ use mio::Token;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Connections accepted from one listener in one turn: the others of the loop wait for no more than these.
+/// Connections accepted from one listener in one iteration, so that others do not wait for more.
 const MAX_ACCEPTS: usize = 64;
 
-/// After an error such as too many open files, the listener rests for so long: the kernel keeps what waits, and the
+/// After an error such as too many open files, the listener pauses: new clients wait in the kernel's backlog, and the
 /// loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What a full server says.
+/// The response of a full server.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// The tokens of listeners and of what else is watched, below that of [`super::WAKER`].
+/// Returns the token of a listener or a watched descriptor, below that of [`super::WAKER`].
 pub(super) fn token(number: usize) -> Token {
     Token(usize::MAX - 1 - number)
 }
@@ -34,12 +34,12 @@ pub(super) fn source_index(token: Token, all: usize) -> Option<usize> {
     (usize::MAX - 1).checked_sub(token.0).filter(|i| *i < all)
 }
 
-/// What the worker remembers about accepting.
+/// The state of accepting.
 #[derive(Debug, Default)]
 pub(super) struct Accepting {
-    /// Listeners that may have more: their turn's share was used up.
+    /// Listeners that may have more: they reached the limit of the iteration.
     ready: Vec<usize>,
-    /// Listeners that rest after an error, until then.
+    /// Listeners that pause after an error, and until when.
     backoff: Option<(Instant, Vec<usize>)>,
 }
 
@@ -83,7 +83,7 @@ impl Worker {
         }
     }
 
-    /// Leaves what waits there to the kernel for a while.
+    /// Leaves new clients in the kernel's backlog for a while.
     fn back_off(&mut self, listener: usize) {
         let (_, waiting) =
             self.accepting.backoff.get_or_insert_with(|| (Instant::now() + ACCEPT_BACKOFF, Vec::new()));
@@ -103,13 +103,13 @@ impl Worker {
         }
     }
 
-    /// Takes the connection, or hands it to a worker that has fewer.
+    /// Keeps the connection, or hands it to a worker that has fewer.
     fn assign_worker(&mut self, mut stream: Stream, peer: Peer) {
         let load = |w: usize| self.shared.workers[w].load.load(Ordering::Relaxed);
         let total: usize = (0..self.shared.workers.len()).map(load).sum();
         if total >= self.settings.max_connections {
             self.ctx.count().turned_away.add(1);
-            let _ = stream.write(FULL, &mut self.ctx.writer.scratch); // it is turned away in any case
+            let _ = stream.write(FULL, &mut self.ctx.writer.scratch); // it is refused in any case
             return;
         }
         let me = self.ctx.worker;
@@ -124,7 +124,7 @@ impl Worker {
         }
     }
 
-    /// A socket becomes this worker's. Its load has been counted already.
+    /// Adds a connection to this worker. It is included in the worker's load already.
     pub(super) fn add_connection(&mut self, new: NewConnection) {
         let NewConnection { stream, peer, mut received, open, shared_fd } = new;
         let next = self.slots.next();

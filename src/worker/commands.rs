@@ -1,4 +1,4 @@
-//! What other threads ask for, done one by one in the order in which they asked.
+//! Commands of other threads, executed in the order in which they were sent.
 
 use super::Worker;
 use super::slots::Slot;
@@ -66,7 +66,7 @@ impl Worker {
             Command::PublishOne(publication) => self.publish(publication),
             Command::Batch(_, forwarded) => self.ctx.hub.receive_batch(&forwarded),
             Command::Missed(_, missed) => {
-                self.flush_published(); // what was published before comes before
+                self.flush_published(); // messages published before come before
                 let Self { slots, ctx, shared, dirty, .. } = self;
                 super::fanout::report_missed(slots, ctx, &shared.routes, dirty, &missed);
             }
@@ -93,7 +93,7 @@ impl Worker {
                 self.send_reply(answer, Ok(info));
             }
             Command::History(topic, start, limit, answer) => {
-                self.flush_published(); // what was published before is in it
+                self.flush_published(); // messages published before are in it
                 let page = self.ctx.hub.history(&topic, start, limit);
                 self.send_reply(answer, Ok(page));
             }
@@ -113,7 +113,7 @@ impl Worker {
 
     fn publish(&mut self, publication: PublishRequest) {
         if self.refuses_publications() {
-            // It came after the shutdown had begun: connections are closing already, so nobody would get it.
+            // It came after the shutdown had begun: connections are closing already, so it would reach nobody.
             self.ctx.count().publications_refused.add(1);
             if let Some(answer) = publication.reply {
                 answer.fail(NoReply::Ended);
@@ -143,7 +143,7 @@ impl Worker {
         }
     }
 
-    /// Messages that were published before go out before, so that what follows is ordered after them.
+    /// Delivers messages that were published before, so that the following command is ordered after them.
     fn flush_published(&mut self) {
         if !self.ctx.hub.batch_log.is_empty() {
             self.fan_out();
@@ -171,7 +171,7 @@ impl Worker {
         }
     }
 
-    /// The connections of a route, from the end of their opening handshake to the end of their closing one.
+    /// Returns the connections of a route that are open or closing.
     fn connections_of(&self, route: u16) -> impl Iterator<Item = &Slot> {
         let open = |c: &Connection| matches!(c.ready_state(), ReadyState::Open | ReadyState::Closing);
         self.slots.iter().map(|(_, s)| s).filter(move |s| s.conn.route == route && open(&s.conn))

@@ -1,29 +1,29 @@
-//! When a connection has to be looked at, and what is wrong with it then. Pure: time comes in as ticks.
+//! When a connection must be checked, and what is due then. Pure: time is given in ticks.
 
 use super::wheel::{TICK_MS, Tick};
 use crate::conn::{Cause, Limits, PauseReason, Pauses};
 use crate::protocol::CloseCode;
 use core::time::Duration;
 
-/// When things happened, in ticks. Zero: never.
+/// When things happened, in ticks; 0: never.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timestamps {
-    /// Something came.
+    /// Data was received.
     pub(crate) received: Tick,
-    /// A whole message came.
+    /// A message was received.
     pub(crate) message: Tick,
-    /// A message began that is not whole yet.
+    /// The unfinished message began.
     pub(crate) message_began: Tick,
-    /// A ping went out that nothing has followed yet.
+    /// A ping was sent, and nothing received since.
     pub(crate) pinged: Tick,
-    /// A backlog began to wait, or the kernel last took some of it.
+    /// The backlog began to wait, or the kernel last accepted some of it.
     pub(crate) stalled: Tick,
-    /// When the current phase has lasted too long. While open: when a peer that has ended its half is given up if the
-    /// rates still keep the server from reading the rest.
+    /// When the current phase times out. While open: when a peer that has ended its half is disconnected, if its rate
+    /// still pauses reading.
     pub(crate) deadline: Tick,
 }
 
-/// A duration in ticks, at least one.
+/// Returns a duration in ticks, at least one.
 pub(crate) fn ticks(duration: Duration) -> Tick {
     let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS));
     u32::try_from(ticks).unwrap_or(u32::MAX / 2).clamp(1, u32::MAX / 2)
@@ -32,17 +32,17 @@ pub(crate) fn ticks(duration: Duration) -> Tick {
 /// What is due for an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Nothing before this tick.
+    /// Nothing until this tick.
     At(Tick),
     /// A ping.
     Ping,
-    /// Its end.
+    /// The connection must end.
     End(CloseCode, &'static str, Cause),
 }
 
-/// Looks at an open connection. While it is paused nothing is read, so silence says nothing; but whoever reads nothing
-/// of what waits for it holds memory, paused or not. Pauses for the rate don't extend the time for an unfinished message:
-/// they come between two messages, so only a peer that sends pings in the middle of one can be paused there.
+/// Checks an open connection. While it is paused nothing is read, so silence means nothing; but a peer that does not
+/// read its backlog holds memory, paused or not. Pauses for the rate don't extend the time for an unfinished message:
+/// they come between two messages, so only a peer that sends pings within a message can be paused there.
 pub(crate) fn check_deadlines(timestamps: &Timestamps, limits: &Limits, pauses: Pauses, now: Tick) -> Due {
     let mut next = now + ticks(Duration::from_secs(60));
     if timestamps.stalled != 0 {
@@ -73,7 +73,8 @@ pub(crate) fn check_deadlines(timestamps: &Timestamps, limits: &Limits, pauses: 
         next = next.min(due);
     }
     if limits.ping_interval > Duration::ZERO {
-        // Only what comes in is life: what we send to a dead peer goes well until the kernel's buffers are full.
+        // Only received data resets the liveness timer: sending to a dead peer succeeds until the kernel's buffers are
+        // full.
         if timestamps.pinged != 0 && timestamps.received < timestamps.pinged {
             let due = timestamps.pinged + ticks(limits.pong_timeout);
             if due <= now {

@@ -1,5 +1,5 @@
-//! The end of a worker that nobody asked for: a fault of this crate, or of the kernel's. Half a server is worse than none,
-//! so all others end with it.
+//! The failure of a worker, by a fault of this crate or of the kernel. A server with a dead worker is worse than none,
+//! so all workers end.
 
 use super::Worker;
 use crate::conn::{Cause, Phase};
@@ -12,11 +12,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// What the clients of the other workers have for their closing handshake.
+/// How long the other workers' clients have for their closing handshake.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Reads of 16 KiB that a connection which is closed here and now has for what its peer has sent: what is left unread
-/// turns the end into a reset, which may overtake the close frame.
+/// Reads of 16 KiB from a connection before it is closed. Unread data would turn the close into a reset, which may
+/// overtake the close frame.
 const READS: usize = 4;
 
 /// Why a server could not start or has ended by itself.
@@ -75,7 +75,7 @@ impl From<RunError> for io::Error {
     }
 }
 
-/// Runs what may panic.
+/// Runs a closure and returns a panic as an error.
 pub(super) fn caught<T>(worker: usize, act: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|payload| {
         let message = panic_message(&*payload);
@@ -91,12 +91,12 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
 }
 
 impl Worker {
-    /// Ends the server: the other workers' clients get 1001, this one's 1011 where they still can be written to.
+    /// Ends the server. The other workers' clients get 1001, this worker's get 1011 if they can still be written to.
     pub(super) fn fail(&mut self, failure: &RunError) {
         log::line!(error, "{failure}; the server ends");
         self.ctx.handle.shutdown(GRACE);
         for at in self.slots.keys() {
-            // What has failed may fail again: for this connection, and not for those behind it.
+            // What has failed may fail again for one connection, and must not affect the others.
             let _ = caught(self.number(), || {
                 self.send_internal_error(at);
                 Ok(())
@@ -113,7 +113,7 @@ impl Worker {
         });
     }
 
-    /// Writes the close frame 1011 if the kernel takes it, and nothing else. The connection is closed after it.
+    /// Writes the close frame 1011 if the kernel accepts it. The connection is closed afterwards.
     fn send_internal_error(&mut self, at: usize) {
         let (writer, Some(slot)) = (&mut self.ctx.writer, self.slots.get_mut(at)) else { return };
         writer.clear();

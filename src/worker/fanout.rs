@@ -1,4 +1,4 @@
-//! The end of a turn: what was published goes to everybody it is for.
+//! The end of an iteration: delivery of what it published.
 
 use super::Worker;
 use super::slots::{Slot, Slots};
@@ -26,7 +26,7 @@ impl Worker {
         }
     }
 
-    /// Delivers until nothing is left to deliver: a connection that ends here may publish its leaving.
+    /// Delivers until nothing is left: the `close` callback of a connection that is removed here may publish.
     pub(super) fn fan_out(&mut self) {
         loop {
             self.ctx.hub.record_history();
@@ -46,7 +46,7 @@ impl Worker {
             self.write_dirty();
             let removed = self.removed;
             self.reap_closed();
-            // None has ended, or the turn has buried as many as it may; and no callback said anything more.
+            // None was removed, or as many as an iteration may, and no callback published or subscribed.
             let Hub { batch_log, recovery_requests, .. } = &self.ctx.hub;
             if self.removed == removed && batch_log.is_empty() && recovery_requests.is_empty() {
                 return;
@@ -54,8 +54,8 @@ impl Worker {
         }
     }
 
-    /// Reads again from the connections that waited for room for what they publish, where there is some. One that
-    /// publishes to a topic that is still congested is held again after its next message.
+    /// Resumes the connections that were paused because of congestion. One that publishes to a topic that is still
+    /// congested is paused again after its next message.
     pub(super) fn resume_congested(&mut self) {
         if self.ctx.congested.is_empty() || !self.ctx.hub.take_release() {
             return;
@@ -68,7 +68,7 @@ impl Worker {
         }
     }
 
-    /// Writes what was queued in this turn.
+    /// Writes what was queued in this iteration.
     pub(super) fn write_dirty(&mut self) {
         let mut dirty = core::mem::take(&mut self.dirty);
         for at in dirty.drain(..) {
@@ -77,26 +77,26 @@ impl Worker {
                 self.write_and_advance(at as usize);
             }
         }
-        // What `after` marked in the meantime comes behind.
+        // Connections that `write_and_advance` has marked meanwhile come behind.
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
     }
 
-    /// Has the rest done at the end of the next turn.
+    /// Schedules the rest for the end of the next iteration.
     pub(super) fn write_later(&mut self, at: usize) {
         if let Some(slot) = self.slots.get_mut(at) {
             mark_dirty(slot, at as u32, &mut self.dirty);
         }
     }
 
-    /// Queues a frame for one connection, to be written at the end of the turn. One that goes `to_many` is compressed
-    /// once for all of them.
+    /// Queues a frame for one connection, to be written at the end of the iteration. A frame that goes `to_many` is
+    /// compressed once for all of them.
     pub(super) fn queue(&mut self, at: usize, frames: &Frames, key: Option<Key>, to_many: bool) {
         let Self { slots, ctx, shared, dirty, .. } = self;
         let Some(slot) = slots.get_mut(at).filter(|s| s.conn.phase == Phase::Open) else { return };
         let route = &shared.routes[usize::from(slot.conn.route)];
         if !ctx.hub.batch_log.is_empty() {
-            // What one thread published before it sent comes before.
+            // Messages that a thread published before it sent this one come first.
             ConnParts { conn: &mut slot.conn, ctx, sink: &mut slot.stream, route }.catch_up();
         }
         let Slot { conn, stream, .. } = slot;
@@ -113,7 +113,7 @@ impl Worker {
     }
 }
 
-/// Sends what other workers are to order or to deliver, as far as their mailboxes have room for it.
+/// Sends publications and batches to other workers, as far as their mailboxes have room.
 pub(crate) fn send_to_workers(ctx: &mut WorkerContext) {
     ctx.send_subscriber_changes();
     let (me, shared) = (ctx.worker, &ctx.handle.shared);
@@ -149,7 +149,7 @@ pub(crate) fn send_to_workers(ctx: &mut WorkerContext) {
     }
 }
 
-/// Tells each subscriber of a topic how many of its messages were lost on their way to this worker.
+/// Reports to each subscriber of a topic how many of its messages were lost on their way to this worker.
 pub(crate) fn report_missed<S: Sink>(
     slots: &mut Slots<S>,
     ctx: &mut WorkerContext,
@@ -182,7 +182,7 @@ pub(crate) fn report_missed<S: Sink>(
     }
 }
 
-/// Queues a reply for one connection, to be written at the end of the turn.
+/// Queues a reply for one connection, to be written at the end of the iteration.
 #[cfg(feature = "push")]
 pub(crate) fn queue_reply<S: Sink>(
     slots: &mut Slots<S>,
@@ -203,8 +203,8 @@ pub(crate) fn queue_reply<S: Sink>(
     }
 }
 
-/// Gives every run to its subscribers: straight to the socket where nothing waits, else to the backlog; the slots
-/// with a backlog to write are noted in `dirty`.
+/// Delivers every batch to its subscribers: directly to the socket if nothing waits, otherwise to the outbox. Slots
+/// with an outbox to write are added to `dirty`.
 pub(crate) fn deliver_batches<S: Sink>(
     slots: &mut Slots<S>,
     ctx: &mut WorkerContext,
@@ -244,7 +244,8 @@ pub(crate) fn deliver_batches<S: Sink>(
     ctx.hub.batch_log.put_back(batches);
 }
 
-/// To those who listen to a pattern that the topic's name matches, and hear of it once. Says how many deliveries.
+/// Delivers a batch to subscribers of patterns that match the topic's name, once to each. Returns the number of
+/// deliveries.
 #[inline(never)]
 fn deliver_to_patterns<S: Sink>(
     slots: &mut Slots<S>,
@@ -255,8 +256,8 @@ fn deliver_to_patterns<S: Sink>(
 ) -> u64 {
     let mut deliveries = 0;
     let patterns = ctx.hub.index.matching_patterns(ctx.hub.index.name(batch.topic));
-    // A name has up to 127 patterns, and a connection may listen to all of them: its subscriptions are looked through
-    // once, and not once for each pattern and each before it.
+    // A name matches up to 127 patterns, and a connection may subscribe to all of them. Its subscriptions are searched
+    // once, not for each pattern.
     let mut seen = HashSet::with_hasher(RandomState::default());
     for pattern in &patterns {
         let subscribers = ctx.hub.index.take_subscribers(*pattern);
@@ -276,7 +277,7 @@ fn deliver_to_patterns<S: Sink>(
     deliveries
 }
 
-/// `by` is the subscription, a topic's own or a pattern's.
+/// Queues a batch for a connection. `by` is its subscription: the topic or a pattern.
 fn queue_batch<S: Sink>(
     slot: &mut Slot<S>,
     ctx: &mut WorkerContext,
@@ -291,7 +292,7 @@ fn queue_batch<S: Sink>(
     push_batch(conn, writer, stream, replays, route, batch, hub.index.name(batch.topic), recipient);
 }
 
-/// The usual case: the shared bytes, straight to the socket. False: something is left to be done.
+/// Writes the shared bytes directly to the socket, the common case. Returns false if something is left to do.
 #[inline]
 fn write_batch<S: Sink>(
     slot: &mut Slot<S>,
@@ -313,7 +314,7 @@ fn write_batch<S: Sink>(
         Ok(n) => {
             let frames = transformed.unwrap_or_else(|| batch.share());
             let terms = &batch.terms(&routes[usize::from(conn.route)].terms);
-            // What becomes of the rest is the policy's business, and counted there.
+            // The policy decides about the rest, and counts it.
             let _ = conn.queue_batch_rest(writer, stream, &frames, 0..frames.len(), n, batch.key, terms);
         }
         Err(e) => conn.write_error = Some(e.kind()),

@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The bounds of plain HTTP, before any route is known.
+/// The limits of plain HTTP, before any route is known.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct HttpLimits {
@@ -41,7 +41,7 @@ impl Default for HttpLimits {
     }
 }
 
-/// What a path leads to.
+/// The handlers of a path.
 #[derive(Default)]
 pub(crate) struct Resource {
     pub(crate) websocket: Option<u16>,
@@ -49,29 +49,29 @@ pub(crate) struct Resource {
     pub(crate) endpoints: Vec<(Box<str>, Arc<dyn Endpoint>)>,
 }
 
-/// Bytes of requests read in one turn: some hundred of the shortest. More of them wait in the kernel.
+/// Bytes of requests read in one iteration: about a hundred of the shortest. More wait in the kernel.
 pub(super) const HTTP_READ: usize = 16 << 10;
 
-/// Requests answered before others have their turn.
+/// Requests answered before other connections are served.
 const MAX_REQUESTS: usize = 64;
 
 /// Bytes of a body read and written in one step.
 const BODY_STEP: usize = 64 << 10;
 
-/// Steps of a body in one turn.
+/// Steps of a body in one iteration.
 const MAX_BODY_STEPS: usize = 4;
 
-/// What came of a request.
+/// The outcome of a request.
 enum RequestOutcome {
-    /// It was answered, or is being answered; this many bytes were taken.
+    /// It was answered, or is being answered; this many bytes were consumed.
     Answered(usize),
     /// The connection is a WebSocket from here on.
     Upgraded(usize),
-    /// A handler decides.
+    /// A handler decides on another thread.
     Deciding(usize),
-    /// More of it has to come.
+    /// It is incomplete.
     Incomplete,
-    /// It can't be answered properly, and nothing after it.
+    /// It is refused, and nothing after it can be answered.
     Refused(HttpError),
 }
 
@@ -92,13 +92,13 @@ impl Worker {
         if n == room {
             self.schedule_read(at);
         }
-        // The buffer is lent out for as long as the requests in it are looked at.
+        // The buffer is borrowed while its requests are processed.
         let mut recv = core::mem::take(&mut self.recv);
         self.http_input(at, &mut recv[..n]);
         self.recv = recv;
     }
 
-    /// Bytes of requests.
+    /// Processes bytes of requests.
     pub(super) fn http_input(&mut self, at: usize, input: &mut [u8]) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let Some(http) = slot.http.as_mut().filter(|e| !e.buf.is_empty() || e.body.is_some()) else {
@@ -116,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Answers the requests that are whole, and keeps the rest.
+    /// Answers complete requests, and keeps the rest.
     fn requests(&mut self, at: usize, mut input: &mut [u8]) {
         let mut answered = 0;
         while !input.is_empty() {
@@ -148,7 +148,7 @@ impl Worker {
             }
             answered += 1;
             if has_pending_response(slot) && input.is_empty() {
-                break; // what comes meanwhile is noticed when it comes
+                break; // later input is handled when it arrives
             }
             if is_answering(slot) || answered == MAX_REQUESTS {
                 slot.conn.pause(PauseReason::Request);
@@ -201,7 +201,7 @@ impl Worker {
                 slot.conn.write_raw(&mut self.ctx.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
             }
             http.needed = head_len + body_len;
-            // Once the body is there the head is looked for once more, from its beginning.
+            // Once the body is there, the head is scanned again from its beginning.
             http.scanner = HeadScanner::default();
             return RequestOutcome::Incomplete;
         }
@@ -323,10 +323,10 @@ impl Worker {
         self.open(at, route, state, protocol, params, agreed);
     }
 
-    /// The answer to an upgrade that was decided on another thread.
+    /// Answers an upgrade that was decided on another thread.
     pub(super) fn decide(&mut self, id: crate::conn::ConnId, decision: Decision) {
         let Some(slot) = self.slots.find_mut(id).filter(|s| s.conn.phase == Phase::Deciding) else {
-            // The client has gone. Dropping the state that was meant for it runs the application's code.
+            // The client has disconnected. Dropping the state that was meant for it runs the application's code.
             if catch_unwind(AssertUnwindSafe(|| drop(decision))).is_err() {
                 self.ctx.count().panics.add(1);
             }
@@ -351,16 +351,16 @@ impl Worker {
             Decision::Refuse(response) => self.end_with(at, response),
         }
         self.write_and_advance(at);
-        self.schedule_read(at); // what came meanwhile was left in the kernel
+        self.schedule_read(at); // later input was left in the kernel
     }
 
-    /// No decision came in time.
+    /// Refuses an upgrade that was not decided in time.
     pub(super) fn upgrade_timed_out(&mut self, at: usize) {
         self.end_with(at, unavailable());
         self.write_and_advance(at);
     }
 
-    /// No request came in time. One that never began is not worth an answer.
+    /// Ends a connection without a request in time. Nothing is answered if none has begun.
     pub(super) fn http_timed_out(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         if let Some(number) = slot.http.as_ref().and_then(|e| e.pending_response.as_ref()).map(|w| w.number) {
@@ -380,7 +380,7 @@ impl Worker {
         }
     }
 
-    /// The server shuts down: what is being answered is finished, everything else ends.
+    /// Shuts a connection down: what is being answered is finished, everything else ends.
     pub(super) fn http_shutdown(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.conn.phase {
@@ -390,7 +390,7 @@ impl Worker {
         }
     }
 
-    /// A request that can't be answered properly: what follows it can't be trusted to be one.
+    /// Refuses a request that can't be answered properly: where the next one begins is not known.
     fn refuse(&mut self, at: usize, error: HttpError) {
         self.end_with(at, error.response());
     }
@@ -405,7 +405,7 @@ impl Worker {
         self.ctx.count().held_bytes.shift(u64::from(counted_bytes), u64::from(left));
     }
 
-    /// The last response of a connection.
+    /// Sends the last response of a connection.
     fn end_with(&mut self, at: usize, response: Response) {
         let response = sendable(response);
         let now = self.now;
@@ -423,8 +423,9 @@ impl Worker {
         self.drop_caught(body);
     }
 
-    /// Answers a request for a WebSocket that gets none. What the client sends next may already be frames, or, where a
-    /// proxy passed on a request it took for plain HTTP, somebody else's request: the connection ends with this answer.
+    /// Answers a request for a WebSocket that is refused. What the client sends next may already be frames or, if a
+    /// proxy passed on a request that it took for plain HTTP, another client's request: the connection ends with this
+    /// response.
     fn refuse_upgrade(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
         let mut options = ResponseOptions::of(head);
         options.keep_alive &= !asks_for_websocket(head);
@@ -442,7 +443,7 @@ impl Worker {
         }
     }
 
-    /// Has the connection wait for a response that comes later.
+    /// Makes the connection wait for a response that comes later.
     fn respond_later(&mut self, at: usize, later: DeferredResponse, options: ResponseOptions) {
         let DeferredResponse { timeout, start } = later;
         let due = self.now + ticks(timeout).max(1);
@@ -456,7 +457,7 @@ impl Worker {
         let handle = self.ctx.handle.clone();
         let responder = Responder::new(move |response| {
             let response = response.unwrap_or_else(unavailable);
-            let _ = handle.command(id, Command::Respond(id, number, response), true); // with the server the client has gone too
+            let _ = handle.command(id, Command::Respond(id, number, response), true); // if the server has ended, the client has disconnected
         });
         if catch_unwind(AssertUnwindSafe(|| start(responder))).is_err() {
             self.ctx.count().panics.add(1);
@@ -464,14 +465,14 @@ impl Worker {
         }
     }
 
-    /// The response that a request has waited for, from another thread.
+    /// Sends the response that a request has waited for, from another thread.
     pub(super) fn complete_response(&mut self, id: crate::conn::ConnId, number: u64, response: Response) {
         let at = id.slot();
         let waits = |e: &HttpState| e.pending_response.as_ref().is_some_and(|w| w.number == number);
         let found = self.slots.find_mut(id).filter(|s| s.conn.phase == Phase::Http);
         let found = found.and_then(|s| s.http.as_deref());
         if !found.is_some_and(waits) {
-            // The client has gone, or has had its answer. What is dropped may be the application's.
+            // The client has disconnected, or was answered already. What is dropped may be the application's.
             return self.drop_caught(response);
         }
         self.send_pending(at, number, response);
@@ -489,7 +490,7 @@ impl Worker {
         slot.timestamps.deadline = self.now + timeout;
         if let Some(later) = response.take_later() {
             self.drop_caught(later);
-            response = HttpError::Internal.response(); // later than later is never
+            response = HttpError::Internal.response(); // a deferred response can't be deferred again
         }
         self.send_response(at, response, options);
         if let Some(slot) = self.slots.get_mut(at)
@@ -499,7 +500,7 @@ impl Worker {
         }
     }
 
-    /// Drops what has the application's code in it.
+    /// Drops a value of the application's and counts a panic.
     pub(super) fn drop_caught(&self, what: impl Sized) {
         if catch_unwind(AssertUnwindSafe(|| drop(what))).is_err() {
             self.ctx.count().panics.add(1);
@@ -531,7 +532,7 @@ impl Worker {
         self.ctx.count().requests.add(1);
     }
 
-    /// Goes on with a body that is being sent, and then with what came behind its request.
+    /// Continues with a body that is being sent, and then with the requests behind it.
     pub(super) fn continue_response(&mut self, at: usize) {
         for _ in 0..MAX_BODY_STEPS {
             let Some(slot) = self.slots.get_mut(at).filter(|s| s.conn.phase == Phase::Http) else { return };
@@ -558,7 +559,7 @@ impl Worker {
             let want = (*left).min(BODY_STEP as u64) as usize;
             let mut piece = vec![0; want];
             let n = match reader.read(&mut piece) {
-                // The file shrank, or the disk failed: the promise in Content-Length can't be kept.
+                // The file shrank, or the disk failed: the Content-Length can't be met.
                 Ok(0) | Err(_) if *left > 0 => return self.terminate(at),
                 Ok(n) => n,
                 Err(_) => 0,
@@ -576,7 +577,7 @@ impl Worker {
                 return self.disconnected(at, std::io::ErrorKind::BrokenPipe);
             }
         }
-        // More than a turn's share.
+        // More than an iteration's share.
         if self.slots.get_mut(at).is_some_and(has_response_to_continue) {
             self.write_later(at);
         }
@@ -589,31 +590,31 @@ fn has_response_to_continue(slot: &mut Slot) -> bool {
         && (slot.conn.is_paused() || slot.http.as_ref().is_some_and(|e| e.body.is_some() || e.close_after))
 }
 
-/// Whether a response is on its way: until it has gone nothing more is read, so that a client that asks and does not
-/// read its answers waits, and not the answers.
+/// Returns whether a response is being sent. Nothing more is read meanwhile, so a client that does not read its
+/// responses is paused, and responses do not pile up.
 pub(super) fn is_answering(slot: &Slot) -> bool {
     !slot.is_written_out()
         || slot.http.as_ref().is_some_and(|e| e.body.is_some() || e.pending_response.is_some())
 }
 
-/// Whether a response comes later.
+/// Returns whether a response comes later.
 fn has_pending_response(slot: &Slot) -> bool {
     slot.http.as_ref().is_some_and(|e| e.pending_response.is_some())
 }
 
-/// The response, or a 500 in the place of one that can't be sent: a mistake in the program, which its log names.
+/// Returns the response, or a 500 in place of an invalid one, which is logged as a mistake of the program.
 fn sendable(response: Response) -> Response {
     let Some(fault) = response.fault() else { return response };
     log::limited!(error, Instant::now(), "{fault}; the client got a 500 instead");
     HttpError::Internal.response()
 }
 
-/// No response came.
+/// Returns the 503 for a response that did not come.
 fn unavailable() -> Response {
     HttpError::Unavailable { retry_after: Duration::from_secs(1) }.response()
 }
 
-/// Calls the endpoint. `None`: it panicked.
+/// Calls the endpoint; `None` if it panicked.
 fn call_endpoint(resource: &Resource, request: &Request<'_>) -> Option<Response> {
     let of = |method: &str| resource.endpoints.iter().find(|(m, _)| &**m == method).map(|(_, e)| e);
     let endpoint = match request.method() {

@@ -1,5 +1,5 @@
-//! What plain HTTP keeps of a connection between two reads: half a request, a body on its way, an upgrade that is not
-//! decided. Most connections are whole in one read and never have one.
+//! The state of plain HTTP between two reads: half a request, a body that is being sent, an upgrade that is not
+//! decided. Most connections have none, since their request arrives in one read.
 
 use crate::deflate::Agreed;
 use crate::handler::WorkerContext;
@@ -10,21 +10,21 @@ use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// What HTTP keeps between reads.
+/// The HTTP state of a connection between reads.
 #[derive(Default)]
 pub(crate) struct HttpState {
-    /// The beginning of a request, or requests that came while another was being answered.
+    /// The beginning of a request, or requests that arrived while another was being answered.
     pub(super) buf: Vec<u8>,
     pub(super) scanner: HeadScanner,
-    /// Bytes that the whole request has, once its head is known.
+    /// Bytes of the whole request, once its head is known.
     pub(super) needed: usize,
     /// A body that is being sent.
     pub(super) body: Option<(BodyReader, u64)>,
     /// The connection ends with this response.
     pub(super) close_after: bool,
-    /// What the client of an undecided upgrade is to be answered with.
+    /// An upgrade that a handler has not decided.
     pub(super) pending_upgrade: Option<PendingUpgrade>,
-    /// A response that comes later.
+    /// A request whose response comes later.
     pub(super) pending_response: Option<PendingResponse>,
 }
 
@@ -34,16 +34,16 @@ impl HttpState {
         self.buf.capacity()
     }
 
-    /// Whether nothing in it is needed any more.
+    /// Returns whether the state can be dropped.
     pub(super) fn is_idle(&self) -> bool {
         self.buf.is_empty() && self.body.is_none() && self.pending_response.is_none() && !self.close_after
     }
 }
 
-/// The application's reader of a body. It is dropped with whatever of its connection ends first; a panic in that is counted
-/// and ends nothing.
+/// The application's reader of a body. It may be dropped with any part of its connection; a panic is counted and ends
+/// nothing.
 pub(super) struct BodyReader {
-    /// Until it is dropped.
+    /// None once it is dropped.
     reader: Option<Box<dyn Read + Send>>,
     counters: Arc<[CachePadded<Counters>]>,
     worker: usize,
@@ -54,7 +54,7 @@ impl BodyReader {
         Self { reader: Some(reader), counters: ctx.counters.clone(), worker: ctx.worker }
     }
 
-    /// Reads. A panic is an error, and counted.
+    /// Reads. A panic is counted and returned as an error.
     pub(super) fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         let Some(reader) = &mut self.reader else { return Ok(0) };
         catch_unwind(AssertUnwindSafe(|| reader.read(piece))).unwrap_or_else(|_| {
@@ -73,12 +73,12 @@ impl Drop for BodyReader {
     }
 }
 
-/// What a request asks of its response.
+/// What a request says about its response.
 #[derive(Clone, Copy)]
 pub(super) struct ResponseOptions {
-    /// It was a HEAD.
+    /// The method was HEAD.
     pub(super) head_only: bool,
-    /// Others may follow.
+    /// Other requests may follow.
     pub(super) keep_alive: bool,
 }
 
@@ -90,14 +90,14 @@ impl ResponseOptions {
 
 /// A request whose response comes later.
 pub(super) struct PendingResponse {
-    /// Which of the worker's: an answer that comes too late is not the next request's.
+    /// Identifies the request on this worker: a late response must not answer the next one.
     pub(super) number: u64,
     pub(super) options: ResponseOptions,
 }
 
-/// What the request for an upgrade came to.
+/// A checked request for an upgrade.
 pub(super) struct CheckedUpgrade {
-    /// The answer to the client's key.
+    /// The value of Sec-WebSocket-Accept.
     pub(super) accept: String,
     pub(super) route: u16,
     pub(super) params: Params,

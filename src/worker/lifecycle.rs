@@ -1,4 +1,4 @@
-//! What follows from a connection's phase: writing out, reporting, timing, and its end.
+//! The consequences of a connection's phase: writing, callbacks, timers, and removal.
 
 use super::Worker;
 use super::deadlines::{Due, check_deadlines, ticks};
@@ -13,19 +13,20 @@ use crate::sink::Sink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-/// Connections removed in one turn; so many of their subscriptions count as one more. Where each was a topic's last, with
-/// the topic, these 32,768 take some 20 ms, and others wait no longer for a crowd that was cut.
+/// Connections removed in one iteration. This many of their subscriptions count as one more connection. If each was its
+/// topic's last, these 32,768 take about 20 ms, which bounds the delay when many connections end at once.
 const MAX_REMOVALS: usize = 1024;
 const SUBSCRIPTIONS_PER_REMOVAL: usize = 32;
 
-/// Rounds of writing out and telling the application, before it has to wait for the next turn.
+/// Rounds of writing and callbacks, before a connection has to wait for the next iteration.
 const MAX_WRITE_ROUNDS: usize = 4;
 
-/// Writes what was gathered for a connection, and tells its application of dropped messages and of the backlog's end.
+/// Writes a connection's corked and queued bytes, and reports dropped messages and the end of its backlog to the
+/// handler.
 #[inline]
 pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, routes: &[Route]) {
     for _ in 0..MAX_WRITE_ROUNDS {
-        // Before anything is written: what was lost comes before the message behind it.
+        // Before anything is written: the loss is reported before the message behind it.
         if slot.conn.dropped > 0 && slot.conn.phase == Phase::Open {
             let dropped = core::mem::take(&mut slot.conn.dropped);
             ctx.count().dropped.add(u64::from(dropped));
@@ -58,7 +59,8 @@ pub(crate) fn write_out<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, ro
 }
 
 impl Worker {
-    /// After anything was done with a connection: what was gathered is written, what follows from it is done.
+    /// Writes what a connection was sent, and takes the steps that follow. Called after anything was done with a
+    /// connection.
     pub(super) fn write_and_advance(&mut self, at: usize) {
         let Self { slots, ctx, shared, .. } = self;
         let Some(slot) = slots.get_mut(at) else { return };
@@ -68,7 +70,7 @@ impl Worker {
         self.advance(at);
     }
 
-    /// Notes since when a backlog has been waiting.
+    /// Records since when the backlog has been waiting.
     #[inline]
     fn update_stall(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
@@ -80,8 +82,8 @@ impl Worker {
         }
     }
 
-    /// Counts what the connection holds. Over the server's budget, whoever wants more is ended: what is held can then
-    /// only shrink.
+    /// Updates the connection's memory in the server's budget. Above the budget, a connection that needs more is
+    /// closed, so the sum can only shrink.
     #[inline]
     fn update_held(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
@@ -108,14 +110,14 @@ impl Worker {
             slot.conn.fail(writer, &mut slot.stream, code, "the server is out of memory", Cause::OverBudget);
             slot.conn.decoder.clear(&mut writer.pool);
             slot.conn.flush(writer, &mut slot.stream);
-            // What it gave back is free for others at once, not when its peer has gone.
+            // Memory that it freed is available to others at once, not when its peer has disconnected.
             let left = slot.held().min(u32::MAX as usize) as u32;
             let held = core::mem::replace(&mut slot.counted_bytes, left);
             count.held_bytes.shift(u64::from(held), u64::from(left));
         }
     }
 
-    /// Takes the steps towards the end that are possible now.
+    /// Advances the phase as far as possible.
     fn advance(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let phase = slot.conn.phase;
@@ -144,7 +146,7 @@ impl Worker {
             self.mark_closed(at);
             return;
         }
-        // A phase that leads to the end has a deadline of its own.
+        // A phase that leads to the end has its own deadline.
         if slot.flags.phase != slot.conn.phase as u8 {
             slot.flags.phase = slot.conn.phase as u8;
             if slot.conn.phase != Phase::Deciding {
@@ -154,7 +156,7 @@ impl Worker {
                 slot.timestamps.deadline = due;
                 let was_paused = !core::mem::take(&mut slot.conn.pauses).is_empty();
                 self.wheel.arm(&mut self.slots, at as u32, due);
-                // The peer's close frame is waited for; what comes before it is not delivered any more.
+                // The peer's close frame is awaited; messages before it are not delivered any more.
                 if was_paused && phase == Phase::CloseSent {
                     self.read_unread(at);
                 }
@@ -167,7 +169,7 @@ impl Worker {
         route.and_then(|r| self.shared.routes.get(r)).map_or_else(Limits::default, |r| r.terms.limits)
     }
 
-    /// Reading was paused and goes on: first with what was received before.
+    /// Continues reading after a pause, first with what was received earlier.
     fn resume(&mut self, at: usize) {
         let now = self.now;
         let Some(slot) = self.slots.get_mut(at).filter(|s| !s.conn.resumed.is_empty() && !s.conn.is_paused())
@@ -175,9 +177,9 @@ impl Worker {
             return;
         };
         let resumed = core::mem::take(&mut slot.conn.resumed);
-        // The silence was ours.
+        // We were paused, so the timers restart.
         (slot.timestamps.received, slot.timestamps.message, slot.timestamps.pinged) = (now, now, 0);
-        // A peer that is paused for its rate again and again would have all the time it likes for one message.
+        // Not after a pause for the rate: a peer that is paused repeatedly would have unlimited time for one message.
         if slot.timestamps.message_began != 0 && !resumed.is_only(PauseReason::Rate) {
             slot.timestamps.message_began = now;
         }
@@ -185,7 +187,7 @@ impl Worker {
         self.read_unread(at);
     }
 
-    /// Has the timer look at an open connection as soon as something can be due.
+    /// Arms the timer of an open connection for its next deadline.
     pub(super) fn arm_timer(&mut self, at: usize) {
         let limits = self.limits_of(at);
         let Some(slot) = self.slots.get_mut(at) else { return };
@@ -195,8 +197,8 @@ impl Worker {
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
     }
 
-    /// What was received and not looked at, since reading was paused or there was too much of it for one turn; and then
-    /// what the kernel has.
+    /// Processes input that was received during a pause, or that was too much for one iteration, and then reads from
+    /// the kernel.
     pub(super) fn read_unread(&mut self, at: usize) {
         if self.must_wait_to_inflate(at) {
             return self.schedule_read(at);
@@ -211,14 +213,14 @@ impl Worker {
         self.schedule_read(at);
     }
 
-    /// The peer went, or the socket failed.
+    /// Closes a connection whose peer disconnected or whose socket failed.
     pub(super) fn disconnected(&mut self, at: usize, kind: std::io::ErrorKind) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.conn.mark_dead(CloseCode::ABNORMAL, Cause::Transport(kind));
         self.mark_closed(at);
     }
 
-    /// Ends it here and now, by our own will.
+    /// Closes a connection at once, for a reason of ours.
     pub(super) fn terminate(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.conn.mark_dead(CloseCode::ABNORMAL, Cause::Terminated);
@@ -233,7 +235,7 @@ impl Worker {
         }
     }
 
-    /// Reads what nobody wants any more, so that the kernel does not answer it with a reset.
+    /// Drains the socket so that closing it sends no RST.
     pub(super) fn discard_input(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.stream.recv(&mut self.recv) {
@@ -266,7 +268,7 @@ impl Worker {
             Phase::Open => match check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, now) {
                 Due::At(next) => next,
                 Due::Ping => {
-                    slot.timestamps.pinged = now + 1; // what came within this tick came before the ping
+                    slot.timestamps.pinged = now + 1; // what was received within this tick was received before the ping
                     slot.conn.control(&mut self.ctx.writer, Opcode::Ping, b"");
                     match check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, now) {
                         Due::At(next) => next,
@@ -291,7 +293,7 @@ impl Worker {
         self.write_and_advance(at);
     }
 
-    /// An open connection has waited too long for something.
+    /// Ends an open connection that has waited too long for something.
     fn end_timed_out(&mut self, at: usize, code: CloseCode, reason: &str, cause: Cause) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let (writer, stream) = (&mut self.ctx.writer, &mut slot.stream);
@@ -301,7 +303,7 @@ impl Worker {
             slot.conn.fail(writer, stream, code, reason, cause);
         }
         if cause == Cause::PongTimeout {
-            // Nobody is there to end it with: one try to say why, and the socket is closed.
+            // The peer is gone: one attempt to send the close frame, then the socket is closed.
             self.ctx.count().pong_timeouts.add(1);
             self.write_and_advance(at);
             self.mark_closed(at);
@@ -311,7 +313,7 @@ impl Worker {
         }
     }
 
-    /// A phase other than open has lasted too long.
+    /// Ends a phase other than open that has lasted too long.
     fn phase_timed_out(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         self.ctx.count().timeouts.add(1);
@@ -322,7 +324,7 @@ impl Worker {
         }
     }
 
-    /// Removes connections that have ended, and tells their applications: as many as a turn may.
+    /// Removes closed connections and calls their `close` callbacks, as many as an iteration may.
     pub(super) fn reap_closed(&mut self) {
         while self.removed < MAX_REMOVALS
             && let Some(at) = self.closed_slots.pop()
@@ -353,7 +355,7 @@ impl Worker {
         self.count_failed_handshake(at);
         self.wheel.disarm(&mut self.slots, at as u32);
         let Some(mut slot) = self.slots.remove(at) else { return };
-        // The state is the application's, and so is what happens when it is dropped.
+        // The state is the application's, and so is the code that runs when it is dropped.
         let state = slot.state.take();
         if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
             self.ctx.count().panics.add(1);

@@ -1,14 +1,15 @@
-//! One event loop on one thread: it owns its connections for life, and nothing on the way of a message takes a lock or
-//! writes a line of memory that another core writes.
+//! One event loop on one thread. A worker owns its connections for their lifetime, and nothing on the message path
+//! takes a lock or writes a cache line that another core writes.
 //!
-//! A turn has its phases, always in this order:
+//! An iteration has these phases, always in this order:
 //!
-//! 1. wait, until a socket, the mailbox or a timer has something;
+//! 1. wait until a socket, the mailbox or a timer has something;
 //! 2. events: accept, read (which calls handlers and writes their answers), write;
-//! 3. again: connections that had more than one turn's share, or were resumed; and TLS handshakes, for a bounded time;
-//! 4. mailbox: what other threads ask;
+//! 3. scheduled reads: connections that had more than one iteration's share, or were resumed; TLS handshakes, within a
+//!    budget;
+//! 4. mailbox: commands of other threads;
 //! 5. timers;
-//! 6. fan-out: what the turn published, to everybody it is for; and the connections that have ended are swept out.
+//! 6. fan-out: what the iteration published goes to all subscribers, and closed connections are removed.
 
 mod accept;
 mod commands;
@@ -18,7 +19,7 @@ pub(crate) mod fanout;
 pub(crate) mod http;
 pub(crate) mod http_state;
 pub(crate) mod lifecycle;
-#[cfg_attr(not(feature = "tls"), allow(dead_code))] // its only user yet
+#[cfg_attr(not(feature = "tls"), allow(dead_code))] // used only there so far
 mod paced;
 mod rates;
 pub(crate) mod read;
@@ -55,59 +56,59 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 use wheel::{TICK_MS, Tick, Wheel};
 
-/// The waker's token; below it count down those of listeners, and then those of the program's own descriptors.
-/// Connections have a generation above 32 bits and are never mistaken for any of them, as that is never `u32::MAX` for a
-/// slot of all ones.
+/// The waker's token. Below it, counting down, are the tokens of the listeners and of the program's own descriptors. A
+/// connection's token has its generation in the upper 32 bits and its slot, below 2^24, in the lower ones, so it is
+/// never one of these.
 const WAKER: Token = Token(usize::MAX);
 
 /// Events taken from the kernel at once.
 const MAX_EVENTS: usize = 1024;
 
-/// With more sockets ready than this, each is read in smaller pieces.
+/// With more ready sockets than this, each is read in smaller pieces.
 const CROWDED_FROM: usize = 8;
 
-/// The piece: what it takes to serve others meanwhile is bounded by it, down to frames of 6 bytes.
+/// Bytes of such a piece. It bounds how long other connections wait, down to frames of 6 bytes.
 const CROWDED_READ: usize = 64 << 10;
 
-/// The piece for a connection of a route with rates, which may have to wait between any two messages: what was received
-/// behind the first of them is kept meanwhile. A read for each 16 KiB costs one 2,700 small messages a hundredth more.
+/// Bytes of one read from a connection of a route with rates. Such a connection may have to wait between any two
+/// messages, and what was received behind the first of them is kept meanwhile. Reading 16 KiB at a time, which is 2,700
+/// small messages, costs 1 %.
 const RATED_READ: usize = 16 << 10;
 
-/// Commands done in one turn, so that a flood of publications does not starve the sockets.
+/// Commands executed in one iteration, so that a flood of publications does not starve the sockets.
 const MAX_COMMANDS: usize = 4096;
 
-/// Estimated bytes that the commands of one iteration may have written to sockets, a write counted as 8 KiB: some
-/// 10 ms. A flood of publications to a crowd delays what else the worker does by no more.
+/// Estimated bytes that one iteration's commands may write to sockets, with 8 KiB for each write: about 10 ms. A flood
+/// of publications to many subscribers delays the worker's other work by no more.
 const MAX_WORK: u64 = 32 << 20;
 
-/// Times a turn looks into the mailbox while its own commands put something there: a request that publishes is answered
-/// in the turn that it came in.
+/// How often an iteration checks the mailbox while its own commands put something there: a request that publishes is
+/// answered in the same iteration.
 const MAX_MAILBOX_ROUNDS: usize = 4;
 
-/// Timers fired in one turn; with a million connections pinged every 25 s, 2,560 fire in a tick.
+/// Timers fired in one iteration. With a million connections pinged every 25 s, 2,560 fire in a tick.
 const MAX_TIMERS: usize = 4096;
 
-/// A turn that compresses much and takes longer than this delays everybody: the next ones send their messages as they
-/// are, until one takes less than half of it.
+/// An iteration that compresses much and takes longer than this delays everybody. The following iterations send their
+/// messages uncompressed, until one takes less than half of it.
 const SLOW_ITERATION: Duration = Duration::from_millis(50);
 
-/// Bytes that take 3 to 20 ms to compress, by level. With less to compress it was something else that took so long, and
-/// would without compression: 12,000 subscribers on a worker take longer than [`SLOW_ITERATION`] for one message of 4 KiB, of
-/// which compressing is 10 µs.
+/// Bytes that take 3 to 20 ms to compress, by level. With less to compress something else took the time: sending one
+/// message of 4 KiB to 12,000 subscribers takes longer than [`SLOW_ITERATION`], and compressing it is 10 µs of that.
 const MIN_COMPRESSED: u64 = 1 << 20;
 
-/// Bytes inflated in one turn, after which connections that compress wait for the next: each may bring a message that
-/// becomes a thousand times as much, and those beside them would wait for all of these.
+/// Bytes inflated in one iteration, after which connections that compress wait for the next. Each may bring a message
+/// that grows a thousandfold, and the others would wait for all of them.
 const MAX_INFLATED: u64 = 4 << 20;
 
-/// Turns after which it is tried again, for the same reason: those that send to so many are never short.
+/// Iterations after which compression is tried again, since those that send to so many subscribers are never short.
 const COMPRESSION_PAUSE: u32 = 16;
 
-/// How often topics that keep something are looked at for what is too old, some of them each time. What is too old is
-/// not given out in any case.
+/// How often some topics with a history are checked for what is too old. Expired messages are never replayed in any
+/// case.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a worker needs to know of the server, the same for all.
+/// The settings that all workers share.
 pub(crate) struct WorkerSettings {
     pub(crate) router: Router<Resource>,
     pub(crate) http: HttpLimits,
@@ -127,64 +128,64 @@ pub(crate) struct Worker {
     events: Option<Events>,
     slots: Slots,
     ctx: WorkerContext,
-    /// Where everything is received; what is not done with at the end of a connection's read is copied out.
+    /// The receive buffer of all connections. Bytes that are not processed at the end of a read are copied out.
     recv: Box<[u8]>,
-    /// What a read of a secure connection came to, decrypted.
+    /// The decrypted bytes of a read.
     #[cfg(feature = "tls")]
     plaintext: Vec<u8>,
     wheel: Wheel,
     inbox: Inbox<Command>,
     shared: Arc<ServerShared>,
     settings: Arc<WorkerSettings>,
-    /// By route, without compression and with it.
+    /// By route: the rules without and with compression.
     rules: Vec<[Rules; 2]>,
     listeners: Vec<Listener>,
     accepting: accept::Accepting,
     scheduled_reads: Vec<u32>,
-    /// Handshakes whose client has sent something, in order of arrival.
+    /// Handshakes whose clients have sent something, in order of arrival.
     #[cfg(feature = "tls")]
     handshake_queue: paced::Paced<crate::conn::ConnId>,
-    /// Certificates whose end is told of by this worker.
+    /// Certificates whose expiry this worker logs.
     #[cfg(feature = "tls")]
     certificates: tls::Certificates,
-    /// What the packer had inflated when the turn began.
+    /// The codecs' count of inflated bytes at the beginning of this iteration.
     inflated: u64,
     dirty: Vec<u32>,
     closed_slots: Vec<u32>,
     recoveries: recovery::RecoveryQueue,
-    /// How many of them this turn has removed.
+    /// How many of them this iteration has removed.
     removed: usize,
     began: Instant,
-    /// When this turn began, since `began`.
+    /// When this iteration began, since `began`.
     iteration_start: Duration,
-    /// When topics are next looked at for what is too old, and memory for what is free.
+    /// When topics and memory are next checked.
     next_expiry: Duration,
     trimming: trim::Trimming,
     now: Tick,
     date: Date,
     generation: u32,
-    /// Responses that came, or are to come, later.
+    /// Pending responses so far; the number identifies one.
     responses: u64,
-    /// Many sockets have something in this turn: each gets a smaller share of it.
+    /// Many sockets are ready in this iteration, so each is read in smaller pieces.
     is_crowded: bool,
-    /// The mailbox has something.
+    /// The mailbox may have commands.
     woken: bool,
     stopping: Option<Shutdown>,
-    /// What the other workers have finished of a shutdown.
+    /// The steps of a shutdown that the other workers have finished.
     shutdown_steps: Box<[Option<ShutdownStep>]>,
     watched: Vec<WatchedFd>,
-    /// Listeners, as there were at the beginning, and watched descriptors: their tokens.
+    /// The number of tokens of listeners, as at the start, and watched descriptors.
     source_count: usize,
     pin: Option<usize>,
 }
 
-/// A descriptor of the program's, and what to do when it can be read.
+/// A descriptor of the program's, and what to do when it is readable.
 pub(crate) struct WatchedFd {
     pub(crate) fd: OwnedFd,
     pub(crate) action: Box<dyn FnMut(&Handle) + Send>,
 }
 
-/// The `Date` of responses, made once a second.
+/// The `Date` header of responses, formatted once a second.
 #[derive(Default)]
 struct Date {
     text: String,
@@ -201,17 +202,17 @@ impl Date {
     }
 }
 
-/// Wakes a worker from its wait. What a worker puts into its own mailbox needs no system call: it looks there before
-/// it waits.
+/// Wakes a worker from its poll. A command that a worker puts into its own mailbox needs no system call: the worker
+/// checks the mailbox before it waits.
 struct PollWaker {
     waker: Waker,
     poll: RawFd,
 }
 
 thread_local! {
-    /// The poll of the worker that runs on this thread.
+    /// The poll of the worker on this thread.
     static OWN_POLL: Cell<RawFd> = const { Cell::new(-1) };
-    /// It has put something into its own mailbox.
+    /// This thread's worker has put a command into its own mailbox.
     static OWN_MAILBOX_USED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -225,8 +226,8 @@ impl Wake for PollWaker {
     }
 }
 
-/// A random seed, from the key that the operating system gives to std's hash tables. No clock: epochs that were counted
-/// on from the time of the start could run ahead of it and return after a restart.
+/// Returns a random seed from the key that the operating system gives to std's hash tables. A clock would not do:
+/// epochs counted from the start time could run ahead of it and repeat after a restart.
 fn seed() -> [u64; 2] {
     let key = RandomState::new();
     [key.hash_one(0), key.hash_one(1)]
@@ -238,7 +239,7 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// A worker's poll, made before its thread so that others can already wake it.
+/// Makes a worker's poll. This happens before its thread starts, so that others can wake it.
 pub(crate) fn prepare() -> io::Result<(Poll, Box<dyn Wake>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
@@ -335,10 +336,10 @@ impl Worker {
         self.ctx.worker
     }
 
-    /// Runs until it is told to end.
+    /// Runs until a shutdown.
     ///
     /// # Errors
-    /// It ended by itself; the other workers have been told to end with it.
+    /// The worker failed; the other workers have been told to end.
     pub(crate) fn run(mut self) -> Result<(), RunError> {
         let (worker, counters) = (self.number(), self.shared.counters.clone());
         if let Some(cpu) = self.pin
@@ -375,7 +376,7 @@ impl Worker {
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                // Only a bug of ours gets here (a bad descriptor); without the poll there is no going on.
+                // Only a bug of ours gets here (a bad descriptor), and a worker can't continue without its poll.
                 return Err(RunError::Poll { worker: self.number(), error });
             }
             self.begin_iteration();
@@ -398,7 +399,7 @@ impl Worker {
         Ok(())
     }
 
-    /// How long to wait for events.
+    /// Returns how long to wait for events.
     fn poll_timeout(&self) -> Option<Duration> {
         if self.woken
             || OWN_MAILBOX_USED.get()
@@ -435,7 +436,7 @@ impl Worker {
         count.turns.add(1);
     }
 
-    /// Counts what this turn compressed, and stops compressing while turns take too long.
+    /// Counts what this iteration compressed, and pauses compression while iterations take too long.
     fn adjust_compression(&mut self) {
         let codecs = &mut self.ctx.writer.codecs;
         let Some(counts) = codecs.take_counts() else {
@@ -475,7 +476,7 @@ impl Worker {
             self.continue_writing(at);
         }
         if event.is_error() {
-            // Reset: nothing will be read or written any more, paused or not.
+            // Reset: nothing can be read or written any more, paused or not.
             if let Some(error) = self.slots.get_mut(at).and_then(|s| s.stream.take_error()) {
                 return self.disconnected(at, error);
             }
@@ -490,7 +491,7 @@ impl Worker {
 
     fn run_watched(&mut self, i: usize) {
         let Some(WatchedFd { fd, action }) = self.watched.get_mut(i) else { return };
-        // It is readable, so this does not wait. What is left comes with what makes it ring again.
+        // It is readable, so this does not block. The descriptor becomes ready again with the next byte.
         let _ = rustix::io::read(fd, &mut [0; 4096]);
         let handle = &self.ctx.handle;
         if catch_unwind(AssertUnwindSafe(|| action(handle))).is_err() {
@@ -508,7 +509,7 @@ impl Worker {
                 self.read(at as usize);
             }
         }
-        // Who has waited a turn comes before who has just had one.
+        // Connections that were postponed come before those that were just served.
         if !postponed.is_empty() {
             postponed.append(&mut self.scheduled_reads);
             self.scheduled_reads = postponed;
@@ -516,7 +517,7 @@ impl Worker {
         self.resume_accepting();
     }
 
-    /// Whether this connection may have something to inflate, and the turn has inflated enough.
+    /// Returns whether this connection may have something to inflate, and the iteration has inflated enough.
     pub(super) fn must_wait_to_inflate(&mut self, at: usize) -> bool {
         self.ctx.writer.codecs.inflated() - self.inflated > MAX_INFLATED
             && self
@@ -525,7 +526,7 @@ impl Worker {
                 .is_some_and(|s| s.conn.phase == Phase::Open && !s.conn.encoding.is_plain())
     }
 
-    /// Does what other threads ask, if one of them has woken this one, and what this one has asked of itself.
+    /// Executes the commands of other threads, if one of them has woken this worker, and its own.
     fn run_mailbox(&mut self) {
         let mut left = MAX_COMMANDS;
         let worked = self.ctx.hub.work();
@@ -534,10 +535,10 @@ impl Worker {
             if !core::mem::take(&mut self.woken) {
                 break;
             }
-            // Before looking: what comes from here on wakes again.
+            // Before the commands are taken: later ones wake the worker again.
             self.inbox.disarm();
-            // What is there, and not what comes meanwhile: somebody may go on as soon as one of these is answered, and
-            // the turn would not end before they do.
+            // Only those that are there now: a thread may continue as soon as one is answered and send another, and the
+            // iteration would not end.
             for _ in 0..self.inbox.len().min(left) {
                 let Some(command) = self.inbox.take() else { break };
                 if let Some(from) = command.flow_from() {
@@ -558,7 +559,7 @@ impl Worker {
         self.wake_waiting_senders();
     }
 
-    /// Wakes the workers that wait for room in this one's mailbox, where there is some again.
+    /// Wakes the workers that wait for room in this worker's mailbox, where there is some again.
     fn wake_waiting_senders(&self) {
         let flows = &self.shared.workers[self.ctx.worker].flows;
         if flows.len() == 1 {
@@ -569,7 +570,7 @@ impl Worker {
         }
     }
 
-    /// Gives up what topics have kept for too long.
+    /// Expires topics and checks memory, when it is time.
     fn expire_topics(&mut self) {
         if self.iteration_start >= self.next_expiry {
             self.next_expiry = self.iteration_start + EXPIRY_INTERVAL;
@@ -583,7 +584,7 @@ impl Worker {
         stopping.is_some_and(|s| self.is_closing() && self.slots.is_empty() || s.deadline <= Instant::now())
     }
 
-    /// What is left is ended without ceremony.
+    /// Terminates the remaining connections.
     fn end(&mut self) {
         for at in self.slots.keys() {
             self.terminate(at);

@@ -1,4 +1,4 @@
-//! Work that is bounded in each iteration of the event loop and goes on in the next. Pure: time comes in as an argument.
+//! Work that is bounded in each iteration of the event loop and continues in the next. Pure: time is an argument.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ impl Budget {
         Self { limit, spent: 0 }
     }
 
-    /// A budget of time, counted in nanoseconds.
+    /// Makes a budget of time, counted in nanoseconds.
     pub(crate) const fn of_time(limit: Duration) -> Self {
         Self::new(limit.as_nanos() as u64)
     }
@@ -68,7 +68,7 @@ impl<T> Paced<T> {
         self.budget.renew();
     }
 
-    /// Takes the item that has waited longest; `None` when nothing waits or this iteration has done enough.
+    /// Takes the item that has waited longest; `None` if nothing waits or this iteration's budget is spent.
     pub(crate) fn take(&mut self) -> Option<T> {
         if !self.budget.has_room() {
             return None;
@@ -76,12 +76,12 @@ impl<T> Paced<T> {
         self.waiting.pop_front()
     }
 
-    /// Counts what the item taken last has cost.
+    /// Counts the cost of the item that was taken last.
     pub(crate) fn spend_time(&mut self, cost: Duration) {
         self.budget.spend_time(cost);
     }
 
-    /// Gives back the memory of a burst that is over.
+    /// Frees the memory of a burst that is over.
     pub(crate) fn tidy(&mut self) {
         if self.waiting.is_empty() && self.waiting.capacity() > 1024 {
             self.waiting = VecDeque::new();
@@ -98,7 +98,7 @@ mod tests {
         Duration::from_micros(n)
     }
 
-    /// Does the iterations until nothing waits: the items and the time of each.
+    /// Runs iterations until nothing waits: the items and the time of each.
     fn iterations(paced: &mut Paced<u32>, cost: impl Fn(u32) -> Duration) -> Vec<(Vec<u32>, Duration)> {
         let mut done = Vec::new();
         while !paced.is_empty() {

@@ -1,5 +1,4 @@
-//! Connections that sent more than their route's rates allow: not read from until they may send again, and what their
-//! peers do meanwhile.
+//! Connections that exceed their route's rates: they are not read from until they may send again.
 
 use super::Worker;
 use super::deadlines::ticks;
@@ -11,13 +10,13 @@ use std::io::ErrorKind;
 /// Nanoseconds of one tick.
 const TICK: Nanos = TICK_MS * 1_000_000;
 
-/// The first tick that does not begin before this time. Ticks count from 1.
+/// Returns the first tick that does not begin before this time. Ticks count from 1.
 fn tick_from(time: Nanos) -> Tick {
     Tick::try_from(time.div_ceil(TICK) + 1).unwrap_or(Tick::MAX)
 }
 
 impl Worker {
-    /// When an open connection is to be looked at because of its rate, if that is why it is not read from.
+    /// Returns when a connection that is paused for its rate must be checked.
     pub(super) fn rate_due(&mut self, at: usize) -> Option<Tick> {
         let slot = self.slots.get_mut(at).filter(|s| s.conn.pauses.contains(PauseReason::Rate))?;
         let rates = self.shared.routes.get(usize::from(slot.conn.route))?.rates.as_ref()?;
@@ -25,8 +24,8 @@ impl Worker {
         Some(if slot.flags.ended { due.min(slot.timestamps.deadline) } else { due })
     }
 
-    /// The timer of an open connection fired. Returns whether that was all there was to do: the connection may send
-    /// again, or its peer has gone.
+    /// Handles the timer of a connection that is paused for its rate: resumes it, or disconnects it if its peer has
+    /// ended and its time is over. Returns whether that was all there was to do.
     pub(super) fn rate_is_due(&mut self, at: usize) -> bool {
         if self.rate_due(at).is_none_or(|due| due > self.now) {
             return false;
@@ -45,8 +44,9 @@ impl Worker {
         true
     }
 
-    /// The peer has ended its half: there is an end to be read behind the last bytes. A peer that is over its rate has
-    /// the time of a closing handshake to get these through, and is given up then: it may have sent minutes' worth.
+    /// Notes that the peer has ended its half: the end of the stream must be read behind the last bytes. A peer above
+    /// its rate has the time of a closing handshake for these, since it may have sent minutes' worth, and is
+    /// disconnected then.
     pub(super) fn peer_ended(&mut self, at: usize) {
         let due = self.now + ticks(self.limits_of(at).close_timeout);
         let Some(slot) = self.slots.get_mut(at).filter(|s| !s.flags.ended) else { return };

@@ -1,4 +1,4 @@
-//! From a readable socket to the handlers, and from the handlers to the socket.
+//! From a readable socket to the handler's callbacks. Writing is in [`lifecycle`](super::lifecycle).
 
 use super::deadlines::ticks;
 use super::http::is_answering;
@@ -13,20 +13,20 @@ use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, Proto
 use crate::sink::Sink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A frame of which at least so much is missing is received straight into its message. Below, one copy is cheaper
+/// If at least this much of a frame is missing, it is received directly into its message. Below, one copy is cheaper
 /// than the second part of the vectored read.
 const MIN_DIRECT: usize = 4 << 10;
 
-/// The most that is received straight into a message in one turn.
+/// The most that is received directly into a message in one iteration.
 const MAX_DIRECT: usize = 256 << 10;
 
-/// Bytes that what one connection has sent may become by inflating, in one decoding of what was received. What is left
-/// then waits for the next turn: a receive buffer of deflate streams could become a thousand times as much, which its
-/// worker's other connections would have to wait for, and which a topic's log would have to hold.
+/// Bytes that one decoding of a connection's input may inflate to. The rest waits for the next iteration: a receive
+/// buffer of deflate streams could grow a thousandfold, which the worker's other connections would have to wait for and
+/// a topic's batch log would have to hold.
 const MAX_INFLATED: u64 = 1 << 20;
 
 impl Worker {
-    /// The socket can be read.
+    /// Reads from a socket that is readable.
     pub(super) fn read(&mut self, at: usize) {
         if self.must_wait_to_inflate(at) {
             return self.schedule_read(at);
@@ -38,28 +38,28 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.conn.phase {
             Phase::Open | Phase::CloseSent if !slot.conn.is_paused() => self.read_open(at),
-            // Paused: requests wait that were received behind one that was being answered; `after` goes on with them.
+            // Requests wait behind one that is being answered; `write_and_advance` continues with them.
             Phase::Http if slot.conn.is_paused() || is_answering(slot) => {
                 slot.conn.pause(PauseReason::Request);
             }
-            // After the sockets that are established, and only for so long.
+            // After the sockets that are established, and within a budget.
             Phase::Http if slot.stream.is_secure() => match self.defer_handshake(at) {
                 true => return,
                 false => self.read_http(at),
             },
             Phase::Http => self.read_http(at),
             Phase::Ending | Phase::Failing | Phase::Lingering => self.discard_input(at),
-            // A client that has gone needs no decision.
+            // The client has disconnected and needs no decision.
             Phase::Deciding if slot.flags.ended => self.disconnected(at, std::io::ErrorKind::UnexpectedEof),
-            // Paused, or a decision is awaited: it is read when that is over.
+            // It is read when the pause or the decision is over.
             Phase::Open | Phase::CloseSent | Phase::Deciding | Phase::Dead => return,
         }
         self.finish_read(at);
     }
 
-    /// What follows from a read, whatever came of it.
+    /// Continues after a read, whatever its outcome.
     pub(super) fn finish_read(&mut self, at: usize) {
-        // A short read has taken everything that was there, but not the end behind it.
+        // A short read has taken everything that was there, but not the end of the stream behind it.
         if let Some(slot) = self.slots.get_mut(at).filter(|s| s.flags.ended)
             && !slot.conn.is_paused()
             && !matches!(slot.conn.phase, Phase::Dead | Phase::Deciding)
@@ -105,7 +105,7 @@ impl Worker {
             Err(e) => return self.disconnected(at, e.kind()),
         };
         slot.timestamps.received = *now;
-        slot.timestamps.pinged = 0; // what comes answers every ping before it, also one of this very tick
+        slot.timestamps.pinged = 0; // received data answers every earlier ping, also one of this tick
         let mut going = true;
         if direct > 0 {
             ctx.writer.more_input = n > direct;
@@ -133,12 +133,12 @@ impl Worker {
         }
     }
 
-    /// Bytes of an open connection that did not come from its socket just now.
+    /// Processes bytes of an open connection that were received earlier.
     pub(super) fn open_input(&mut self, at: usize, input: &mut [u8]) {
         let Self { slots, ctx, rules, shared, now, .. } = self;
         let Some(slot) = slots.get_mut(at) else { return };
         if slot.conn.is_paused() && slot.conn.phase == Phase::Open {
-            // Already in `open`.
+            // The handler paused in `open`.
             return slot.conn.cold().unread.extend_from_slice(input);
         }
         let route = usize::from(slot.conn.route);
@@ -151,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// Has this connection read once more in the next turn.
+    /// Has this connection read once more in the next iteration.
     pub(super) fn schedule_read(&mut self, at: usize) {
         if let Some(slot) = self.slots.get_mut(at).filter(|s| !s.flags.read_scheduled) {
             slot.flags.read_scheduled = true;
@@ -159,7 +159,7 @@ impl Worker {
         }
     }
 
-    /// The socket can be written again.
+    /// Continues writing to a socket that is writable again.
     pub(super) fn continue_writing(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let waiting = slot.buffered();
@@ -170,7 +170,7 @@ impl Worker {
         }
         slot.conn.flush(&mut self.ctx.writer, &mut slot.stream);
         if slot.buffered() < waiting {
-            slot.timestamps.stalled = 0; // begins anew in `after` if something still waits
+            slot.timestamps.stalled = 0; // set again in `write_and_advance` if something still waits
             if slot.conn.phase == Phase::Http {
                 // A slow download is not a late request.
                 slot.timestamps.deadline = self.now + ticks(self.settings.http.timeout);
@@ -179,7 +179,7 @@ impl Worker {
         self.write_and_advance(at);
     }
 
-    /// A connection becomes a WebSocket.
+    /// Makes a connection a WebSocket.
     pub(super) fn open(
         &mut self,
         at: usize,
@@ -240,8 +240,8 @@ pub(crate) fn call_handler<S: Sink>(
     ctx.flush_counts();
 }
 
-/// Runs what calls a handler. A panic ends the connection with 1011 and nothing else; whatever was decoded with the
-/// message and not yet handled is given up, as always when a connection fails.
+/// Runs code that calls a handler. A panic ends the connection with 1011 and nothing else. Input that was decoded with
+/// the message and not handled yet is discarded, as always when a connection fails.
 #[inline]
 fn catch_panic<S: Sink, R>(
     slot: &mut Slot<S>,
@@ -257,7 +257,7 @@ fn catch_panic<S: Sink, R>(
     result.ok()
 }
 
-/// Decodes what was received and calls the handler for each message, until it closes or pauses the connection.
+/// Decodes input and calls the handler for each message, until it closes or pauses the connection.
 pub(crate) fn decode<S: Sink>(
     slot: &mut Slot<S>,
     ctx: &mut WorkerContext,
@@ -312,7 +312,7 @@ fn decode_frames<S: Sink>(
             if slot.conn.is_paused() && !input.is_empty() {
                 slot.conn.cold().unread.extend_from_slice(input);
             }
-            break; // perhaps for its rate, in the middle of a message whose time goes on
+            break; // perhaps for its rate, within a message whose timeout goes on
         }
     }
     if slot.conn.decoder.is_within_message() {
@@ -324,14 +324,14 @@ fn decode_frames<S: Sink>(
     }
 }
 
-/// The peer broke the protocol or a limit.
+/// Fails a connection whose peer broke the protocol or a limit.
 #[cold]
 fn fail_protocol<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, error: ProtocolError) {
     ctx.count().protocol_errors.add(1);
     slot.conn.fail_protocol(&mut ctx.writer, &mut slot.stream, error);
 }
 
-/// Whether the next message is to be looked at.
+/// Returns whether the next message may be handled.
 #[inline]
 fn can_continue<S>(slot: &Slot<S>) -> bool {
     matches!(slot.conn.phase, Phase::Open | Phase::CloseSent) && !slot.conn.is_paused()
@@ -349,7 +349,7 @@ fn handle_message<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, route: &
     route.handler.message(parts, state, message);
 }
 
-/// A message that has to be inflated first.
+/// Handles a message that has to be inflated first.
 #[cold]
 fn handle_compressed<S: Sink>(
     slot: &mut Slot<S>,
@@ -366,14 +366,14 @@ fn handle_compressed<S: Sink>(
     ctx.writer.codecs.recycle_decompressed(decompressed);
 }
 
-/// A control frame makes as much work as a small message.
+/// Charges a control frame, which makes as much work as a small message.
 fn charge_control<S>(slot: &mut Slot<S>, ctx: &mut WorkerContext, route: &Route, bytes: usize) {
     if let Some(rates) = &route.rates {
         ctx.charge_rate(&mut slot.conn, rates, bytes);
     }
 }
 
-/// One message or control frame. Whether to go on with the next.
+/// Handles one message or control frame. Returns whether to continue with the next.
 #[inline]
 fn handle_item<S: Sink>(
     slot: &mut Slot<S>,
@@ -386,7 +386,7 @@ fn handle_item<S: Sink>(
         Item::Message(incoming) => {
             slot.timestamps.message = now;
             slot.timestamps.message_began = 0;
-            // After our close frame the application is done with this connection (RFC 6455 section 7.1.3).
+            // After our close frame the application receives no more messages (RFC 6455 section 7.1.3).
             if slot.conn.phase == Phase::Open {
                 if incoming.compressed() {
                     handle_compressed(slot, ctx, route, &incoming);

@@ -1,4 +1,4 @@
-//! Subscriptions that begin somewhere else than now: asked of the topic's home, and begun when it has answered.
+//! Recoveries: requests to the owner of the topic, its replies, and the replays.
 
 use super::Worker;
 use super::fanout::mark_dirty;
@@ -15,28 +15,28 @@ use core::ops::Range;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Messages looked at in one turn for connections that come back: some 4 ms. What is over waits for the next turn, so
-/// that a crowd that asks for long histories holds up nobody; one join is one piece.
+/// Messages scanned in one iteration for recoveries: about 4 ms. The rest waits for the next iteration, so that many
+/// requests for long histories do not delay others; one request is never divided.
 const MAX_SCANNED: usize = 16_384;
 
-/// Bytes that one iteration sends to connections that recover, and what a message costs beside its own: some 2 ms. What is
-/// over waits, so that long histories hold up nobody.
+/// Bytes that one iteration sends to connections that recover, and the cost of a message beside its bytes: about 2 ms.
+/// The rest waits, so that long histories do not delay others.
 const MAX_REPLAYED_BYTES: usize = 1 << 20;
 const REPLAYED_MESSAGE_COST: usize = 256;
 
-/// Between two looks for room in a mailbox.
+/// How often a full mailbox is checked for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Joins to be answered by this worker.
+/// Recovery requests to be answered by this worker.
 #[derive(Debug, Default)]
 pub(crate) struct RecoveryQueue {
     /// Each with the worker of its connection.
     waiting: VecDeque<(usize, RecoveryRequest)>,
-    /// Messages looked at for them in this iteration.
+    /// Messages scanned for them in this iteration.
     scanned: usize,
     /// Bytes that this iteration has sent to connections that recover.
     replayed: usize,
-    /// The first waits for room in the mailbox of its connection's worker.
+    /// The first one waits for room in the mailbox of its connection's worker.
     awaits_room: bool,
 }
 
@@ -45,15 +45,15 @@ impl RecoveryQueue {
         self.waiting.is_empty()
     }
 
-    /// How long the event loop may wait for the next one; `None`: there is none. For room in a mailbox it looks again
-    /// after a while: a worker that is blocked would otherwise keep this one awake.
+    /// Returns how long the event loop may wait for the next one; `None` if there is none. A full mailbox is checked at
+    /// an interval: a worker that is blocked would otherwise keep this one awake.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         let timeout = if self.awaits_room { ROOM_INTERVAL } else { Duration::ZERO };
         (!self.is_empty()).then_some(timeout)
     }
 
-    /// Notes a join of another worker's connection. It is answered when the log is empty: what was published before is
-    /// in the replay, and with the topic's other subscribers on that worker before the answer.
+    /// Adds a request. It is answered when the batch log is empty: messages published before are in the replay, and on
+    /// their way to the topic's other subscribers on that worker.
     pub(crate) fn push(&mut self, from: usize, request: RecoveryRequest) {
         self.waiting.push_back((from, request));
     }
@@ -63,7 +63,7 @@ impl RecoveryQueue {
     }
 }
 
-/// The parts of a worker that a recovery needs: those of a worker with sockets, or of one in a test.
+/// The parts of a worker that a recovery needs; in tests, without sockets.
 pub(crate) struct RecoveryContext<'a, S> {
     pub(crate) slots: &'a mut Slots<S>,
     pub(crate) ctx: &'a mut WorkerContext,
@@ -73,7 +73,7 @@ pub(crate) struct RecoveryContext<'a, S> {
 }
 
 impl<S: Sink> RecoveryContext<'_, S> {
-    /// Passes on the joins of this iteration, and answers those that were asked here. The log is empty.
+    /// Passes on this iteration's requests, and answers those for topics owned here. The batch log must be empty.
     pub(crate) fn answer_requests(&mut self) {
         let me = self.ctx.worker;
         for request in self.ctx.hub.take_recovery_requests() {
@@ -90,7 +90,7 @@ impl<S: Sink> RecoveryContext<'_, S> {
             if from == me && !self.ctx.hub.is_pending(&request) {
                 continue;
             }
-            // What is replayed to another worker's connections waits there, and is bounded like all that does.
+            // A replay for another worker's connection waits in its mailbox, and is bounded like everything there.
             if from != me && self.ctx.handle.shared.workers[from].mailbox.is_over_bytes() {
                 self.recoveries.waiting.push_front((from, request));
                 self.recoveries.awaits_room = true;
@@ -107,15 +107,14 @@ impl<S: Sink> RecoveryContext<'_, S> {
         self.replay();
     }
 
-    /// Answers a join of another worker's connection, behind what waits of its topic for that worker.
+    /// Sends a reply to another worker, behind the updates of the topic that wait for it.
     fn send(&mut self, to: usize, reply: RecoveryReply) {
         if let Some(reply) = self.ctx.hub.queue_recovery_reply(to, Box::new(reply)) {
             let _ = self.ctx.handle.command_worker(to, Command::RecoveryReply(reply), true); // it has ended
         }
     }
 
-    /// Takes the answer to a join: from here on the connection is subscribed, and what was kept for it comes first. The
-    /// log is empty.
+    /// Takes a reply: the connection is subscribed from here on, and its replay begins. The batch log must be empty.
     pub(crate) fn begin(&mut self, reply: RecoveryReply) {
         let at = reply.conn.slot();
         let wanted = self.ctx.hub.complete_recovery(&reply);
@@ -131,17 +130,16 @@ impl<S: Sink> RecoveryContext<'_, S> {
             return slot.conn.flush(&mut ctx.writer, &mut slot.stream);
         }
         call_handler(slot, ctx, route, HandlerEvent::Subscribed(&topic, &subscribed));
-        // What the callback sent is first; what is kept goes behind it.
+        // What the callback sent goes first, the replay follows.
         slot.conn.flush(&mut ctx.writer, &mut slot.stream);
-        // The callback may have changed its mind.
+        // The callback may have unsubscribed.
         if slot.conn.phase == Phase::Open && ctx.hub.index.is_subscribed(at as u32, &topic) {
             let now = ctx.hub.now;
             ctx.replays.begin(&mut slot.conn, topic, subscribed.position.epoch, replay, now);
         }
     }
 
-    /// Goes on with replays, as many bytes as an iteration may: a piece for each connection that can take more, in turn.
-    /// The rest waits for the next iteration.
+    /// Continues replays within the iteration's budget: a piece for each connection that can accept more, in turn.
     pub(crate) fn replay(&mut self) {
         for _ in 0..self.ctx.replays.ready() {
             let Some(conn) = self.ctx.replays.next_ready() else { return };
@@ -152,7 +150,7 @@ impl<S: Sink> RecoveryContext<'_, S> {
         }
     }
 
-    /// Gives a connection the next piece of its replays.
+    /// Sends a connection the next piece of its replays.
     fn replay_to(&mut self, id: ConnId) {
         let Self { slots, ctx, routes, dirty, recoveries } = self;
         let Some(slot) = slots.find_mut(id).filter(|s| s.conn.phase == Phase::Open) else { return };
@@ -175,7 +173,7 @@ impl<S: Sink> RecoveryContext<'_, S> {
     }
 }
 
-/// A message of a history as the connections of a route take it.
+/// Wraps a message of a history in the route's envelope.
 fn wrap_entry(route: &Route, replay: &Replay, entry: &HistoryEntry) -> (Frames, Range<usize>) {
     let Some(route_envelope) = &route.envelope else { return (entry.frames.clone(), entry.range.clone()) };
     let at = Position::new(replay.epoch, entry.offset);
@@ -192,7 +190,7 @@ pub(crate) fn subscribe(ctx: &mut WorkerContext, slot: u32, to: &TopicOrPattern<
         Ok(Added::Already) => {}
         Ok(added) => {
             ctx.hub.index.set_by_handle(slot, to.as_str());
-            // Whoever asked may hear at once that it is done, and publish.
+            // The requester may learn at once that it is done, and publish.
             if added == Added::First {
                 ctx.send_subscriber_changes();
             }

@@ -1,15 +1,15 @@
-//! The end of a server: what was published before is delivered on every worker, then connections are closed.
+//! The shutdown of a server: messages published before are delivered on every worker, then connections are closed.
 //!
 //! ```text
-//!  Shutdown ─▶ settling: nothing is read from connections
-//!      what was published here has been sent to the topics' owners         ─ Settled(Published) ─▶ all workers
-//!      all workers have said so, and what was owned here has been sent on  ─ Settled(Delivered) ─▶ all workers
-//!      all workers have said so                                            ─▶ close frames, and reading again
+//!  Shutdown ─▶ nothing is read from connections
+//!      publications of this worker have been sent to the topics' owners  ─ ShutdownStepDone(Published) ─▶ all workers
+//!      all workers have done so, and batches owned here have been sent   ─ ShutdownStepDone(Delivered) ─▶ all workers
+//!      all workers have done so                                          ─▶ close frames, and reading again
 //! ```
-//! A connection whose replay is under way gets the rest of it first, within the same time: what was published last may be
-//! behind it, and after a restart nobody has it.
+//! A connection that replays gets the rest of its replay first, within the same time: after a restart the history is
+//! lost.
 //!
-//! A mailbox keeps the order of each sender, so whatever was sent before a step has been taken when the step is.
+//! A mailbox preserves each sender's order, so everything sent before a step has been received when the step is.
 
 use super::Worker;
 use crate::conn::{Cause, ConnId, Phase};
@@ -18,27 +18,28 @@ use crate::log;
 use crate::protocol::CloseCode;
 use std::time::{Duration, Instant};
 
-/// Of the time until the deadline, the part after which connections are closed although a worker has not settled.
+/// The fraction of the time until the deadline after which connections are closed although a worker has not finished
+/// its steps.
 const CLOSE_PART: u32 = 2;
 
-/// A shutdown under way.
+/// A shutdown in progress.
 pub(super) struct Shutdown {
     pub(super) deadline: Instant,
     code: CloseCode,
-    /// Connections are closed from then on in any case.
+    /// Connections are closed at this time in any case.
     close_by: Instant,
-    /// What this worker has told the others.
+    /// The last step that this worker has announced.
     announced: Option<ShutdownStep>,
     /// Connections have been closed.
     closing: bool,
-    /// Those that are closed when their replays have ended.
+    /// Connections to be closed when their replays have ended.
     replaying: Vec<ConnId>,
     /// Sockets that became readable meanwhile.
     unread: Vec<u32>,
 }
 
 impl Shutdown {
-    /// Whether an open connection may still wait to be closed.
+    /// Returns whether an open connection may still wait to be closed.
     fn defers_reads(&self) -> bool {
         !self.closing || !self.replaying.is_empty()
     }
@@ -65,8 +66,8 @@ impl Worker {
         self.stopping = Some(Shutdown { deadline, code, close_by, announced, closing, replaying, unread });
     }
 
-    /// Whether a shutdown waits for the workers to settle, or for replays: open connections are not read from. `at` is one
-    /// that could be.
+    /// Returns whether this readable connection is not read yet, because the shutdown waits for the workers' steps or
+    /// for replays.
     pub(super) fn defer_read(&mut self, at: usize) -> bool {
         match &mut self.stopping {
             Some(stopping) if stopping.defers_reads() => {
@@ -77,18 +78,18 @@ impl Worker {
         }
     }
 
-    /// Whether connections are being closed: what is published now reaches nobody.
+    /// Returns whether connections are closing: a message published now would reach nobody.
     pub(super) fn refuses_publications(&self) -> bool {
         let stopping = self.stopping.as_ref();
         stopping.is_some_and(|s| s.closing || s.announced == Some(ShutdownStep::Delivered))
     }
 
-    /// Whether connections are being closed.
+    /// Returns whether connections have been told to close.
     pub(super) fn is_closing(&self) -> bool {
         self.stopping.as_ref().is_some_and(|s| s.closing)
     }
 
-    /// How long the event loop may wait while it shuts down.
+    /// Returns how long the event loop may wait during a shutdown.
     pub(super) fn shutdown_timeout(&self) -> Option<Duration> {
         let stopping = self.stopping.as_ref()?;
         let until = if stopping.defers_reads() {
@@ -99,21 +100,21 @@ impl Worker {
         Some(until.saturating_duration_since(Instant::now()))
     }
 
-    /// Another worker has finished a step.
+    /// Records that another worker has finished a step.
     pub(super) fn shutdown_step_done(&mut self, worker: usize, step: ShutdownStep) {
         if let Some(settled) = self.shutdown_steps.get_mut(worker) {
             *settled = (*settled).max(Some(step));
         }
     }
 
-    /// Whether all others have finished a step.
+    /// Returns whether all others have finished a step.
     fn all_done(&self, step: ShutdownStep) -> bool {
         let mut others =
             self.shutdown_steps.iter().enumerate().filter(|(worker, _)| *worker != self.ctx.worker);
         others.all(|(_, settled)| *settled >= Some(step))
     }
 
-    /// Goes on with a shutdown, at the end of an iteration.
+    /// Continues a shutdown, at the end of an iteration.
     pub(super) fn continue_shutdown(&mut self) {
         let Some(stopping) = &self.stopping else { return };
         if stopping.closing {
@@ -145,7 +146,7 @@ impl Worker {
         for worker in (0..self.shutdown_steps.len()).filter(|worker| *worker != me) {
             let command = Command::ShutdownStepDone(me as u16, step);
             if self.ctx.handle.command_worker(worker, command, true).is_err() {
-                // It has ended, and waits for nothing.
+                // It has ended, and needs nothing more.
                 self.shutdown_steps[worker] = Some(ShutdownStep::Delivered);
                 self.ctx.hub.forget_worker(worker);
             }
@@ -171,7 +172,7 @@ impl Worker {
         self.wait_for_replays(replaying);
     }
 
-    /// Closes connections whose replays have ended, and when there is no time left all of them.
+    /// Closes connections whose replays have ended, and all of them when the time is over.
     fn close_after_replay(&mut self) {
         let Some(stopping) = self.stopping.as_mut().filter(|s| !s.replaying.is_empty()) else { return };
         let (late, mut replaying) =

@@ -1,4 +1,4 @@
-//! The connections of one worker: a slab of slots, each with its socket, its machine and its place in the timers.
+//! The connections of one worker: a slab of slots, each with its socket, its connection and its timer.
 
 use super::deadlines::Timestamps;
 use super::http_state::HttpState;
@@ -11,30 +11,30 @@ use crate::sink::Sink;
 use mio::Token;
 use slab::Slab;
 
-/// One connection, on a socket, or in simulations and benches on something else that takes bytes.
+/// One connection, on a socket, or in simulations and benches on another sink.
 #[derive(Debug)]
 pub(crate) struct Slot<S = Stream> {
     pub(crate) stream: S,
     pub(crate) conn: Connection,
-    /// What the application keeps; none before the upgrade.
+    /// The application's state; none before the upgrade.
     pub(crate) state: Option<AnyState>,
-    /// What HTTP keeps between reads; none for an open WebSocket.
+    /// The HTTP state between reads; none for an open WebSocket.
     pub(crate) http: Option<Box<HttpState>>,
     pub(crate) timer: TimerLinks,
     pub(crate) timestamps: Timestamps,
     pub(crate) flags: SlotFlags,
-    /// Bytes of unfinished message and backlog that have been counted for it.
+    /// Bytes of its memory that are included in the worker's count.
     pub(crate) counted_bytes: u32,
 }
 
 impl<S: Sink> Slot<S> {
-    /// Whether the kernel has everything that is to be written.
+    /// Returns whether the kernel has accepted everything.
     #[inline]
     pub(crate) fn is_written_out(&self) -> bool {
         self.conn.is_written_out() && self.stream.is_written_out()
     }
 
-    /// Bytes of the application's that the kernel does not have yet.
+    /// Returns the application's bytes that the kernel has not accepted.
     #[inline]
     pub(crate) fn buffered(&self) -> usize {
         self.conn.buffered() + self.stream.buffered()
@@ -42,7 +42,7 @@ impl<S: Sink> Slot<S> {
 }
 
 impl Slot {
-    /// Bytes of memory that it holds beside itself, for now.
+    /// Returns the bytes of memory that it holds beside the slot.
     #[inline]
     pub(crate) fn held(&self) -> usize {
         let requests = self.http.as_ref().map_or(0, |http| http.held());
@@ -50,20 +50,20 @@ impl Slot {
     }
 }
 
-/// What the worker has noted about a slot.
+/// Flags that the worker keeps for a slot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SlotFlags {
-    /// It is in the list of those to be read again.
+    /// It is in the list of scheduled reads.
     pub(crate) read_scheduled: bool,
-    /// It is in the list of those with something to write.
+    /// It is in the list of slots with something to write.
     pub(crate) dirty: bool,
-    /// It is in the list of those to be removed.
+    /// It is in the list of slots to be removed.
     pub(crate) closed: bool,
-    /// The peer has ended its half: there is an end to be read behind the last bytes.
+    /// The peer has ended its half: the end of the stream must be read behind the last bytes.
     pub(crate) ended: bool,
     /// Its descriptor may have copies elsewhere.
     pub(crate) shared_fd: bool,
-    /// The phase that `deadline` is for.
+    /// The phase that `deadline` belongs to.
     pub(crate) phase: u8,
 }
 
@@ -86,7 +86,7 @@ impl<S> Slots<S> {
         self.0.is_empty()
     }
 
-    /// The slot that the next connection will have.
+    /// Returns the slot that the next connection will have.
     pub(crate) fn next(&self) -> usize {
         self.0.vacant_key()
     }
@@ -104,18 +104,18 @@ impl<S> Slots<S> {
         self.0.get_mut(at)
     }
 
-    /// The same, to look at only.
+    /// Returns the slot of this connection, unless it was reused.
     pub(crate) fn find(&self, id: ConnId) -> Option<&Slot<S>> {
         self.0.get(id.slot()).filter(|s| s.conn.id == id)
     }
 
-    /// The slot of this connection, unless it has another tenant by now.
+    /// Returns the slot of this connection, unless it was reused.
     #[inline]
     pub(crate) fn find_mut(&mut self, id: ConnId) -> Option<&mut Slot<S>> {
         self.0.get_mut(id.slot()).filter(|s| s.conn.id == id)
     }
 
-    /// The slot that a readiness event is for.
+    /// Returns the slot that a readiness event belongs to.
     #[inline]
     pub(crate) fn at_token(&mut self, token: Token) -> Option<usize> {
         let (at, generation) = (token.0 & (u32::MAX as usize), (token.0 >> 32) as u32);
@@ -126,25 +126,25 @@ impl<S> Slots<S> {
         self.0.iter()
     }
 
-    /// Places, free ones included: no slot is at this number or behind it.
+    /// Returns the number of slots, free ones included.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }
 
-    /// Where the slots are, to walk over them while they change.
+    /// Returns the keys of all slots, to walk over them while they change.
     pub(crate) fn keys(&self) -> Vec<usize> {
         self.0.iter().map(|(at, _)| at).collect()
     }
 }
 
-/// Gives back what is free behind the last connection.
+/// Frees the slots behind the last connection.
 impl<S> Shrink for Slots<S> {
     fn shrink(&mut self) {
         self.0.shrink();
     }
 }
 
-/// The token of a connection: slot and generation, so that no stale event reaches the next tenant.
+/// Returns the token of a connection: slot and generation, so that no stale event reaches the next tenant.
 pub(crate) fn token(id: ConnId) -> Token {
     Token((id.generation() as usize) << 32 | id.slot())
 }

@@ -1,5 +1,4 @@
-//! Secure connections: how many handshakes there may be, and from a readable socket to plaintext. What follows from the
-//! plaintext is the same as for every other connection.
+//! TLS connections: the limit on handshakes, and reading. Plaintext is processed as on every other connection.
 
 use super::deadlines::ticks;
 use super::http::HTTP_READ;
@@ -15,23 +14,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The least that a receive buffer has where there is TLS: what is kept, and a read behind it.
+/// The least size of a receive buffer with TLS: an incomplete record, and a read behind it.
 pub(crate) const MIN_RECEIVE: usize = MAX_KEPT + (64 << 10);
 
-/// A handshake that has said nothing for so long gives its place to one that waits for it. While fewer are under way than
-/// may be, it has the whole time of a first request.
+/// A handshake without data for this long is closed if others wait for its place. Below the limit, a handshake has the
+/// whole time of a first request.
 const HANDSHAKE_IDLE: Duration = Duration::from_secs(2);
 
-/// How long an iteration works on handshakes. What is left waits for the next one, which serves established connections
-/// first: a whole handshake takes 0.1 ms, with an RSA key of 4,096 bits several times as much, and 4,096 may be under way.
+/// How long an iteration works on handshakes. The rest waits for the next one, which serves established connections
+/// first: a handshake takes 0.1 ms, with an RSA key of 4,096 bits several times as much, and 4,096 may be in progress.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(2);
 
-/// A worker's queue of handshakes to go on with.
+/// Makes a worker's queue of handshakes to continue.
 pub(super) const fn handshake_queue() -> Paced<ConnId> {
     Paced::new(Budget::of_time(HANDSHAKE_TIME))
 }
 
-/// The handshakes under way on all workers, and how many there may be.
+/// The handshakes in progress on all workers, and their limit.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     counter: HandshakeCounter,
@@ -44,14 +43,14 @@ impl Handshakes {
     }
 }
 
-/// How often the log is told of certificates that clients refuse, or will refuse soon.
+/// How often expiring certificates are logged.
 const EXPIRY_LOG_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// The certificates of all listeners, for the worker that tells of their end.
+/// The certificates of all listeners, for the worker that logs their expiry.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
     acceptors: Vec<TlsAcceptor>,
-    /// When it looks next, since it began.
+    /// When they are checked next, since the start.
     due: Duration,
 }
 
@@ -67,7 +66,7 @@ impl Certificates {
         Self { acceptors, due: Duration::ZERO }
     }
 
-    /// Whether it is time, at the start and once a day; then it is not again for a day.
+    /// Returns whether it is time to check, at the start and once a day.
     fn is_due(&mut self, now: Duration) -> bool {
         let is_due = now >= self.due && !self.acceptors.is_empty();
         if is_due {
@@ -76,14 +75,14 @@ impl Certificates {
         is_due
     }
 
-    /// How long the worker may wait.
+    /// Returns how long the worker may wait.
     fn timeout(&self, now: Duration) -> Option<Duration> {
         (!self.acceptors.is_empty()).then(|| self.due.saturating_sub(now))
     }
 }
 
 impl Worker {
-    /// Tells the log of certificates that clients refuse, or will refuse soon.
+    /// Logs certificates that clients refuse, or will refuse soon.
     #[inline]
     pub(super) fn log_expiries(&mut self) {
         if !self.certificates.is_due(self.iteration_start) {
@@ -98,12 +97,12 @@ impl Worker {
         }
     }
 
-    /// How long until it does that.
+    /// Returns how long until the next check.
     pub(super) fn expiry_timeout(&self) -> Option<Duration> {
         self.certificates.timeout(self.iteration_start)
     }
 
-    /// Whether this listener has to wait for handshakes that are under way.
+    /// Returns whether this listener must wait because too many handshakes are in progress.
     pub(super) fn is_at_handshake_limit(&self, listener: usize) -> bool {
         let Handshakes { counter, most } = &self.settings.handshakes;
         let is_secure = self.listeners.get(listener).is_some_and(|l| l.security.is_some());
@@ -114,7 +113,7 @@ impl Worker {
         crowded_out
     }
 
-    /// When a connection whose phase has this deadline is next looked at; `None`: its handshake has taken a while and
+    /// Returns when a connection whose phase has this deadline is checked next; `None` if its handshake is idle and
     /// others wait for its place.
     pub(super) fn next_handshake_check(&mut self, at: usize, deadline: Tick) -> Option<Tick> {
         let Some(slot) = self.slots.get_mut(at) else { return Some(deadline) };
@@ -133,7 +132,7 @@ impl Worker {
         Some(deadline.min(next.max(self.now + ticks(HANDSHAKE_IDLE / 4))))
     }
 
-    /// The stream as its listener wants it.
+    /// Starts TLS on a stream, if its listener uses it.
     pub(super) fn start_tls(&self, mut stream: Stream, listener: usize) -> Option<Stream> {
         if let Some(acceptor) = self.listeners.get(listener).and_then(|l| l.security.as_ref()) {
             match acceptor.accept() {
@@ -151,7 +150,7 @@ impl Worker {
         Some(stream)
     }
 
-    /// Puts a socket off until [`Self::shake`]; `false` if its handshake is finished.
+    /// Defers a socket until [`Self::run_handshakes`]; `false` if its handshake is finished.
     pub(super) fn defer_handshake(&mut self, at: usize) -> bool {
         let Some(slot) = self.slots.get_mut(at) else { return false };
         if slot.stream.session().is_none_or(|s| s.is_established()) {
@@ -168,7 +167,7 @@ impl Worker {
         !self.handshake_queue.is_empty()
     }
 
-    /// Goes on with handshakes whose clients have sent something, in order of arrival, for as long as an iteration may.
+    /// Continues handshakes whose clients have sent something, in order of arrival, within the iteration's budget.
     pub(super) fn run_handshakes(&mut self) {
         if self.handshake_queue.is_empty() {
             return;
@@ -194,7 +193,7 @@ impl Worker {
         self.handshake_queue.tidy();
     }
 
-    /// The socket of a secure connection can be read.
+    /// Reads from a TLS connection that is readable.
     pub(super) fn read_tls(&mut self, at: usize) {
         let Self { slots, recv, plaintext, is_crowded, ctx, shared, .. } = self;
         let Some(slot) = slots.get_mut(at) else { return };
@@ -217,7 +216,7 @@ impl Worker {
             ReadOutcome::Bytes(_) => {}
             ReadOutcome::WouldBlock => return,
             ReadOutcome::Eof => {
-                slot.stream.send_close_notify(); // it may still be listened to
+                slot.stream.send_close_notify(); // the peer may still be reading
                 return self.disconnected(at, io::ErrorKind::UnexpectedEof);
             }
         }
@@ -226,7 +225,7 @@ impl Worker {
             ctx.count().tls_handshakes.add(1);
             ctx.count().tls_resumed.add(u64::from(session.is_some_and(|s| s.is_resumed())));
         }
-        // The end is read in a turn of its own, so that what came before it is answered first.
+        // The end is read in another iteration, so that what came before it is answered first.
         if full || session.is_some_and(|s| s.has_ended()) {
             self.schedule_read(at);
         }
@@ -248,8 +247,8 @@ impl Worker {
         self.open_input(at, plaintext);
     }
 
-    /// The socket failed, or what came over it is no TLS. Then the alert that says why goes out, and what still comes
-    /// is read away: a reset would overtake the alert.
+    /// Handles a socket that failed, or input that is no TLS. In the latter case the alert is sent and the input is
+    /// discarded: a reset would overtake the alert.
     fn tls_failed(&mut self, at: usize, error: &io::Error) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let Some(session) = slot.stream.session().filter(|s| s.has_failed()) else {
@@ -261,7 +260,7 @@ impl Worker {
         slot.conn.fail_transport(&mut self.ctx.writer, Cause::Transport(io::ErrorKind::InvalidData));
     }
 
-    /// Before a connection is removed: whether its handshake came to anything.
+    /// Counts a connection that is removed before its handshake was finished.
     pub(super) fn count_failed_handshake(&mut self, at: usize) {
         let unfinished = |s: &crate::tls::TlsSession| !s.is_established();
         if self.slots.get_mut(at).is_some_and(|s| s.stream.session().is_some_and(unfinished)) {

@@ -1,4 +1,4 @@
-//! What `tls.rs` has, in a build without TLS.
+//! The functions of `tls.rs` in a build without TLS.
 
 use super::Worker;
 use super::wheel::Tick;

@@ -1,5 +1,5 @@
-//! Memory that is free goes back: buffers that are kept for later half of them at a time, tables and the heap when much
-//! was freed and is not needed again at once.
+//! Freeing unused memory: half of the spare buffers at a time; tables and the heap when much was freed and is not
+//! needed again.
 
 use super::Worker;
 use crate::log;
@@ -8,29 +8,29 @@ use crate::net::trim_heap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Looks at memory between two times that half of the spare buffers is given back: 2 s.
+/// Checks of memory between two times that half of the spare buffers is freed: 2 s.
 const CHECKS_PER_TRIM: u32 = 8;
 
-/// Bytes of spare buffers that a worker without anything to do keeps.
+/// Bytes of spare buffers that an idle worker keeps.
 const MIN_SPARE: usize = 1 << 20;
 
-/// What a connection costs, about: its slot, its state, TLS. Too much does no harm: the heap is trimmed sooner.
+/// The estimated memory of a connection: its slot, its state, TLS. An estimate too high only trims the heap sooner.
 const CONNECTION_COST: usize = 4 << 10;
 
-/// The heap is trimmed once in so long at most, by whichever worker has freed much: all others may wait for it meanwhile.
+/// The heap is trimmed at most once in this time, by the first worker that has freed much: all workers may wait for it.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a worker knows of the memory in use.
+/// What a worker knows about memory in use.
 #[derive(Debug, Default)]
 pub(super) struct Trimming {
     level: MemoryLevel,
     checks: u32,
-    /// The heap is to be trimmed as soon as it may.
+    /// The heap must be trimmed as soon as allowed.
     is_due: bool,
 }
 
 impl Worker {
-    /// Whether memory is to be looked at although nothing happens.
+    /// Returns whether memory must be checked although nothing happens.
     pub(super) fn must_check_memory(&self) -> bool {
         let Trimming { level, is_due, .. } = &self.trimming;
         *is_due || level.may_fall() || self.spare_bytes() > MIN_SPARE
@@ -40,14 +40,14 @@ impl Worker {
         self.ctx.writer.spare_bytes() + self.ctx.hub.batch_log.spare_bytes()
     }
 
-    /// Bytes in use, about.
+    /// Returns the estimated bytes in use.
     fn footprint(&self) -> u64 {
         let held = self.ctx.count().held_bytes.get();
         let tables = self.ctx.hub.footprint() + self.slots.len() * CONNECTION_COST;
         held + (tables + self.ctx.writer.spare_bytes()) as u64
     }
 
-    /// Looks at how much memory is in use, and gives back what is free.
+    /// Checks how much memory is in use, and frees what is not.
     pub(super) fn check_memory(&mut self) {
         self.trimming.checks += 1;
         if self.trimming.checks >= CHECKS_PER_TRIM {
@@ -82,7 +82,7 @@ impl Worker {
         }
     }
 
-    /// Whether no worker has trimmed the heap for a while. Then this one does.
+    /// Claims the next trim of the heap, if no worker has trimmed it for a while.
     fn claim_trim(&self) -> bool {
         let now = self.iteration_start.as_millis() as u64;
         let trimmed = &self.settings.trimmed;

@@ -1,11 +1,11 @@
 //! Coarse timers: a wheel of buckets, each a list through the slots themselves. Arming, moving and dropping a timer
-//! cost the same however many there are; a message costs none of them, it only notes when it came, and the timer
-//! looks at that when it fires.
+//! take constant time. A message arms nothing: it records when it was received, and the timer checks that when it
+//! fires.
 
-/// Time in steps of 64 ms since the worker began. Wraps after 8 years.
+/// Time in steps of 64 ms since the worker started. Wraps after 8 years.
 pub(crate) type Tick = u32;
 
-/// One step, in milliseconds. Timeouts are seconds; nobody sees 64 ms.
+/// One step, in milliseconds. Timeouts are seconds, so 64 ms are precise enough.
 pub(crate) const TICK_MS: u64 = 64;
 
 /// Buckets: a horizon of 65 s. A later timer fires at the horizon and is armed again.
@@ -13,12 +13,12 @@ const BUCKETS: u32 = 1024;
 
 const NONE: u32 = u32::MAX;
 
-/// A slot's place in the wheel.
+/// A slot's links in the list of its bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimerLinks {
     next: u32,
     prev: u32,
-    /// When it fires; its bucket follows from that.
+    /// When it fires; determines the bucket.
     due: Tick,
     armed: bool,
 }
@@ -29,7 +29,7 @@ impl Default for TimerLinks {
     }
 }
 
-/// Where the links are.
+/// Access to the slots' links.
 pub(crate) trait Store {
     fn links(&mut self, slot: u32) -> &mut TimerLinks;
 }
@@ -37,9 +37,9 @@ pub(crate) trait Store {
 #[derive(Debug)]
 pub(crate) struct Wheel {
     heads: Box<[u32]>,
-    /// A bit for each bucket that may have something in it.
+    /// A bit for each bucket that may have a timer.
     occupied: [u64; BUCKETS as usize / 64],
-    /// Everything before this tick has fired.
+    /// All earlier ticks have fired.
     now: Tick,
 }
 
@@ -48,7 +48,7 @@ impl Wheel {
         Self { heads: vec![NONE; BUCKETS as usize].into(), occupied: [0; BUCKETS as usize / 64], now: 0 }
     }
 
-    /// Lets `slot` fire at `due`, or at the horizon if that is nearer; never in the past.
+    /// Arms the timer of `slot` for `due`, or for the horizon if that is earlier, or for now if it is in the past.
     pub(crate) fn arm(&mut self, store: &mut impl Store, slot: u32, due: Tick) {
         self.disarm(store, slot);
         let due = due.clamp(self.now, self.now + BUCKETS - 1);
@@ -62,7 +62,7 @@ impl Wheel {
         self.occupied[bucket as usize / 64] |= 1 << (bucket % 64);
     }
 
-    /// The same, unless it fires earlier already.
+    /// Arms the timer unless it fires earlier already.
     pub(crate) fn arm_earlier(&mut self, store: &mut impl Store, slot: u32, due: Tick) {
         let links = store.links(slot);
         if !links.armed || due < links.due {
@@ -85,7 +85,7 @@ impl Wheel {
         }
     }
 
-    /// The next slot whose time has come by `now`; it is not armed any more.
+    /// Takes the next slot whose timer has expired by `now`.
     pub(crate) fn pop(&mut self, store: &mut impl Store, now: Tick) -> Option<u32> {
         while self.now <= now {
             let bucket = (self.now % BUCKETS) as usize;
@@ -95,7 +95,7 @@ impl Wheel {
                 return Some(head);
             }
             self.occupied[bucket / 64] &= !(1 << (bucket % 64));
-            // The last step stays open: something may still be armed for this very tick.
+            // The last step stays open: a timer may still be armed for this tick.
             if self.now == now {
                 return None;
             }
@@ -104,7 +104,7 @@ impl Wheel {
         None
     }
 
-    /// Ticks from `now` until the next bucket that may fire: how long the worker may sleep.
+    /// Returns the ticks from `now` until the next bucket that may fire: how long the worker may sleep.
     pub(crate) fn sleep(&self, now: Tick) -> Option<u32> {
         let start = self.now % BUCKETS;
         let words = self.occupied.len() as u32;
