@@ -15,7 +15,9 @@ mod cpu;
 
 use allocation_counter::measure;
 use campanile::internal::Machine;
-use campanile::{Accept, Conn, Handle, HandleError, Handler, Message, Publish, Refuse, Request, Server};
+use campanile::{
+    Accept, Conn, Disconnect, Handle, HandleError, Handler, Message, Publish, Refuse, Request, Server,
+};
 use cpu::cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -60,12 +62,12 @@ impl Handler for Publisher {
         Ok(Accept::new(0))
     }
 
-    fn message(&self, conn: &mut Conn<'_, usize>, _: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, next: &mut usize, _: Message<'_>) -> Result<(), Disconnect> {
         for _ in 0..BURST {
-            let next = *conn.state();
-            conn.publish(&self.0[next], &PAYLOAD);
-            *conn.state_mut() = (next + 1) % self.0.len();
+            conn.publish_to_others(&self.0[*next], &PAYLOAD)?;
+            *next = (*next + 1) % self.0.len();
         }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use campanile::http::{HeadScanner, HeaderSlots, RequestHead};
 use campanile::protocol::handshake::{accept_key, is_valid_key};
-use campanile::{Accept, Conn, Handle, Handler, Message, Refuse, Request, Server};
+use campanile::{Accept, Conn, Disconnect, Handle, Handler, Message, Refuse, Request, Server};
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -20,10 +20,15 @@ impl Handler for Echo {
         Ok(Accept::new("campanile"))
     }
 
-    fn message(&self, conn: &mut Conn<'_, Self::State>, message: Message<'_>) {
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        server: &mut Self::State,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect> {
         let text = message.as_text().unwrap_or("bytes");
-        let answer = format!("{text}, after a handshake by {}", conn.state());
-        let _ = conn.send(&answer); // refused where the connection is closing
+        conn.send(&format!("{text}, after a handshake by {server}"))?;
+        Ok(())
     }
 }
 

@@ -5,51 +5,47 @@
 //!     ws = new WebSocket("ws://127.0.0.1:9001/chat/tower?name=Ann"); ws.onmessage = (e) => console.log(e.data)
 //!     ws.send("the bell rings")
 
-use campanile::{Accept, CloseCode, Closed, Conn, Handler, Message, Refuse, Request, Server, check_topic};
-use std::sync::Arc;
+use campanile::{
+    Accept, CloseCode, Closed, Conn, Disconnect, Handler, Message, Refuse, Request, Server, check_topic,
+};
 
 struct Chat;
 
-/// Who it is. Shared, so that a callback can hold it while it publishes through the connection.
+/// Who it is, and where.
 struct Member {
     name: String,
     room: String,
 }
 
 impl Handler for Chat {
-    type State = Arc<Member>;
+    type State = Member;
 
-    fn upgrade(&self, request: &Request<'_>) -> Result<Accept<Self::State>, Refuse> {
+    fn upgrade(&self, request: &Request<'_>) -> Result<Accept<Member>, Refuse> {
         let name = request.query_value("name").filter(|n| !n.is_empty() && n.len() <= 64);
         let (Some(name), Some(room)) = (name, request.param("room")) else {
-            return Err(Refuse::new(400).text("say who you are: /chat/tower?name=Ann\n"));
+            return Err(
+                Refuse::new(400).text("name: missing, expected 1 to 64 bytes: /chat/tower?name=Ann\n")
+            );
         };
         check_topic(room).map_err(|e| Refuse::new(400).text(format!("{e}\n")))?;
-        Ok(Accept::new(Arc::new(Member { name: name.into_owned(), room: room.to_owned() })))
+        Ok(Accept::new(Member { name: name.into_owned(), room: room.to_owned() }))
     }
 
-    fn open(&self, conn: &mut Conn<'_, Self::State>) {
-        let me = conn.state().clone();
-        if let Err(e) = conn.subscribe(&me.room) {
-            let _ = conn.close(CloseCode::POLICY, &e.to_string()); // a code that may be sent
-            return;
-        }
-        conn.publish_all(&me.room, &format!("{} joined", me.name));
+    fn open(&self, conn: &mut Conn<'_>, me: &mut Member) -> Result<(), Disconnect> {
+        conn.subscribe(&me.room)?;
+        conn.publish(&me.room, &format!("{} joined", me.name))?;
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, Self::State>, message: Message<'_>) {
-        let me = conn.state().clone();
-        match message.as_text() {
-            Some(text) => conn.publish_all(&me.room, &format!("{}: {text}", me.name)),
-            None => {
-                let _ = conn.close(CloseCode::UNSUPPORTED_DATA, "text only");
-            }
-        }
+    fn message(&self, conn: &mut Conn<'_>, me: &mut Member, message: Message<'_>) -> Result<(), Disconnect> {
+        let text =
+            message.as_text().ok_or_else(|| Disconnect::new(CloseCode::UNSUPPORTED_DATA, "text only"))?;
+        conn.publish(&me.room, &format!("{}: {text}", me.name))?;
+        Ok(())
     }
 
-    fn close(&self, conn: &mut Conn<'_, Self::State>, _: &Closed) {
-        let me = conn.state().clone();
-        conn.publish(&me.room, &format!("{} left", me.name));
+    fn close(&self, conn: &mut Conn<'_>, me: &mut Member, _: &Closed) {
+        let _ = conn.publish(&me.room, &format!("{} left", me.name)); // the name was checked
     }
 }
 

@@ -3,8 +3,7 @@
 //! browser's console on http://127.0.0.1:9001/: ws = new WebSocket("/prices"); ws.onmessage = (e) => console.log(e.data)
 
 use campanile::{
-    Accept, CloseCode, Conn, Handle, HandleError, Handler, Message, Refuse, Request, Route, Server,
-    SlowConsumer,
+    CloseCode, Conn, Disconnect, Handle, HandleError, Handler, Message, Route, Server, SlowConsumer,
 };
 use std::time::{Duration, Instant};
 
@@ -15,20 +14,18 @@ struct Prices;
 impl Handler for Prices {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
+        conn.subscribe(TOPIC)?;
+        Ok(())
     }
 
-    fn open(&self, conn: &mut Conn<'_, ()>) {
-        conn.subscribe(TOPIC).expect("a short name and one subscription");
+    fn message(&self, _: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> {
+        Err(Disconnect::new(CloseCode::POLICY, "this feed takes no messages"))
     }
 
-    fn message(&self, conn: &mut Conn<'_, ()>, _: Message<'_>) {
-        let _ = conn.close(CloseCode::POLICY, "this is a feed: it does not listen");
-    }
-
-    fn dropped(&self, conn: &mut Conn<'_, ()>, messages: u32) {
+    fn dropped(&self, conn: &mut Conn<'_>, _: &mut (), messages: u32) -> Result<(), Disconnect> {
         eprintln!("{} is slow: {messages} prices were replaced by later ones", conn.id());
+        Ok(())
     }
 }
 

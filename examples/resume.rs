@@ -12,8 +12,8 @@
 
 use campanile::protocol::Kind;
 use campanile::{
-    Accept, CloseCode, Conn, Delivered, Envelope, Handler, Message, Position, Refuse, Request, Route, Server,
-    Start, Subscribed, TopicSettings, check_topic,
+    Accept, CloseCode, Conn, Delivered, Disconnect, Envelope, Handler, Message, Position, Refuse, Request,
+    Route, Server, Start, Subscribed, TopicSettings, check_topic,
 };
 use std::time::Duration;
 
@@ -46,30 +46,38 @@ impl Handler for Chat {
         Ok(Accept::new(Member { topic, start }))
     }
 
-    fn open(&self, conn: &mut Conn<'_, Member>) {
-        let Member { topic, start } = conn.state();
-        let (topic, start) = (topic.clone(), *start);
-        if let Err(e) = conn.subscribe_from(&topic, start) {
-            let _ = conn.close(CloseCode::POLICY, &e.to_string());
-        }
+    fn open(&self, conn: &mut Conn<'_>, member: &mut Member) -> Result<(), Disconnect> {
+        conn.subscribe_from(&member.topic, member.start)?;
+        Ok(())
     }
 
     /// The position that this names lies behind what is replayed after this call. So a client is told of it only where
     /// nothing is: noted before the replay, it would lose what of that a broken connection takes with it.
-    fn subscribed(&self, conn: &mut Conn<'_, Member>, _: &str, how: &Subscribed) {
+    fn subscribed(
+        &self,
+        conn: &mut Conn<'_>,
+        _: &mut Member,
+        _: &str,
+        how: &Subscribed,
+    ) -> Result<(), Disconnect> {
         if !how.recovered {
             let Position { epoch, offset, .. } = how.position;
-            let _ = conn.send(&format!("{epoch} {offset}\nwelcome; what was said before is not here"));
+            conn.send(&format!("{epoch} {offset}\nwelcome; what was said before is not here"))?;
         }
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, Member>, message: Message<'_>) {
-        if message.as_text().is_none() {
-            let _ = conn.close(CloseCode::UNSUPPORTED_DATA, "text only"); // a code that may be sent
-            return;
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        member: &mut Member,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect> {
+        if !message.is_text() {
+            return Err(Disconnect::new(CloseCode::UNSUPPORTED_DATA, "text only"));
         }
-        let topic = conn.state().topic.clone();
-        conn.publish_all(&topic, message);
+        conn.publish(&member.topic, message)?;
+        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@
 //! hour; connections don't notice.
 
 use campanile::{
-    Accept, Certificate, ClientAuth, Conn, Handler, Message, Refuse, Request, Server, Tls, TlsVersion,
+    Accept, Certificate, ClientAuth, Conn, Disconnect, Handler, Message, Refuse, Request, Server, Tls,
+    TlsVersion,
 };
 use std::time::Duration;
 
@@ -18,13 +19,14 @@ impl Handler for Echo {
         Ok(Accept::new(request.tls().is_some_and(|tls| tls.client_certificate().is_some())))
     }
 
-    fn open(&self, conn: &mut Conn<'_, bool>) {
-        let known = *conn.state();
-        let _ = conn.send(if known { "I know you" } else { "hello, stranger" }); // refused only when it is closing
+    fn open(&self, conn: &mut Conn<'_>, known: &mut bool) -> Result<(), Disconnect> {
+        conn.send(if *known { "I know you" } else { "hello, stranger" })?;
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, bool>, message: Message<'_>) {
-        let _ = conn.send(message);
+    fn message(&self, conn: &mut Conn<'_>, _: &mut bool, message: Message<'_>) -> Result<(), Disconnect> {
+        conn.send(message)?;
+        Ok(())
     }
 }
 

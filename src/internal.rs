@@ -139,12 +139,13 @@ impl Machine {
 
     /// Publishes, as a handler does.
     pub fn publish(&mut self, topic: &str, message: Message<'_>) {
-        self.ctx.hub.publish(Publish::new(topic, message));
+        self.ctx.hub.publish(Publish::new(topic, message)).expect("a good name");
     }
 
     /// The same from a connection that does not want it back.
     pub fn publish_from(&mut self, at: usize, topic: &str, message: Message<'_>) {
-        self.ctx.hub.publish(Publish::new(topic, message).except(ConnId::new(0, at, 1)));
+        let publish = Publish::new(topic, message).except(ConnId::new(0, at, 1));
+        self.ctx.hub.publish(publish).expect("a good name");
     }
 
     /// Ends the turn: what was published goes to its subscribers.

@@ -4,23 +4,21 @@
 //! [`Handle`], which is cheap to clone and waits for no socket.
 //!
 //! ```no_run
-//! use campanile::{Accept, Conn, Handler, Message, Refuse, Request, Server};
+//! use campanile::{Conn, Disconnect, Handler, Message, Server};
 //!
 //! struct Bell;
 //!
 //! impl Handler for Bell {
 //!     type State = ();
 //!
-//!     fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-//!         Ok(Accept::new(()))
+//!     fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
+//!         conn.subscribe("town")?;
+//!         Ok(())
 //!     }
 //!
-//!     fn open(&self, conn: &mut Conn<'_, ()>) {
-//!         conn.subscribe("town").expect("a short name and one subscription");
-//!     }
-//!
-//!     fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-//!         conn.publish("town", message);
+//!     fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
+//!         conn.publish("town", message)?;
+//!         Ok(())
 //!     }
 //! }
 //!
@@ -38,7 +36,7 @@
 //! | --- | --- |
 //! | put a server together, start it | [`Server`], [`Builder`], [`Running`], [`ListenAddr`], [`ListenOptions`] |
 //! | what to do with connections | [`Handler`]: `upgrade` decides with [`Accept`], [`Refuse`] or later with [`Pending`] |
-//! | in a callback | [`Conn`] and the borrowed [`Message`]; [`Closed`] says how it ended |
+//! | in a callback | [`Conn`] and the borrowed [`Message`]; a [`Disconnect`] or any error ends the connection; [`Closed`] says how it ended |
 //! | settings of a route | [`Route`]: [`Limits`], [`SlowConsumer`], [`Origins`] |
 //! | from any other thread | [`Handle`], with [`Answer`], [`ConnId`], [`ConnInfo`], [`Stats`] |
 //! | topics, their history, coming back | [`TopicSettings`], [`Publish`], [`Published`]; [`Conn::subscribe_from`] with [`Start`] and [`Position`]; [`Envelope`], which tells clients their position |
@@ -75,7 +73,7 @@
 //! * A message is dropped only by the [`SlowConsumer`] policy of its route, whole, counted and told
 //!   ([`Handler::dropped`]); or with its connection ([`Closed::unsent`]); or, between workers, when a mailbox is full,
 //!   which [`Stats::mailbox_full`] counts.
-//! * A panic in a callback ends that connection with 1011 and nothing else. A worker that ends for another reason, which
+//! * A panic or an error in a callback ends that connection with 1011 and nothing else. A worker that ends for another reason, which
 //!   is a fault of this crate, ends the whole server: [`Server::run`] returns a [`RunError`].
 //!
 //! Not promised: any order between a message sent to a connection and one published to a topic, or between two topics,
@@ -165,8 +163,8 @@ pub use conn::{
 #[cfg(any(feature = "api", feature = "tls"))]
 pub use file::{FileError, FileErrorReason};
 pub use handler::{
-    Accept, Answer, BatchError, Conn, ConnInfo, Handle, HandleError, Handler, InvalidOrigin, OnMessage,
-    OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
+    Accept, Answer, BatchError, Conn, ConnInfo, Disconnect, Handle, HandleError, Handler, InvalidOrigin,
+    OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
 };
 pub use http::{InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion};
 pub use hub::{

@@ -2,18 +2,16 @@
 
 use campanile::internal::Machine;
 use campanile::protocol::{Opcode, header, mask};
-use campanile::{Accept, Conn, Handler, Limits, Message, Refuse, Request, Route};
+use campanile::{Conn, Disconnect, Handler, Limits, Message, Route};
 
 /// Sends back what comes.
 pub(crate) struct Echo;
 
 impl Handler for Echo {
     type State = ();
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         let _ = conn.send(message);
+        Ok(())
     }
 }
 

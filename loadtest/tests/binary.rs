@@ -528,7 +528,8 @@ fn a_run_that_loses_its_server_still_reports_rates() {
 /// This project's own server, with compression; and with TLS, by a certificate that nobody vouches for.
 fn bell(secure: bool) -> (SocketAddr, campanile::Running) {
     let echo = campanile::on_message(|conn, message| {
-        let _ = conn.send(message);
+        conn.send(message)?;
+        Ok(())
     });
     let deflate = Deflate::dedicated(15).threshold(0);
     let mut limits = campanile::Limits::default();

@@ -32,8 +32,10 @@ pub enum Cause {
     /// All connections together held more than [`Builder::max_memory`](crate::Builder::max_memory), and this one
     /// wanted more.
     OverBudget,
-    /// A handler panicked.
+    /// A callback panicked.
     Panic,
+    /// A callback returned an error ([`Disconnect`](crate::Disconnect)).
+    CallbackError,
     /// The connection broke: the peer went without a close frame (`UnexpectedEof`), what came was no TLS where TLS was
     /// spoken (`InvalidData`), or the kernel's error.
     Transport(std::io::ErrorKind),
@@ -56,6 +58,7 @@ impl Cause {
             Self::WriteTimeout => "write_timeout",
             Self::OverBudget => "over_budget",
             Self::Panic => "panic",
+            Self::CallbackError => "callback_error",
             Self::Transport(_) => "transport",
         }
     }

@@ -78,6 +78,19 @@ impl<S> Accept<S> {
     }
 }
 
+/// Accepts for a handler whose state is `()`, the only one that has a default for `upgrade`.
+pub(super) fn without_state<S: 'static>() -> Result<Accept<S>, Refuse> {
+    let unit: Box<dyn core::any::Any> = Box::new(());
+    match unit.downcast::<S>() {
+        Ok(state) => Ok(Accept::new(*state)),
+        Err(_) => {
+            let mut response = Response::unchecked(500);
+            response.set_fault(InvalidResponse::NoUpgrade);
+            Err(Refuse(response))
+        }
+    }
+}
+
 /// The upgrade is refused: a plain HTTP response goes to the client instead of the 101.
 ///
 /// Browsers don't show its status to scripts; they see an `error` event and a close with 1006. To tell a script why,

@@ -10,7 +10,7 @@ use crate::conn::{
 use crate::http::{Params, Peer};
 use crate::hub::topic::is_pattern;
 use crate::hub::{
-    Added, Batch, Hub, Publish, Recipient, RecoveryRequest, Start, Subscribe, SubscribeError,
+    Added, Batch, Hub, InvalidTopic, Publish, Recipient, RecoveryRequest, Start, Subscribe, SubscribeError,
     SubscribeTarget, Tags, TopicOrPattern, Unsubscribed,
 };
 use crate::metrics::Counters;
@@ -251,36 +251,22 @@ pub(crate) fn push_batch(
 
 /// A connection, in a callback of its [`Handler`](super::Handler).
 ///
-/// Everything said here happens on the worker that owns the connection. To reach a connection from elsewhere, keep
-/// its [`Conn::id`] and use the [`Handle`].
-pub struct Conn<'a, S> {
+/// All methods act at once, on the worker that owns the connection. To reach a connection from elsewhere, keep its
+/// [`Conn::id`] and use the [`Handle`].
+pub struct Conn<'a> {
     parts: ConnParts<'a>,
-    state: &'a mut S,
 }
 
-impl<'a, S> Conn<'a, S> {
+impl<'a> Conn<'a> {
     #[inline]
-    pub(crate) fn new(parts: ConnParts<'a>, state: &'a mut S) -> Self {
-        Self { parts, state }
+    pub(crate) fn new(parts: ConnParts<'a>) -> Self {
+        Self { parts }
     }
 
     /// The connection's name, for the [`Handle`].
     #[inline]
     pub fn id(&self) -> ConnId {
         self.parts.conn.id
-    }
-
-    /// What the application keeps for this connection. It borrows the connection: what names the topic that is
-    /// published to, such as a room, is best kept in an `Arc`, and cloned before.
-    #[inline]
-    pub fn state(&self) -> &S {
-        self.state
-    }
-
-    /// The same, to be changed.
-    #[inline]
-    pub fn state_mut(&mut self) -> &mut S {
-        self.state
     }
 
     /// Sends a message to this connection. What a turn sends leaves in one write, when the callbacks of what was
@@ -414,7 +400,7 @@ impl<'a, S> Conn<'a, S> {
     ///
     /// ```
     /// # use campanile::{Conn, Message};
-    /// # fn example(conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    /// # fn example(conn: &mut Conn<'_>, message: Message<'_>) {
     /// let params = conn.params();
     /// conn.publish(params.get("room").unwrap_or("lobby"), message);
     /// # }
@@ -576,30 +562,45 @@ impl<'a, S> Conn<'a, S> {
         self.parts.ctx.hub.index.names_of(self.parts.conn.id.slot() as u32)
     }
 
-    /// Publishes to everybody else who listens to the topic, on all workers. The publisher need not listen itself.
-    /// A name that can't be a topic's reaches nobody. With several workers, what is published may arrive after what is
-    /// [sent](Conn::send) later.
+    /// Publishes a message to every subscriber of the topic, on all workers; this connection receives it too if it is
+    /// subscribed. With several workers, what is published may arrive after what is [sent](Conn::send) later.
+    ///
+    /// # Errors
+    /// The name can't be a topic's.
     #[inline]
-    pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
-        let id = self.id();
+    pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> Result<(), InvalidTopic> {
         let message: Message<'m> = message.into();
-        self.publish_with(Publish::new(topic, message).except(id));
+        self.publish_with(Publish::new(topic, message))
     }
 
-    /// Publishes to everybody who listens to the topic, this connection included if it does.
+    /// Publishes as [`Conn::publish`] does, to all subscribers but this connection.
+    ///
+    /// # Errors
+    /// As [`Conn::publish`].
     #[inline]
-    pub fn publish_all<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) {
-        let message: Message<'m> = message.into();
-        self.publish_with(Publish::new(topic, message));
+    pub fn publish_to_others<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), InvalidTopic> {
+        let (id, message): (_, Message<'m>) = (self.id(), message.into());
+        self.publish_with(Publish::new(topic, message).except(id))
     }
 
-    /// Publishes with an idempotency key, tags or a time to live, to all or all but one. It takes this connection's share of the
-    /// topic's rate ([`TopicSettings::rate`](crate::TopicSettings::rate)); what is published by [`Conn::handle`] does not.
+    /// Publishes with an idempotency key, tags or a time to live, to all subscribers or all but one. It takes this
+    /// connection's share of the topic's rate ([`TopicSettings::rate`](crate::TopicSettings::rate)); a publication through
+    /// [`Conn::handle`] does not. What the topic refuses for its size or rate is counted in
+    /// [`Stats::publications_refused`](crate::Stats::publications_refused); for an answer use
+    /// [`Handle::publish_confirmed`].
+    ///
+    /// # Errors
+    /// As [`Conn::publish`].
     #[inline]
-    pub fn publish_with(&mut self, mut publish: Publish<'_>) {
+    pub fn publish_with(&mut self, mut publish: Publish<'_>) -> Result<(), InvalidTopic> {
         publish.publisher = Some(self.id());
-        self.parts.ctx.hub.publish(publish);
+        self.parts.ctx.hub.publish(publish)?;
         self.pause_if_congested(publish.topic);
+        Ok(())
     }
 
     /// Is not read from for now if too much of the topic waits for other workers: a publisher that floods a topic is slowed
@@ -618,8 +619,8 @@ impl<'a, S> Conn<'a, S> {
     }
 }
 
-impl<S: std::fmt::Debug> std::fmt::Debug for Conn<'_, S> {
+impl std::fmt::Debug for Conn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Conn").field("id", &self.id()).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Conn").field("id", &self.id()).finish_non_exhaustive()
     }
 }

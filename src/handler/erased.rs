@@ -1,7 +1,7 @@
 //! Handlers of different types behind one: the worker knows neither the handler's type nor its state's.
 
 use super::accept::{AcceptKind, Pending};
-use super::{Conn, ConnParts, Handle, Handler, Refuse};
+use super::{Conn, Disconnect, Handle, Handler, Refuse};
 use crate::Message;
 use crate::conn::{Closed, ConnId};
 use crate::http::{Request, Response};
@@ -33,8 +33,18 @@ pub(crate) enum HandlerEvent<'a> {
 pub(crate) trait ErasedHandler: Send + Sync {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse>;
     /// Apart from the other events: packing it with them and unpacking it is a tenth of a small message's way.
-    fn message<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, message: Message<'_>);
-    fn event<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, event: HandlerEvent<'_>);
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        state: &mut AnyState,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect>;
+    fn event(
+        &self,
+        conn: &mut Conn<'_>,
+        state: &mut AnyState,
+        event: HandlerEvent<'_>,
+    ) -> Result<(), Disconnect>;
     /// Whether a state handed over from outside is this handler's.
     fn accepts_state(&self, state: &AnyState) -> bool;
 }
@@ -67,21 +77,34 @@ impl<H: Handler> ErasedHandler for H {
     }
 
     #[inline]
-    fn message<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, message: Message<'_>) {
-        Handler::message(self, &mut Conn::new(parts, downcast_state(state)), message);
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        state: &mut AnyState,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect> {
+        Handler::message(self, conn, downcast_state(state), message)
     }
 
-    fn event<'a>(&self, parts: ConnParts<'a>, state: &'a mut AnyState, event: HandlerEvent<'_>) {
-        let conn = &mut Conn::new(parts, downcast_state(state));
+    fn event(
+        &self,
+        conn: &mut Conn<'_>,
+        state: &mut AnyState,
+        event: HandlerEvent<'_>,
+    ) -> Result<(), Disconnect> {
+        let state = downcast_state(state);
         match event {
-            HandlerEvent::Open => self.open(conn),
-            HandlerEvent::Ping(payload) => self.ping(conn, payload),
-            HandlerEvent::Pong(payload) => self.pong(conn, payload),
-            HandlerEvent::Drain => self.drain(conn),
-            HandlerEvent::Subscribed(topic, how) => self.subscribed(conn, topic, how),
-            HandlerEvent::NotSubscribed(topic, error) => self.not_subscribed(conn, topic, error),
-            HandlerEvent::Dropped(messages) => self.dropped(conn, messages),
-            HandlerEvent::Close(end) => self.close(conn, end),
+            HandlerEvent::Open => self.open(conn, state),
+            HandlerEvent::Ping(payload) => self.ping(conn, state, payload),
+            HandlerEvent::Pong(payload) => self.pong(conn, state, payload),
+            HandlerEvent::Drain => self.drain(conn, state),
+            HandlerEvent::Subscribed(topic, how) => self.subscribed(conn, state, topic, how),
+            HandlerEvent::NotSubscribed(topic, error) => self.not_subscribed(conn, state, topic, error),
+            HandlerEvent::Dropped(messages) => self.dropped(conn, state, messages),
+            HandlerEvent::Close(end) => {
+                self.close(conn, state, end);
+                Ok(())
+            }
         }
     }
 

@@ -11,12 +11,11 @@ use core::time::Duration;
 /// A handler with the settings of its route. A plain handler becomes one with the defaults.
 ///
 /// ```
-/// # use campanile::{Accept, Conn, Handler, Limits, Message, Origins, Refuse, Request, Route, SlowConsumer};
+/// # use campanile::{Conn, Disconnect, Handler, Limits, Message, Origins, Route, SlowConsumer};
 /// # struct Ticker;
 /// # impl Handler for Ticker {
 /// #     type State = ();
-/// #     fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> { Ok(Accept::new(())) }
-/// #     fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+/// #     fn message(&self, _: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> { Ok(()) }
 /// # }
 /// let mut limits = Limits::default();
 /// limits.max_backlog = 64 << 10;

@@ -53,6 +53,8 @@ pub enum InvalidResponse {
     },
     /// A subprotocol that is not a token ([`Accept::protocol`](crate::Accept::protocol)).
     Protocol,
+    /// A handler whose state is not `()` does not implement [`Handler::upgrade`](crate::Handler::upgrade).
+    NoUpgrade,
 }
 
 impl fmt::Display for InvalidResponse {
@@ -67,6 +69,9 @@ impl fmt::Display for InvalidResponse {
             }
             Self::Header { name, error } => write!(f, "response: header {name:?}: {error}"),
             Self::Protocol => f.write_str("accept: the subprotocol is not a token (RFC 9110 section 5.6.2)"),
+            Self::NoUpgrade => f.write_str(
+                "handler: upgrade has a default only where the state is (); implement Handler::upgrade",
+            ),
         }
     }
 }

@@ -21,7 +21,7 @@ fn hub(most: usize, reserved: [Option<usize>; 3], open: usize) -> Hub {
 }
 
 fn publish(hub: &mut Hub, topic: &str, len: usize) {
-    hub.publish(Publish::new(topic, &*"x".repeat(len)));
+    hub.publish(Publish::new(topic, &*"x".repeat(len))).unwrap();
 }
 
 fn end(hub: &mut Hub) {

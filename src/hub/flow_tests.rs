@@ -71,7 +71,7 @@ impl Net {
 
     fn publish(&mut self, worker: usize, topic: &str, len: usize) {
         let refused = self.hubs[worker].refused_publications;
-        self.hubs[worker].publish(Publish::new(topic, Message::binary(&vec![b'x'; len])));
+        self.hubs[worker].publish(Publish::new(topic, Message::binary(&vec![b'x'; len]))).unwrap();
         let taken = self.hubs[worker].refused_publications == refused;
         *self.published.entry(topic.to_owned()).or_default() += u64::from(taken);
     }

@@ -203,24 +203,25 @@ impl Hub {
 
     // ---- publishing ----
 
-    /// Publishes on behalf of a connection of this worker. A name that is no valid topic is ignored: it can't have
-    /// subscribers.
-    pub(crate) fn publish(&mut self, publish: Publish<'_>) {
+    /// Publishes on behalf of a connection of this worker.
+    pub(crate) fn publish(&mut self, publish: Publish<'_>) -> Result<(), InvalidTopic> {
         let topic = publish.topic;
         if !self.owns(topic) {
-            if topic::check(topic).is_ok() {
-                self.forward(PublishRequest::new(publish));
-            }
-            return;
+            topic::check(topic)?;
+            self.forward(PublishRequest::new(publish));
+            return Ok(());
         }
         if publish.idempotency_key.is_some() || publish.ttl > 0 || !publish.tags.is_empty() {
+            topic::check(topic)?;
             self.publish_owned(PublishRequest::new(publish));
-            return;
+            return Ok(());
         }
-        let Some(key) = self.find_active(topic) else { return };
-        if let Ok(placement) = self.assign_offset(key, publish.message.len(), publish.publisher) {
+        if let Some(key) = self.find_active(topic)?
+            && let Ok(placement) = self.assign_offset(key, publish.message.len(), publish.publisher)
+        {
             self.batch_log.append(key, publish.message, publish.except, placement);
         }
+        Ok(())
     }
 
     /// Publishes to a topic that this worker owns. Returns the reply to be sent, if one is awaited.
@@ -238,7 +239,7 @@ impl Hub {
             tags,
             reply,
         } = publication;
-        let Some(key) = self.find_active(&topic) else {
+        let Ok(Some(key)) = self.find_active(&topic) else {
             return reply.map(|reply| (reply, Ok(None)));
         };
         let now = self.now;
@@ -267,18 +268,20 @@ impl Hub {
     }
 
     /// Finds the topic if it has subscribers on any worker or a history. Called on its owner.
-    fn find_active(&mut self, name: &str) -> Option<TopicKey> {
-        if let Some(key) = self.index.find(name) {
-            return (!topic::is_pattern(name)).then_some(key);
+    fn find_active(&mut self, name: &str) -> Result<Option<TopicKey>, InvalidTopic> {
+        if let Some(key) = self.index.find(name)
+            && !topic::is_pattern(name)
+        {
+            return Ok(Some(key));
         }
+        topic::check(name)?;
         let has_pattern_subscriber = || {
             let elsewhere = |pattern: String| self.remote_patterns.contains_key(&*pattern);
             !self.index.matching_patterns(name).is_empty()
                 || !self.remote_patterns.is_empty() && topic::matching_patterns(name).any(elsewhere)
         };
-        let wanted =
-            topic::check(name).is_ok() && (self.settings.of(name).has_history() || has_pattern_subscriber());
-        wanted.then(|| self.index.find_or_add(name))
+        let wanted = self.settings.of(name).has_history() || has_pattern_subscriber();
+        Ok(wanted.then(|| self.index.find_or_add(name)))
     }
 
     fn owned_topic(&mut self, key: TopicKey) -> &mut OwnedTopic {

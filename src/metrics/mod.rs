@@ -134,6 +134,8 @@ counters! {
     timeouts,
     /// Panics in handlers.
     panics,
+    /// Connections closed because a callback returned an error ([`Disconnect`](crate::Disconnect)).
+    callback_errors,
     /// Messages lost on their way to the subscribers of another worker, because too much waited for that worker. The
     /// subscribers were told.
     missed,

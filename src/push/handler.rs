@@ -3,7 +3,7 @@
 use super::request::{Content, OwnedTarget, PublishCommand, PushRequest, SubscribeCommand, parse};
 use super::server_message::{RequestError, RequestId, ServerMessage, TargetMember, WirePosition};
 use super::{Push, SUBPROTOCOL};
-use crate::handler::{Accept, Conn, Handler, Refuse};
+use crate::handler::{Accept, Conn, Disconnect, Handler, Refuse};
 use crate::http::Request as HttpRequest;
 use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
 use crate::protocol::Message;
@@ -35,8 +35,6 @@ pub(super) struct ClientState {
     batch: bool,
 }
 
-type ClientConn<'a> = Conn<'a, ClientState>;
-
 impl PushHandler {
     pub(super) fn new(push: Push) -> Self {
         Self { push }
@@ -44,14 +42,15 @@ impl PushHandler {
 
     fn request(
         &self,
-        conn: &mut ClientConn<'_>,
+        conn: &mut Conn<'_>,
+        client: &mut ClientState,
         message: Message<'_>,
     ) -> Result<(), (RequestId, RequestError)> {
         let text = message.as_text().ok_or_else(|| (RequestId::default(), RequestError::Binary))?;
         let (id, request) = parse(text);
         let outcome = request.and_then(|request| match request {
-            PushRequest::Subscribe(wanted) => self.subscribe(conn, id, wanted),
-            PushRequest::Unsubscribe(from) => unsubscribe(conn, id, &from),
+            PushRequest::Subscribe(wanted) => self.subscribe(conn, client, id, wanted),
+            PushRequest::Unsubscribe(from) => unsubscribe(conn, client, id, &from),
             PushRequest::Publish(publication) => self.publish(conn, id, &publication),
             PushRequest::Ping => {
                 send(conn, &ServerMessage::Pong { id });
@@ -63,7 +62,8 @@ impl PushHandler {
 
     fn subscribe(
         &self,
-        conn: &mut ClientConn<'_>,
+        conn: &mut Conn<'_>,
+        client: &mut ClientState,
         id: RequestId,
         wanted: SubscribeCommand,
     ) -> Result<(), RequestError> {
@@ -73,7 +73,7 @@ impl PushHandler {
             let (topic, prefixes) = (name.to_owned(), self.push.subscribe.clone());
             return Err(RequestError::Forbidden { topic, what: "subscribe to", prefixes });
         }
-        let pending_subscribes = &conn.state().pending_subscribes;
+        let pending_subscribes = &client.pending_subscribes;
         if pending_subscribes.iter().any(|(t, _)| **t == *name) {
             return Err(RequestError::Already { topic: name.to_owned() });
         }
@@ -91,7 +91,7 @@ impl PushHandler {
                 Ok(())
             }
             Ok(()) => {
-                conn.state_mut().pending_subscribes.push((name.into(), id));
+                client.pending_subscribes.push((name.into(), id));
                 Ok(())
             }
             Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
@@ -101,7 +101,7 @@ impl PushHandler {
 
     fn publish(
         &self,
-        conn: &mut ClientConn<'_>,
+        conn: &mut Conn<'_>,
         id: RequestId,
         publication: &PublishCommand<'_>,
     ) -> Result<(), RequestError> {
@@ -163,17 +163,22 @@ impl ClientState {
 }
 
 /// What the server's topics keep and allow.
-fn settings<'a>(conn: &'a ClientConn<'_>) -> &'a SettingsTable {
+fn settings<'a>(conn: &'a Conn<'_>) -> &'a SettingsTable {
     &conn.handle().shared.topics
 }
 
-fn send(conn: &mut ClientConn<'_>, reply: &ServerMessage<'_>) {
+fn send(conn: &mut Conn<'_>, reply: &ServerMessage<'_>) {
     conn.reply(&reply.to_json());
 }
 
-fn unsubscribe(conn: &mut ClientConn<'_>, id: RequestId, from: &OwnedTarget) -> Result<(), RequestError> {
+fn unsubscribe(
+    conn: &mut Conn<'_>,
+    client: &mut ClientState,
+    id: RequestId,
+    from: &OwnedTarget,
+) -> Result<(), RequestError> {
     let topic = from.name();
-    let waits = conn.state_mut().take_pending_subscribe(topic);
+    let waits = client.take_pending_subscribe(topic);
     let was = match from {
         OwnedTarget::Topic(topic) => conn.unsubscribe(topic),
         OwnedTarget::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
@@ -205,11 +210,10 @@ impl Handler for PushHandler {
         }
     }
 
-    fn open(&self, conn: &mut ClientConn<'_>) {
+    fn open(&self, conn: &mut Conn<'_>, client: &mut ClientState) -> Result<(), Disconnect> {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let batch = conn.state().batch;
-        conn.batch_messages(batch);
+        conn.batch_messages(client.batch);
         let limits = conn.limits();
         let hello = ServerMessage::Hello {
             protocol: SUBPROTOCOL,
@@ -222,28 +226,42 @@ impl Handler for PushHandler {
         };
         let hello = hello.to_json();
         conn.reply(&hello);
+        Ok(())
     }
 
-    fn message(&self, conn: &mut ClientConn<'_>, message: Message<'_>) {
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        client: &mut ClientState,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect> {
         if conn.buffered_amount() == 0 {
-            conn.state_mut().unread_replies = 0;
+            client.unread_replies = 0;
         }
-        conn.state_mut().unread_replies += message.len() + REPLY_OVERHEAD;
-        if let Err((id, error)) = self.request(conn, message) {
+        client.unread_replies += message.len() + REPLY_OVERHEAD;
+        if let Err((id, error)) = self.request(conn, client, message) {
             send(conn, &ServerMessage::error(id, &error));
         }
-        if conn.state().unread_replies > MAX_UNREAD_REPLIES && conn.buffered_amount() > 0 {
+        if client.unread_replies > MAX_UNREAD_REPLIES && conn.buffered_amount() > 0 {
             conn.pause();
         }
+        Ok(())
     }
 
-    fn drain(&self, conn: &mut ClientConn<'_>) {
-        conn.state_mut().unread_replies = 0;
+    fn drain(&self, conn: &mut Conn<'_>, client: &mut ClientState) -> Result<(), Disconnect> {
+        client.unread_replies = 0;
         conn.resume();
+        Ok(())
     }
 
-    fn subscribed(&self, conn: &mut ClientConn<'_>, topic: &str, how: &Subscribed) {
-        let waits = conn.state_mut().take_pending_subscribe(topic);
+    fn subscribed(
+        &self,
+        conn: &mut Conn<'_>,
+        client: &mut ClientState,
+        topic: &str,
+        how: &Subscribed,
+    ) -> Result<(), Disconnect> {
+        let waits = client.take_pending_subscribe(topic);
         let position = Some(WirePosition::from(how.position));
         let (recovered, replayed) = (how.recovered, how.replayed);
         let id = waits.unwrap_or_default();
@@ -251,19 +269,33 @@ impl Handler for PushHandler {
             conn,
             &ServerMessage::Subscribed { id, to: TargetMember::Topic(topic), position, recovered, replayed },
         );
+        Ok(())
     }
 
-    fn not_subscribed(&self, conn: &mut ClientConn<'_>, topic: &str, error: &SubscribeError) {
-        if let Some(id) = conn.state_mut().take_pending_subscribe(topic) {
+    fn not_subscribed(
+        &self,
+        conn: &mut Conn<'_>,
+        client: &mut ClientState,
+        topic: &str,
+        error: &SubscribeError,
+    ) -> Result<(), Disconnect> {
+        if let Some(id) = client.take_pending_subscribe(topic) {
             send(conn, &ServerMessage::error(id, &RequestError::from_subscribe(topic, error)));
         }
+        Ok(())
     }
 
-    fn dropped(&self, conn: &mut ClientConn<'_>, messages: u32) {
+    fn dropped(
+        &self,
+        conn: &mut Conn<'_>,
+        client: &mut ClientState,
+        messages: u32,
+    ) -> Result<(), Disconnect> {
         // At once, so that it is told before whatever ends the connection. As long as the last one waits, it tells the sum.
-        let before = if conn.has_notice() { conn.state().lagged } else { 0 };
+        let before = if conn.has_notice() { client.lagged } else { 0 };
         let messages = before + u64::from(messages);
-        conn.state_mut().lagged = messages;
+        client.lagged = messages;
         conn.notice(&ServerMessage::Lagged { messages }.to_json());
+        Ok(())
     }
 }

@@ -27,7 +27,7 @@ const KEY: FileKind = FileKind { name: "private key", below: 64 << 10 };
 /// let tls = Tls::new(Certificate::from_files("cert.pem", "key.pem")?)?;
 /// let server = Server::builder()
 ///     .listen_tls("[::]:443", &tls)
-///     .route("/echo", on_message(|conn, message| drop(conn.send(message))))
+///     .route("/echo", on_message(|conn, message| { conn.send(message)?; Ok(()) }))
 ///     .build()?;
 /// // Later, from any thread, when the files have been renewed:
 /// tls.reload()?;

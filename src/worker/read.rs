@@ -6,12 +6,16 @@ use super::slots::Slot;
 use super::{CROWDED_READ, RATED_READ, Worker};
 use crate::conn::{Cause, PauseReason, Phase};
 use crate::deflate::Agreed;
-use crate::handler::{AnyState, ConnParts, HandlerEvent, Route, WorkerContext};
+use crate::handler::{
+    AnyState, Conn, ConnParts, Disconnect, DisconnectParts, HandlerEvent, Route, WorkerContext,
+};
 use crate::http::Params;
+use crate::log;
 use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, ProtocolError, Rules};
 use crate::sink::Sink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 /// If at least this much of a frame is missing, it is received directly into its message. Below, one copy is cheaper
 /// than the second part of the vectored read.
@@ -234,8 +238,10 @@ pub(crate) fn call_handler<S: Sink>(
 ) {
     catch_panic(slot, ctx, |slot, ctx| {
         let Slot { stream, conn, state: Some(state), .. } = slot else { return };
-        let parts = ConnParts { conn, ctx, sink: stream, route };
-        route.handler.event(parts, state, event);
+        let mut conn = Conn::new(ConnParts { conn, ctx, sink: stream, route });
+        if let Err(end) = route.handler.event(&mut conn, state, event) {
+            disconnect(slot, ctx, route, end);
+        }
     });
     ctx.flush_counts();
 }
@@ -345,8 +351,34 @@ fn handle_message<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, route: &
     if let Some(rates) = &route.rates {
         ctx.charge_rate(conn, rates, message.len());
     }
-    let parts = ConnParts { conn, ctx, sink: stream, route };
-    route.handler.message(parts, state, message);
+    let mut conn = Conn::new(ConnParts { conn, ctx, sink: stream, route });
+    if let Err(end) = route.handler.message(&mut conn, state, message) {
+        disconnect(slot, ctx, route, end);
+    }
+}
+
+/// Closes a connection whose callback returned an error, unless it is closing already.
+#[cold]
+fn disconnect<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, route: &Route, end: Disconnect) {
+    let Slot { stream, conn, .. } = slot;
+    if conn.phase != Phase::Open {
+        return;
+    }
+    let DisconnectParts { code, reason, error } = end.into_parts();
+    let cause = match error {
+        None => Cause::Application,
+        Some(error) => {
+            ctx.count().callback_errors.add(1);
+            let (pattern, id) = (&route.pattern, conn.id);
+            log::limited!(
+                warn,
+                Instant::now(),
+                "{pattern}: {id}: closed with {code}, a callback returned an error: {error}"
+            );
+            Cause::CallbackError
+        }
+    };
+    conn.close(&mut ctx.writer, stream, code, &reason, cause);
 }
 
 /// Handles a message that has to be inflated first.

@@ -115,7 +115,7 @@ fn bells(workers: usize) -> TestServer {
                 Some(own) if own.starts_with("own ") => {
                     conn.send(message).unwrap();
                 }
-                _ => conn.publish_all("bell", message),
+                _ => conn.publish("bell", message).unwrap(),
             })
     };
     let deflate = small_messages_too(Deflate::dedicated(11));
@@ -246,7 +246,7 @@ fn slow_server(threshold: usize) -> (TestServer, String) {
                 sleep(millis(80));
             }
             if message.as_text().is_some_and(|t| t.ends_with("all")) {
-                return conn.publish_all("bell", message);
+                return conn.publish("bell", message).unwrap();
             }
             conn.send(message).unwrap();
         });
@@ -305,7 +305,7 @@ fn close_frames_are_not_compressed() {
 fn messages_to_others_leave_the_context_unchanged() {
     let handler =
         recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
-            conn.publish("bell", message);
+            conn.publish_to_others("bell", message).unwrap();
             conn.send(message).unwrap();
         });
     let server = serve(Route::new(handler).deflate(small_messages_too(Deflate::dedicated(15))));

@@ -4,17 +4,15 @@ use crate::alone;
 use allocation_counter::measure;
 use campanile::internal::{Machine, SLOT};
 use campanile::protocol::{Opcode, header, mask};
-use campanile::{Accept, Conn, Handler, Message, Refuse, Request};
+use campanile::{Conn, Disconnect, Handler, Message};
 
 struct Echo;
 
 impl Handler for Echo {
     type State = ();
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         conn.send(message).expect("an open connection");
+        Ok(())
     }
 }
 

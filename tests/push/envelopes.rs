@@ -6,8 +6,7 @@ use campanile::api::Api;
 use campanile::deflate::Deflate;
 use campanile::protocol::Kind;
 use campanile::{
-    Accept, Conn, Delivered, Envelope, Handler, Message, Position, Publish, Refuse, Request, Route, Start,
-    TopicSettings,
+    Conn, Delivered, Disconnect, Envelope, Handler, Message, Position, Publish, Route, Start, TopicSettings,
 };
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -47,11 +46,7 @@ struct Listens;
 impl Handler for Listens {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         let words: Vec<&str> = message.as_text().unwrap().split(' ').collect();
         match words[..] {
             ["to", topic, batched] => {
@@ -64,12 +59,13 @@ impl Handler for Listens {
                 conn.subscribe_from(topic, Start::Since(at)).unwrap();
             }
             ["say", topic, text] => {
-                conn.publish_all(topic, text);
+                conn.publish(topic, text).unwrap();
                 conn.send("said").unwrap();
             }
             ["id"] => drop(conn.send(&conn.id().to_string()).unwrap()),
             _ => panic!("{words:?}"),
         }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::support::packed;
 use crate::support::push::{OFFER, Page, Value, json, message, text};
 use crate::support::{TEXT, TestServer, builder, frame, millis, start, until};
 use campanile::push::Push;
-use campanile::{Accept, Conn, Handler, Message, Publish, Refuse, Request, Route, TopicSettings};
+use campanile::{Conn, Disconnect, Handler, Message, Publish, Route, TopicSettings};
 use std::time::Duration;
 
 /// Clients may publish below `public/`; everything there and below `kept/` is kept.
@@ -497,20 +497,18 @@ struct Room;
 impl Handler for Room {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn open(&self, conn: &mut Conn<'_, ()>) {
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         conn.subscribe("public/room").unwrap();
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         let message = match message.as_text().filter(|t| t.starts_with('{')) {
             Some(json) => Message::json(json),
             None => message,
         };
-        conn.publish("public/room", message);
+        conn.publish_to_others("public/room", message).unwrap();
+        Ok(())
     }
 }
 

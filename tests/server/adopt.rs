@@ -32,7 +32,7 @@ fn a_socket_is_adopted_after_any_part_of_its_request() {
     let handler = handler
         .on_upgrade(|request| Ok(Accept::new(request.param("room").unwrap().to_owned())))
         .on_message(|conn, message| {
-            let answer = format!("{} {}", conn.state(), message.as_text().unwrap());
+            let answer = format!("{} {}", conn.state, message.as_text().unwrap());
             conn.send(&answer).unwrap();
         });
     let (server, listener) = host(handler);
@@ -80,7 +80,7 @@ fn a_socket_is_adopted_after_the_host_has_answered_101_itself() {
     let (handler, events) = recorder();
     let handler = handler
         .on_open(|conn| {
-            let hello = format!("{} {:?} {}", conn.state(), conn.protocol(), conn.route());
+            let hello = format!("{} {:?} {}", conn.state, conn.protocol(), conn.route());
             conn.send(&hello).unwrap();
         })
         .on_message(|conn, message| {

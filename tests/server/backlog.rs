@@ -414,7 +414,7 @@ fn a_burst_of_one_iteration_respects_the_backlog_limit() {
         })
         .on_message(|conn, _| {
             for n in 0..100 {
-                conn.publish("news", &numbered(n));
+                conn.publish_to_others("news", &numbered(n)).unwrap();
             }
         });
     const LITTLE: usize = 64 * KIB;

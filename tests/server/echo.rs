@@ -1,7 +1,7 @@
 //! What is sent comes back as it was, with `tungstenite` as the other side.
 
-use crate::support::{DEADLINE, TestServer, echo, limits, recorder, serve};
-use campanile::{Conn, Message as Msg, Route};
+use crate::support::{At, DEADLINE, TestServer, echo, limits, recorder, serve};
+use campanile::{Message as Msg, Route};
 use std::net::TcpStream;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -127,7 +127,7 @@ fn a_thousand_pipelined_messages_are_echoed_in_order() {
 
 #[test]
 fn sends_of_one_callback_arrive_in_order() {
-    let say = |conn: &mut Conn<'_, String>, _: Msg<'_>| {
+    let say = |conn: &mut At<'_, '_>, _: Msg<'_>| {
         for size in [10, 5000, 20, 100_000, 0, 300_000, 30] {
             conn.send(&vec![b'x'; size]).unwrap();
         }

@@ -47,12 +47,12 @@ fn a_handler_accepts_with_subprotocol_headers_cookies_and_state() {
                 .header("X-Bell", "big"))
         })
         .on_open(|conn| {
-            let hello = format!("{} {}", conn.state(), conn.protocol().unwrap());
+            let hello = format!("{} {}", conn.state, conn.protocol().unwrap());
             conn.send(&hello).unwrap();
         })
         .on_message(|conn, message| {
-            conn.state_mut().push_str(message.as_text().unwrap());
-            let state = conn.state().clone();
+            conn.state.push_str(message.as_text().unwrap());
+            let state = conn.state.clone();
             conn.send(&state).unwrap();
         });
     let server = serve(handler);
@@ -127,7 +127,7 @@ fn undecided(timeout: Duration) -> (TestServer, Receiver<Pending<String>>, suppo
             Ok(Accept::later(timeout, move |pending| tokens.send(pending).unwrap()))
         })
         .on_message(|conn, message| {
-            let text = format!("{} {}", conn.state(), message.as_text().unwrap());
+            let text = format!("{} {}", conn.state, message.as_text().unwrap());
             conn.send(&text).unwrap();
         });
     (serve(handler), given, events)
@@ -341,8 +341,8 @@ fn the_handler_sees_the_whole_request() {
                 (conn.param("room"), conn.param("*"), conn.param("no")),
                 (Some("a b"), Some("x/y"), None)
             );
-            assert_eq!(conn.peer().to_string(), *conn.state());
-            let peer = conn.state().clone();
+            assert_eq!(conn.peer().to_string(), *conn.state);
+            let peer = conn.state.clone();
             conn.send(&peer).unwrap();
         });
     let route = Route::new(handler).origins(Origins::list(["https://bell.example"]).unwrap());

@@ -2,7 +2,9 @@
 
 use crate::support;
 use crate::support::{Client, DEADLINE, TestServer, builder, echo, millis, start};
-use campanile::{Accept, Conn, Handler, HttpLimits, Message, Refuse, Request, Responder, Response};
+use campanile::{
+    Accept, Conn, Disconnect, Handler, HttpLimits, Message, Refuse, Request, Responder, Response,
+};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::time::{Duration, Instant};
 
@@ -200,7 +202,9 @@ impl Handler for Undecided {
         Ok(Accept::later(DEADLINE, move |pending| pending.refuse(refuse())))
     }
 
-    fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+    fn message(&self, _: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod adopt;
 mod attacks;
 mod backlog;
+mod callbacks;
 mod closing;
 mod codec;
 mod echo;

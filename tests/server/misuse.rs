@@ -10,7 +10,8 @@ use std::time::Duration;
 
 fn echo() -> Route {
     Route::from(on_message(|conn, message| {
-        let _ = conn.send(message);
+        conn.send(message)?;
+        Ok(())
     }))
 }
 

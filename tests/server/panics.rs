@@ -1,8 +1,8 @@
 //! A panic in a callback costs its connection and nobody else.
 
 use crate::support;
-use crate::support::{Client, Event, Events, Recorder, TestServer, limits, millis, recorder, serve};
-use campanile::{Accept, Cause, CloseCode, Conn, Pending};
+use crate::support::{At, Client, Event, Events, Recorder, TestServer, limits, millis, recorder, serve};
+use campanile::{Accept, Cause, CloseCode, Conn, Disconnect, Pending};
 
 /// A server with a client that is to be unaffected.
 struct Scene {
@@ -58,8 +58,8 @@ impl Scene {
     }
 }
 
-fn asked(conn: &Conn<'_, String>, callback: &str) {
-    if conn.state() == callback {
+fn asked(conn: &At<'_, '_>, callback: &str) {
+    if conn.state == callback {
         panic!("on purpose, in {callback}");
     }
 }
@@ -92,7 +92,7 @@ fn a_panic_in_open_closes_with_1011() {
 fn a_panic_in_open_after_a_send_closes_with_1011() {
     let scene = scene(|h| {
         h.on_open(|conn| {
-            if conn.state() == "open" {
+            if conn.state == "open" {
                 conn.send("half of what it wanted to say").unwrap();
             }
             asked(conn, "open");
@@ -203,12 +203,12 @@ fn a_panic_in_message_and_in_close_is_contained() {
 fn a_panic_ends_the_subscriptions_of_its_connection() {
     let scene = scene(|h| {
         h.on_message(|conn, message| {
-            if conn.state() == "healthy" {
+            if conn.state == "healthy" {
                 conn.send(message).unwrap();
                 return;
             }
             conn.subscribe("room").unwrap();
-            conn.publish_all("room", "published before the panic");
+            conn.publish("room", "published before the panic").unwrap();
             panic!("on purpose, after publishing");
         })
     });
@@ -238,8 +238,14 @@ fn a_panic_in_drop_of_the_state_is_contained() {
         ) -> Result<Accept<Self::State>, campanile::Refuse> {
             Ok(Accept::new((request.query() == Some("bomb")).then(|| Bomb)))
         }
-        fn message(&self, conn: &mut Conn<'_, Self::State>, message: campanile::Message<'_>) {
+        fn message(
+            &self,
+            conn: &mut Conn<'_>,
+            _: &mut Self::State,
+            message: campanile::Message<'_>,
+        ) -> Result<(), Disconnect> {
             conn.send(message).unwrap();
+            Ok(())
         }
     }
     let server = serve(Bombs);
@@ -341,7 +347,14 @@ fn a_panic_in_drop_of_a_late_state_is_contained() {
         fn upgrade(&self, _: &campanile::Request<'_>) -> Result<Accept<Self::State>, campanile::Refuse> {
             Ok(Accept::new(None))
         }
-        fn message(&self, _: &mut Conn<'_, Self::State>, _: campanile::Message<'_>) {}
+        fn message(
+            &self,
+            _: &mut Conn<'_>,
+            _: &mut Self::State,
+            _: campanile::Message<'_>,
+        ) -> Result<(), Disconnect> {
+            Ok(())
+        }
     }
     let server = serve(Bombs);
     let mut open = server.open("/");

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 fn server(workers: usize) -> (TestServer, Events) {
     let (handler, events) = recorder();
     let handler = handler.on_open(|conn| {
-        conn.send(&*conn.id().to_string()).unwrap();
+        let id = conn.id().to_string();
+        conn.send(&id).unwrap();
     });
     (start(builder().workers(workers).route("/", handler)), events)
 }

@@ -3,7 +3,7 @@
 use crate::support;
 use crate::support::{Client, builder, echo, recorder, start};
 use campanile::{
-    Accept, Conn, ConnId, Handler, ListenOptions, Message, Refuse, Request, Route, SlowConsumer,
+    Accept, Conn, ConnId, Disconnect, Handler, ListenOptions, Message, Refuse, Request, Route, SlowConsumer,
     TopicSettings,
 };
 use crossbeam_channel::{Receiver, unbounded};
@@ -72,7 +72,7 @@ fn a_broadcast_and_a_publication_reach_all_workers() {
         .on_open(|conn| {
             conn.subscribe("all").unwrap();
         })
-        .on_message(|conn, message| conn.publish_all("all", message));
+        .on_message(|conn, message| conn.publish("all", message).unwrap());
     let server = start(builder().workers(4).route("/", handler));
     let mut clients: Vec<Client> = (0..16).map(|_| server.open("/")).collect();
     clients.iter_mut().for_each(Client::expect_nothing_until_pong);
@@ -138,7 +138,7 @@ fn a_late_decision_and_an_adopted_socket_find_their_worker() {
                 });
             }))
         })
-        .on_open(|conn| assert_eq!(*conn.state(), conn.id().to_string()));
+        .on_open(|conn| assert_eq!(*conn.state, conn.id().to_string()));
     let server = start(builder().workers(3).route("/", handler));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut clients = Vec::new();
@@ -174,7 +174,7 @@ impl Handler for Flooder {
         Ok(Accept::new(0))
     }
 
-    fn message(&self, conn: &mut Conn<'_, u64>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut u64, message: Message<'_>) -> Result<(), Disconnect> {
         match message.as_text() {
             Some("subscribe") => {
                 for topic in 0..TOPICS {
@@ -186,19 +186,21 @@ impl Handler for Flooder {
             Some("burst") => {
                 for n in 0..BURST {
                     for topic in 0..TOPICS {
-                        conn.publish(&format!("t{topic}"), &*format!("{n:0>4000}"));
+                        conn.publish_to_others(&format!("t{topic}"), &*format!("{n:0>4000}")).unwrap();
                     }
                 }
                 conn.send("published").unwrap();
             }
             other => panic!("{other:?}"),
         }
+        Ok(())
     }
 
-    fn dropped(&self, conn: &mut Conn<'_, u64>, messages: u32) {
-        *conn.state_mut() += u64::from(messages);
-        let told = format!("missed {}", conn.state());
+    fn dropped(&self, conn: &mut Conn<'_>, state: &mut u64, messages: u32) -> Result<(), Disconnect> {
+        *state += u64::from(messages);
+        let told = format!("missed {}", state);
         let _ = conn.handle().send(conn.id(), &*told);
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) mod tls;
 pub(crate) mod traveller;
 
 #[allow(unused_imports)]
-pub(crate) use recorder::{Event, Events, Recorder, echo, recorder};
+pub(crate) use recorder::{At, Event, Events, Recorder, echo, recorder};
 
 use campanile::{Builder, Handle, HandleError, Limits, ListenAddr, Route, RunError, Running, Server};
 use crossbeam_channel::unbounded;

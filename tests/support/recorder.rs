@@ -1,8 +1,9 @@
 //! A handler that reports what it was told, and does what a test wants done.
 
 use super::DEADLINE;
-use campanile::{Accept, Closed, Conn, ConnId, Handler, Message, Refuse, Request};
+use campanile::{Accept, Closed, Conn, ConnId, Disconnect, Handler, Message, Refuse, Request};
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 /// What a handler was told.
@@ -18,8 +19,28 @@ pub(crate) enum Event {
     Close(ConnId, Closed),
 }
 
-type Hook = Box<dyn Fn(&mut Conn<'_, String>) + Send + Sync>;
-type MessageHook = Box<dyn Fn(&mut Conn<'_, String>, Message<'_>) + Send + Sync>;
+/// A connection and its state, in a callback.
+pub(crate) struct At<'c, 'a> {
+    conn: &'c mut Conn<'a>,
+    pub(crate) state: &'c mut String,
+}
+
+impl<'a> Deref for At<'_, 'a> {
+    type Target = Conn<'a>;
+
+    fn deref(&self) -> &Conn<'a> {
+        self.conn
+    }
+}
+
+impl DerefMut for At<'_, '_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.conn
+    }
+}
+
+type Hook = Box<dyn Fn(&mut At<'_, '_>) + Send + Sync>;
+type MessageHook = Box<dyn Fn(&mut At<'_, '_>, Message<'_>) + Send + Sync>;
 type UpgradeHook = Box<dyn Fn(&Request<'_>) -> Result<Accept<String>, Refuse> + Send + Sync>;
 
 /// Reports everything, and does what the test wants done.
@@ -68,40 +89,40 @@ impl Recorder {
         self
     }
 
-    pub(crate) fn on_open(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on_open(mut self, hook: impl Fn(&mut At<'_, '_>) + Send + Sync + 'static) -> Self {
         self.open = Some(Box::new(hook));
         self
     }
 
     pub(crate) fn on_message(
         mut self,
-        hook: impl Fn(&mut Conn<'_, String>, Message<'_>) + Send + Sync + 'static,
+        hook: impl Fn(&mut At<'_, '_>, Message<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.message = Some(Box::new(hook));
         self
     }
 
-    pub(crate) fn on_ping(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on_ping(mut self, hook: impl Fn(&mut At<'_, '_>) + Send + Sync + 'static) -> Self {
         self.ping = Some(Box::new(hook));
         self
     }
 
-    pub(crate) fn on_pong(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on_pong(mut self, hook: impl Fn(&mut At<'_, '_>) + Send + Sync + 'static) -> Self {
         self.pong = Some(Box::new(hook));
         self
     }
 
-    pub(crate) fn on_drain(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on_drain(mut self, hook: impl Fn(&mut At<'_, '_>) + Send + Sync + 'static) -> Self {
         self.drain = Some(Box::new(hook));
         self
     }
 
-    pub(crate) fn on_dropped(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on_dropped(mut self, hook: impl Fn(&mut At<'_, '_>) + Send + Sync + 'static) -> Self {
         self.dropped = Some(Box::new(hook));
         self
     }
 
-    pub(crate) fn on_close(mut self, hook: impl Fn(&mut Conn<'_, String>) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on_close(mut self, hook: impl Fn(&mut At<'_, '_>) + Send + Sync + 'static) -> Self {
         self.close = Some(Box::new(hook));
         self
     }
@@ -111,9 +132,9 @@ impl Recorder {
     }
 }
 
-fn run(hook: &Option<Hook>, conn: &mut Conn<'_, String>) {
+fn run(hook: &Option<Hook>, conn: &mut Conn<'_>, state: &mut String) {
     if let Some(hook) = hook {
-        hook(conn);
+        hook(&mut At { conn, state });
     }
 }
 
@@ -125,41 +146,52 @@ impl Handler for Recorder {
         self.upgrade.as_ref().map_or_else(|| Ok(Accept::new(String::new())), |hook| hook(request))
     }
 
-    fn open(&self, conn: &mut Conn<'_, String>) {
+    fn open(&self, conn: &mut Conn<'_>, state: &mut String) -> Result<(), Disconnect> {
         self.report(Event::Open(conn.id()));
-        run(&self.open, conn);
+        run(&self.open, conn, state);
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, String>, message: Message<'_>) {
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        state: &mut String,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect> {
         self.report(Event::Message(conn.id(), message.as_bytes().to_vec()));
         if let Some(hook) = &self.message {
-            hook(conn, message);
+            hook(&mut At { conn, state }, message);
         }
+        Ok(())
     }
 
-    fn ping(&self, conn: &mut Conn<'_, String>, payload: &[u8]) {
+    fn ping(&self, conn: &mut Conn<'_>, state: &mut String, payload: &[u8]) -> Result<(), Disconnect> {
         self.report(Event::Ping(conn.id(), payload.to_vec()));
-        run(&self.ping, conn);
+        run(&self.ping, conn, state);
+        Ok(())
     }
 
-    fn pong(&self, conn: &mut Conn<'_, String>, payload: &[u8]) {
+    fn pong(&self, conn: &mut Conn<'_>, state: &mut String, payload: &[u8]) -> Result<(), Disconnect> {
         self.report(Event::Pong(conn.id(), payload.to_vec()));
-        run(&self.pong, conn);
+        run(&self.pong, conn, state);
+        Ok(())
     }
 
-    fn drain(&self, conn: &mut Conn<'_, String>) {
+    fn drain(&self, conn: &mut Conn<'_>, state: &mut String) -> Result<(), Disconnect> {
         self.report(Event::Drain(conn.id()));
-        run(&self.drain, conn);
+        run(&self.drain, conn, state);
+        Ok(())
     }
 
-    fn dropped(&self, conn: &mut Conn<'_, String>, messages: u32) {
+    fn dropped(&self, conn: &mut Conn<'_>, state: &mut String, messages: u32) -> Result<(), Disconnect> {
         self.report(Event::Dropped(conn.id(), messages));
-        run(&self.dropped, conn);
+        run(&self.dropped, conn, state);
+        Ok(())
     }
 
-    fn close(&self, conn: &mut Conn<'_, String>, end: &Closed) {
+    fn close(&self, conn: &mut Conn<'_>, state: &mut String, end: &Closed) {
         self.report(Event::Close(conn.id(), end.clone()));
-        run(&self.close, conn);
+        run(&self.close, conn, state);
     }
 }
 

@@ -391,17 +391,20 @@ fn many_handshakes_do_not_delay_established_connections() {
     let (entered, has_entered) = crossbeam_channel::bounded(1);
     let (release, released) = crossbeam_channel::bounded::<()>(1);
     let sockets = crowd.clone();
-    let handler = on_message(move |conn, message| match message.as_bytes() {
-        b"wait" => {
-            entered.send(()).unwrap();
-            released.recv_timeout(DEADLINE).unwrap();
+    let handler = on_message(move |conn, message| {
+        match message.as_bytes() {
+            b"wait" => {
+                entered.send(()).unwrap();
+                released.recv_timeout(DEADLINE).unwrap();
+            }
+            _ => {
+                // On the worker's thread: it answers no handshake meanwhile.
+                let answered = |s: &&std::net::TcpStream| matches!(s.peek(&mut [0]), Ok(1));
+                let answered = sockets.lock().unwrap().iter().filter(answered).count();
+                assert!(conn.send(answered.to_string().as_str()).is_ok());
+            }
         }
-        _ => {
-            // On the worker's thread: it answers no handshake meanwhile.
-            let answered = |s: &&std::net::TcpStream| matches!(s.peek(&mut [0]), Ok(1));
-            let answered = sockets.lock().unwrap().iter().filter(answered).count();
-            assert!(conn.send(answered.to_string().as_str()).is_ok());
-        }
+        Ok(())
     });
     let server = start_tls(Server::builder().workers(1).route("/", handler), &ca.tls());
     let (mut first, mut second) = (open(server.addr, &ca.client()), open(server.addr, &ca.client()));

@@ -19,7 +19,7 @@ fn scripted() -> Recorder {
     })
 }
 
-fn run(conn: &mut Conn<'_, String>, line: &str) {
+fn run(conn: &mut Conn<'_>, line: &str) {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     let (topic, text) = rest.split_once(' ').unwrap_or((rest, ""));
     match word {
@@ -32,8 +32,8 @@ fn run(conn: &mut Conn<'_, String>, line: &str) {
             assert!(conn.unsubscribe(topic));
             assert!(!conn.is_subscribed(topic) && !conn.unsubscribe(topic));
         }
-        "pub" => conn.publish(topic, text),
-        "all" => conn.publish_all(topic, text),
+        "pub" => conn.publish_to_others(topic, text).unwrap(),
+        "all" => conn.publish(topic, text).unwrap(),
         "send" => {
             conn.send(rest).unwrap();
         }
@@ -78,7 +78,7 @@ fn topics_lists_the_subscriptions_of_a_connection() {
 }
 
 #[test]
-fn publish_excludes_the_sender_and_publish_all_includes_it() {
+fn publish_includes_the_sender_and_publish_to_others_excludes_it() {
     let server = serve(scripted());
     let [mut a, mut b, mut c] = clients(&server, "sub room");
     let mut outsider = server.open("/");
@@ -233,11 +233,11 @@ fn a_closing_connection_can_publish() {
         .on_open(|conn| {
             conn.subscribe("room").unwrap();
         })
-        .on_message(|conn, message| *conn.state_mut() = message.as_text().unwrap().to_owned())
+        .on_message(|conn, message| *conn.state = message.as_text().unwrap().to_owned())
         .on_close(|conn| {
             assert!(conn.is_subscribed("room"));
-            let left = format!("{} left", conn.state());
-            conn.publish_all("room", &left);
+            let left = format!("{} left", conn.state);
+            conn.publish("room", &left).unwrap();
         });
     let server = serve(handler);
     let mut witness = server.open("/");
@@ -375,7 +375,7 @@ fn topic_names_and_subscriptions_are_limited() {
     let handler = handler.on_message(|conn, _| {
         for bad in ["", "a\nb", "a\u{85}b", "a/*", &"x".repeat(256)] {
             assert!(matches!(conn.subscribe(bad), Err(SubscribeError::Topic(_))));
-            conn.publish(bad, "reaches nobody");
+            assert!(conn.publish(bad, "reaches nobody").is_err(), "{bad:?}");
         }
         for n in 0..5 {
             assert_eq!(conn.subscribe(&format!("{n}{}", "x".repeat(250))), Ok(true));
@@ -462,7 +462,7 @@ fn publishing_in_close_reaches_every_worker() {
         .on_open(|conn| {
             conn.subscribe("room").unwrap();
         })
-        .on_close(|conn| conn.publish("room", "left"));
+        .on_close(|conn| conn.publish("room", "left").unwrap());
     let server = start(builder().workers(3).route("/", handler));
     let mut all: Vec<Client> = (0..9).map(|_| server.open("/")).collect();
     for client in &mut all {

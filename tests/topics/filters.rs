@@ -3,7 +3,7 @@
 use crate::support::push::{Page, Value, json};
 use crate::support::{TestServer, builder, start};
 use campanile::push::Push;
-use campanile::{Accept, Conn, Handler, Message, Publish, Refuse, Request, Start, Subscribe, TopicSettings};
+use campanile::{Conn, Disconnect, Handler, Message, Publish, Start, Subscribe, TopicSettings};
 
 fn serve(workers: usize) -> TestServer {
     start(
@@ -132,22 +132,20 @@ struct Own;
 impl Handler for Own {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn open(&self, conn: &mut Conn<'_, ()>) {
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         conn.subscribe_with(Subscribe::pattern("own/*").tags(&["x"])).unwrap();
         let refused = conn.subscribe_with(Subscribe::pattern("own/*").from(Start::Latest));
         assert!(refused.is_err());
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         let text = message.as_text().unwrap();
-        conn.publish_with(Publish::new("own/1", "left out").tags(&["y"]));
-        conn.publish_with(Publish::new("own/1", text).tags(&["x"]));
+        conn.publish_with(Publish::new("own/1", "left out").tags(&["y"])).unwrap();
+        conn.publish_with(Publish::new("own/1", text).tags(&["x"])).unwrap();
         conn.send("sent behind it").unwrap(); // what was published before comes before
-        conn.publish_with(Publish::new("own/1", "without"));
+        conn.publish_with(Publish::new("own/1", "without")).unwrap();
+        Ok(())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::support::{Client, DEADLINE, TEXT, TestServer, builder, frame, limits, millis, start, until};
 use campanile::{
-    Accept, Answer, Conn, Handler, Message, Position, Publish, Published, Refuse, Request, SlowConsumer,
-    Start, Subscribed, TopicSettings,
+    Answer, Conn, Disconnect, Handler, Message, Position, Publish, Published, SlowConsumer, Start,
+    Subscribed, TopicSettings,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,11 +15,7 @@ struct Scripted;
 impl Handler for Scripted {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         let words: Vec<&str> = message.as_text().unwrap().splitn(4, ' ').collect();
         let number = |at: usize| words[at].parse().unwrap();
         let result = match words[0] {
@@ -38,7 +34,7 @@ impl Handler for Scripted {
                 Ok(())
             }
             "pub" => {
-                conn.publish_all(words[1], &*words[2..].join(" "));
+                conn.publish(words[1], &*words[2..].join(" ")).unwrap();
                 Ok(())
             }
             other => panic!("{other}"),
@@ -46,11 +42,19 @@ impl Handler for Scripted {
         if let Err(e) = result {
             conn.send(&format!("refused: {e}")).unwrap();
         }
+        Ok(())
     }
 
-    fn subscribed(&self, conn: &mut Conn<'_, ()>, topic: &str, how: &Subscribed) {
+    fn subscribed(
+        &self,
+        conn: &mut Conn<'_>,
+        _: &mut (),
+        topic: &str,
+        how: &Subscribed,
+    ) -> Result<(), Disconnect> {
         let Position { epoch, offset, .. } = how.position;
         conn.send(&format!("{topic}: {epoch} {offset} {} {}", how.recovered, how.replayed)).unwrap();
+        Ok(())
     }
 }
 
@@ -145,8 +149,7 @@ fn evicted_messages_are_not_reported_as_recovered() {
 fn start_latest_replays_one_message_for_each_key() {
     let server = serve(2, kept(100));
     for (key, text) in [("eur", "1"), ("usd", "2"), ("eur", "3")] {
-        let publish = Publish::new("kept/rates", Message::text(text).with_key(key));
-        confirm(&server, publish);
+        confirm(&server, Publish::new("kept/rates", Message::text(text).with_key(key)));
     }
     let mut client = server.open("/");
     client.text("latest kept/rates");
@@ -493,16 +496,20 @@ struct Greets;
 impl Handler for Greets {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         conn.subscribe_from(message.as_text().unwrap(), Start::Now).unwrap();
+        Ok(())
     }
 
-    fn subscribed(&self, conn: &mut Conn<'_, ()>, topic: &str, _: &Subscribed) {
-        conn.publish_all(topic, "hello");
+    fn subscribed(
+        &self,
+        conn: &mut Conn<'_>,
+        _: &mut (),
+        topic: &str,
+        _: &Subscribed,
+    ) -> Result<(), Disconnect> {
+        conn.publish(topic, "hello").unwrap();
+        Ok(())
     }
 }
 

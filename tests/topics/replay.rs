@@ -1,7 +1,7 @@
 //! Replays beside live messages.
 
 use crate::support::{CLOSE, builder, limits, start};
-use campanile::{Conn, Handler, Message, Publish, Route, Start, TopicSettings};
+use campanile::{Conn, Disconnect, Handler, Message, Publish, Route, Start, TopicSettings};
 
 /// Subscribes every connection from the oldest of the last 1,000 messages on.
 struct FromTheLast;
@@ -13,12 +13,20 @@ impl Handler for FromTheLast {
         Ok(campanile::Accept::new(()))
     }
 
-    fn message(&self, conn: &mut Conn<'_, ()>, _: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> {
         conn.subscribe_from("kept/a", Start::Last(1000)).unwrap();
+        Ok(())
     }
 
-    fn subscribed(&self, conn: &mut Conn<'_, ()>, _: &str, _: &campanile::Subscribed) {
+    fn subscribed(
+        &self,
+        conn: &mut Conn<'_>,
+        _: &mut (),
+        _: &str,
+        _: &campanile::Subscribed,
+    ) -> Result<(), Disconnect> {
         conn.send("subscribed").unwrap();
+        Ok(())
     }
 }
 

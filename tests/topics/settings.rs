@@ -3,9 +3,7 @@
 use crate::support::push::{Page, json};
 use crate::support::{builder, start, until};
 use campanile::push::Push;
-use campanile::{
-    Accept, Conn, Handle, HandleError, Handler, Message, Publish, Published, Refuse, Request, TopicSettings,
-};
+use campanile::{Conn, Disconnect, Handle, HandleError, Handler, Message, Publish, Published, TopicSettings};
 use core::time::Duration;
 
 #[test]
@@ -85,14 +83,11 @@ struct Flood;
 impl Handler for Flood {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         for _ in 0..200 {
-            conn.publish(message.as_text().unwrap(), "flood");
+            conn.publish_to_others(message.as_text().unwrap(), "flood").unwrap();
         }
+        Ok(())
     }
 }
 
@@ -140,20 +135,18 @@ struct Large;
 impl Handler for Large {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn open(&self, conn: &mut Conn<'_, ()>) {
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         for topic in ["small/a", "small/b", "small/c"] {
             conn.subscribe(topic).unwrap();
         }
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         for topic in ["small/a", "small/b", "small/c"] {
-            conn.publish_all(topic, message);
+            conn.publish(topic, message).unwrap();
         }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@
 use crate::{Outcome, USAGE};
 use campanile::push::Push;
 use campanile::{
-    Accept, Conn, ConnId, Handle, HandleError, Handler, Message, Refuse, Request, Response, Route, Server,
+    Conn, ConnId, Disconnect, Handle, HandleError, Handler, Message, Request, Response, Route, Server,
     TopicSettings,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -30,18 +30,16 @@ struct Outside(mpsc::Sender<String>);
 impl Handler for Outside {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn open(&self, conn: &mut Conn<'_, ()>) {
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         conn.subscribe(TOPIC).expect("a short name and one subscription");
+        Ok(())
     }
 
-    fn message(&self, _: &mut Conn<'_, ()>, message: Message<'_>) {
+    fn message(&self, _: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
         if let Some(text) = message.as_text() {
             let _ = self.0.send(text.to_owned()); // that thread ends with the process
         }
+        Ok(())
     }
 }
 
@@ -68,11 +66,7 @@ struct Hundred {
 impl Handler for Hundred {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn open(&self, conn: &mut Conn<'_, ()>) {
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         let mut opened = self.opened.lock().expect("no handler panics");
         let first = opened.len() * SUBSCRIPTIONS;
         opened.push(conn.id());
@@ -80,9 +74,12 @@ impl Handler for Hundred {
         for i in first..first + SUBSCRIPTIONS {
             conn.subscribe(&format!("topic/{}", i % self.topics)).expect("no more than a connection may");
         }
+        Ok(())
     }
 
-    fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+    fn message(&self, _: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> {
+        Ok(())
+    }
 }
 
 struct Echo;
@@ -90,12 +87,9 @@ struct Echo;
 impl Handler for Echo {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        let _ = conn.send(message); // refused only when it is closing
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
+        let _ = conn.send(message); // refused only when it is closing;
+        Ok(())
     }
 }
 

@@ -11,9 +11,7 @@
 
 use crate::cpu::cpu;
 use crate::{Outcome, USAGE};
-use campanile::{
-    Accept, Conn, Handle, HandleError, Handler, Limits, Message, Refuse, Request, Route, Server,
-};
+use campanile::{Conn, Disconnect, Handle, HandleError, Handler, Limits, Message, Route, Server};
 use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -51,26 +49,24 @@ struct Subscriber(Arc<Mutex<BTreeSet<String>>>);
 
 impl Handler for Subscriber {
     type State = ();
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-    fn open(&self, conn: &mut Conn<'_, ()>) {
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         conn.subscribe(TOPIC).expect("a short name and one subscription");
         let worker = thread::current().name().unwrap_or_default().to_owned();
         self.0.lock().expect("no handler panics").insert(worker);
+        Ok(())
     }
-    fn message(&self, _: &mut Conn<'_, ()>, _: Message<'_>) {}
+    fn message(&self, _: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> {
+        Ok(())
+    }
 }
 
 struct Echo;
 
 impl Handler for Echo {
     type State = ();
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        let _ = conn.send(message); // refused only when it is closing
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
+        let _ = conn.send(message); // refused only when it is closing;
+        Ok(())
     }
 }
 

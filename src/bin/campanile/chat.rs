@@ -1,7 +1,9 @@
 //! The chat room behind the page: `{"name":…,"msg":…}` comes in, everyone gets `name:msg`; images are passed on as
 //! they are; when somebody who has said a name goes, everyone gets `name left`.
 
-use campanile::{Accept, CloseCode, Closed, Conn, Handler, Limits, Message, Refuse, Request, Route};
+use campanile::{
+    Accept, CloseCode, Closed, Conn, Disconnect, Handler, Limits, Message, Refuse, Request, Route,
+};
 use serde::Deserialize;
 
 pub(crate) struct Chat;
@@ -47,30 +49,28 @@ impl Handler for Chat {
         Ok(Accept::new(None))
     }
 
-    fn open(&self, conn: &mut Conn<'_, Self::State>) {
-        if let Err(e) = conn.subscribe(ROOM) {
-            let _ = conn.close(CloseCode::INTERNAL, &e.to_string());
-        }
+    fn open(&self, conn: &mut Conn<'_>, _: &mut Self::State) -> Result<(), Disconnect> {
+        conn.subscribe(ROOM)?;
+        Ok(())
     }
 
-    fn message(&self, conn: &mut Conn<'_, Self::State>, message: Message<'_>) {
-        let Some(text) = message.as_text() else { return conn.publish_all(ROOM, message) };
-        match serde_json::from_str::<Line>(text) {
-            Ok(Line { name, msg }) => {
-                let name = shown(&name);
-                let line = format!("{name}:{msg}");
-                *conn.state_mut() = Some(name);
-                conn.publish_all(ROOM, &line);
-            }
-            Err(_) => {
-                let _ = conn.close(CloseCode::INVALID_DATA, r#"expected {"name":"…","msg":"…"}"#); // may be sent
-            }
-        }
+    fn message(
+        &self,
+        conn: &mut Conn<'_>,
+        last: &mut Self::State,
+        message: Message<'_>,
+    ) -> Result<(), Disconnect> {
+        let Some(text) = message.as_text() else { return Ok(conn.publish(ROOM, message)?) };
+        let expected = |_| Disconnect::new(CloseCode::INVALID_DATA, r#"expected {"name":"…","msg":"…"}"#);
+        let Line { name, msg } = serde_json::from_str(text).map_err(expected)?;
+        let name = last.insert(shown(&name));
+        conn.publish(ROOM, &format!("{name}:{msg}"))?;
+        Ok(())
     }
 
-    fn close(&self, conn: &mut Conn<'_, Self::State>, _: &Closed) {
-        if let Some(name) = conn.state_mut().take() {
-            conn.publish(ROOM, &format!("{name} left"));
+    fn close(&self, conn: &mut Conn<'_>, last: &mut Self::State, _: &Closed) {
+        if let Some(name) = last {
+            let _ = conn.publish(ROOM, &format!("{name} left")); // a topic's name
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `/echo` sends back what comes, `/broadcast` sends it to all: for trying out, for conformance and for measuring.
 
-use campanile::{Accept, CloseCode, Conn, Handler, Limits, Message, Refuse, Request, Route};
+use campanile::{Conn, Disconnect, Handler, Limits, Message, Route};
 use std::time::Duration;
 
 pub(crate) struct Echo;
@@ -24,19 +24,17 @@ pub(crate) fn echo() -> Route {
 impl Handler for Echo {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        let _ = conn.send(message); // refused only when it is closing
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
+        conn.send(message)?;
         if conn.buffered_amount() > PAUSE_AT {
             conn.pause();
         }
+        Ok(())
     }
 
-    fn drain(&self, conn: &mut Conn<'_, ()>) {
+    fn drain(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
         conn.resume();
+        Ok(())
     }
 }
 
@@ -63,17 +61,13 @@ pub(crate) fn broadcast() -> Route {
 impl Handler for Broadcast {
     type State = ();
 
-    fn upgrade(&self, _: &Request<'_>) -> Result<Accept<()>, Refuse> {
-        Ok(Accept::new(()))
+    fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
+        conn.subscribe(EVERYBODY)?;
+        Ok(())
     }
 
-    fn open(&self, conn: &mut Conn<'_, ()>) {
-        if let Err(e) = conn.subscribe(EVERYBODY) {
-            let _ = conn.close(CloseCode::INTERNAL, &e.to_string());
-        }
-    }
-
-    fn message(&self, conn: &mut Conn<'_, ()>, message: Message<'_>) {
-        conn.publish_all(EVERYBODY, message);
+    fn message(&self, conn: &mut Conn<'_>, _: &mut (), message: Message<'_>) -> Result<(), Disconnect> {
+        conn.publish(EVERYBODY, message)?;
+        Ok(())
     }
 }
