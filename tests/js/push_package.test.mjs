@@ -20,6 +20,12 @@ test("under 4.5 KiB minified and gzipped", async (t) => {
   assert.ok(code.length > 1000 && size < MOST, `${size} bytes`);
 });
 
+test("the size in the documents is the bound", () => {
+  for (const page of ["README.md", "docs/guide/pages.md", "js/README.md"]) {
+    assert.match(read(page), new RegExp(`less\\s+than\\s+${MOST / 1024}\\s+KiB`), page);
+  }
+});
+
 test("no dependency, nothing that a strict Content-Security-Policy forbids", () => {
   const text = read("js/campanile.js");
   assert.doesNotMatch(text, /\bimport\b|\beval\b|innerHTML|new Function|document\.write/);
