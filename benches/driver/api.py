@@ -94,7 +94,9 @@ def measure(arguments, run):
             for n in range(arguments.rounds):
                 for column, request in REQUESTS.items():
                     table.add(row, column, cost(server, request, conns, arguments.secs))
-                    say(f"api: {conns} connections, round {n + 1}: {column} {table.rows[row]['values'][column][-1]:,.0f} ns")
+                    say(
+                        f"api: {conns} connections, round {n + 1}: {column} {table.rows[row]['values'][column][-1]:,.0f} ns"
+                    )
     # The ratio of a batch is to be compared with 100 requests.
     for row in table.rows:
         for column in ("publish, no subscriber", "publish, one subscriber"):

@@ -71,7 +71,8 @@ def draw(panel, x, y, width, label, theme):
     if panel.mark:
         at = left + full * panel.mark / panel.most
         parts.append(
-            f'<line x1="{at:.1f}" y1="{top - 2}" x2="{at:.1f}" y2="{bottom}" stroke="{theme["muted"]}" stroke-dasharray="3 3"/>'
+            f'<line x1="{at:.1f}" y1="{top - 2}" x2="{at:.1f}" y2="{bottom}"'
+            f' stroke="{theme["muted"]}" stroke-dasharray="3 3"/>'
         )
     return parts
 

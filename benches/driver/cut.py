@@ -29,7 +29,14 @@ ROWS = {
 
 def options(parser):
     parser.add_argument("--conns", type=int, default=10_000, metavar="N", help="[10000]")
-    parser.add_argument("--topics", type=int, nargs="+", default=[100_000, 1_000_000], metavar="N", help="topics in all [100000 1000000]")
+    parser.add_argument(
+        "--topics",
+        type=int,
+        nargs="+",
+        default=[100_000, 1_000_000],
+        metavar="N",
+        help="topics in all [100000 1000000]",
+    )
 
 
 def get(server, path):

@@ -13,7 +13,7 @@ import json
 
 import peers
 import rig
-from options import names_of
+from options import loads_option
 from rig import Failed, Server, say
 
 ROUNDS, SECS = 5, 2.0
@@ -30,7 +30,7 @@ MODES = ("off", "shared", "dedicated")
 
 
 def options(parser):
-    parser.add_argument("--loads", type=names_of(LOADS), metavar="NAME,...", default=list(LOADS), help=f"of {', '.join(LOADS)} [all]")
+    loads_option(parser, LOADS)
 
 
 def ws_options(mode, level):
@@ -78,7 +78,9 @@ def measure(arguments, run):
                 for column, command in servers(mode, campanile, len(columns) > 1).items():
                     with Server(command, cpu) as server:
                         words = [kind, server.port, server.pid, mode, size, conns, arguments.secs]
-                        line = rig.call(["taskset", "-c", client_cpu, client, "deflate-load", *words], 120 + 10 * arguments.secs)
+                        line = rig.call(
+                            ["taskset", "-c", client_cpu, client, "deflate-load", *words], 120 + 10 * arguments.secs
+                        )
                     messages, ticks, length, grown, uncompressed = map(int, line.split())
                     value = grown / conns if kind == "idle" else ticks / TICK / messages * 1e9
                     cost.add(row, column, value, {"uncompressed": uncompressed / messages} if uncompressed else {})

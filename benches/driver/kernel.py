@@ -8,14 +8,14 @@ the whole message is received before it is sent.
 
 import rig
 from loads import LARGE, LOADS, measure as measure_load
-from options import names_of
+from options import loads_option
 from rig import Server, say
 
 ROUNDS, SECS = 7, 2.0
 
 
 def options(parser):
-    parser.add_argument("--loads", type=names_of(LOADS), metavar="NAME,...", default=list(LOADS), help=f"of {', '.join(LOADS)} [all]")
+    loads_option(parser, LOADS)
 
 
 def measure(arguments, run):

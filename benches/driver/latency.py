@@ -21,12 +21,24 @@ def options(parser):
 def measure(arguments, run):
     cpu, client_cpu = rig.cpus()
     campanile, client, baseline = rig.build("campanile", "campanile-loadtest", "kernel-baseline")
-    servers = {"kernel": Server([baseline, "echo", "{port}"], cpu), "campanile": Server(rig.campanile_command(campanile), cpu)}
+    servers = {
+        "kernel": Server([baseline, "echo", "{port}"], cpu),
+        "campanile": Server(rig.campanile_command(campanile), cpu),
+    }
 
     def load(column, server, *more):
         place = f"127.0.0.1:{server.port}"
         url = f"tcp://{place}" if column == "kernel" else f"ws://{place}/echo"
-        options = ["--conns", arguments.conns, "--size", arguments.size, "--duration", arguments.secs, "--pid", server.pid]
+        options = [
+            "--conns",
+            arguments.conns,
+            "--size",
+            arguments.size,
+            "--duration",
+            arguments.secs,
+            "--pid",
+            server.pid,
+        ]
         return rig.loadtest(client, client_cpu, "echo", url, *options, *more)
 
     rate = arguments.rate
@@ -45,6 +57,8 @@ def measure(arguments, run):
                 report = load(column, server, "--rate", f"{rate:.0f}")
             for name in PERCENTILES:
                 table.add(name, column, report["latency_ns"][name] / 1000)
-            shown = ", ".join(f"{title} {report['latency_ns'][name] / 1000:,.1f}" for name, title in PERCENTILES.items())
+            shown = ", ".join(
+                f"{title} {report['latency_ns'][name] / 1000:,.1f}" for name, title in PERCENTILES.items()
+            )
             say(f"latency: round {n + 1}: {column}: {shown} µs")
     run.limit("p99.9", table.ratio("p99_9", "campanile"))

@@ -54,7 +54,15 @@ def measure(client, cpu, server, load, secs, path=None, stream=False):
     """
     options = ["--conns", load.conns, "--pid", server.pid, "--duration", 1 if load.mode == "idle" else secs]
     if load.mode in ("echo", "broadcast", "chat"):
-        options += ["--size", load.size, "--depth", load.depth, "--warmup", WARM, "--text" if load.text and not stream else "--binary"]
+        options += [
+            "--size",
+            load.size,
+            "--depth",
+            load.depth,
+            "--warmup",
+            WARM,
+            "--text" if load.text and not stream else "--binary",
+        ]
     place = f"127.0.0.1:{server.port}"
     url = f"tcp://{place}" if stream else f"ws://{place}{load.path if path is None else path}"
     report = rig.loadtest(client, cpu, load.mode, url, *options, timeout=300 + secs)

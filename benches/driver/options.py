@@ -17,6 +17,13 @@ def names_of(known):
     return parse
 
 
+def loads_option(parser, known, default=None):
+    """--loads, of these, by default all."""
+    shown = ",".join(default) if default else "all"
+    about = f"of {', '.join(known)} [{shown}]"
+    parser.add_argument("--loads", type=names_of(known), metavar="NAME,...", default=default or list(known), help=about)
+
+
 def command(text):
     """A command line with {port} in it."""
     if "{port}" not in text:

@@ -1,7 +1,7 @@
 """Renders docs/benchmarks.md, its charts and benches/results/README.md from the raw results.
 
-The newest file of each driver in benches/results counts. Of the page only what is between <!-- begin: NAME --> and <!-- end -->
-is replaced. --check writes nothing and fails where a file would change.
+The newest file of each driver in benches/results counts. Of the page only what is between <!-- begin: NAME --> and
+<!-- end --> is replaced. --check writes nothing and fails where a file would change.
 """
 
 import json
@@ -31,7 +31,13 @@ PER_CORE = [
     ("echoes of 16 KiB of text", "kernel", 0, "text-16k", OURS),
     ("deliveries of a broadcast of 100 bytes to 1,000", "kernel", 0, "broadcast", OURS),
     ("deliveries of the same, 16 messages in flight", "kernel", 0, "broadcast-16", OURS),
-    ("deliveries in a room of 100 that all publish, push protocol, 100 bytes", "room", 0, ("publish", "publish-ns"), OURS),
+    (
+        "deliveries in a room of 100 that all publish, push protocol, 100 bytes",
+        "room",
+        0,
+        ("publish", "publish-ns"),
+        OURS,
+    ),
     ("echoes of 20 bytes over TLS", "tls", 0, "echo", "wss"),
     ("echoes of 1 KiB of JSON, not compressed", "deflate", 0, "echo-1k-off", OURS),
     ("echoes of 1 KiB of JSON, compressed", "deflate", 0, "echo-1k-shared", OURS),
@@ -47,7 +53,10 @@ def newest():
     found = {}
     for path in sorted(RESULTS.glob("????-??-??-*.json")):
         value = json.loads(path.read_text(encoding="utf-8"))
-        found[value["bench"]] = value | {"file": path.name, "tables": [Table.from_json(table) for table in value["tables"]]}
+        found[value["bench"]] = value | {
+            "file": path.name,
+            "tables": [Table.from_json(table) for table in value["tables"]],
+        }
     for name in ("kernel", "peers"):
         if name not in found:
             raise Failed(f"{RESULTS.relative_to(ROOT)}: no results of {name}; benches/run {name} --json writes them")
@@ -71,8 +80,8 @@ def where(result):
     machine = result["machine"]
     kind = "virtual machine" if machine["virtual"] else "machine"
     return (
-        f"Measured on {result['started'][:10]} at commit {result['commit']}{' with changes' * result['modified']}, on a {kind} with"
-        f" {machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']} GiB, {machine['system']}, {machine['rustc']}."
+        f"Measured on {result['started'][:10]} at commit {result['commit']}{' with changes' * result['modified']}, on a {kind}"
+        f" with {machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']} GiB, {machine['system']}, {machine['rustc']}."
     )
 
 
@@ -120,7 +129,9 @@ def provenance(results):
     if kernel["commit"] != peers["commit"]:
         parts.append(f"The comparison with the kernel alone: {kernel['started'][:10]}, commit {kernel['commit']}.")
     versions = peers["settings"].get("versions", {})
-    parts.append(f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}." if versions else "")
+    parts.append(
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}." if versions else ""
+    )
     parts.append(f"Medians of {peers['settings']['rounds']} rounds of {peers['settings']['secs']:g} s.")
     links = [f"[{name}](../benches/results/{results[name]['file']})" for name in ("peers", "kernel")]
     parts.append(f"Raw results: {', '.join(links)}.")
@@ -136,13 +147,18 @@ def wrap_list(notes):
 
 
 def all_results(results):
-    parts = ["# Newest results", wrap(
-        "Made by `benches/run page` from the newest raw file of each driver. `benches/run DRIVER --help` says what is measured. Less"
-        " is better everywhere. Figures are medians. Where a table has a base, which the text above it names, the other columns"
-        " are multiples of it."
-    )]
+    parts = [
+        "# Newest results",
+        wrap(
+            "Made by `benches/run page` from the newest raw file of each driver. `benches/run DRIVER --help` says what is"
+            " measured. Less is better everywhere. Figures are medians. Where a table has a base, which the text above it"
+            " names, the other columns are multiples of it."
+        ),
+    ]
     for bench, result in sorted(results.items()):
-        settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items() if not isinstance(value, (list, dict)))
+        settings = ", ".join(
+            f"{name} {value}" for name, value in result["settings"].items() if not isinstance(value, (list, dict))
+        )
         parts += [f"## {bench}", wrap(f"[{result['file']}]({result['file']}). {where(result)} Settings: {settings}.")]
         for table in result["tables"]:
             parts += [f"Base: {table.base}."] if table.base else []
@@ -180,7 +196,9 @@ def panels(result, names):
 
 def kernel_panel(result):
     table = result["tables"][0]
-    panel = Panel("campanile", "server CPU time, in multiples of what the kernel alone takes (dashed)", 1.5, mark=1, plain=True)
+    panel = Panel(
+        "campanile", "server CPU time, in multiples of what the kernel alone takes (dashed)", 1.5, mark=1, plain=True
+    )
     for name, row in table.rows.items():
         if row["unit"] == "bytes":
             continue
@@ -195,13 +213,19 @@ def charts(results):
     files = {}
     for theme in THEMES:
         peers = panels(results["peers"], CHARTED)
-        files[IMAGES / f"bench-peers-{theme}.svg"] = svg("Server CPU time of several WebSocket servers", peers, 2, theme)
+        files[IMAGES / f"bench-peers-{theme}.svg"] = svg(
+            "Server CPU time of several WebSocket servers", peers, 2, theme
+        )
         short = panels(results["peers"], README)
         for panel, title in zip(short, README.values()):
             panel.title, panel.note = title, "CPU time, kernel alone = 1" if panel.mark else "bytes of memory"
-        files[IMAGES / f"bench-readme-{theme}.svg"] = svg("Server CPU time of several WebSocket servers", short, 3, theme, label=112)
+        files[IMAGES / f"bench-readme-{theme}.svg"] = svg(
+            "Server CPU time of several WebSocket servers", short, 3, theme, label=112
+        )
         alone = [kernel_panel(results["kernel"])]
-        files[IMAGES / f"bench-kernel-{theme}.svg"] = svg("Server CPU time beside the kernel's", alone, 1, theme, label=280)
+        files[IMAGES / f"bench-kernel-{theme}.svg"] = svg(
+            "Server CPU time beside the kernel's", alone, 1, theme, label=280
+        )
     return files
 
 

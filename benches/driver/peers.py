@@ -1,8 +1,8 @@
 """What other servers take for the same messages: ws, Bun, fastwebsockets, tokio-tungstenite and µWebSockets.
 
-Each is written as its own documentation recommends (benches/peers) and installed once, into target/peers: from npm, from
-crates.io, and µWebSockets from its repository, with git and a C++ compiler. One that can't be installed is left out, with
-the reason. --only chooses among them; campanile and the kernel's part are always measured.
+Each is written as its own documentation recommends (benches/peers) and installed once, into target/peers: from npm,
+from crates.io, and µWebSockets from its repository, with git and a C++ compiler. One that can't be installed is left
+out, with the reason. --only chooses among them; campanile and the kernel's part are always measured.
 
 --also adds a server that is built already, as often as wanted: --also 'mine=path/to/server {port}'. {port} becomes 0;
 the first line of its output names the port, "listening on http://127.0.0.1:PORT/"; it answers /echo and /broadcast.
@@ -16,7 +16,7 @@ import tomllib
 
 import rig
 from loads import LOADS, measure as measure_load
-from options import command, names_of
+from options import command, loads_option, names_of
 from rig import BENCHES, Failed, Server, say
 
 ROUNDS, SECS = 5, 2.0
@@ -108,7 +108,9 @@ def versions():
     packages = json.loads((SOURCES / "package-lock.json").read_text())["packages"]
     crates = tomllib.loads((SOURCES / "rust/Cargo.lock").read_text())["package"]
     found = {"µWebSockets": UWEBSOCKETS_TAG[1:], "ws": packages["node_modules/ws"]["version"]}
-    found["Bun"] = next(at["version"] for name, at in packages.items() if name.startswith("node_modules/@oven/bun-linux"))
+    found["Bun"] = next(
+        at["version"] for name, at in packages.items() if name.startswith("node_modules/@oven/bun-linux")
+    )
     return found | {crate["name"]: crate["version"] for crate in crates if crate["name"] in INSTALL}
 
 
@@ -132,9 +134,11 @@ def server_of(text):
 
 
 def options(parser):
-    parser.add_argument("--only", type=names_of(INSTALL), metavar="NAME,...", help=f"of {', '.join(INSTALL)}; '' for none [all]")
+    parser.add_argument(
+        "--only", type=names_of(INSTALL), metavar="NAME,...", help=f"of {', '.join(INSTALL)}; '' for none [all]"
+    )
     parser.add_argument("--also", type=server_of, action="append", default=[], metavar="NAME=COMMAND", help="[none]")
-    parser.add_argument("--loads", type=names_of(LOADS), metavar="NAME,...", default=COMPARED, help=f"of {', '.join(LOADS)} [{','.join(COMPARED)}]")
+    loads_option(parser, LOADS, COMPARED)
 
 
 def measure(arguments, run):

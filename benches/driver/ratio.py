@@ -24,7 +24,9 @@ def options(parser):
     parser.add_argument("--versus", type=command, metavar="COMMAND", help="what it is compared with [the kernel]")
     parser.add_argument("--versus-path", metavar="PATH", help="[as --path]")
     parser.add_argument("--whole", action="store_true", help="echo: compare with whole messages")
-    parser.add_argument("--conns", type=int, metavar="N", help="connections [echo 200, broadcast 1000, chat 100, idle 10000]")
+    parser.add_argument(
+        "--conns", type=int, metavar="N", help="connections [echo 200, broadcast 1000, chat 100, idle 10000]"
+    )
     parser.add_argument("--size", type=int, default=20, metavar="N", help="bytes of a message [20]")
     parser.add_argument("--depth", type=int, default=1, metavar="N", help="messages in flight [1]")
     parser.add_argument("--text", action="store_true", help="text with non-ASCII instead of binary messages")

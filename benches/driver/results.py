@@ -113,10 +113,14 @@ class Run:
             (f"{row['title']}: {column}", table.ratio(name, column))
             for table in self.tables
             for name, row in table.rows.items()
+            # A time says nothing about memory beside it.
+            if row["unit"] != "bytes" or len(table.rows) == 1
             for column in table.columns
             if column != table.base and (column == COLUMN or COLUMN not in table.columns)
         ]
-        return [f"{what}: {value:.2f}, at most {limit:g} is allowed" for what, value in checked if value and value > limit]
+        return [
+            f"{what}: {value:.2f}, at most {limit:g} is allowed" for what, value in checked if value and value > limit
+        ]
 
     def markdown(self):
         parts = [table.markdown() for table in self.tables]
@@ -166,7 +170,9 @@ def dump(value):
             return line
         inner = indent + "  "
         if isinstance(item, dict):
-            parts = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {write(part, inner)}" for key, part in item.items()]
+            parts = [
+                f"{inner}{json.dumps(key, ensure_ascii=False)}: {write(part, inner)}" for key, part in item.items()
+            ]
             return "{\n" + ",\n".join(parts) + f"\n{indent}}}"
         return "[\n" + ",\n".join(inner + write(part, inner) for part in item) + f"\n{indent}]"
 
@@ -185,7 +191,9 @@ def commit():
     """The commit that was measured, and whether the tree differs from it."""
     if os.environ.get("CAMPANILE_BIN"):
         return {"commit": f"CAMPANILE_BIN={os.environ['CAMPANILE_BIN']}", "modified": True}
-    changed = output_of("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benches/results", ":!docs")
+    changed = output_of(
+        "git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benches/results", ":!docs"
+    )
     return {"commit": output_of("git", "rev-parse", "--short=12", "HEAD") or "unknown", "modified": bool(changed)}
 
 

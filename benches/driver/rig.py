@@ -22,7 +22,6 @@ DEADLINE = 20  # seconds for a server to listen or to end
 FEATURES = "campanile/cli,campanile/self-signed"
 
 
-
 class Failed(Exception):
     """A program could not be built or did not do its part; says why."""
 

@@ -42,7 +42,9 @@ def openssl_server(cpu, pem):
     port = rig.free_port()
     words = ["taskset", "-c", cpu, "openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pem, "-key", pem]
     nothing = subprocess.DEVNULL
-    process = subprocess.Popen([*words, "-quiet", "-www"], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
+    process = subprocess.Popen(
+        [*words, "-quiet", "-www"], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+    )
     try:
         rig.wait_for_port(port, process, "openssl s_server")
         yield process.pid, port
@@ -54,7 +56,17 @@ def handshake(pid, port, cpu, secs, version, how):
     """CPU time of the server for each connection, in µs."""
     before = rig.cpu_ns(pid)
     # s_time takes whole seconds.
-    words = ["taskset", "-c", cpu, "openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-time", str(max(1, round(secs)))]
+    words = [
+        "taskset",
+        "-c",
+        cpu,
+        "openssl",
+        "s_time",
+        "-connect",
+        f"127.0.0.1:{port}",
+        "-time",
+        str(max(1, round(secs))),
+    ]
     # A ticket of TLS 1.3 comes behind the handshake: only a client that reads something gets it.
     words += [how, version, *(["-www", "/healthz"] if version == "-tls1_3" else [])]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60 + 3 * secs)
