@@ -1,5 +1,5 @@
-//! What a topic's messages look like to the connections of a route: as they were published, or in an envelope that says
-//! which topic they are from and which place they have in it.
+//! How a topic's messages reach the connections of a route: as they were published, or in an envelope with topic and
+//! position.
 
 use super::Position;
 use crate::conn::Frames;
@@ -12,11 +12,11 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Delivered<'a> {
-    /// The topic, by its own name also where it was subscribed to by a pattern.
+    /// The topic's name, also for a subscription to a pattern.
     pub topic: &'a str,
-    /// The message's place in it.
+    /// The message's position in the topic.
     pub position: Position,
-    /// The message, [`Message::is_json`] as its publisher said. It has no key.
+    /// The message, without its key. [`Message::is_json`] is as its publisher declared it.
     pub message: Message<'a>,
 }
 
@@ -43,32 +43,32 @@ pub struct Delivered<'a> {
 /// }
 /// ```
 pub trait Envelope: Send + Sync + 'static {
-    /// Appends the payload to an empty `out`, and says what kind of message it is. Text must be valid UTF-8; what is not
-    /// goes out as it is, and clients then end their connections.
+    /// Appends the payload to an empty `out`, and returns its kind. Text must be valid UTF-8; invalid text is sent
+    /// unchanged, and clients close their connections.
     fn wrap(&self, item: &Delivered<'_>, out: &mut Vec<u8>) -> Kind;
 
-    /// Appends one payload for several neighbouring messages of one topic to an empty `out`, for connections that
-    /// [take such](crate::Conn::batch_messages). `None`: these messages go each by itself; that is the default.
+    /// Appends one payload for several neighbouring messages of a topic to an empty `out`, for connections that [accept
+    /// this](crate::Conn::batch_messages). `None`, the default: the messages are wrapped one by one.
     fn wrap_all(&self, items: &[Delivered<'_>], out: &mut Vec<u8>) -> Option<Kind> {
         let _ = (items, out);
         None
     }
 }
 
-/// What the envelopes of the routes made of one batch. It names the batch's topic and positions, so it belongs to that
-/// batch and to no frames, which topics may share.
+/// The frames of one batch in each envelope of the server's routes. They contain the batch's topic and positions, so
+/// they belong to the batch and not to its frames, which topics may share.
 #[derive(Debug, Default)]
 pub(crate) struct Envelopes(OnceLock<Box<[OnceLock<Frames>]>>);
 
 impl Envelopes {
-    /// The frames in one of `of` envelopes. The first worker that needs them makes them.
+    /// Returns the frames in envelope `index` of `count`. The first worker that needs them makes them.
     pub(crate) fn get(&self, index: usize, count: usize, wrap: impl FnOnce() -> Frames) -> Option<&Frames> {
         let all = self.0.get_or_init(|| (0..count).map(|_| OnceLock::new()).collect());
         Some(all.get(index)?.get_or_init(wrap))
     }
 }
 
-/// Wraps frames of neighbouring messages, the first of which has this place.
+/// Wraps the frames of neighbouring messages, one by one. `first` is the position of the first.
 pub(crate) fn wrap<'a>(
     envelope: &dyn Envelope,
     topic: &str,
@@ -81,7 +81,7 @@ pub(crate) fn wrap<'a>(
         if let Some(message) = message_of(frame, json) {
             let item = Delivered { topic, position: Position { offset, ..first }, message };
             payload.clear();
-            // The application's code: a panic is its, and must not end the worker.
+            // The application's code: a panic must not end the worker.
             if let Ok(kind) = catch_unwind(AssertUnwindSafe(|| envelope.wrap(&item, &mut payload))) {
                 header::write_frame(&mut bytes, kind.into(), &payload);
             }
@@ -91,7 +91,7 @@ pub(crate) fn wrap<'a>(
     Frames::with_ends(bytes, verbatim, 1, ends.into())
 }
 
-/// The same as one frame. `None`: the envelope holds them one by one only.
+/// Wraps them as one frame; `None` if the envelope can't.
 pub(crate) fn wrap_all<'a>(
     envelope: &dyn Envelope,
     topic: &str,
@@ -113,7 +113,7 @@ pub(crate) fn wrap_all<'a>(
     Some(Frames::with_count(bytes, verbatim, items.len() as u32))
 }
 
-/// The message in a frame of this program's own.
+/// Returns the message in a frame that this program has encoded.
 pub(super) fn message_of(frame: &[u8], json: bool) -> Option<Message<'_>> {
     let Ok(Parsed::Head(head)) = header::decode(frame, Role::Client, false) else { return None };
     let payload = frame.get(usize::from(head.size)..)?;

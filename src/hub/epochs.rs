@@ -1,11 +1,12 @@
-//! The numbers that name the lives of topics. A client keeps one for as long as it likes, so a number must not return,
-//! also not after a restart.
+//! Epochs: numbers that identify the lives of topics. Clients store them for any time, so a number must never repeat,
+//! not even after a restart.
 
-/// A number has 53 bits, so that a JSON number in a browser holds it.
+/// An epoch has 53 bits, so that a JSON number in a browser holds it.
 const MASK: u64 = (1 << 53) - 1;
 
-/// A sequence of epochs: from a random number on, by a random odd step. One worker's sequence returns after 2^53 lives; two
-/// servers, or one before and after a restart, meet in two given lives of a topic with a probability of 2^-53.
+/// A sequence of epochs that starts at a random number and has a random odd step. One worker's sequence repeats after
+/// 2^53 lives. Two given epochs, of two servers or of one before and after a restart, are equal with a probability of
+/// 2^-53.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     next: u64,
@@ -13,12 +14,12 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
-    /// The seed must be random, and another for each worker and start.
+    /// The seed must be random and different for each worker and start.
     pub(crate) fn new(seed: [u64; 2]) -> Self {
         Self { next: seed[0] & MASK, step: seed[1] & MASK | 1 }
     }
 
-    /// The next one, from 1 to 2^53 - 1.
+    /// Returns the next epoch, from 1 to 2^53 - 1.
     pub(crate) fn next(&mut self) -> u64 {
         loop {
             let epoch = self.next;

@@ -1,4 +1,4 @@
-//! Who loses messages when all together hold more than they may: a property test, and the attack that it is about.
+//! Eviction: a property test of what is evicted, and the attack that it answers.
 
 use super::*;
 use core::time::Duration;
@@ -29,7 +29,7 @@ fn end(hub: &mut Hub) {
     hub.end_iteration();
 }
 
-/// The offsets that each topic's history has, by prefix and name.
+/// The offsets in each topic's history, by prefix and name.
 type Kept = BTreeMap<(usize, Arc<str>), Vec<u64>>;
 
 fn prefix_of(hub: &Hub, at: usize) -> usize {
@@ -53,7 +53,7 @@ fn held(hub: &Hub, prefix: usize) -> usize {
     names + histories
 }
 
-/// More than a message of so many bytes can add to an account: its buffer, what is noted of it, its topic.
+/// An upper bound of what a message adds to its topic's memory: its buffer, its entry, its topic.
 const fn most_of(len: usize) -> usize {
     2 * len + 2000
 }
@@ -101,7 +101,7 @@ proptest! {
                     prop_assert_eq!(after[&(prefix, topic)].len(), then + n);
                 }
             }
-            // What is gone is counted, and what is kept of a topic has no gap.
+            // Evictions are counted, and a history has no gap.
             let count = |kept: &Kept| kept.values().map(Vec::len).sum::<usize>() as u64;
             let new = published.values().sum::<usize>() as u64;
             let evicted = hub.accounting.evicted.messages - evicted_before.messages;
@@ -119,7 +119,7 @@ fn a_flood_of_new_names_evicts_only_from_its_prefix() {
         publish(&mut hub, &format!("orders/{}", n % 20), 200);
         end(&mut hub);
     }
-    // Beyond what is reserved for them: that was free.
+    // Above its reservation, which was free.
     for _ in 0..20 {
         publish(&mut hub, "ticks/all", 80 << 10);
         end(&mut hub);
@@ -141,10 +141,10 @@ fn a_flood_of_new_names_evicts_only_from_its_prefix() {
     assert!(hub.accounting.held() <= 4 << 20);
     let evicted = hub.accounting.evicted;
     assert!(evicted.messages > 1800 && evicted.for_others == 0, "{evicted:?}");
-    // Its small topic has less weight than the large ones, although it is older.
+    // Its small topic weighs less than the large ones, although it is older.
     let lobby = hub.index.find("public/lobby").and_then(|key| hub.index.owned(key));
     assert!(lobby.is_some_and(|owned| owned.history.len() == 1));
-    // What orders/ has is still its own, and it may grow into its part.
+    // The reservation of orders/ is intact, and it may use all of it.
     for _ in 0..500 {
         publish(&mut hub, "orders/new", 1000);
         end(&mut hub);

@@ -1,5 +1,5 @@
-//! Several workers' hubs with bounded mailboxes between them: whatever is published, however little room there is, each
-//! subscriber gets a topic's messages in order and is told how many are missing.
+//! Hubs of several workers with bounded mailboxes between them: whatever is published, with however little room, each
+//! subscriber receives a topic's messages in order and is told how many are missing.
 
 use super::flow_control::FlowControl;
 use super::*;
@@ -16,7 +16,7 @@ const SUBSCRIBER: u32 = 7;
 /// What a worker's subscriber has seen of a topic.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The offset of the last message that it got or was told to miss.
+    /// The offset of the last message that was received or reported as missed.
     offset: u64,
     messages: u64,
     missed: u64,
@@ -24,11 +24,11 @@ struct Seen {
 
 struct Net {
     hubs: Vec<Hub>,
-    /// By receiver: the mailbox, and the links by sender.
+    /// By receiver: the mailbox, and the flow control by sender.
     mailboxes: Vec<VecDeque<(usize, Outgoing)>>,
     flows: Vec<Vec<FlowControl>>,
     seen: Vec<BTreeMap<Arc<str>, Seen>>,
-    /// Messages that were taken, by topic.
+    /// Accepted messages by topic.
     published: BTreeMap<String, u64>,
 }
 
@@ -76,7 +76,7 @@ impl Net {
         *self.published.entry(topic.to_owned()).or_default() += u64::from(taken);
     }
 
-    /// An iteration of a worker that takes this number of commands.
+    /// Runs an iteration of a worker that takes this number of commands.
     fn iterate(&mut self, worker: usize, commands: usize) {
         for _ in 0..commands {
             let Some((from, outgoing)) = self.mailboxes[worker].pop_front() else { break };
@@ -137,7 +137,7 @@ impl Net {
         }
     }
 
-    /// Goes on until nothing moves.
+    /// Runs iterations until nothing waits.
     fn settle(&mut self) {
         let waits = |net: &Self| {
             net.mailboxes.iter().any(|m| !m.is_empty())
@@ -191,7 +191,7 @@ proptest! {
     }
 }
 
-/// The owner's worker floods a topic; another topic of its own has one message in each iteration.
+/// The owner floods a topic; another of its topics has one message in each iteration.
 #[test]
 fn a_flooded_topic_delays_others_by_few_iterations() {
     let mut net = Net::new(2, 64 << 20);

@@ -1,5 +1,4 @@
-//! What a topic keeps of its messages: the same shared frames that are sent, each with its offset, bounded in count,
-//! bytes and age.
+//! The history of a topic: the shared frames that were sent, each with its offset, bounded in number, bytes and age.
 
 use super::{FrameMeta, Tags, TopicSettings};
 use crate::conn::Frames;
@@ -8,13 +7,13 @@ use crate::protocol::Key;
 use core::ops::Range;
 use std::collections::{HashSet, VecDeque};
 
-/// Milliseconds since the worker began.
+/// Milliseconds since the worker started.
 pub(crate) type Millis = u64;
 
-/// What is noted of a message that is kept, beside its bytes.
+/// The cost of an entry beside its bytes.
 const ENTRY_COST: usize = size_of::<HistoryEntry>();
 
-/// One message that is kept.
+/// A message of a history.
 #[derive(Clone, Debug)]
 pub(crate) struct HistoryEntry {
     pub(crate) offset: u64,
@@ -23,13 +22,13 @@ pub(crate) struct HistoryEntry {
     pub(crate) key: Option<Key>,
     pub(crate) json: bool,
     pub(crate) tags: Option<Tags>,
-    /// Not given out from then on, by its own time to live.
+    /// When it expires by its own time to live. It is not replayed from then on.
     pub(crate) expires_at: Millis,
-    /// Too old from then on, by its topic's settings.
+    /// When it is too old by its topic's settings.
     pub(crate) remove_at: Millis,
 }
 
-/// Of a run's messages, how many at its beginning find no room behind the others, and the byte where those that do
+/// Returns how many messages at the beginning of a batch don't fit into the history, and the byte where the others
 /// begin.
 pub(crate) fn skip_to_fit(metas: &[FrameMeta], settings: &TopicSettings) -> (usize, usize) {
     let all = metas.last().map_or(0, |meta| meta.end);
@@ -44,7 +43,7 @@ pub(crate) fn skip_to_fit(metas: &[FrameMeta], settings: &TopicSettings) -> (usi
 pub(crate) struct History {
     entries: VecDeque<HistoryEntry>,
     bytes: usize,
-    /// Bytes of memory that the entries' buffers have. A buffer stays as long as any of its messages does.
+    /// Bytes of the entries' buffers. A buffer stays as long as any of its messages.
     buffers: usize,
 }
 
@@ -57,12 +56,12 @@ impl History {
         self.entries.len()
     }
 
-    /// Bytes of memory, about: the buffers, and what is noted of each message.
+    /// Returns the estimated bytes of memory: the buffers and the entries.
     pub(crate) fn cost(&self) -> usize {
         self.buffers + self.entries.len() * ENTRY_COST
     }
 
-    /// When the oldest message will be too old for the topic.
+    /// Returns when the oldest message will be too old for the topic.
     pub(crate) fn oldest_remove_at(&self) -> Option<Millis> {
         self.entries.front().map(|entry| entry.remove_at)
     }
@@ -93,8 +92,8 @@ impl History {
         }
     }
 
-    /// Gives up what is too old for the topic. What has a shorter life of its own stays and is not given out, so that
-    /// whoever comes back is not told that something is missing.
+    /// Removes what is too old for the topic. A message whose own time to live is shorter stays and is not replayed, so
+    /// a client that recovers is not told that something is missing.
     pub(crate) fn expire(&mut self, now: Millis) {
         while self.entries.front().is_some_and(|e| e.remove_at <= now) {
             self.pop();
@@ -104,22 +103,22 @@ impl History {
         }
     }
 
-    /// What came behind `offset`, if nothing of that has been given up. `next` is the offset of the next message.
+    /// Returns the messages behind `offset`, if none of them was removed. `next` is the offset of the next message.
     pub(crate) fn since(&self, offset: u64, next: u64) -> Option<impl Iterator<Item = &HistoryEntry>> {
         let oldest = self.entries.front().map_or(next, |e| e.offset);
-        // What a client says may be any number, so it is compared before anything is added to it.
+        // A client may send any number, so it is compared before anything is added to it.
         let skip = Some(offset).filter(|at| *at < next)?.saturating_add(1).checked_sub(oldest)? as usize;
         Some(self.entries.range(skip.min(self.entries.len())..))
     }
 
-    /// The last so many of the messages that are wanted.
+    /// Returns the last `n` messages that are wanted.
     pub(crate) fn last(&self, n: usize, wanted: impl FnMut(&&HistoryEntry) -> bool) -> Vec<&HistoryEntry> {
         let mut last: Vec<_> = self.entries.iter().rev().filter(wanted).take(n).collect();
         last.reverse();
         last
     }
 
-    /// The newest wanted message for each key, in order; those without a key count as one.
+    /// Returns the newest wanted message of each key, in order; those without a key count as one.
     pub(crate) fn latest(&self, mut wanted: impl FnMut(&&HistoryEntry) -> bool) -> Vec<&HistoryEntry> {
         let mut seen = HashSet::new();
         let newest = |e: &&HistoryEntry| wanted(e) && seen.insert(e.key);

@@ -1,5 +1,5 @@
-//! Who listens to what, on one worker: topic to subscribers and subscriber to topics, each side knowing its place in
-//! the other, so that leaving costs the same however many there are.
+//! The subscribers of one worker: topic to subscribers and slot to subscriptions. Each side knows its index in the
+//! other, so unsubscribing takes constant time.
 
 use super::Tags;
 use super::owned_topic::OwnedTopic;
@@ -11,18 +11,18 @@ use slab::Slab;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A topic's place in the index of its worker.
+/// A topic's key in the index of its worker.
 pub(crate) type TopicKey = u32;
 
 #[derive(Debug)]
 struct Topic {
     name: Arc<str>,
     subscribers: Vec<Subscriber>,
-    /// A turn's log still names it, so it stays although nobody listens.
+    /// The batch log refers to it, so it stays without subscribers.
     pinned: bool,
     /// Subscribers with a filter.
     filtered: u32,
-    /// What its home knows of it; only there, and once something was published or asked.
+    /// What the owner knows about it; only on the owner, once something was published or requested.
     owned: Option<Box<OwnedTopic>>,
 }
 
@@ -30,7 +30,7 @@ struct Topic {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subscriber {
     pub(crate) slot: u32,
-    /// Where the slot's list names this topic.
+    /// The index of this topic in the slot's list.
     subscription_index: u32,
 }
 
@@ -41,12 +41,13 @@ struct Subscription {
     subscriber_index: SubscriberIndex,
 }
 
-/// Where the topic's list names a slot, and who made the subscription: one word, as there is one for each subscription.
+/// The index of the slot in the topic's list, and whether a handle made the subscription: one word, since there is one
+/// for each subscription.
 #[derive(Clone, Copy, Debug)]
 struct SubscriberIndex(u32);
 
 impl SubscriberIndex {
-    /// Slots are numbered below 2^24.
+    /// Slots are below 2^24.
     const BY_HANDLE: u32 = 1 << 31;
 
     fn new(at: usize) -> Self {
@@ -78,19 +79,20 @@ pub enum SubscribeError {
     Topic(InvalidTopic),
     /// The text is not a pattern; it may be a topic's name.
     Pattern(InvalidPattern),
-    /// The connection has as many subscriptions as it may.
+    /// The connection has as many subscriptions as allowed.
     TooMany {
         /// The limit ([`Limits::max_subscriptions`](crate::Limits::max_subscriptions)).
         limit: usize,
     },
-    /// The connection is closing or has gone.
+    /// The connection is closing or closed.
     Closed,
-    /// It is subscribed to the topic, or has asked for it, so there is no place to begin from. A subscription made by
-    /// [`Handle::subscribe`](crate::Handle::subscribe) is no obstacle.
+    /// The connection is subscribed to the topic or has requested it, so there is no position to begin from. A
+    /// subscription made by [`Handle::subscribe`](crate::Handle::subscribe) does not count.
     Already,
     /// It was unsubscribed before the subscription began.
     Cancelled,
-    /// A pattern with another start than [`Start::Now`](super::Start::Now): it stands for many topics and has no history.
+    /// A pattern with a start other than [`Start::Now`](super::Start::Now): it stands for many topics and has no
+    /// history.
     PatternStart,
 }
 
@@ -120,7 +122,7 @@ impl std::error::Error for SubscribeError {
     }
 }
 
-/// Gives back what tables have beyond what is in them. Topics keep their places.
+/// Frees what tables have beyond their entries. Topics keep their keys.
 impl Shrink for Index {
     fn shrink(&mut self) {
         let used = self
@@ -143,9 +145,9 @@ pub(crate) struct Index {
     by_name: HashMap<Arc<str>, TopicKey, RandomState>,
     /// By slot.
     by_slot: Vec<Vec<Subscription>>,
-    /// What subscribers ask for of a topic; those without a filter are not in it.
+    /// Filters of subscribers; those without a filter have no entry.
     filters: HashMap<(u32, TopicKey), Tags, RandomState>,
-    /// Topics that are patterns with at least one subscriber.
+    /// Patterns with at least one subscriber.
     patterns: usize,
     /// Subscriptions of all slots.
     subscription_count: usize,
@@ -156,7 +158,7 @@ impl Index {
         self.by_name.get(name).copied()
     }
 
-    /// The topic of this name, made if it isn't there. The name has been checked.
+    /// Returns the topic of this name, added if it does not exist. The name has been checked.
     pub(crate) fn find_or_add(&mut self, name: &str) -> TopicKey {
         if let Some(key) = self.find(name) {
             return key;
@@ -173,7 +175,7 @@ impl Index {
         key
     }
 
-    /// Says whether the subscription is new. The name has been checked.
+    /// Returns whether the subscription is new. The name has been checked.
     pub(crate) fn subscribe(
         &mut self,
         slot: u32,
@@ -194,7 +196,7 @@ impl Index {
         let subscriptions = &mut self.by_slot[slot as usize];
         let subscribers = &mut self.topics[key as usize].subscribers;
         if subscriptions.capacity() == 0 {
-            subscriptions.reserve_exact(1); // most listen to one topic
+            subscriptions.reserve_exact(1); // most have one subscription
         }
         if subscribers.is_empty() && topic::is_pattern(name) {
             self.patterns += 1;
@@ -210,7 +212,7 @@ impl Index {
         Ok(true)
     }
 
-    /// Says whether there was a subscription.
+    /// Returns whether there was a subscription.
     pub(crate) fn unsubscribe(&mut self, slot: u32, name: &str) -> bool {
         let Some(key) = self.find(name) else { return false };
         let Some(at) = self.subscriptions_of(slot).iter().position(|l| l.topic == key) else { return false };
@@ -218,7 +220,7 @@ impl Index {
         true
     }
 
-    /// Ends every subscription of a slot and gives back what it held. `left` hears of each topic.
+    /// Ends all subscriptions of a slot and frees its list. `left` is called for each topic.
     pub(crate) fn remove(&mut self, slot: u32, mut left: impl FnMut(&Arc<str>)) {
         while let Some(last) = self.subscriptions_of(slot).last() {
             left(&self.topics[last.topic as usize].name);
@@ -264,14 +266,14 @@ impl Index {
         }
     }
 
-    /// Bytes of memory in use, about.
+    /// Returns the estimated bytes of memory.
     pub(crate) fn footprint(&self) -> usize {
         const TOPIC: usize = 512;
         const SUBSCRIPTION: usize = 64;
         self.topics.len() * TOPIC + self.subscription_count * SUBSCRIPTION
     }
 
-    /// Keeps a topic while a turn's log names it.
+    /// Keeps a topic while the batch log refers to it.
     pub(crate) fn pin(&mut self, key: TopicKey) {
         self.topics[key as usize].pinned = true;
     }
@@ -308,7 +310,7 @@ impl Index {
         self.by_slot.get_mut(slot as usize)?.iter_mut().find(|subscription| subscription.topic == key)
     }
 
-    /// Whether a subscription was made by a handle. `None`: there is no such subscription.
+    /// Returns whether a handle made the subscription; `None` if there is none.
     pub(crate) fn is_by_handle(&self, slot: u32, name: &str) -> Option<bool> {
         let key = self.find(name)?;
         self.subscriptions_of(slot)
@@ -317,14 +319,14 @@ impl Index {
             .map(|subscription| subscription.subscriber_index.is_by_handle())
     }
 
-    /// Notes that a subscription was made by a handle: the connection's handler was not told where it began.
+    /// Records that a handle made the subscription: the connection's handler does not know where it began.
     pub(crate) fn set_by_handle(&mut self, slot: u32, name: &str) {
         if let Some(subscription) = self.subscription_mut(slot, name) {
             subscription.subscriber_index.set_by_handle(true);
         }
     }
 
-    /// Makes a subscription the one that the connection's handler has asked for, with its filter.
+    /// Makes a subscription the one that the connection's handler requested, with its filter.
     pub(crate) fn restart_subscription(&mut self, slot: u32, name: &str, tags: Option<Tags>) {
         let Some(subscription) = self.subscription_mut(slot, name) else { return };
         subscription.subscriber_index.set_by_handle(false);
@@ -338,7 +340,7 @@ impl Index {
         *filtered = *filtered + u32::from(is) - u32::from(was);
     }
 
-    /// The topics and patterns of a slot.
+    /// Returns the topics and patterns of a slot.
     pub(crate) fn names_of(&self, slot: u32) -> impl Iterator<Item = &str> {
         self.subscriptions_of(slot).iter().map(|l| &*self.topics[l.topic as usize].name)
     }
@@ -347,8 +349,8 @@ impl Index {
         self.topics.get(key as usize).map_or(&[], |t| &t.subscribers)
     }
 
-    /// The list of a topic, to be walked over while the rest of the worker is in use, and [put
-    /// back](Index::put_back). Nobody may subscribe or leave meanwhile.
+    /// Takes the subscribers of a topic, to be walked over while the rest of the worker is in use, and [put
+    /// back](Index::put_back). The topic's subscriptions must not change meanwhile.
     pub(crate) fn take_subscribers(&mut self, key: TopicKey) -> Vec<Subscriber> {
         self.topics.get_mut(key as usize).map(|t| core::mem::take(&mut t.subscribers)).unwrap_or_default()
     }
@@ -360,12 +362,12 @@ impl Index {
         }
     }
 
-    /// What is known of a topic whose home this is.
+    /// Returns what the owner knows about a topic.
     pub(crate) fn owned_mut(&mut self, key: TopicKey) -> Option<&mut OwnedTopic> {
         self.topics.get_mut(key as usize)?.owned.as_deref_mut()
     }
 
-    /// The same, made if it isn't there.
+    /// The same, made if it does not exist.
     pub(crate) fn owned_or_insert(
         &mut self,
         key: TopicKey,
@@ -375,19 +377,19 @@ impl Index {
         owned.get_or_insert_with(|| Box::new(make(name)))
     }
 
-    /// Removes the topic if there is no reason for it any more.
+    /// Removes the topic if nothing needs it.
     pub(crate) fn remove_unused(&mut self, key: TopicKey) {
         if self.topics.contains(key as usize) {
             self.remove_if_unused(key);
         }
     }
 
-    /// Whether anybody here listens to a pattern.
+    /// Returns whether a connection of this worker subscribes to a pattern.
     pub(crate) fn has_patterns(&self) -> bool {
         self.patterns > 0
     }
 
-    /// The patterns with subscribers here that a topic's name matches, the longest first.
+    /// Returns the patterns with subscribers on this worker that match a topic's name, the longest first.
     pub(crate) fn matching_patterns(&self, name: &str) -> Vec<TopicKey> {
         if self.patterns == 0 {
             return Vec::new();
@@ -395,7 +397,7 @@ impl Index {
         topic::matching_patterns(name).filter_map(|pattern| self.find(&pattern)).collect()
     }
 
-    /// By which of its subscriptions a slot hears a topic: the topic's own name, or the longest pattern.
+    /// Returns the subscription by which a slot receives a topic: its name, or the longest pattern.
     pub(crate) fn subscription_for(&self, slot: u32, key: TopicKey) -> Option<TopicKey> {
         if self.has_subscription(slot, key) {
             return Some(key);
@@ -405,17 +407,17 @@ impl Index {
             .find(|pattern| self.has_subscription(slot, *pattern))
     }
 
-    /// Whether any subscriber of a topic or pattern has a filter.
+    /// Returns whether any subscriber of a topic or pattern has a filter.
     pub(crate) fn is_filtered(&self, key: TopicKey) -> bool {
         self.topics.get(key as usize).is_some_and(|topic| topic.filtered > 0)
     }
 
-    /// What a slot asks for of a topic or pattern; `None`: everything.
+    /// Returns a slot's filter for a topic or pattern; `None`: everything.
     pub(crate) fn filter(&self, slot: u32, key: TopicKey) -> Option<&Tags> {
         if self.is_filtered(key) { self.filters.get(&(slot, key)) } else { None }
     }
 
-    /// A topic's key from a place in the table on, for whoever walks over all of them.
+    /// Returns the first key from this one on, to walk over all topics.
     pub(crate) fn next_from(&self, at: usize) -> Option<TopicKey> {
         (at..self.topics.capacity()).find(|at| self.topics.contains(*at)).map(|at| at as TopicKey)
     }

@@ -1,9 +1,9 @@
-//! Which worker owns a topic. The hash has a random key for each server, so a client can't choose names that all fall on
-//! one worker.
+//! Selects the worker that owns a topic. The hash has a random key for each server, so a client can't choose names that
+//! all have the same owner.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Chooses a topic's owner. The server's workers and handles share one key.
+/// Selects a topic's owner. All workers and handles of a server share one key.
 #[derive(Clone, Debug)]
 pub(crate) struct Owners {
     key: RandomState,
@@ -11,12 +11,12 @@ pub(crate) struct Owners {
 }
 
 impl Owners {
-    /// The key comes from the caller: `RandomState::new` has it from the operating system.
+    /// The caller provides the key: `RandomState::new` gets it from the operating system.
     pub(crate) fn new(key: RandomState, workers: usize) -> Self {
         Self { key, workers: workers.max(1) }
     }
 
-    /// The worker that orders this topic's messages.
+    /// Returns the worker that orders this topic's messages.
     pub(crate) fn of(&self, topic: &str) -> usize {
         if self.workers == 1 {
             return 0;

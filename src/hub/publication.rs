@@ -1,5 +1,5 @@
-//! A message on its way from whoever publishes it to its topic's home, what becomes of it there, and its way on to the
-//! other workers.
+//! A message on its way from its publisher to the topic's owner, its outcome there, and its way on to the other
+//! workers.
 
 use super::tags::Tags;
 use super::{Envelopes, FrameMeta, Position, ReplySender};
@@ -8,7 +8,7 @@ use crate::protocol::{Key, Message};
 use core::time::Duration;
 use std::sync::Arc;
 
-/// A message with what is to be known of it. A topic and a message alone make one.
+/// A message with its topic and options.
 ///
 /// ```
 /// use campanile::Publish;
@@ -29,7 +29,7 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
-    /// A message to everybody who listens to the topic.
+    /// Publishes to all subscribers of the topic.
     pub fn new(topic: &'a str, message: impl Into<Message<'a>>) -> Self {
         Self {
             topic,
@@ -42,14 +42,14 @@ impl<'a> Publish<'a> {
         }
     }
 
-    /// To all but this connection.
+    /// Excludes this connection.
     #[must_use]
     pub fn except(mut self, conn: ConnId) -> Self {
         self.except = Some(conn);
         self
     }
 
-    /// On behalf of this connection, whose share of the topic's rate it takes.
+    /// Publishes on behalf of this connection, whose share of the topic's rate it uses.
     pub(crate) fn by(mut self, conn: ConnId) -> Self {
         self.publisher = Some(conn);
         self
@@ -63,15 +63,16 @@ impl<'a> Publish<'a> {
         self
     }
 
-    /// Words that the message is about. A subscriber with a [filter](super::Subscribe::tags) gets it if it asks for one
-    /// of them, one without gets it anyway. Compared by hashes of 64 bits; price: 16 bytes and 8 for each.
+    /// Sets tags: words that the message is about. A subscriber with a [filter](super::Subscribe::tags) receives it if
+    /// it has one of them; a subscriber without one receives it anyway. Tags are compared by 64-bit hashes. Cost: 16
+    /// bytes, and 8 for each.
     #[must_use]
     pub fn tags(mut self, tags: &'a [&'a str]) -> Self {
         self.tags = tags;
         self
     }
 
-    /// How long the message is kept in its topic's history, if shorter than the topic's own time.
+    /// Sets how long the message is kept in its topic's history, if shorter than the topic's own time.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -79,22 +80,22 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// What became of a publication.
+/// The outcome of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// The message's own place.
+    /// The position of the message.
     pub position: Position,
-    /// Connections that it was queued for, as far as the topic's home knows.
+    /// Connections that it was queued for, as far as the topic's owner knows.
     pub receivers: usize,
     /// The topic had a message with this idempotency key: nothing was published, and the position is that message's.
     pub repeated: bool,
 }
 
-/// What a topic's home says of a publication: nothing where nobody listens and nothing is kept.
+/// What a topic's owner answers: `None` if the topic has neither subscribers nor a history.
 pub(crate) type PublishOutcome = Result<Option<Published>, TopicLimitExceeded>;
 
-/// What a topic does not take, by its [settings](super::TopicSettings).
+/// A limit of a topic's [settings](super::TopicSettings) that refuses a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TopicLimitExceeded {
     TooBig {
@@ -102,17 +103,17 @@ pub(crate) enum TopicLimitExceeded {
         limit: usize,
     },
     RateLimited {
-        /// By how much it came too early.
+        /// How much later it would have been accepted.
         early: Duration,
     },
 }
 
-/// A message on its way to its topic's home.
+/// A message on its way to its topic's owner.
 #[derive(Debug)]
 pub(crate) struct PublishRequest {
     pub(crate) topic: Arc<str>,
     pub(crate) frames: Frames,
-    /// Bytes of the message, without the frame's head.
+    /// Bytes of the message, without the frame's header.
     pub(crate) len: usize,
     pub(crate) key: Option<Key>,
     pub(crate) except: Option<ConnId>,
@@ -122,11 +123,11 @@ pub(crate) struct PublishRequest {
     pub(crate) ttl: u32,
     pub(crate) json: bool,
     pub(crate) tags: Option<Tags>,
-    /// Whoever waits to know what became of it.
+    /// The reply that the publisher waits for, if any.
     pub(crate) reply: Option<ReplySender<Option<Published>>>,
 }
 
-/// Whoever waits to know what became of a publication, and what did.
+/// A reply to be sent, and the outcome.
 pub(crate) type PublishReply = (ReplySender<Option<Published>>, PublishOutcome);
 
 impl PublishRequest {
@@ -152,7 +153,7 @@ impl PublishRequest {
         }
     }
 
-    /// The same message for another topic. What was encoded is shared.
+    /// Returns the same message for another topic, with the same encoded bytes.
     #[cfg(feature = "api")]
     pub(crate) fn to(&self, topic: &str) -> Self {
         Self {
@@ -171,7 +172,7 @@ impl PublishRequest {
     }
 }
 
-/// A run on its way from its home to the other workers.
+/// A batch on its way from its owner to the other workers.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardedBatch {
     /// Shared by all workers, as the frames are.

@@ -1,30 +1,29 @@
-//! How the publishers of one topic share its rate, so that none of them can use up what belongs to another.
+//! How the publishers of one topic share its rate, so that none can use up another's share.
 //!
-//! Connections have one bucket together, the size and speed of the topic's rate: while there is a token in it, whoever
-//! comes takes one. When it is empty, each connection has a share of its own: of `n` connections that publish, and one
-//! part for those who are new, an equal part of the rate and of the burst. What a share gives is charged to the common
-//! bucket as well, so the sum stays at the topic's rate. The program itself (its handles, the API) is no client: it has a
-//! bucket to itself.
+//! All connections have one common bucket with the topic's rate and burst: while it has a token, any connection may
+//! take it. When it is empty, each connection has a share of its own: with `n` connections that publish, and one part
+//! for new ones, an equal part of rate and burst. Tokens of a share are charged to the common bucket too, so the sum
+//! stays at the topic's rate. The program (its handles, the API) is no client and has its own bucket.
 //!
-//! So a connection that publishes no faster than `rate / (n + 1)` is never refused, whatever others do; what nobody uses is
-//! there for all.
+//! So a connection that publishes no faster than `rate / (n + 1)` is never refused, whatever others do, and unused
+//! tokens are available to all.
 
 use crate::conn::ConnId;
 use crate::sync::rate::{Nanos, Rate};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
-/// Connections of a topic that have a share. More of them get what the part for new ones gives.
+/// Connections of a topic that have a share. Others use the part for new ones.
 pub(crate) const MAX_SHARES: usize = 1024;
 
-/// A connection that has published nothing for so long has no share any more, and is new when it comes again.
+/// A connection that has published nothing for this long loses its share, and is new when it publishes again.
 const MAX_IDLE: Nanos = 30_000_000_000;
 
-/// How often idle ones are looked for: each time costs a look at all.
+/// How often idle connections are removed, which scans all of them.
 const EXPIRY_INTERVAL: Nanos = 1_000_000_000;
 
-/// What the publishers of one topic have taken of its rate. At most 24 bytes for each of [`MAX_SHARES`] connections, and
-/// the table around them.
+/// The state of a topic's rate for its publishers. At most 24 bytes for each of [`MAX_SHARES`] connections, and their
+/// table.
 #[derive(Debug, Default)]
 pub(crate) struct PublisherShares {
     program: Nanos,
@@ -37,7 +36,7 @@ pub(crate) struct PublisherShares {
 #[derive(Debug)]
 struct PublisherShare {
     tat: Nanos,
-    /// When it was last asked for.
+    /// When the connection last published.
     last_seen: Nanos,
 }
 
@@ -45,7 +44,7 @@ impl PublisherShares {
     /// Takes a token for a publication of this connection, or of the program.
     ///
     /// # Errors
-    /// There is none for this publisher: how long until there is one.
+    /// There is none for this publisher: the time until there is one.
     pub(crate) fn take(&mut self, rate: Rate, publisher: Option<ConnId>, now: Nanos) -> Result<(), Nanos> {
         let Some(conn) = publisher else { return rate.take(&mut self.program, now) };
         self.expire(now);
@@ -54,8 +53,8 @@ impl PublisherShares {
         let part = rate.share(self.by_conn.len() as u64 + u64::from(is_new) + 1);
         let common = rate.take(&mut self.clients, now);
         if is_new {
-            // Whoever comes while there is nothing left begins with an empty share: a crowd that comes and goes would have
-            // a full one each time.
+            // While there are no tokens, a new connection begins with an empty share: connections that come and go
+            // would have a full one each time.
             let tat = if common.is_ok() { now } else { part.empty(now) };
             self.by_conn.insert(conn, PublisherShare { tat, last_seen: now });
         }
@@ -81,12 +80,12 @@ impl PublisherShares {
         }
     }
 
-    /// Until when something is to be remembered of what was taken.
+    /// Returns until when the state matters.
     pub(crate) fn tat(&self) -> Nanos {
         self.program.max(self.clients)
     }
 
-    /// Forgets connections that have not published for a while, from time to time.
+    /// Removes connections that have not published for a while. Scans at an interval.
     pub(crate) fn expire(&mut self, now: Nanos) {
         if now < self.last_expiry + EXPIRY_INTERVAL || self.by_conn.is_empty() {
             return;
@@ -121,7 +120,7 @@ mod tests {
         let taken = |shares: &mut PublisherShares, now| {
             (0..1000).filter(|_| shares.take(rate, client(1), now).is_ok()).count()
         };
-        // The burst of all, and of its share: half of that, since one part is for whoever comes.
+        // The burst of all, and of its share: half of that, since one part is for new connections.
         assert_eq!(taken(&mut shares, 0), 60);
         let total: usize = (0..=100).map(|tenth| taken(&mut shares, tenth * SECOND / 10)).sum();
         // What its share gave above the burst is paid for.
@@ -181,9 +180,9 @@ mod tests {
         Wait(u64),
         /// One of the others publishes so often.
         Flood(usize, u8),
-        /// A connection that was never there before does.
+        /// A new connection publishes.
         Stranger(u8),
-        /// The program does.
+        /// The program publishes.
         Program(u8),
     }
 
@@ -200,7 +199,7 @@ mod tests {
     const STRANGERS: usize = 10;
 
     proptest! {
-        /// Whatever others do, a client within its part of the rate is not refused, but perhaps at its first try, and all
+        /// Whatever others do, a client within its share is not refused, except perhaps at its first attempt, and all
         /// together get no more than the topic's rate.
         #[test]
         fn a_client_within_its_share_is_never_refused(
@@ -210,7 +209,7 @@ mod tests {
         ) {
             let (rate, mut shares) = (Rate::new(per_second, burst), PublisherShares::default());
             let honest = client(0);
-            // Everybody, the honest one, and the part for those who are new.
+            // All others, the honest client, and the part for new ones.
             let publishers = (OTHERS + STRANGERS + 2) as u64;
             let interval = SECOND * publishers / per_second + publishers;
             let (mut now, mut next, mut strangers) = (0, 0, 0);
@@ -253,7 +252,7 @@ mod tests {
             prop_assert!(program.1 <= now * per_second / SECOND + 1 + burst);
         }
 
-        /// A crowd that comes and goes gets no more than the rate either.
+        /// Connections that come and go get no more than the rate.
         #[test]
         fn connections_that_come_and_go_do_not_raise_the_total(
             per_second in 1u64..50,
@@ -268,7 +267,7 @@ mod tests {
                 taken += (0..each).filter(|_| shares.take(rate, client(n), now).is_ok()).count() as u64;
             }
             let elapsed = 3000 * gap;
-            // Shares that were there before more came are worth a little more than their part.
+            // Shares from before others came are worth a little more than their part.
             let most = 2 * (elapsed * per_second / SECOND) + 4 * burst + 40;
             prop_assert!(taken <= most, "{} of at most {} in {} ms", taken, most, elapsed / 1_000_000);
         }

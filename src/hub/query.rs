@@ -1,4 +1,4 @@
-//! Looking at topics without listening: what one keeps, and which there are.
+//! Queries: the history of a topic, and the topics of a prefix.
 
 use super::envelope::message_of;
 use super::{HistoryEntry, Hub, Position, Start, topic};
@@ -7,25 +7,24 @@ use crate::protocol::Message;
 use core::fmt;
 use core::ops::Range;
 
-/// Topics looked at for one question: a walk over a million of them would hold up the worker's connections.
+/// Topics scanned for one query: a walk over a million of them would delay the worker's connections.
 const MAX_SCANNED: usize = 1 << 16;
 
-/// What a topic keeps, or a part of it: the answer to [`Handle::history`](crate::Handle::history).
+/// Messages of a topic's history: the answer to [`Handle::history`](crate::Handle::history).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HistoryPage {
-    /// The place behind the topic's last message, whether that is kept or not.
+    /// The position behind the topic's last message, whether the history has that or not.
     pub position: Position,
-    /// Whether everything behind the place that was asked for follows, or is still to be asked for. False also where
-    /// none was asked for.
+    /// Whether everything behind the requested position follows, or can be queried. False also if none was requested.
     pub recovered: bool,
-    /// Whether there are more behind the last of these.
+    /// Whether there are more messages behind these.
     pub more: bool,
     /// The messages, oldest first.
     pub messages: Vec<HistoryMessage>,
 }
 
-/// A message that is kept. Shares its bytes with the history.
+/// A message of a history, which shares its bytes.
 #[derive(Clone)]
 pub struct HistoryMessage {
     offset: u64,
@@ -40,12 +39,12 @@ impl HistoryMessage {
         Self { offset: *offset, frames: frames.clone(), range: range.clone(), json: *json }
     }
 
-    /// Its place in its topic.
+    /// The message's offset in its topic.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The message; without its key, of which a hash is kept.
+    /// The message, without its key, of which only a hash is stored.
     pub fn message(&self) -> Message<'_> {
         let frame = self.frames.get(self.range.clone()).unwrap_or_default();
         message_of(frame, self.json).unwrap_or(Message::binary(&[]))
@@ -58,17 +57,17 @@ impl fmt::Debug for HistoryMessage {
     }
 }
 
-/// A topic that somebody listens to, or that keeps something.
+/// A topic that has subscribers or a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicInfo {
     /// Its name.
     pub name: String,
-    /// Connections that listen to it by its name, those by patterns not counted.
+    /// Connections that subscribe to it by name; those with a pattern are not counted.
     pub subscribers: usize,
-    /// The place behind its last message; none where nothing was published since it is there.
+    /// The position behind its last message; `None` if nothing was published to it.
     pub position: Option<Position>,
-    /// Messages that it keeps.
+    /// Messages in its history.
     pub history: usize,
 }
 
@@ -83,7 +82,7 @@ pub struct TopicList {
 }
 
 impl TopicList {
-    /// Takes in what another worker has, and keeps the first `limit` of all.
+    /// Adds the topics of another worker, and keeps the first `limit` of all.
     pub(crate) fn merge(&mut self, other: Self, limit: usize) {
         self.topics.extend(other.topics);
         self.topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -93,12 +92,12 @@ impl TopicList {
 }
 
 impl Hub {
-    /// What a topic keeps, asked at its home. `None`: there is no such topic.
+    /// Returns messages of a topic's history, on its owner; `None` if there is no such topic.
     pub(crate) fn history(&mut self, name: &str, start: Start, limit: usize) -> Option<HistoryPage> {
         let key = self.index.find(name)?;
         let now = self.now;
         let owned = &*self.owned_topic(key);
-        // One more than the limit says that there are others.
+        // One message above the limit shows that there are more.
         let start = match start {
             Start::Last(n) => Start::Last(n.min(limit)),
             start => start,
@@ -111,7 +110,7 @@ impl Hub {
         Some(HistoryPage { position: owned.position(), recovered, more, messages })
     }
 
-    /// The topics of a prefix that have their home here.
+    /// Returns the topics of a prefix that are owned here.
     pub(crate) fn topics(&mut self, prefix: &str, limit: usize) -> TopicList {
         let mut list = TopicList::default();
         let (mut at, mut scanned) = (0, 0);

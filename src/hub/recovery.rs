@@ -1,5 +1,5 @@
-//! Subscriptions that begin at a certain place: what is asked of a topic's home, its answer, and what has been asked for
-//! and not answered.
+//! Subscriptions that begin at a position: the request to the topic's owner, its reply, and the requests without a
+//! reply.
 
 use super::{HistoryEntry, Hub, Position, SubscribeError, Tags, topic};
 use crate::conn::ConnId;
@@ -7,14 +7,14 @@ use crate::memory::Shrink;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A connection that wants to listen from a certain place on, on its way to the topic's home.
+/// A request for a subscription that begins at a position, on its way to the topic's owner.
 #[derive(Clone, Debug)]
 pub(crate) struct RecoveryRequest {
     pub(crate) conn: ConnId,
     pub(crate) topic: Arc<str>,
     pub(crate) start: Start,
     pub(crate) tags: Option<Tags>,
-    /// Given by [`PendingRecoveries`].
+    /// Assigned by [`PendingRecoveries`].
     pub(crate) request_id: u32,
 }
 
@@ -24,11 +24,11 @@ pub(crate) struct RecoveryRequest {
 pub enum Start {
     /// With the next message.
     Now,
-    /// With the newest message of each key that the history has; messages without a key count as one.
+    /// With the newest message of each key in the history; messages without a key count as one.
     Latest,
-    /// With the last so many messages that the history has: what a room shows to whoever enters.
+    /// With the last messages of the history, this many at most: what a chat room shows to a new member.
     Last(usize),
-    /// Behind this place: with what was missed, if all of it is still there.
+    /// Behind this position: with everything that was missed, if the history reaches back that far.
     Since(Position),
 }
 
@@ -48,7 +48,7 @@ pub struct Subscribe<'a> {
     pub(crate) tags: &'a [&'a str],
 }
 
-/// What a subscription is to, as it was named.
+/// What a subscription is to, as it was given.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SubscribeTarget<'a> {
     Topic(&'a str),
@@ -56,26 +56,26 @@ pub(crate) enum SubscribeTarget<'a> {
 }
 
 impl<'a> Subscribe<'a> {
-    /// Subscribes to what is published to a topic from now on. A pattern is refused where the subscription is made, with
-    /// [`InvalidTopic::Pattern`](super::InvalidTopic::Pattern).
+    /// Subscribes to what is published to a topic from now on. A pattern is refused with
+    /// [`InvalidTopic::Pattern`](super::InvalidTopic::Pattern) when the subscription is made.
     pub const fn new(topic: &'a str) -> Self {
         Self { target: SubscribeTarget::Topic(topic), start: Start::Now, tags: &[] }
     }
 
-    /// Subscribes to what is published from now on to every topic below a prefix: `ticks/*`.
+    /// Subscribes to what is published from now on to all topics below a prefix: `ticks/*`.
     pub const fn pattern(pattern: &'a str) -> Self {
         Self { target: SubscribeTarget::Pattern(pattern), start: Start::Now, tags: &[] }
     }
 
-    /// Begins at this place. A pattern takes [`Start::Now`] alone.
+    /// Sets where the subscription begins. A pattern allows [`Start::Now`] only.
     #[must_use]
     pub const fn from(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// A filter: only the messages that carry one of these [tags](super::Publish::tags), also of those that are replayed.
-    /// Default: all messages. Price: a look into a table for each message and subscriber with a filter.
+    /// Sets a filter: only messages with one of these [tags](super::Publish::tags) are delivered, also of a replay.
+    /// Default: all messages. Cost: a hash lookup for each message and subscriber with a filter.
     #[must_use]
     pub const fn tags(mut self, tags: &'a [&'a str]) -> Self {
         self.tags = tags;
@@ -83,7 +83,7 @@ impl<'a> Subscribe<'a> {
     }
 }
 
-/// The answer to a [`RecoveryRequest`].
+/// The reply to a [`RecoveryRequest`].
 #[derive(Debug)]
 pub(crate) struct RecoveryReply {
     pub(crate) conn: ConnId,
@@ -92,7 +92,7 @@ pub(crate) struct RecoveryReply {
     pub(crate) request_id: u32,
     pub(crate) subscribed: Subscribed,
     pub(crate) replay: Vec<HistoryEntry>,
-    /// Messages that had to be looked at for it.
+    /// Messages that were scanned for it.
     pub(crate) scanned: usize,
 }
 
@@ -100,27 +100,26 @@ pub(crate) struct RecoveryReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Subscribed {
-    /// The place behind the last message before it went live. With nothing published since, resuming from here misses
-    /// nothing.
+    /// The position behind the last message before the subscription went live. If nothing is published meanwhile,
+    /// recovering from here misses nothing.
     pub position: Position,
-    /// Whether everything behind the position that was asked for follows. False also where none was asked for.
+    /// Whether everything behind the requested position follows. False also if none was requested.
     pub recovered: bool,
-    /// Messages from the history that follow this call.
+    /// Messages of the history that follow this call.
     pub replayed: usize,
 }
 
-/// What became of a subscription that a connection gives up.
+/// The outcome of unsubscribing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsubscribed {
-    /// It was subscribed.
+    /// There was a subscription.
     pub(crate) ended: bool,
-    /// A recovery was under way and is cancelled; its requester waits for an answer.
+    /// A recovery was pending and is cancelled; its requester waits for an answer.
     pub(crate) cancelled: bool,
 }
 
-/// What has been asked for and not answered, by connection.
-/// Each with its number: one that was called off and asked for again is another. Each connection counts only its own, so
-/// that a storm of those who come back costs no more than their number.
+/// Requests without a reply, by connection. A number identifies each request, so a request that was cancelled and made
+/// again is another one. Counting is per connection, so a reconnect storm costs no more than its number of requests.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRecoveries {
     pending: HashMap<ConnId, HashMap<Arc<str>, u32>>,
@@ -132,24 +131,24 @@ impl PendingRecoveries {
         self.pending.get(&conn).is_some_and(|all| all.contains_key(topic))
     }
 
-    /// How many a connection waits for.
+    /// Returns how many a connection waits for.
     pub(crate) fn count(&self, conn: ConnId) -> usize {
         self.pending.get(&conn).map_or(0, HashMap::len)
     }
 
-    /// How many of those a connection waits for are of topics like this.
+    /// Returns how many a connection waits for, of the topics that satisfy `is_new`.
     fn count_new(&self, conn: ConnId, is_new: impl Fn(&str) -> bool) -> usize {
         self.pending.get(&conn).map_or(0, |all| all.keys().filter(|topic| is_new(topic)).count())
     }
 
-    /// Notes that one has been asked for, and gives its number.
+    /// Adds a request and returns its number.
     pub(crate) fn add(&mut self, conn: ConnId, topic: Arc<str>) -> u32 {
         self.last = self.last.wrapping_add(1);
         self.pending.entry(conn).or_default().insert(topic, self.last);
         self.last
     }
 
-    /// Says whether there was one.
+    /// Cancels a request. Returns whether there was one.
     pub(crate) fn cancel(&mut self, conn: ConnId, topic: &str) -> bool {
         let Some(all) = self.pending.get_mut(&conn) else { return false };
         let was = all.remove(topic).is_some();
@@ -159,17 +158,17 @@ impl PendingRecoveries {
         was
     }
 
-    /// Whether the one with this number has not been called off.
+    /// Returns whether the request with this number is pending.
     pub(crate) fn is_pending(&self, conn: ConnId, topic: &str, request_id: u32) -> bool {
         self.pending.get(&conn).and_then(|all| all.get(topic)) == Some(&request_id)
     }
 
-    /// Whether the one with this number, which has been answered, is still wanted.
+    /// Completes the request with this number. Returns whether it was pending.
     pub(crate) fn complete(&mut self, conn: ConnId, topic: &str, request_id: u32) -> bool {
         self.is_pending(conn, topic, request_id) && self.cancel(conn, topic)
     }
 
-    /// Gives back what its table has beyond what is in it.
+    /// Frees what the table has beyond its entries.
     pub(crate) fn shrink(&mut self) {
         self.pending.shrink();
     }
@@ -179,18 +178,19 @@ impl PendingRecoveries {
         self.pending.is_empty()
     }
 
-    /// A connection has ended. Says whether it waited for any.
+    /// Cancels the requests of a connection that has ended. Returns whether there were any.
     pub(crate) fn remove(&mut self, conn: ConnId) -> bool {
         self.pending.remove(&conn).is_some()
     }
 }
 
 impl Hub {
-    /// Asks for a subscription that begins somewhere else than now; the answer comes at the end of this iteration or
-    /// later. A subscription that a handle has made is begun again, since nobody was told where it began.
+    /// Requests a subscription that begins at a position; the reply comes at the end of this iteration or later. A
+    /// subscription made by a handle is restarted, since the connection's handler does not know where it began.
     ///
     /// # Errors
-    /// The topic's name is invalid, the connection has asked for it before, or has as many subscriptions as allowed.
+    /// The topic's name is invalid, a request for it is pending, or the connection has as many subscriptions as
+    /// allowed.
     pub(crate) fn request_recovery(
         &mut self,
         mut request: RecoveryRequest,
@@ -215,16 +215,16 @@ impl Hub {
         Ok(())
     }
 
-    /// Whether a connection may have one more subscription, beside those that it has and has asked for.
+    /// Returns whether a connection may have one more subscription, beside its subscriptions and pending requests.
     pub(crate) fn has_subscription_room(&self, conn: ConnId, limit: usize) -> bool {
         let slot = conn.slot() as u32;
         let (has, waits) = (self.index.subscription_count(slot), self.pending_recoveries.count(conn));
-        // A topic in both counts once; only then is each looked up.
+        // A topic that is in both counts once; each is looked up only if that matters.
         has + waits < limit
             || has + self.pending_recoveries.count_new(conn, |t| !self.index.is_subscribed(slot, t)) < limit
     }
 
-    /// The joins of this iteration that have not been cancelled.
+    /// Takes this iteration's requests that have not been cancelled.
     pub(crate) fn take_recovery_requests(&mut self) -> Vec<RecoveryRequest> {
         let Self { recovery_requests, pending_recoveries, .. } = self;
         recovery_requests.retain(|request| {
@@ -233,18 +233,18 @@ impl Hub {
         core::mem::take(recovery_requests)
     }
 
-    /// Whether a join of this worker's is still wanted.
+    /// Returns whether a request of this worker's is pending.
     pub(crate) fn is_pending(&self, request: &RecoveryRequest) -> bool {
         self.pending_recoveries.is_pending(request.conn, &request.topic, request.request_id)
     }
 
-    /// Whether a join is still wanted when its answer comes.
+    /// Completes a request when its reply arrives. Returns whether it was pending.
     pub(crate) fn complete_recovery(&mut self, reply: &RecoveryReply) -> bool {
         self.pending_recoveries.complete(reply.conn, &reply.topic, reply.request_id)
     }
 
-    /// Answers a join at the topic's home, at a moment when the log is empty. For another worker, its subscriber
-    /// counts from here on.
+    /// Answers a request on the topic's owner, while the batch log is empty. For another worker, its subscriber counts
+    /// from here on.
     pub(crate) fn answer_recovery(&mut self, request: RecoveryRequest, from: usize) -> RecoveryReply {
         let RecoveryRequest { conn, topic, start, tags, request_id } = request;
         let key = self.index.find_or_add(&topic);
@@ -262,13 +262,13 @@ impl Hub {
         let recovered = found.is_some() && matches!(start, Start::Since(_));
         let replay: Vec<HistoryEntry> = found.unwrap_or_default().into_iter().cloned().collect();
         let subscribed = Subscribed { position, recovered, replayed: replay.len() };
-        // A filter looks at all, and so does whoever wants the latest of each key.
+        // A filter scans the whole history, and so does `Latest`.
         let all = tags.is_some() || start == Start::Latest;
         let scanned = if all { self.owned_topic(key).history.len() } else { replay.len() };
         RecoveryReply { conn, topic, tags, request_id, subscribed, replay, scanned }
     }
 
-    /// An answered join that leads to no new subscription: the topic's home has counted one too many.
+    /// Discards a reply that leads to no new subscription: the topic's owner has counted one subscriber too many.
     pub(crate) fn discard_recovery(&mut self, topic: &Arc<str>) {
         if self.owns(topic) {
             if let Some(key) = self.index.find(topic) {
@@ -279,11 +279,11 @@ impl Hub {
         }
     }
 
-    /// Subscribes a connection whose join was answered. The topic's home has counted it. A subscription that a handle has
-    /// made meanwhile begins again: its messages come from the place that was asked for on.
+    /// Subscribes a connection whose request was answered; the topic's owner has counted it. A subscription that a
+    /// handle has made meanwhile is restarted: its messages begin at the requested position.
     ///
     /// # Errors
-    /// It has got as many other subscriptions as allowed since it asked.
+    /// The connection has reached its subscription limit since the request.
     pub(crate) fn subscribe_recovered(
         &mut self,
         slot: u32,
@@ -296,7 +296,7 @@ impl Hub {
             self.index.restart_subscription(slot, topic, tags);
         }
         if new != Ok(true) {
-            self.discard_recovery(topic); // it was counted before
+            self.discard_recovery(topic); // the subscriber was counted before
         }
         new.map(|_| ())
     }

@@ -1,15 +1,15 @@
-//! What topics keep for those who come back: what a turn published goes into the histories, and a walk over all topics
-//! gives up what is too old. What they may hold stands in [`MemoryAccounting`](super::accounting::MemoryAccounting).
+//! Histories of topics: recording what an iteration published, and expiring what is too old. Limits are in
+//! [`MemoryAccounting`](super::accounting::MemoryAccounting).
 
 use super::delivery_queue::DeliveryQueue;
 use super::{Batch, HistoryEntry, Hub, Millis, OwnedTopic, history};
 use crate::memory::Shrink;
 
-/// Topics looked at in one step of the walk.
+/// Topics checked in one step.
 const TOPICS_PER_STEP: usize = 1024;
 
 impl Hub {
-    /// Keeps what this turn published to topics with a history.
+    /// Records this iteration's messages of topics with a history.
     pub(crate) fn record_history(&mut self) {
         let Self { index, batch_log, now, accounting, .. } = self;
         accounting.evict_pending(index, *now);
@@ -26,12 +26,12 @@ impl Hub {
         }
     }
 
-    /// Whether anything is kept that will be too old some day.
+    /// Returns whether anything will expire.
     pub(crate) fn holds_history(&self) -> bool {
         self.accounting.held() > 0
     }
 
-    /// Gives up what is too old in some topics, and goes on with others the next time.
+    /// Expires what is too old in some topics, and continues with others at the next call.
     pub(crate) fn expire_topics(&mut self) {
         for _ in 0..TOPICS_PER_STEP {
             let Some(key) = self.index.next_from(self.expiry_cursor) else {
@@ -50,20 +50,20 @@ impl Hub {
 }
 
 impl Hub {
-    /// Bytes of memory in use, about: what is kept and who subscribes to what.
+    /// Returns the estimated bytes of memory: histories, subscriptions and queues.
     pub(crate) fn footprint(&self) -> usize {
         let waiting: usize = self.delivery_queues.iter().map(DeliveryQueue::bytes).sum();
         self.accounting.held() + self.index.footprint() + self.batch_log.spare_bytes() + waiting
     }
 
-    /// Gives back half of the buffers that are kept for later. The log is empty.
+    /// Frees half of the spare buffers. The batch log must be empty.
     pub(crate) fn trim(&mut self) {
         self.batch_log.trim();
         self.recovery_requests.shrink();
     }
 }
 
-/// Gives back what its tables have beyond what is in them.
+/// Frees what tables have beyond their entries.
 impl Shrink for Hub {
     fn shrink(&mut self) {
         self.index.shrink();
@@ -72,15 +72,15 @@ impl Shrink for Hub {
     }
 }
 
-/// Puts a run into its topic's history.
+/// Records a batch in its topic's history.
 fn record_batch(owned: &mut OwnedTopic, batch: &mut Batch, now: Millis) {
     let (key, first, age) = (batch.key, batch.position.offset, owned.settings.max_age());
     owned.history.expire(now);
     let (skip, mut start) = history::skip_to_fit(batch.metas(), &owned.settings);
     if skip > 0 {
-        owned.history.clear(); // what came before the messages that find no room goes before them
+        owned.history.clear(); // earlier messages are removed before those that don't fit
     }
-    // What is kept holds its whole run: of one that is mostly given up at once, it is copied.
+    // A history keeps the whole buffer of a batch. If most of the batch does not fit, the rest is copied.
     let all = batch.bytes().len();
     let (frames, base) = if start > all / 2 { (batch.copy_from(start), start) } else { (batch.plain(), 0) };
     for (offset, meta) in (first..).zip(batch.metas()).skip(skip) {

@@ -1,4 +1,4 @@
-//! What a topic keeps and allows, by the longest prefix of its name.
+//! Settings of topics, by the longest prefix of their names.
 
 use super::history::Millis;
 use super::topic::is_pattern;
@@ -7,7 +7,8 @@ use crate::sync::rate::Rate;
 use core::time::Duration;
 use std::sync::Arc;
 
-/// What the topics of a prefix keep and allow. Given with [`Builder::topics`](crate::Builder::topics).
+/// The settings of a prefix's topics: history, limits and grants. Given with
+/// [`Builder::topics`](crate::Builder::topics).
 ///
 /// ```
 /// use campanile::{Server, SlowConsumer, TopicSettings};
@@ -37,7 +38,7 @@ impl Default for TopicSettings {
 }
 
 impl TopicSettings {
-    /// No history, messages of whatever size, the route's policy for slow consumers.
+    /// No history, no limit on messages, the route's policy for slow consumers.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -53,33 +54,34 @@ impl TopicSettings {
         }
     }
 
-    /// Messages kept for those who come back. Default 0: none. Price: the frames themselves, which are shared with
-    /// whoever they still wait for, and 80 bytes each.
+    /// Sets the number of messages in the history. Default 0: no history. Cost: the frames, shared with connections
+    /// that they still wait for, and 80 bytes for each message.
     #[must_use]
     pub const fn history(mut self, messages: usize) -> Self {
         self.history = messages;
         self
     }
 
-    /// Bytes of frames kept; the oldest go first, and one that is larger alone is not kept. Default 1 MiB.
+    /// Sets the bytes of frames in the history. The oldest are removed first; a message larger than this is not kept.
+    /// Default 1 MiB.
     #[must_use]
     pub const fn history_bytes(mut self, bytes: usize) -> Self {
         self.history_bytes = bytes;
         self
     }
 
-    /// How long a message is kept. Default 5 minutes. A topic that nobody listens to is gone when its last message is; one
-    /// that had listeners and no messages stays as long, so that they can come back to it.
+    /// Sets how long a message is kept. Default 5 minutes. A topic without subscribers is removed with its last
+    /// message. A topic that had subscribers and no messages stays as long, so that they can reconnect and recover.
     #[must_use]
     pub const fn history_age(mut self, age: Duration) -> Self {
         self.history_age = age;
         self
     }
 
-    /// Bytes of [`Builder::max_history`](crate::Builder::max_history) that only the topics of this prefix can use, each
-    /// worker an equal part. They may hold more where others leave it free, and give that back when it is needed; what
-    /// they hold within this part is never evicted for other prefixes. Default: an equal part of what the other prefixes
-    /// have not reserved. 0: they only use what is free.
+    /// Sets the bytes of [`Builder::max_history`](crate::Builder::max_history) that only this prefix can use; each
+    /// worker has an equal part. The prefix may use more while others leave it free, and gives it back when needed.
+    /// What it holds within its part is never evicted for other prefixes. Default: an equal part of what the other
+    /// prefixes have not reserved. 0: only what is free.
     #[must_use]
     pub const fn history_reserved(mut self, bytes: usize) -> Self {
         self.history_reserved = Some(bytes);
@@ -93,40 +95,41 @@ impl TopicSettings {
         self
     }
 
-    /// Bytes of one message; over it publishing is refused. Default: no limit beside the others.
+    /// Sets the bytes of one message; larger ones are refused. Default: no limit beside the others.
     #[must_use]
     pub const fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self
     }
 
-    /// Messages that the topic takes each second from all connections together, and how many at once after a pause; and
-    /// as many from the program, its handles and the API. Over it publishing is refused
-    /// ([`HandleError::RateLimited`](crate::HandleError::RateLimited); where nobody waits for an answer, counted in
-    /// [`Stats::publications_refused`](crate::Stats::publications_refused)). Default, and 0 each second: unlimited.
+    /// Sets how many messages the topic accepts each second from all connections together, and at once after a pause;
+    /// the program, its handles and the API have as many of their own. Above that publishing is refused with
+    /// [`HandleError::RateLimited`](crate::HandleError::RateLimited); without a publisher that waits for an answer, it
+    /// is counted in [`Stats::publications_refused`](crate::Stats::publications_refused). Default, and 0 each second:
+    /// unlimited.
     ///
-    /// Where there are more messages than that, `n` connections that publish have equal shares, and one more share is
-    /// kept for those who are new: each gets at least `per_second / (n + 1)`, and `burst / (n + 1)` at once or one, whatever
-    /// others do. For that the topic may take up to twice the burst at once, and one more for each connection. A
-    /// connection counts for 30 s after its last try, at most 1,024 do. Price: a look into a table for each message, and
-    /// some 50 bytes for each connection that counts.
+    /// Above the rate, `n` connections that publish have equal shares, and one more share is for new ones. Whatever
+    /// others do, each gets at least `per_second / (n + 1)`, and a burst of `burst / (n + 1)` or one. So the topic may
+    /// accept up to twice the burst at once, and one message more for each connection. A connection counts for 30 s
+    /// after its last attempt; at most 1,024 count. Cost: a hash lookup for each message, and about 50 bytes for each
+    /// connection that counts.
     #[must_use]
     pub const fn rate(mut self, per_second: u32, burst: u32) -> Self {
         self.rate = if per_second == 0 { None } else { Some(Rate::new(per_second as u64, burst as u64)) };
         self
     }
 
-    /// Whether clients may subscribe by themselves, through an endpoint such as [`Push`](crate::push::Push). A pattern
-    /// may be subscribed to where all that is below it may. Default: they may not. The program subscribes them by its
-    /// handlers, a [`Handle`](crate::Handle) and the API whatever this says.
+    /// Sets whether clients may subscribe through an endpoint such as [`Push`](crate::push::Push). They may subscribe to
+    /// a pattern if they may subscribe to all topics below it. Default: no. The program can subscribe them in any case,
+    /// with its handlers, a [`Handle`](crate::Handle) and the API.
     #[must_use]
     pub const fn client_subscribe(mut self, may: bool) -> Self {
         self.client_subscribe = may;
         self
     }
 
-    /// Whether clients may publish by themselves. Default: they may not. The program itself always may, by its handlers,
-    /// a [`Handle`](crate::Handle) and the API.
+    /// Sets whether clients may publish through an endpoint such as [`Push`](crate::push::Push). Default: no. The program
+    /// can publish in any case, with its handlers, a [`Handle`](crate::Handle) and the API.
     #[must_use]
     pub const fn client_publish(mut self, may: bool) -> Self {
         self.client_publish = may;
@@ -143,7 +146,7 @@ impl TopicSettings {
     }
 }
 
-/// The longest age: added to any time it is still one.
+/// The longest age: no overflow if added to any time.
 const LONGEST_AGE: Millis = Millis::MAX >> 1;
 
 /// The settings of one prefix.
@@ -151,27 +154,27 @@ const LONGEST_AGE: Millis = Millis::MAX >> 1;
 struct Prefix {
     prefix: Box<str>,
     settings: Arc<TopicSettings>,
-    /// Bytes of history that its topics have to themselves.
+    /// Bytes of history reserved for its topics.
     reserved: usize,
-    /// Clients can name topics here and publish to them.
+    /// Clients can create topics here by publishing.
     clients_publish: bool,
 }
 
 /// The settings of all prefixes of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct SettingsTable {
-    /// The longest prefix first; the last is the empty one.
+    /// The longest prefix first; the last is empty.
     by_prefix: Arc<[Prefix]>,
-    /// Bytes that all topics together may keep.
+    /// Bytes of all histories together.
     pub(crate) max_history: usize,
 }
 
-/// What all topics together may keep by default.
+/// The default limit of all histories together.
 pub(crate) const DEFAULT_MAX_HISTORY: usize = 256 << 20;
 
 impl SettingsTable {
-    /// `open` are prefixes that routes let clients publish to, whatever the settings say. What the settings reserve has
-    /// been [checked](reserved).
+    /// Makes the table. Routes let clients publish to the prefixes `open`, whatever the settings say. The reservations
+    /// have been [checked](total_reserved).
     pub(crate) fn new(mut given: Vec<(String, TopicSettings)>, max_history: usize, open: &[&str]) -> Self {
         if given.iter().all(|(prefix, _)| !prefix.is_empty()) {
             given.push((String::new(), TopicSettings::new()));
@@ -195,7 +198,7 @@ impl SettingsTable {
         Self { by_prefix: by_prefix.into(), max_history }
     }
 
-    /// Whether clients may subscribe to a topic, or to all that is below a pattern.
+    /// Returns whether clients may subscribe to a topic, or to all topics below a pattern.
     #[cfg_attr(not(feature = "push"), allow(dead_code))]
     pub(crate) fn may_subscribe(&self, topic: &str) -> bool {
         let stem = if is_pattern(topic) { topic.trim_end_matches('*') } else { topic };
@@ -208,33 +211,33 @@ impl SettingsTable {
         self.find(topic).1
     }
 
-    /// The settings of a topic, and the number of the prefix that they are of.
+    /// Returns a topic's settings and the index of their prefix.
     pub(crate) fn find(&self, topic: &str) -> (u32, &Arc<TopicSettings>) {
         let last = self.by_prefix.len() - 1;
         let at = self.by_prefix.iter().position(|p| topic.starts_with(&*p.prefix)).unwrap_or(last);
         (at as u32, &self.by_prefix[at].settings)
     }
 
-    /// Whether any topics have a policy for slow consumers that gives up old messages for new ones.
+    /// Returns whether the policy of any topic drops old messages for new ones.
     pub(crate) fn replaces_older(&self) -> bool {
         self.by_prefix
             .iter()
             .any(|prefix| prefix.settings.slow_consumer.is_some_and(SlowConsumer::replaces_older))
     }
 
-    /// How many prefixes have settings, the empty one included.
+    /// Returns the number of prefixes, the empty one included.
     pub(crate) fn prefixes(&self) -> usize {
         self.by_prefix.len()
     }
 
-    /// Of a prefix, the bytes of history that are reserved for it, and whether clients can publish to it.
+    /// Returns a prefix's reserved bytes, and whether clients can publish to it.
     pub(crate) fn reservation(&self, prefix: usize) -> (usize, bool) {
         let Prefix { reserved, clients_publish, .. } = self.by_prefix[prefix];
         (reserved, clients_publish)
     }
 }
 
-/// The bytes of history that prefixes reserve, without those that take an equal part.
+/// Returns the bytes of history that prefixes reserve explicitly.
 pub(crate) fn total_reserved(given: &[(String, TopicSettings)]) -> usize {
     given.iter().filter_map(|(_, s)| s.history_reserved).fold(0, usize::saturating_add)
 }

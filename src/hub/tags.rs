@@ -1,24 +1,22 @@
-//! Words that a message is about, and that a subscriber may ask for: of a topic with a filter it gets only what carries
-//! one of them.
+//! Tags: words that a message is about, for subscribers with a filter.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// Tags of one message or filter, and bytes of one, that clients may name.
+/// The number of tags of one message or filter, and the bytes of one, for clients.
 #[cfg_attr(not(any(feature = "push", feature = "api")), allow(dead_code))]
 pub(crate) const MAX_TAGS: usize = 16;
 #[cfg_attr(not(any(feature = "push", feature = "api")), allow(dead_code))]
 pub(crate) const MAX_TAG: usize = 64;
 
-/// The tags of a message, or those that a subscriber asks for, as hashes of 64 bits: that two words meet by chance is
-/// less likely than a broken memory, and comparing them costs a few instructions for each message. They are compared and
-/// never put into a table, so the hash needs no secret key: two words with one hash bring a subscriber nothing that it
-/// could not ask for.
+/// The tags of a message or a filter, as 64-bit hashes. An accidental collision is less likely than a memory error, and
+/// comparing hashes costs a few instructions for each message. They are never keys of a table, so the hash needs no
+/// secret: a client that finds a collision gains nothing that it could not request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tags(Arc<[u64]>);
 
 impl Tags {
-    /// `None` where there are none.
+    /// Makes tags; `None` without any.
     pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let hash = |name: &str| {
             let mut hasher = DefaultHasher::new();
@@ -29,7 +27,7 @@ impl Tags {
         (!hashes.is_empty()).then_some(Self(hashes))
     }
 
-    /// Whether a subscriber that asks for these gets a message that carries those.
+    /// Returns whether a filter with these tags matches a message with those.
     pub(crate) fn matches(&self, carried: Option<&Self>) -> bool {
         carried.is_some_and(|carried| carried.0.iter().any(|tag| self.0.contains(tag)))
     }

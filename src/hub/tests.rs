@@ -1,11 +1,11 @@
-//! What many, long or hostile uses of the hub cost.
+//! Many, long and hostile uses of the hub, and their cost.
 
 use super::*;
 use crate::memory::Shrink;
 use core::time::Duration;
 use std::hash::RandomState;
 
-/// The only worker of a server.
+/// The hub of a server with one worker.
 fn alone(table: SettingsTable) -> Hub {
     Hub::new(0, Owners::new(RandomState::new(), 1), table, Epochs::new([1, 1]))
 }
@@ -14,7 +14,7 @@ fn hub(settings: TopicSettings) -> Hub {
     alone(SettingsTable::new(vec![("kept/".to_owned(), settings)], usize::MAX, &[]))
 }
 
-/// One turn that publishes so many messages of 100 bytes to a topic.
+/// Runs an iteration that publishes messages of 100 bytes to a topic.
 fn turn(hub: &mut Hub, topic: &str, messages: usize) {
     for _ in 0..messages {
         hub.publish(Publish::new(topic, &*"x".repeat(98))).unwrap();
@@ -23,7 +23,7 @@ fn turn(hub: &mut Hub, topic: &str, messages: usize) {
     hub.end_iteration();
 }
 
-/// What the topic's history has.
+/// The messages in the topic's history.
 fn kept(hub: &mut Hub, topic: &str) -> Vec<HistoryEntry> {
     let key = hub.index.find(topic).unwrap();
     let owned = hub.index.owned_mut(key).unwrap();
@@ -34,7 +34,7 @@ fn kept(hub: &mut Hub, topic: &str) -> Vec<HistoryEntry> {
 fn a_history_holds_little_more_than_its_messages() {
     for settings in [TopicSettings::new().history(3), TopicSettings::new().history(1000).history_bytes(350)] {
         let mut hub = hub(settings);
-        // The second, of three, finds the buffer of the first.
+        // The second, of three, uses the buffer of the first.
         for messages in [2000, 3, 2, 1, 2000] {
             turn(&mut hub, "kept/a", messages);
             let entries = kept(&mut hub, "kept/a");
@@ -73,7 +73,7 @@ fn memory_of_a_burst_is_freed() {
     assert_eq!((hub.accounting.held(), hub.index.len()), (0, 0));
     assert!(hub.footprint() < 64 << 10, "{}", hub.footprint());
     assert!(hub.index.capacities().iter().all(|capacity| *capacity <= 64));
-    // It is a hub as before.
+    // The hub works as before.
     turn(&mut hub, "kept/a", 3);
     assert_eq!(kept(&mut hub, "kept/a").len(), 3);
 }
@@ -89,7 +89,7 @@ fn a_message_above_history_bytes_clears_the_history() {
     assert_eq!(begun(&mut hub, Start::Last(9)), (2, 0), "its offsets go on");
 }
 
-/// A subscription that begins and ends: the topic's offset, and what was replayed.
+/// Subscribes and unsubscribes: the topic's offset, and the number of replayed messages.
 fn begun(hub: &mut Hub, start: Start) -> (u64, usize) {
     let (position, replayed) = visit(hub, start);
     (position.offset, replayed)
@@ -126,7 +126,7 @@ fn a_sole_subscriber_can_recover_within_history_age() {
         assert!(again.subscribed.recovered, "at {now}");
         hub.discard_recovery(&again.topic);
         assert!(hub.holds_history());
-        // It is in use now, and may be left until ten seconds later.
+        // It is used now, and may be unused for ten seconds afterwards.
         hub.index.subscribe(1, "kept/a", None, 1).unwrap();
         hub.expire_topics();
         hub.expire_topics();
@@ -203,13 +203,13 @@ fn a_refused_publication_keeps_earlier_batches_and_adds_no_topic() {
         hub.publish(Publish::new("kept/a", "1")).unwrap();
         hub.publish(Publish::new("kept/a", "22")).unwrap();
         assert_eq!(hub.refused_publications, 1);
-        hub.publish(Publish::new("other", "3")).unwrap(); // nobody listens
+        hub.publish(Publish::new("other", "3")).unwrap(); // no subscribers
         hub.subscribe(0, &TopicOrPattern::topic("other").unwrap(), None, 9).unwrap();
         let topics: Vec<_> =
             hub.batch_log.batches().iter().map(|batch| hub.index.name(batch.topic).clone()).collect();
         assert_eq!(topics.iter().map(|t| &**t).collect::<Vec<_>>(), ["kept/a"]);
         hub.end_iteration();
-        // What its rate has taken is remembered for as long as it matters.
+        // What its rate has used is remembered as long as it matters.
         let refused = |hub: &mut Hub| {
             let before = hub.refused_publications;
             hub.publish(Publish::new("kept/a", "2")).unwrap();
@@ -356,7 +356,7 @@ mod accounts {
             end(&mut hub);
             for slot in 0..3 { hub.remove(ConnId::new(0, slot, 1)); }
             for topic in NAMES { for _ in 0..130 { if hub.index.find(topic).is_some() || hub.remote_patterns.contains_key(topic) { hub.apply_subscriber_changes(1, vec![(topic.into(), -1)]); } } }
-            hub.now += 600_000; // ids are remembered for 5 minutes
+            hub.now += 600_000; // keys are remembered for 5 minutes
             for _ in 0..4 { hub.expire_topics(); }
             check(&hub, "end");
             prop_assert_eq!(hub.accounting.held(), 0);
@@ -366,13 +366,13 @@ mod accounts {
     }
 }
 
-/// Names that others choose beside names and patterns that the program chose.
+/// Names that clients choose, beside names and patterns that the program chooses.
 mod names {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// What a client may call itself, most of it with a star.
+    /// A name that a client chooses, in most cases with a star.
     fn id() -> impl Strategy<Value = String> {
         prop_oneof![
             "[ab]{1,2}",
@@ -384,7 +384,7 @@ mod names {
         ]
     }
 
-    /// The slots that receive what is published to a topic, by what the index says of each of its subscriptions.
+    /// The slots that receive a topic's messages, by their subscriptions in the index.
     fn receivers(hub: &Hub, topic: &str) -> BTreeSet<u32> {
         let exactly = hub.index.find(topic);
         let keys = exactly.into_iter().chain(hub.index.matching_patterns(topic));

@@ -1,5 +1,5 @@
-//! Names of topics, and patterns of names. The two are disjoint: a pattern ends with `/*`, the name of a topic never
-//! does. So a name that somebody else chose, such as `user/{id}` with an id of `*`, can't subscribe to other topics.
+//! Names of topics, and patterns. The two are disjoint: a pattern ends with `/*`, a topic's name never does. So a name
+//! with a part that somebody else chose, such as `user/{id}` with the id `*`, can't subscribe to other topics.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -7,10 +7,10 @@ use std::borrow::Cow;
 /// The longest name of a topic and the longest pattern, in bytes.
 pub const MAX_TOPIC: usize = 255;
 
-/// Characters of a refused name that its error repeats.
+/// Characters of a refused name that the error repeats.
 const SHOWN: usize = 64;
 
-/// Why a text can't be the name of a topic.
+/// Why a text is no valid topic name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidTopic {
@@ -28,7 +28,7 @@ pub enum InvalidTopic {
         /// The first control character.
         character: char,
     },
-    /// It is a pattern, which other methods take: [`Conn::subscribe_pattern`](crate::Conn::subscribe_pattern).
+    /// It is a pattern; use [`Conn::subscribe_pattern`](crate::Conn::subscribe_pattern).
     Pattern {
         /// The first 64 characters of the pattern.
         name: String,
@@ -55,7 +55,7 @@ impl fmt::Display for InvalidTopic {
 
 impl std::error::Error for InvalidTopic {}
 
-/// Why a text can't be a pattern.
+/// Why a text is no valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidPattern {
@@ -97,8 +97,8 @@ impl fmt::Display for InvalidPattern {
 
 impl std::error::Error for InvalidPattern {}
 
-/// A checked name of a topic, or a checked pattern. Only the two constructors make one, so what was checked as a topic is
-/// never used as a pattern.
+/// A valid topic name or a valid pattern. Only its two constructors make one, so a topic name is never used as a
+/// pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicOrPattern<'a>(Cow<'a, str>);
 
@@ -165,17 +165,17 @@ pub fn check_pattern(pattern: &str) -> Result<(), InvalidPattern> {
     if is_pattern(pattern) { Ok(()) } else { Err(InvalidPattern::NoStar { pattern: shown(pattern) }) }
 }
 
-/// Whether this is a pattern: all topics below a prefix, as `ticks/*` is.
+/// Returns whether a text is a pattern, such as `ticks/*`: all topics below a prefix.
 pub(crate) fn is_pattern(name: &str) -> bool {
     name.ends_with("/*")
 }
 
-/// The patterns that match a topic's name, the longest first: `a/b/*` and `a/*` for `a/b/c`.
+/// Returns the patterns that match a topic's name, the longest first: `a/b/*` and `a/*` for `a/b/c`.
 pub(crate) fn matching_patterns(name: &str) -> impl Iterator<Item = String> {
     name.rmatch_indices('/').map(move |(at, _)| format!("{}*", &name[..=at]))
 }
 
-/// The first control character. Publishing checks each name, and most are ASCII.
+/// Returns the first control character. Publishing checks each name, and most are ASCII.
 fn control(name: &str) -> Option<char> {
     if name.is_ascii() && !name.bytes().any(|b| b.is_ascii_control()) {
         return None;

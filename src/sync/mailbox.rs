@@ -1,12 +1,12 @@
-//! How other threads reach a worker: a channel, and one wake for all that was put into it since the worker last
-//! looked.
+//! The way for other threads to reach a worker: a channel, and one wake-up for everything that was sent since the
+//! worker last drained it.
 //!
 //! ```text
 //!  producer:  channel.push(command) ; armed.swap(true)  -> was false: wake()
 //!  worker:    armed.store(false)    ; drain the channel
 //! ```
-//! The flag is cleared before the channel is drained: a command pushed after the drain finds it clear and wakes; one
-//! pushed before is drained. A wake may be for nothing, none is lost.
+//! The flag is cleared before the channel is drained: a command pushed after the drain finds it clear and wakes, one
+//! pushed before is drained. A wake-up may be spurious, none is lost.
 
 use super::NoReply;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
@@ -16,12 +16,12 @@ use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Makes a sleeping worker look into its mailbox.
+/// Wakes a sleeping worker.
 pub(crate) trait Wake: Send + Sync {
     fn wake(&self);
 }
 
-/// The coalesced wake: all but the first of many sends cost one atomic swap.
+/// The coalesced wake-up: all but the first of many sends cost one atomic swap.
 #[derive(Debug)]
 pub(crate) struct WakeFlag(AtomicBool);
 
@@ -30,12 +30,12 @@ impl WakeFlag {
         Self(AtomicBool::new(false))
     }
 
-    /// After pushing: whether the worker has to be woken.
+    /// Called after pushing. Returns whether the worker must be woken.
     pub(crate) fn arm(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
 
-    /// Before draining.
+    /// Called before draining.
     pub(crate) fn disarm(&self) {
         // A swap, not a store: it must be ordered before the reads of the channel that follow.
         self.0.swap(false, Ordering::AcqRel);
@@ -44,13 +44,13 @@ impl WakeFlag {
 
 /// A command in a mailbox.
 pub(crate) trait Weigh {
-    /// Bytes of messages that it holds.
+    /// Returns the bytes of its messages.
     fn weight(&self) -> usize {
         0
     }
 }
 
-/// What may wait in a mailbox.
+/// The capacity of a mailbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capacity {
     pub(crate) commands: usize,
@@ -62,7 +62,7 @@ impl Capacity {
     pub(crate) const UNBOUNDED: Self = Self { commands: usize::MAX, bytes: usize::MAX };
 }
 
-/// The sending side, one for each thread that wants it.
+/// The sending side of a mailbox.
 pub(crate) struct Mailbox<C> {
     channel: Sender<C>,
     shared: Arc<MailboxShared>,
@@ -70,24 +70,24 @@ pub(crate) struct Mailbox<C> {
 
 struct MailboxShared {
     flag: WakeFlag,
-    /// Commands waiting and bytes of theirs, for the bounds.
+    /// Commands that wait, and their bytes.
     waiting: AtomicUsize,
     bytes: AtomicUsize,
     capacity: Capacity,
     wake: Box<dyn Wake>,
 }
 
-/// A command that was not taken.
+/// A command that was refused.
 #[derive(Debug)]
 pub(crate) enum TrySendError<C> {
-    /// As many wait as may, or as many bytes.
+    /// The mailbox is full, by commands or bytes.
     Full(C),
     /// The worker has ended.
     Closed(C),
 }
 
 impl<C> TrySendError<C> {
-    /// The command, and why it was not taken.
+    /// Returns the command and the reason.
     pub(crate) fn into_parts<R>(self) -> (C, NoReply<R>) {
         match self {
             Self::Full(command) => (command, NoReply::Full),
@@ -103,8 +103,8 @@ impl<C> Clone for Mailbox<C> {
 }
 
 impl<C: Weigh> Mailbox<C> {
-    /// Puts a command into the mailbox, unless as many or as heavy ones wait already as may. One that alone is over the
-    /// bound for bytes finds room where nothing weighs.
+    /// Sends a command, unless the mailbox is full. A command above the limit on bytes is accepted if nothing else has
+    /// weight.
     pub(crate) fn send(&self, command: C) -> Result<(), TrySendError<C>> {
         let MailboxShared { waiting, bytes, capacity, .. } = &*self.shared;
         let weight = command.weight();
@@ -117,12 +117,13 @@ impl<C: Weigh> Mailbox<C> {
         self.push(command, weight)
     }
 
-    /// Whether as many bytes wait as may.
+    /// Returns whether the limit on bytes is reached.
     pub(crate) fn is_over_bytes(&self) -> bool {
         self.shared.bytes.load(Ordering::Relaxed) >= self.shared.capacity.bytes
     }
 
-    /// The same without the bound: for commands that are few by their nature (shutting down, answers of handlers).
+    /// Sends a command and bypasses the mailbox's capacity: for commands whose number is bounded otherwise, such as
+    /// replies.
     pub(crate) fn send_unbounded(&self, command: C) -> Result<(), TrySendError<C>> {
         let weight = command.weight();
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +131,7 @@ impl<C: Weigh> Mailbox<C> {
         self.push(command, weight)
     }
 
-    /// Makes the worker go through an iteration although there is no command.
+    /// Makes the worker run an iteration without a command.
     pub(crate) fn wake(&self) {
         if self.shared.flag.arm() {
             self.shared.wake.wake();
@@ -150,7 +151,7 @@ impl<C: Weigh> Mailbox<C> {
 }
 
 impl MailboxShared {
-    /// A command of this weight waits no more.
+    /// Subtracts a command of this weight.
     fn subtract(&self, weight: usize) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         if weight > 0 {
@@ -159,24 +160,24 @@ impl MailboxShared {
     }
 }
 
-/// The worker's side.
+/// The receiving side of a mailbox.
 pub(crate) struct Inbox<C> {
     channel: Receiver<C>,
     shared: Arc<MailboxShared>,
 }
 
 impl<C: Weigh> Inbox<C> {
-    /// Says that what comes from now on needs a new wake. To be called before [`Inbox::take`].
+    /// Makes later commands wake the worker again. Called before [`Inbox::take`].
     pub(crate) fn disarm(&self) {
         self.shared.flag.disarm();
     }
 
-    /// How many commands there are now.
+    /// Returns the number of commands that wait.
     pub(crate) fn len(&self) -> usize {
         self.channel.len()
     }
 
-    /// The next command, if there is one.
+    /// Takes the next command.
     pub(crate) fn take(&self) -> Option<C> {
         match self.channel.try_recv() {
             Ok(command) => {
@@ -188,7 +189,7 @@ impl<C: Weigh> Inbox<C> {
     }
 }
 
-/// A mailbox that holds no more than this.
+/// Makes a mailbox of this capacity.
 pub(crate) fn mailbox<C>(capacity: Capacity, wake: Box<dyn Wake>) -> (Mailbox<C>, Inbox<C>) {
     let (tx, rx) = crossbeam_channel::unbounded();
     let (waiting, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -253,7 +254,8 @@ mod loom_tests {
     use loom::sync::Mutex;
     use loom::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Two producers and a worker that sleeps unless it was woken: nothing stays in the queue without a wake to come.
+    /// Two producers and a worker that sleeps until it is woken: no command stays in the queue without a wake-up to
+    /// come.
     #[test]
     fn no_wake_is_lost() {
         loom::model(|| {

@@ -1,13 +1,14 @@
-//! One-shot answers to questions that other threads put to a worker. A reply is called exactly once, also when no answer
-//! can be given any more.
+//! One-shot replies to queries that other threads send to a worker. A reply is given exactly once, also when there can
+//! be no answer any more.
 //!
 //! ```text
-//!  asker                                   worker
-//!  one_shot() ─▶ Pending ─┐     ┌─ Reply ─▶ Command ─▶ send(answer)
-//!                         ▼     ▼
-//!               Mutex: Waiting(waiter) ─▶ Answered(answer) ─▶ Taken
+//!  requester                                     worker
+//!  one_shot() ─▶ PendingReply ─┐     ┌─ ReplySender ─▶ Command ─▶ send(answer)
+//!                              ▼     ▼
+//!                    Mutex: Waiting(waiter) ─▶ Answered(answer) ─▶ Taken
 //! ```
-//! The lock is held while a value is moved and never while a waker or a callback runs, so a worker waits for nothing here.
+//! The lock is held while a value is moved, and never while a waker or a callback runs, so a worker waits for nothing
+//! here.
 
 use core::fmt;
 use core::mem::replace;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Why there is no answer. `R` says why what was asked for was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoReply<R> {
-    /// The mailbox took no more.
+    /// The mailbox is full.
     Full,
     /// The worker has ended.
     Ended,
@@ -30,7 +31,8 @@ type Outcome<T, R> = Result<T, NoReply<R>>;
 
 type Then<T, R> = Box<dyn FnOnce(Outcome<T, R>) + Send>;
 
-/// Where an answer goes. A dropped one reports that the worker has ended: the questions in a mailbox are dropped with it.
+/// The worker's side. Dropping it reports that the worker has ended, since the commands in a mailbox are dropped with
+/// it.
 pub(crate) struct ReplySender<T, R>(Option<To<T, R>>);
 
 enum To<T, R> {
@@ -39,9 +41,9 @@ enum To<T, R> {
 }
 
 enum State<T, R> {
-    /// The answer has not come.
+    /// There is no answer yet.
     Waiting(Option<Waiter<T, R>>),
-    /// The answer has come and was not asked for yet.
+    /// There is an answer that was not taken yet.
     Answered(Outcome<T, R>),
     /// The answer was taken, or nobody waits for it.
     Taken,
@@ -52,10 +54,10 @@ enum Waiter<T, R> {
     Callback(Then<T, R>),
 }
 
-/// The asker's side of a one-shot answer.
+/// The requester's side of a one-shot reply.
 pub(crate) struct PendingReply<T, R>(Arc<Mutex<State<T, R>>>);
 
-/// A one-shot answer: where it is awaited, and where it is given.
+/// Makes the two sides of a one-shot reply.
 pub(crate) fn one_shot<T, R>() -> (PendingReply<T, R>, ReplySender<T, R>) {
     let state = Arc::new(Mutex::new(State::Waiting(None)));
     (PendingReply(state.clone()), ReplySender(Some(To::Pending(state))))
@@ -67,9 +69,9 @@ fn lock<T, R>(state: &Mutex<State<T, R>>) -> MutexGuard<'_, State<T, R>> {
 }
 
 impl<T, R> PendingReply<T, R> {
-    /// Takes the answer, or has this waker called when it has come. A second call replaces the first one's waker.
+    /// Takes the answer, or registers the waker for it. A second call replaces the first one's waker.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome<T, R>> {
-        // Cloned before and dropped behind the lock: both run code of an executor's.
+        // Cloned before the lock and dropped after it: both run code of an executor.
         let waiter = Waiter::Task(waker.clone());
         let mut state = lock(&self.0);
         match replace(&mut *state, State::Taken) {
@@ -84,7 +86,7 @@ impl<T, R> PendingReply<T, R> {
         }
     }
 
-    /// Takes the answer if it has come.
+    /// Takes the answer if there is one.
     pub(crate) fn take(&self) -> Option<Outcome<T, R>> {
         let mut state = lock(&self.0);
         match replace(&mut *state, State::Taken) {
@@ -96,7 +98,7 @@ impl<T, R> PendingReply<T, R> {
         }
     }
 
-    /// Has the callback called with the answer: by the worker, or here if the answer has come.
+    /// Calls the callback with the answer: on the worker, or here if there is an answer.
     pub(crate) fn then(self, then: impl FnOnce(Outcome<T, R>) + Send + 'static) {
         let mut state = lock(&self.0);
         match replace(&mut *state, State::Taken) {
@@ -114,7 +116,7 @@ impl<T, R> PendingReply<T, R> {
     }
 }
 
-/// Nobody waits any more, unless a callback was left.
+/// Nobody waits any more, unless a callback was registered.
 impl<T, R> Drop for PendingReply<T, R> {
     fn drop(&mut self) {
         let mut state = lock(&self.0);
@@ -132,7 +134,7 @@ impl<T, R> ReplySender<T, R> {
         Self(Some(To::Callback(Box::new(then))))
     }
 
-    /// Answers. Callbacks and wakers are the application's code: false reports that one panicked.
+    /// Sends the answer. Callbacks and wakers are the application's code: false reports that one panicked.
     #[must_use]
     pub(crate) fn send(mut self, answer: Outcome<T, R>) -> bool {
         self.give(answer)
@@ -186,15 +188,14 @@ impl<T, R> fmt::Debug for ReplySender<T, R> {
     }
 }
 
-/// Answers of several workers on their way to one [`ReplySender`].
+/// The replies of several workers to one query.
 struct Gathered<T, R> {
     left: usize,
     all: Outcome<T, R>,
     reply: Option<ReplySender<T, R>>,
 }
 
-/// Splits a reply into `parts`: `all` with what `merge` adds for each answer is sent when the last one has come, or the
-/// first failure.
+/// Splits a reply into `parts`: `all` with what `merge` adds for each is sent with the last part, or the first failure.
 pub(crate) fn gather<T, P, R>(
     parts: usize,
     all: T,
@@ -222,7 +223,7 @@ where
             {
                 let all = replace(&mut gathered.all, Err(NoReply::Ended));
                 drop(gathered);
-                let _ = reply.send(all); // a panic in there is caught by the reply that this runs in
+                let _ = reply.send(all); // the reply that this runs in catches a panic
             }
         })
     })

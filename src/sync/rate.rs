@@ -3,26 +3,26 @@
 
 use core::time::Duration;
 
-/// Nanoseconds since any one moment.
+/// Nanoseconds since any fixed moment.
 pub(crate) type Nanos = u64;
 
 const SECOND: Nanos = 1_000_000_000;
 
-/// A bucket's size and speed. What was taken from a bucket is kept apart, as the time until which it is paid for: one
-/// number each, which is behind the present while the bucket is full.
+/// The rate and burst of a bucket. Its state is one number, kept elsewhere: the theoretical arrival time (TAT), up to
+/// which tokens are paid for. It is in the past while the bucket is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// What one token costs, in units of 2^-32 ns, so that neither one token a day nor four a nanosecond is rounded away.
-    /// Zero: unlimited.
+    /// The cost of a token in units of 2^-32 ns, so that neither one token a day nor four a nanosecond is rounded away.
+    /// 0: unlimited.
     token_cost: u64,
-    /// How far ahead of the present the paid time may get.
+    /// How far the TAT may be ahead of the present.
     tolerance: Nanos,
 }
 
 impl Rate {
     pub(crate) const UNLIMITED: Self = Self { token_cost: 0, tolerance: 0 };
 
-    /// Zero each second is unlimited.
+    /// Makes a rate; 0 for each second is unlimited.
     pub(crate) const fn new(per_second: u64, burst: u64) -> Self {
         if per_second == 0 {
             return Self::UNLIMITED;
@@ -31,7 +31,7 @@ impl Rate {
         Self { tolerance: rate.cost(burst.saturating_sub(1)), ..rate }
     }
 
-    /// The same with a burst that is worth at least so much time.
+    /// Raises the burst to the tokens of at least this time.
     pub(crate) const fn with_burst_of(self, time: Duration) -> Self {
         let time = time.as_nanos() as Nanos;
         if self.token_cost == 0 || self.tolerance >= time { self } else { Self { tolerance: time, ..self } }
@@ -44,7 +44,7 @@ impl Rate {
     /// The time that this many tokens cost.
     #[inline]
     const fn cost(self, tokens: u64) -> Nanos {
-        const MOST: u128 = (Nanos::MAX / 4) as u128; // added to any time it is still one
+        const MOST: u128 = (Nanos::MAX / 4) as u128; // no overflow if added to any time
         let cost = (tokens as u128 * self.token_cost as u128) >> 32;
         if cost < MOST { cost as Nanos } else { MOST as Nanos }
     }
@@ -78,7 +78,7 @@ impl Rate {
     }
 }
 
-/// A bucket whose tokens cost a certain time each.
+/// A share of a rate: a bucket with this interval between tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateShare {
     interval: Nanos,
