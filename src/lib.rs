@@ -166,7 +166,9 @@ pub use handler::{
     Accept, Answer, BatchError, Conn, ConnInfo, Disconnect, Handle, HandleError, Handler, InvalidOrigin,
     OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
 };
-pub use http::{InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion};
+pub use http::{
+    HttpLimits, InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion,
+};
 pub use hub::{
     Delivered, Envelope, HistoryMessage, HistoryPage, InvalidPattern, InvalidTopic, MAX_TOPIC, Position,
     Publish, Published, Start, Subscribe, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings,
@@ -181,7 +183,6 @@ pub use server::{Tls, TlsBuilder};
 #[cfg(feature = "tls")]
 pub use tls::{Certificate, ClientAuth, TlsConfigError};
 pub use worker::failure::RunError;
-pub use worker::http::HttpLimits;
 
 /// The examples of the README and the documents are tests.
 #[cfg(doctest)]

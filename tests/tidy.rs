@@ -399,7 +399,7 @@ fn every_option_and_metric_has_its_row() {
     let page = read("docs/reference/options.md");
     for (file, name) in [
         ("src/conn/limits.rs", "Limits"),
-        ("src/worker/http.rs", "HttpLimits"),
+        ("src/http/limits.rs", "HttpLimits"),
         ("src/net/listener.rs", "ListenOptions"),
     ] {
         let source = fields(&read(file), name);

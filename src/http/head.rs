@@ -10,7 +10,7 @@ use memchr::memchr;
 use super::HttpError;
 
 /// The position in a head that is arriving. One for each connection that hasn't finished its head; 16 bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeadScanner {
     /// All bytes before this one have been looked at and are good.
     scanned: usize,

@@ -2,9 +2,9 @@
 //! between them. Pure: bytes and values, no socket, file, thread or clock; the date comes in as a string.
 //!
 //! ```text
-//! received bytes ─▶ HeadScanner ─▶ RequestHead ─▶ Router ─▶ Params
-//!                   where it ends   what it says     │
-//!                                                    ▼
+//! received bytes ─▶ RequestParser ─▶ RequestHead ─▶ Router ─▶ Params
+//!                   whole or not      what it says    │
+//!                                                     ▼
 //!                               Request ─▶ handler ─▶ Response ─▶ encode_head ─▶ bytes to send
 //! ```
 //!
@@ -24,7 +24,9 @@ mod cookies;
 mod fields;
 mod host;
 mod later;
+mod limits;
 mod params;
+mod parser;
 mod query;
 mod request_head;
 mod status;
@@ -40,7 +42,9 @@ pub use head::HeadScanner;
 pub(crate) use host::is_this_machine;
 pub(crate) use later::DeferredResponse;
 pub use later::Responder;
+pub use limits::HttpLimits;
 pub use params::Params;
+pub(crate) use parser::{ParsedRequest, RequestParser};
 pub use query::QueryPairs;
 pub use request::{Peer, Request};
 pub use request_head::{HeaderSlots, MAX_HEADERS, RequestHead, Version};

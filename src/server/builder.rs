@@ -4,13 +4,13 @@ use super::Server;
 use super::checks::{self, InvalidSetting};
 use crate::endpoint::Endpoint;
 use crate::handler::{Command, Handle, OutOfRange, Route, ServerShared, WorkerShared};
-use crate::http::{HttpError, Request, Response, RouteError, Router};
+use crate::http::{HttpError, HttpLimits, Request, Response, RouteError, Router};
 use crate::hub::check_topic;
 use crate::hub::{DEFAULT_MAX_HISTORY, Owners, SettingsTable, TopicSettings, total_reserved};
 use crate::log;
 use crate::net::{InvalidAddr, ListenAddr, ListenOptions, Listener, TlsAcceptor, raise_open_files};
 use crate::sync::mailbox::{Capacity, mailbox};
-use crate::worker::http::{HttpLimits, Resource};
+use crate::worker::http::Resource;
 #[cfg(feature = "tls")]
 use crate::worker::tls::{Certificates, Handshakes};
 use crate::worker::{WatchedFd, Worker, WorkerParts, WorkerSettings, prepare};

@@ -3,9 +3,8 @@
 
 use crate::conn::{Limits, SlowConsumer};
 use crate::handler::Route;
-use crate::http::MAX_HEADERS;
+use crate::http::{HttpLimits, MAX_HEADERS};
 use crate::hub::{TopicSettings, check_topic};
-use crate::worker::http::HttpLimits;
 use core::fmt::{self, Debug, Display};
 use core::time::Duration;
 

@@ -11,35 +11,14 @@ use crate::deflate::negotiate;
 use crate::endpoint::Endpoint;
 use crate::handler::{AnyState, Command, Decision, ErasedAccept, Handle};
 use crate::http::{
-    Body, DeferredResponse, HeadScanner, HeaderSlots, HttpError, Params, Request, RequestHead, Responder,
-    Response,
+    Body, DeferredResponse, HeaderSlots, HttpError, Params, ParsedRequest, Request, RequestHead,
+    RequestParser, Responder, Response,
 };
 use crate::log;
 use crate::net::ReadOutcome;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The limits of plain HTTP, before any route is known.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct HttpLimits {
-    /// Bytes of a request's head; over it the answer is 431. Default 8 KiB.
-    pub max_head: usize,
-    /// Headers of a request; over it the answer is 431. Default 64, at most 128.
-    pub max_headers: usize,
-    /// Bytes of a request's body; over it the answer is 413. Default 64 KiB.
-    pub max_body: usize,
-    /// From accepting a connection to the end of its first request, and between the end of one and that of the next;
-    /// over it the answer is 408. Default 10 s.
-    pub timeout: Duration,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self { max_head: 8 << 10, max_headers: 64, max_body: 64 << 10, timeout: Duration::from_secs(10) }
-    }
-}
 
 /// The handlers of a path.
 #[derive(Default)]
@@ -110,7 +89,7 @@ impl Worker {
             return self.refuse(at, HttpError::BodyTooLarge { limit: self.settings.http.max_body as u64 });
         }
         http.buf.extend_from_slice(input);
-        if http.body.is_none() && http.buf.len() >= http.needed {
+        if http.body.is_none() && http.parser.can_continue(http.buf.len()) {
             let mut buf = core::mem::take(&mut http.buf);
             self.requests(at, &mut buf);
         }
@@ -138,7 +117,7 @@ impl Worker {
                 return;
             }
             if let Some(http) = &mut slot.http {
-                (http.scanner, http.needed) = (HeadScanner::default(), 0);
+                http.parser = RequestParser::default();
                 if http.close_after {
                     return;
                 }
@@ -163,49 +142,25 @@ impl Worker {
         }
     }
 
+    /// Answers the request at the beginning of `input`, if it is whole.
     fn request(&mut self, at: usize, input: &mut [u8]) -> RequestOutcome {
         let settings = self.settings.clone();
         let limits = &settings.http;
         let Some(slot) = self.slots.get_mut(at) else { return RequestOutcome::Incomplete };
-        let head_len = match &mut slot.http {
-            Some(http) => http.scanner.scan(input, limits.max_head),
-            None => {
-                let mut scanner = HeadScanner::default();
-                let found = scanner.scan(input, limits.max_head);
-                if matches!(found, Ok(None)) {
-                    slot.http.get_or_insert_default().scanner = scanner;
-                }
-                found
-            }
-        };
-        let head_len = match head_len {
-            Ok(Some(n)) => n,
-            Ok(None) => return RequestOutcome::Incomplete,
-            Err(e) => return RequestOutcome::Refused(e),
-        };
-        let (head_bytes, rest) = input.split_at(head_len);
+        let mut parser = slot.http.as_ref().map(|http| http.parser).unwrap_or_default();
         let mut slots = HeaderSlots::new();
-        let head = match RequestHead::parse(head_bytes, &mut slots, limits.max_headers) {
-            Ok(head) => head,
+        let (head, body) = match parser.parse(input, &mut slots, limits) {
+            Ok(ParsedRequest::Whole { head, body }) => (head, body),
+            Ok(ParsedRequest::Incomplete { send_continue }) => {
+                if send_continue {
+                    slot.conn.write_raw(&mut self.ctx.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                slot.http.get_or_insert_default().parser = parser;
+                return RequestOutcome::Incomplete;
+            }
             Err(e) => return RequestOutcome::Refused(e),
         };
-        let body_len = head.content_length().unwrap_or(0);
-        if body_len > limits.max_body as u64 {
-            return RequestOutcome::Refused(HttpError::BodyTooLarge { limit: limits.max_body as u64 });
-        }
-        let body_len = body_len as usize;
-        if rest.len() < body_len {
-            let http = slot.http.get_or_insert_default();
-            // RFC 9110 section 10.1.1: the client may wait for this before it sends the body.
-            if http.needed == 0 && head.expects_continue() {
-                slot.conn.write_raw(&mut self.ctx.writer, b"HTTP/1.1 100 Continue\r\n\r\n");
-            }
-            http.needed = head_len + body_len;
-            // Once the body is there, the head is scanned again from its beginning.
-            http.scanner = HeadScanner::default();
-            return RequestOutcome::Incomplete;
-        }
-        let taken = head_len + body_len;
+        let taken = parser.consumed();
         slot.timestamps.deadline = self.now + ticks(limits.timeout);
         let Some(found) = settings.router.find(head.path()) else {
             self.respond(at, HttpError::NotFound.response(), &head);
@@ -218,7 +173,7 @@ impl Worker {
             return self.upgrade(at, route, &head, params, taken);
         }
         let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
-        let mut request = Request::new(&head, &params, &peer, &rest[..body_len]);
+        let mut request = Request::new(&head, &params, &peer, body);
         request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
         let response = call_endpoint(resource, &request);
         let response = response.unwrap_or_else(|| {

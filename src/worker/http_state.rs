@@ -3,7 +3,7 @@
 
 use crate::deflate::Agreed;
 use crate::handler::WorkerContext;
-use crate::http::{HeadScanner, Params, RequestHead};
+use crate::http::{Params, RequestHead, RequestParser};
 use crate::metrics::Counters;
 use crossbeam_utils::CachePadded;
 use std::io::{self, Read};
@@ -15,9 +15,8 @@ use std::sync::Arc;
 pub(crate) struct HttpState {
     /// The beginning of a request, or requests that arrived while another was being answered.
     pub(super) buf: Vec<u8>,
-    pub(super) scanner: HeadScanner,
-    /// Bytes of the whole request, once its head is known.
-    pub(super) needed: usize,
+    /// Where the parser is in it.
+    pub(super) parser: RequestParser,
     /// A body that is being sent.
     pub(super) body: Option<(BodyReader, u64)>,
     /// The connection ends with this response.

@@ -33,6 +33,7 @@ pub(crate) mod wheel;
 
 use crate::conn::{Codecs, CorkWriter, Encodings, Phase};
 use crate::handler::{Command, Handle, ServerShared, ShutdownStep, WorkerContext, mark_worker};
+use crate::http::HttpLimits;
 use crate::http::Router;
 use crate::hub::{Epochs, Hub};
 use crate::log;
@@ -40,7 +41,7 @@ use crate::net::{Listener, pin_to_cpu};
 use crate::protocol::Rules;
 use crate::sync::mailbox::{Inbox, Wake, Weigh};
 use failure::{RunError, caught};
-use http::{HttpLimits, Resource};
+use http::Resource;
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};

@@ -253,7 +253,7 @@ fn defaults_on_the_pages_are_those_of_the_source() {
     let mut complaints = Vec::new();
     for (file, from, page, heading) in [
         ("src/conn/limits.rs", "impl Default for Limits", "options", "## `Limits`"),
-        ("src/worker/http.rs", "impl Default for HttpLimits", "options", "## `HttpLimits`"),
+        ("src/http/limits.rs", "impl Default for HttpLimits", "options", "## `HttpLimits`"),
         ("src/net/listener.rs", "impl Default for ListenOptions", "options", "## `ListenOptions`"),
         ("src/hub/settings.rs", "pub const fn new() -> Self", "options", "## `TopicSettings`"),
         ("src/push/mod.rs", "pub fn new() -> Self", "options", "## `Push`"),
