@@ -18,14 +18,14 @@ help: ## Show this list
 		while IFS='|' read -r target text; do printf '%-20s %s\n' "$$target" "$$text"; done
 
 run: ## Start the server with its demonstration pages on 127.0.0.1:9001
-	$(CARGO) run --release --package campanile --bin campanile -- --dev $(ARGS)
+	$(CARGO) run --release --package campanile --features cli --bin campanile -- --dev $(ARGS)
 
 test: ## Install what the tests need, once, and run all of them
 	@tests/setup $(SUITES)
 	@$(PYTHON) tests/run $(SUITES)
 
 bench: ## Run the criterion benches; ARGS is a filter, such as 'mask/'
-	$(CARGO) bench --package campanile --features deflate --benches -- $(ARGS)
+	$(CARGO) bench --package campanile --all-features --benches -- $(ARGS)
 
 bench-kernel: ## Compare the server's CPU time with what the kernel alone takes
 	@$(PYTHON) benches/run kernel $(ARGS)
@@ -36,8 +36,6 @@ bench-peers: ## Compare the server's CPU time with other servers'
 loadtest: ## Load a running server; without ARGS, echo on 127.0.0.1:9001
 	$(CARGO) run --release --package campanile-loadtest -- $(or $(ARGS),echo ws://127.0.0.1:9001/echo)
 
-lint: ## Formatting, rendered pages, clippy and rustdoc, every warning an error
-	$(CARGO) fmt --all --check
-	@$(PYTHON) benches/run page --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+lint: ## Check formatting, lints, documentation, features, the Rust version and the dependencies
+	@tests/setup lint
+	@$(PYTHON) tests/lint $(ARGS)
