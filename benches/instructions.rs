@@ -1,8 +1,8 @@
 //! Counts the instructions of the hot paths with callgrind, as a guard against getting slower: counts repeat where times do
 //! not.
 //!
-//! `cargo bench --bench instructions` compares the counts with `benches/instructions.txt` and fails where a path takes over
-//! 5 % more. `-- --write` writes the file, so that a rise is part of a reviewed change. The counts belong to one version of
+//! `cargo bench --all-features --bench instructions` compares the counts with `benches/instructions.txt` and fails where a
+//! path takes over 5 % more. `-- --write` writes the file, so that a rise is part of a reviewed change. The counts belong to one version of
 //! the compiler, which the file names; with another version they are shown and not compared. Without valgrind nothing is
 //! checked, and the output says so.
 
@@ -121,7 +121,7 @@ fn main() -> ExitCode {
     let compiler = compiler();
     if args.iter().any(|a| a == "--write") {
         let mut text = format!(
-            "# Instructions of one time; `cargo bench --bench instructions -- --write`\n# {compiler}\n"
+            "# Instructions of one time; `cargo bench --all-features --bench instructions -- --write`\n# {compiler}\n"
         );
         for (name, n) in &measured {
             let _ = writeln!(text, "{n:>8}  {name}");

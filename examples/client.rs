@@ -1,4 +1,4 @@
-//! cargo run --example client [URL]
+//! cargo run --features client --example client [URL]
 //! Connects, prints what comes, says what is typed, and comes back when the server does. Against the example `echo`:
 //! ws://127.0.0.1:9001/echo, which is also the default.
 

@@ -1,4 +1,4 @@
-//! cargo run --example publish [URL]
+//! cargo run --features client --example publish [URL]
 //! Publishes a price each half second, and now and then a word, to the page /live.html of `campanile --dev`:
 //! ws://127.0.0.1:9001/push, which is also the default. Prints where each message is, and what is said in the room.
 

@@ -1,4 +1,4 @@
-//! cargo run --example tls CERT.pem KEY.pem [CLIENTS-CA.pem]
+//! cargo run --features tls --example tls CERT.pem KEY.pem [CLIENTS-CA.pem]
 //!
 //! An echo over wss, with the client's certificate looked at where there is one. Renewed files are read again once an
 //! hour; connections don't notice.

@@ -108,48 +108,72 @@
 //!
 //! # Features
 //!
-//! * `api`, on by default: `campanile::api`, publishing over HTTP. It adds serde and serde_json.
-//! * `client`, on by default: `campanile::client`, for programs that connect. It adds one small dependency.
-//! * `deflate`, on by default: `campanile::deflate`, permessage-deflate (RFC 7692). It adds zlib-rs.
-//! * `push`, on by default: `campanile::push`, the endpoint for browsers. It adds serde and serde_json. With `client` also
-//!   `campanile::push_client`, its client for programs.
-//! * `tls`, on by default: listeners for `https` and `wss`. It adds rustls and aws-lc-rs, which needs a C compiler.
-//! * `cli` and `self-signed`, on by default: what only the `campanile` binary needs. Libraries say
-//!   `default-features = false`, and `features = ["client", "deflate", "push", "tls"]` where they want those.
+//! The default features are what a program needs that embeds the server: `api`, `deflate`, `push` and `server`. They build
+//! without a C compiler.
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `server` | yes | the server: [`Server`], [`Handler`], [`Handle`], topics, plain HTTP |
+//! | `push` | yes | [`push`], the protocol for browsers; implies `server`; serde and serde_json |
+//! | `api` | yes | [`api`], publishing over HTTP; implies `server`; serde and serde_json |
+//! | `deflate` | yes | permessage-deflate (RFC 7692) in [`deflate`]; zlib-rs |
+//! | `client` | no | [`client`], for programs that connect, and with `push` [`push_client`]; getrandom |
+//! | `tls` | no | `https` and `wss`, in listeners and in the client; rustls and aws-lc-rs, which needs a C compiler |
+//! | `cli` | no | the `campanile` binary and what only it needs |
+//!
+//! A program that only connects says `default-features = false, features = ["client"]` and compiles no server.
 
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// The layers below the server are shared with the client. What only the server uses of them is unused without it.
+#![cfg_attr(not(feature = "server"), allow(dead_code, unreachable_pub, unused_imports, unused_macros))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("campanile supports Linux only: its event loops use epoll and other system calls of Linux");
 
 #[cfg(feature = "api")]
 pub mod api;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(any(feature = "client", feature = "server"))]
 mod conn;
 #[cfg_attr(not(feature = "deflate"), allow(dead_code))]
 pub mod deflate;
+#[cfg(feature = "server")]
 pub mod endpoint;
 #[cfg(any(feature = "api", feature = "tls"))]
 mod file;
+#[cfg(feature = "server")]
 mod handler;
 pub mod http;
+#[cfg(feature = "server")]
 mod hub;
 #[cfg(any(feature = "api", feature = "push"))]
 mod json;
 pub mod log;
+#[cfg(any(feature = "client", feature = "server"))]
 mod memory;
+#[cfg(feature = "server")]
 mod metrics;
+#[cfg(any(feature = "client", feature = "server"))]
 mod net;
 pub mod protocol;
 #[cfg(feature = "push")]
 pub mod push;
 #[cfg(all(feature = "client", feature = "push"))]
 pub mod push_client;
+#[cfg(feature = "server")]
 mod server;
+#[cfg(any(feature = "client", feature = "server"))]
 mod sink;
+#[cfg(any(feature = "client", feature = "server"))]
 mod sync;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "server")]
 mod worker;
 
+#[cfg(feature = "server")]
 #[doc(hidden)]
 pub mod internal;
 #[cfg(all(test, feature = "push", not(loom)))]
@@ -157,11 +181,13 @@ mod push_model;
 #[cfg(all(test, feature = "push", not(loom)))]
 mod simulation;
 
-pub use conn::{
-    Cause, Closed, ConnId, InvalidConnId, Limits, ReadyState, Refused, RefusedReason, Sent, SlowConsumer,
-};
+#[cfg(feature = "server")]
+pub use conn::{Cause, Closed, ConnId, InvalidConnId, Limits, Sent, SlowConsumer};
+#[cfg(any(feature = "client", feature = "server"))]
+pub use conn::{ReadyState, Refused, RefusedReason};
 #[cfg(any(feature = "api", feature = "tls"))]
 pub use file::{FileError, FileErrorReason};
+#[cfg(feature = "server")]
 pub use handler::{
     Accept, Answer, BatchError, Conn, ConnInfo, Disconnect, Handle, HandleError, Handler, InvalidOrigin,
     OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
@@ -169,23 +195,28 @@ pub use handler::{
 pub use http::{
     HttpLimits, InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion,
 };
+#[cfg(feature = "server")]
 pub use hub::{
     Delivered, Envelope, HistoryMessage, HistoryPage, InvalidPattern, InvalidTopic, MAX_TOPIC, Position,
     Publish, Published, Start, Subscribe, SubscribeError, Subscribed, TopicInfo, TopicList, TopicSettings,
     check_pattern, check_topic,
 };
+#[cfg(feature = "server")]
 pub use metrics::Stats;
+#[cfg(feature = "server")]
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
 pub use protocol::{CloseCode, InvalidClose, InvalidPing, Message};
+#[cfg(feature = "server")]
 pub use server::{BuildError, Builder, InvalidSetting, Running, Server};
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "server", feature = "tls"))]
 pub use server::{Tls, TlsBuilder};
 #[cfg(feature = "tls")]
 pub use tls::{Certificate, ClientAuth, TlsConfigError};
+#[cfg(feature = "server")]
 pub use worker::failure::RunError;
 
 /// The examples of the README and the documents are tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "server"))]
 mod documents {
     #[doc = include_str!("../README.md")]
     struct Readme;

@@ -19,7 +19,7 @@ CARGO = os.environ.get("CARGO", "cargo")
 DEADLINE = 20  # seconds for a server to listen or to end
 
 # What all binaries are built with, so that the library is compiled once for all of them.
-FEATURES = "campanile/cli,campanile/self-signed"
+FEATURES = "campanile/cli"
 
 
 class Failed(Exception):

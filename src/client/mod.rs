@@ -48,7 +48,6 @@ pub mod socket;
 mod trust;
 mod url;
 
-#[cfg(feature = "tls")]
 pub use crate::protocol::InvalidClose;
 pub use builder::ClientBuilder;
 pub use error::Error;
@@ -59,6 +58,7 @@ pub use pool::Pool;
 pub use prepare::Attempt;
 pub use proxy::{InvalidProxy, Proxy, ProxyError};
 pub use reconnect::{Offline, Reconnect};
+#[cfg(feature = "tls")]
 pub use trust::Trust;
 pub use url::{InvalidUrl, Url, UrlFault};
 

@@ -33,6 +33,7 @@ enum EntryKind {
     /// Never given up, and not counted as a message.
     Reply,
     /// The same, and replaced by the next of its kind until it begins to be written.
+    #[cfg_attr(not(feature = "push"), allow(dead_code))]
     Notice,
     /// The same for one control frame, or for what is no frame at all.
     Control,

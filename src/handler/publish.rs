@@ -109,7 +109,7 @@ impl Handle {
 
     /// Publishes and calls `then` with the outcome: what [`Answer::then`] does, with one allocation less. For requests of
     /// clients.
-    #[cfg(any(feature = "push", feature = "api"))]
+    #[cfg(feature = "push")]
     pub(crate) fn publish_then(
         &self,
         publish: Publish<'_>,

@@ -50,6 +50,7 @@ impl<'a> Publish<'a> {
     }
 
     /// Publishes on behalf of this connection, whose share of the topic's rate it uses.
+    #[cfg(feature = "push")]
     pub(crate) fn by(mut self, conn: ConnId) -> Self {
         self.publisher = Some(conn);
         self

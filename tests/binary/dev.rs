@@ -180,7 +180,6 @@ fn dev_is_refused_on_public_addresses() {
         &["--listen", "[::]:0"],
         &["--listen", "127.0.0.1:0", "--listen", "192.0.2.1:0"],
         &["--listen", "127.0.0.1:0", "--api-listen", "0.0.0.0:0"],
-        #[cfg(feature = "self-signed")]
         &["--listen", "127.0.0.1:0", "--tls-listen", "[::]:0", "--tls-self-signed"],
     ] {
         let (code, text) = refused(&[&["--dev"], args].concat());

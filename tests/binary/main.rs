@@ -6,5 +6,4 @@ mod dev;
 mod stdio;
 #[path = "../support/mod.rs"]
 mod support;
-#[cfg(feature = "self-signed")]
 mod tls;

@@ -136,7 +136,6 @@ fn a_thousand_connections_come_and_go_and_nothing_stays() {
     assert!(grown < 4 << 20, "{grown} bytes");
 }
 
-#[cfg(feature = "self-signed")]
 #[test]
 fn an_idle_connection_over_tls_is_small() {
     let _alone = alone();

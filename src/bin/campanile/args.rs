@@ -34,7 +34,6 @@ pub(crate) struct Args {
     #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin)]
     pub(crate) origins: Vec<String>,
 
-    #[cfg(feature = "tls")]
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
 
@@ -77,19 +76,12 @@ impl Args {
 
     /// All addresses that were given.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &ListenAddr> {
-        let all = self.listen.iter().chain(&self.api.api_listen);
-        #[cfg(feature = "tls")]
-        let all = all.chain(&self.tls.tls_listen);
-        all
+        self.listen.iter().chain(&self.api.api_listen).chain(&self.tls.tls_listen)
     }
 
     /// The addresses without TLS.
     pub(crate) fn plain(&self) -> Vec<String> {
-        #[cfg(feature = "tls")]
-        let alone = self.tls.tls_listen.is_empty();
-        #[cfg(not(feature = "tls"))]
-        let alone = true;
-        if self.listen.is_empty() && alone {
+        if self.listen.is_empty() && self.tls.tls_listen.is_empty() {
             return vec!["127.0.0.1:9001".to_owned()];
         }
         self.listen.iter().map(ListenAddr::to_string).collect()
@@ -114,7 +106,6 @@ pub(crate) struct ApiArgs {
 }
 
 /// What the binary knows of TLS.
-#[cfg(feature = "tls")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct TlsArgs {
     /// Where to listen with TLS, for https and wss; beside --listen, or instead of it. May be given several times.
@@ -133,7 +124,6 @@ pub(crate) struct TlsArgs {
 
     /// Make a certificate for this machine and keep it for the next start, in $STATE_DIRECTORY,
     /// $XDG_STATE_HOME/campanile or ~/.local/state/campanile. Nobody vouches for it: browsers ask once whether to go on
-    #[cfg(feature = "self-signed")]
     #[arg(long, requires = "tls_listen", group = "certificate", conflicts_with = "tls_key")]
     pub(crate) tls_self_signed: bool,
 }

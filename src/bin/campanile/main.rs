@@ -10,9 +10,7 @@ mod echo;
 mod output;
 mod page;
 mod push;
-#[cfg(feature = "self-signed")]
 mod self_signed;
-#[cfg(feature = "tls")]
 mod tls;
 mod topics;
 
@@ -89,10 +87,7 @@ fn build(args: &Args) -> Result<Server, Box<dyn std::error::Error>> {
     for addr in args.plain() {
         builder = builder.listen(&addr);
     }
-    #[cfg(feature = "tls")]
-    {
-        builder = tls::listen(builder, &args.tls)?;
-    }
+    builder = tls::listen(builder, &args.tls)?;
     if args.api.api_listen.is_empty()
         && let Some(api) = api::api(args)?
     {

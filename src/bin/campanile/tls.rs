@@ -36,7 +36,6 @@ pub(crate) fn listen(mut builder: Builder, args: &TlsArgs) -> Result<Builder, Bo
 }
 
 fn certificate(args: &TlsArgs) -> Result<Certificate, Box<dyn Error>> {
-    #[cfg(feature = "self-signed")]
     if args.tls_self_signed {
         let file = crate::self_signed::file(&args.tls_listen)?;
         return Certificate::from_files(&file, &file).map_err(|e| {
