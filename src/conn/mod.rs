@@ -34,7 +34,7 @@ pub(crate) use limits::Terms;
 pub use limits::{Limits, SlowConsumer};
 pub(crate) use outbox::{Outbox, PushOutcome};
 pub(crate) use pauses::{PauseReason, Pauses};
-pub(crate) use upgrade::{asks_for_websocket, check_upgrade, write_accept};
+pub(crate) use upgrade::{asks_for_websocket, check_upgrade, mentions_websocket, write_accept};
 pub(crate) use writer::CorkWriter;
 
 use crate::http::{Params, Peer};

@@ -15,6 +15,13 @@ pub(crate) fn asks_for_websocket(head: &RequestHead<'_>) -> bool {
     head.has_token("upgrade", "websocket")
 }
 
+/// Whether `Upgrade` contains `websocket` in any form, such as `websocket/13`. [`asks_for_websocket`] is stricter; a proxy
+/// in front may not be.
+pub(crate) fn mentions_websocket(head: &RequestHead<'_>) -> bool {
+    let name = b"websocket";
+    head.header_values("upgrade").any(|value| value.windows(name.len()).any(|w| w.eq_ignore_ascii_case(name)))
+}
+
 /// Checks what RFC 6455 section 4.2.1 asks of the client.
 pub(crate) fn check_upgrade(head: &RequestHead<'_>) -> Result<UpgradeHead, HttpError> {
     // Section 4.1, 2: the method is GET and the version at least 1.1.

@@ -201,14 +201,14 @@ impl Worker {
         let accept = match check_upgrade(head) {
             Ok(checked) => checked.accept,
             Err(e) => {
-                self.refuse_upgrade(at, e.response(), head);
+                self.respond(at, e.response(), head);
                 return RequestOutcome::Answered(taken);
             }
         };
         if let Err(refused) = handler.origins.check(&request) {
             self.ctx.count().origins_refused.add(1);
             log::limited!(info, Instant::now(), "{}: {peer}: {refused}", handler.pattern);
-            self.refuse_upgrade(at, refused.response(), head);
+            self.respond(at, refused.response(), head);
             return RequestOutcome::Answered(taken);
         }
         let answer = catch_unwind(AssertUnwindSafe(|| handler.handler.upgrade(&request)));
@@ -218,7 +218,7 @@ impl Worker {
             Ok(Ok(ErasedAccept::Now { state, response, .. })) if response.fault().is_some() => {
                 self.drop_caught(state);
                 let response = sendable(response);
-                self.refuse_upgrade(at, response, head);
+                self.respond(at, response, head);
                 RequestOutcome::Answered(taken)
             }
             Ok(Ok(ErasedAccept::Now { state, protocol, response })) => {
@@ -244,12 +244,12 @@ impl Worker {
                 RequestOutcome::Deciding(taken)
             }
             Ok(Err(refuse)) => {
-                self.refuse_upgrade(at, refuse.0, head);
+                self.respond(at, refuse.0, head);
                 RequestOutcome::Answered(taken)
             }
             Err(_) => {
                 self.ctx.count().panics.add(1);
-                self.refuse_upgrade(at, HttpError::Internal.response(), head);
+                self.respond(at, HttpError::Internal.response(), head);
                 RequestOutcome::Answered(taken)
             }
         }
@@ -378,20 +378,8 @@ impl Worker {
         self.drop_caught(body);
     }
 
-    /// Answers a request for a WebSocket that is refused. What the client sends next may already be frames or, if a
-    /// proxy passed on a request that it took for plain HTTP, another client's request: the connection ends with this
-    /// response.
-    fn refuse_upgrade(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
-        let mut options = ResponseOptions::of(head);
-        options.keep_alive &= !asks_for_websocket(head);
-        self.respond_to(at, response, options);
-    }
-
-    fn respond(&mut self, at: usize, response: Response, head: &RequestHead<'_>) {
-        self.respond_to(at, response, ResponseOptions::of(head));
-    }
-
-    fn respond_to(&mut self, at: usize, mut response: Response, options: ResponseOptions) {
+    fn respond(&mut self, at: usize, mut response: Response, head: &RequestHead<'_>) {
+        let options = ResponseOptions::of(head);
         match response.take_later() {
             Some(later) => self.respond_later(at, *later, options),
             None => self.send_response(at, response, options),

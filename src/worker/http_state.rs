@@ -1,6 +1,7 @@
 //! The state of plain HTTP between two reads: half a request, a body that is being sent, an upgrade that is not
 //! decided. Most connections have none, since their request arrives in one read.
 
+use crate::conn::mentions_websocket;
 use crate::deflate::Agreed;
 use crate::handler::WorkerContext;
 use crate::http::{Params, RequestHead, RequestParser};
@@ -82,8 +83,14 @@ pub(super) struct ResponseOptions {
 }
 
 impl ResponseOptions {
+    /// Reads the options from the head of a request.
+    ///
+    /// A request that names a WebSocket is the last of its connection, unless the answer is 101. A proxy may have
+    /// switched to a tunnel whatever the answer is, or forwarded the request as plain HTTP: what follows may be frames,
+    /// or requests that have not passed the proxy's rules.
     pub(super) fn of(head: &RequestHead<'_>) -> Self {
-        Self { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() }
+        let keep_alive = head.keep_alive() && !mentions_websocket(head);
+        Self { head_only: head.method() == "HEAD", keep_alive }
     }
 }
 

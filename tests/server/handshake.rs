@@ -5,7 +5,8 @@ use crate::support::{
     ACCEPT, Client, DEADLINE, Event, KEY, TEXT, TestServer, builder, echo, frame, millis, recorder, serve,
     start, upgrade_request,
 };
-use campanile::{Accept, HttpLimits, Origins, Peer, Pending, Refuse, Response, Route};
+use campanile::http::Body;
+use campanile::{Accept, HttpLimits, Origins, Peer, Pending, Refuse, Request, Response, Route};
 use crossbeam_channel::{Receiver, unbounded};
 use std::time::{Duration, Instant};
 
@@ -553,6 +554,58 @@ fn a_refused_origin_gets_the_remedy_and_the_connection_ends() {
         assert!(text.contains(words), "{text}");
     }
     client.expect_eof();
+}
+
+/// Behind a proxy that switches to a tunnel whatever the answer is, a client could send what the proxy's rules forbid.
+#[test]
+fn any_answer_but_101_to_a_request_for_a_websocket_ends_the_connection() {
+    let later = |_: &Request<'_>| {
+        Response::later(millis(5000), |responder| responder.respond(Response::new(200).text("later\n")))
+    };
+    let server = start(
+        builder()
+            .get("/now", |_: &Request<'_>| Response::new(200).text("now\n"))
+            .get("/empty", |_: &Request<'_>| Response::new(204))
+            .get("/later", later)
+            .get("/file", |_: &Request<'_>| {
+                Response::new(200).body(Body::Reader { reader: Box::new(&b"a file"[..]), len: 6 })
+            })
+            .get("/panic", |_: &Request<'_>| -> Response { panic!("in an endpoint") })
+            .post("/post", |_: &Request<'_>| Response::new(201))
+            .route("/websocket", echo()),
+    );
+    let next = "GET /now HTTP/1.1\r\nHost: bell.example\r\n\r\n";
+    let ends = |request: &str, status: u16| {
+        let mut client: Client = server.dial();
+        client.send(format!("{request}{next}"));
+        let answer = client.answer();
+        let connection = answer.header("connection").unwrap_or_default();
+        assert!(answer.status == status && connection.ends_with("close"), "{request}: {answer:?}");
+        client.expect_eof();
+    };
+    for (path, status) in
+        [("/now", 200), ("/empty", 204), ("/later", 200), ("/file", 200), ("/panic", 500), ("/none", 404)]
+    {
+        ends(&upgrade_request(path, ""), status);
+    }
+    let post = upgrade_request("/post", "Content-Length: 2\r\n");
+    ends(&format!("{}hi", post.replace("GET ", "POST ")), 201);
+    ends(&upgrade_request("/now", "").replace("GET ", "PUT "), 405);
+    // As a proxy may read it, and with nothing else that a handshake needs.
+    for value in ["WebSocket", "h2c, websocket", "websocket/13", "\"websocket\"", "h2c\r\nUpgrade: websocket"]
+    {
+        for (path, status) in [("/now", 200), ("/none", 404)] {
+            ends(&format!("GET {path} HTTP/1.1\r\nHost: bell.example\r\nUpgrade: {value}\r\n\r\n"), status);
+        }
+    }
+    ends("GET /websocket HTTP/1.1\r\nHost: bell.example\r\nUpgrade: websocket/13\r\n\r\n", 426);
+    // Another protocol is ignored, as RFC 9110 section 7.8 allows: Java's client offers h2c with each first request.
+    let mut client: Client = server.dial();
+    for _ in 0..2 {
+        client.send("GET /now HTTP/1.1\r\nHost: bell.example\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.text(), answer.header("connection")), ("now\n", None));
+    }
 }
 
 /// Behind a proxy that passes an upgrade on as plain HTTP, what follows would be another client's request.
