@@ -180,6 +180,8 @@ pub mod internal;
 mod push_model;
 #[cfg(all(test, feature = "push", not(loom)))]
 mod simulation;
+#[cfg(all(test, feature = "push", not(loom)))]
+mod stalled_clients;
 
 #[cfg(feature = "server")]
 pub use conn::{Cause, Closed, ConnId, InvalidConnId, Limits, Sent, SlowConsumer};

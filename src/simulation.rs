@@ -155,9 +155,15 @@ impl Simulation {
 
     /// A client sends a text.
     pub(crate) fn text(&mut self, id: ConnId, text: &str) {
-        let first = header::first_byte(Opcode::Text, false);
-        let mut bytes = header::encode_as(first, text.len(), Some([0; 4])).to_vec();
-        bytes.extend_from_slice(text.as_bytes());
+        self.frames(id, Opcode::Text, text.as_bytes(), 1);
+    }
+
+    /// A client sends the same frame a number of times, all of which is received in one read.
+    pub(crate) fn frames(&mut self, id: ConnId, opcode: Opcode, payload: &[u8], times: usize) {
+        let first = header::first_byte(opcode, false);
+        let mut bytes = header::encode_as(first, payload.len(), Some([0; 4])).to_vec();
+        bytes.extend_from_slice(payload);
+        let mut bytes = bytes.repeat(times);
         let routes = &self.handle.shared.routes;
         let SimWorker { slots, ctx, .. } = &mut self.workers[id.worker()];
         let Some(slot) = slots.find_mut(id) else { return };

@@ -311,12 +311,20 @@ impl Outbox {
         }
     }
 
-    /// Cuts the first entry behind the frame that has begun to be written.
+    /// Cuts the first entry to the frame that has begun to be written. Frames that are written leave it, so that no frame is
+    /// walked over twice: a peer that reads nothing can have this called without limit, by a ping or a message to drop.
     fn split_first(&mut self) {
         let Some(first) = self.queue.front_mut().filter(|_| self.written > 0) else { return };
-        let mut boundary = first.start;
-        while boundary - first.start < self.written {
-            boundary += header::own_frame_len(&first.frames[boundary..first.end]);
+        let boundary = loop {
+            let frame = header::own_frame_len(&first.frames[first.start..first.end]);
+            if self.written < frame {
+                break first.start + frame;
+            }
+            first.start += frame;
+            self.written -= frame;
+        };
+        if self.written == 0 {
+            return;
         }
         if boundary < first.end {
             let rest = OutboxEntry {
@@ -585,6 +593,15 @@ mod tests {
         assert_eq!(f.shares(), 2);
         o.clear();
         assert_eq!(f.shares(), 1);
+    }
+
+    #[test]
+    fn a_frame_that_has_not_begun_to_be_written_can_be_dropped() {
+        let mut o = Outbox::default();
+        let all = frames(&[b"first", b"second", b"third"]);
+        o.push_rest(&all, 0..all.len(), 7 + 8, None, false);
+        assert_eq!((o.messages(), o.drop_waiting()), (1, 1));
+        assert!(o.is_empty() && o.bytes() == 0, "two frames are with the kernel, and nothing of the third");
     }
 
     proptest! {
