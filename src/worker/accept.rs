@@ -3,6 +3,7 @@
 use super::Worker;
 use super::deadlines::{Timestamps, ticks};
 use super::slots::{self, Slot, SlotFlags};
+use super::sources::MAX_ACCEPTS;
 use super::wheel::TimerLinks;
 use crate::conn::{ConnId, Connection, MAX_SLOTS};
 use crate::handler::{Command, NewConnection};
@@ -10,96 +11,27 @@ use crate::http::Peer;
 use crate::log;
 use crate::net::Stream;
 use crate::sink::Sink;
-use mio::Token;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// Connections accepted from one listener in one iteration, so that others do not wait for more.
-const MAX_ACCEPTS: usize = 64;
-
-/// After an error such as too many open files, the listener pauses: new clients wait in the kernel's backlog, and the
-/// loop does not spin.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// The response of a full server.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// Returns the token of a listener or a watched descriptor, below that of [`super::WAKER`].
-pub(super) fn token(number: usize) -> Token {
-    Token(usize::MAX - 1 - number)
-}
-
-pub(super) fn source_index(token: Token, all: usize) -> Option<usize> {
-    (usize::MAX - 1).checked_sub(token.0).filter(|i| *i < all)
-}
-
-/// The state of accepting.
-#[derive(Debug, Default)]
-pub(super) struct Accepting {
-    /// Listeners that may have more: they reached the limit of the iteration.
-    ready: Vec<usize>,
-    /// Listeners that pause after an error, and until when.
-    backoff: Option<(Instant, Vec<usize>)>,
-}
-
-impl Accepting {
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    pub(super) fn timeout(&self) -> Option<Duration> {
-        self.backoff.as_ref().map(|(until, _)| until.saturating_duration_since(Instant::now()))
-    }
-}
-
 impl Worker {
+    /// Accepts what a listener has, up to its share of the iteration.
     pub(super) fn accept(&mut self, listener: usize) {
-        for _ in 0..MAX_ACCEPTS {
-            if self.is_at_handshake_limit(listener) {
-                return self.back_off(listener);
-            }
-            let Some(accepted) = self.listeners.get(listener).map(|l| l.accept()) else { return };
-            match accepted {
-                Ok(Some((stream, peer))) => {
-                    if let Some(stream) = self.start_tls(stream, listener) {
-                        self.assign_worker(stream, peer);
-                    }
-                }
-                Ok(None) => return,
-                Err(e) => {
-                    self.ctx.count().accept_errors.add(1);
-                    log::limited!(
-                        warn,
-                        Instant::now(),
-                        "can't accept: {e}; trying again every {ACCEPT_BACKOFF:?} (is the limit on open files too low?)"
-                    );
-                    return self.back_off(listener);
-                }
-            }
-        }
-        if !self.accepting.ready.contains(&listener) {
-            self.accepting.ready.push(listener);
-        }
-    }
-
-    /// Leaves new clients in the kernel's backlog for a while.
-    fn back_off(&mut self, listener: usize) {
-        let (_, waiting) =
-            self.accepting.backoff.get_or_insert_with(|| (Instant::now() + ACCEPT_BACKOFF, Vec::new()));
-        if !waiting.contains(&listener) {
-            waiting.push(listener);
+        let mut left = MAX_ACCEPTS;
+        while let Some((stream, peer)) =
+            self.sources.accept(listener, &mut left, &self.settings, self.ctx.count())
+        {
+            self.assign_worker(stream, peer);
         }
     }
 
     pub(super) fn resume_accepting(&mut self) {
-        for listener in core::mem::take(&mut self.accepting.ready) {
+        for listener in self.sources.take_due() {
             self.accept(listener);
-        }
-        if let Some((_, waiting)) = self.accepting.backoff.take_if(|(until, _)| *until <= Instant::now()) {
-            for listener in waiting {
-                self.accept(listener);
-            }
         }
     }
 

@@ -26,6 +26,7 @@ pub(crate) mod read;
 pub(crate) mod recovery;
 mod shutdown;
 pub(crate) mod slots;
+mod sources;
 #[cfg_attr(not(feature = "tls"), path = "tls_disabled.rs")]
 pub(crate) mod tls;
 mod trim;
@@ -42,16 +43,15 @@ use crate::protocol::Rules;
 use crate::sync::mailbox::{Inbox, Wake, Weigh};
 use failure::{RunError, caught};
 use http::Resource;
-use mio::event::Source;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use shutdown::Shutdown;
 use slots::Slots;
+pub(crate) use sources::WatchedFd;
+use sources::{Source, Sources};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
@@ -140,8 +140,7 @@ pub(crate) struct Worker {
     settings: Arc<WorkerSettings>,
     /// By route: the rules without and with compression.
     rules: Vec<[Rules; 2]>,
-    listeners: Vec<Listener>,
-    accepting: accept::Accepting,
+    sources: Sources,
     scheduled_reads: Vec<u32>,
     /// Handshakes whose clients have sent something, in order of arrival.
     #[cfg(feature = "tls")]
@@ -174,16 +173,7 @@ pub(crate) struct Worker {
     stopping: Option<Shutdown>,
     /// The steps of a shutdown that the other workers have finished.
     shutdown_steps: Box<[Option<ShutdownStep>]>,
-    watched: Vec<WatchedFd>,
-    /// The number of tokens of listeners, as at the start, and watched descriptors.
-    source_count: usize,
     pin: Option<usize>,
-}
-
-/// A descriptor of the program's, and what to do when it is readable.
-pub(crate) struct WatchedFd {
-    pub(crate) fd: OwnedFd,
-    pub(crate) action: Box<dyn FnMut(&Handle) + Send>,
 }
 
 /// The `Date` header of responses, formatted once a second.
@@ -266,13 +256,7 @@ impl Worker {
         #[cfg(feature = "tls")]
         let certificates = parts.certificates;
         let WorkerParts { number, poll, inbox, shared, settings, listeners, pin, watched, .. } = parts;
-        for (i, watched) in watched.iter().enumerate() {
-            let token = accept::token(listeners.len() + i);
-            SourceFd(&watched.fd.as_raw_fd()).register(poll.registry(), token, Interest::READABLE)?;
-        }
-        for (i, listener) in listeners.iter().enumerate() {
-            listener.register(poll.registry(), accept::token(i))?;
-        }
+        let sources = Sources::new(poll.registry(), listeners, watched)?;
         let encodings = Encodings::of(shared.routes.iter().map(|r| &r.deflate));
         let workers = shared.workers.len();
         let mut hub = Hub::new(number, shared.owners.clone(), shared.topics.clone(), Epochs::new(seed()));
@@ -292,7 +276,6 @@ impl Worker {
         };
         Ok(Self {
             poll,
-            source_count: listeners.len() + watched.len(),
             events: Some(Events::with_capacity(MAX_EVENTS)),
             slots: Slots::default(),
             ctx,
@@ -305,8 +288,7 @@ impl Worker {
             began: shared.began,
             shared,
             settings,
-            listeners,
-            accepting: accept::Accepting::default(),
+            sources,
             scheduled_reads: Vec::new(),
             #[cfg(feature = "tls")]
             handshake_queue: tls::handshake_queue(),
@@ -328,7 +310,6 @@ impl Worker {
             woken: false,
             stopping: None,
             shutdown_steps: vec![None; workers].into(),
-            watched,
             pin,
         })
     }
@@ -409,7 +390,7 @@ impl Worker {
             || !self.dirty.is_empty()
             || !self.closed_slots.is_empty()
             || self.ctx.replays.has_ready()
-            || self.accepting.has_ready()
+            || self.sources.has_ready()
             || !self.ctx.congested.is_empty() && self.ctx.hub.can_release_publishers()
         {
             return Some(Duration::ZERO);
@@ -417,7 +398,7 @@ impl Worker {
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
         let stop = self.shutdown_timeout();
         let age = (self.ctx.hub.holds_history() || self.must_check_memory()).then_some(EXPIRY_INTERVAL);
-        [timer, self.accepting.timeout(), self.recoveries.timeout(), stop, age, self.expiry_timeout()]
+        [timer, self.sources.timeout(), self.recoveries.timeout(), stop, age, self.expiry_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -463,11 +444,8 @@ impl Worker {
         let Some(at) = self.slots.at_token(token) else {
             if token == WAKER {
                 self.woken = true;
-            } else if let Some(i) = accept::source_index(token, self.source_count) {
-                match i.checked_sub(self.source_count - self.watched.len()) {
-                    None => self.accept(i),
-                    Some(i) => self.run_watched(i),
-                }
+            } else {
+                self.handle_source(token);
             }
             return;
         };
@@ -490,13 +468,14 @@ impl Worker {
         }
     }
 
-    fn run_watched(&mut self, i: usize) {
-        let Some(WatchedFd { fd, action }) = self.watched.get_mut(i) else { return };
-        // It is readable, so this does not block. The descriptor becomes ready again with the next byte.
-        let _ = rustix::io::read(fd, &mut [0; 4096]);
-        let handle = &self.ctx.handle;
-        if catch_unwind(AssertUnwindSafe(|| action(handle))).is_err() {
-            self.ctx.count().panics.add(1);
+    fn handle_source(&mut self, token: Token) {
+        match self.sources.at_token(token) {
+            Some(Source::Listener(listener)) => self.accept(listener),
+            Some(Source::Watched(watched)) => {
+                let panicked = self.sources.run_action(watched, &self.ctx.handle);
+                self.ctx.count().panics.add(u64::from(panicked));
+            }
+            None => {} // of a connection that was removed
         }
     }
 

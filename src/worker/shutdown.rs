@@ -61,7 +61,7 @@ impl Worker {
             self.ctx.worker,
             self.slots.len()
         );
-        self.listeners.clear();
+        self.sources.close_listeners();
         let (announced, closing, replaying, unread) = (None, false, Vec::new(), Vec::new());
         self.stopping = Some(Shutdown { deadline, code, close_by, announced, closing, replaying, unread });
     }

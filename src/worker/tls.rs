@@ -4,10 +4,11 @@ use super::deadlines::ticks;
 use super::http::HTTP_READ;
 use super::paced::{Budget, Paced};
 use super::wheel::Tick;
-use super::{CROWDED_READ, RATED_READ, Worker};
+use super::{CROWDED_READ, RATED_READ, Worker, WorkerSettings};
 use crate::conn::{Cause, ConnId, Phase};
 use crate::log;
-use crate::net::{ReadOutcome, Stream, TlsAcceptor, TlsRead};
+use crate::metrics::Counters;
+use crate::net::{Listener, ReadOutcome, Stream, TlsAcceptor, TlsRead};
 use crate::tls::{HandshakeCounter, MAX_KEPT};
 use rustls::pki_types::UnixTime;
 use std::io;
@@ -81,6 +82,43 @@ impl Certificates {
     }
 }
 
+/// Returns whether this listener must wait because too many handshakes are in progress.
+pub(super) fn is_at_handshake_limit(
+    listener: &Listener,
+    settings: &WorkerSettings,
+    count: &Counters,
+) -> bool {
+    let Handshakes { counter, most } = &settings.handshakes;
+    let crowded_out = listener.security.is_some() && counter.count() >= *most;
+    if crowded_out {
+        count.tls_rests.add(1);
+    }
+    crowded_out
+}
+
+/// Starts TLS on a stream, if its listener uses it.
+pub(super) fn start(
+    mut stream: Stream,
+    listener: &Listener,
+    settings: &WorkerSettings,
+    count: &Counters,
+) -> Option<Stream> {
+    if let Some(acceptor) = &listener.security {
+        match acceptor.accept() {
+            Ok(mut session) => {
+                session.count(settings.handshakes.counter.begin());
+                stream.start_tls(session);
+            }
+            Err(e) => {
+                log::line!(debug, "a TLS session can't begin: {e}");
+                count.tls_failed.add(1);
+                return None;
+            }
+        }
+    }
+    Some(stream)
+}
+
 impl Worker {
     /// Logs certificates that clients refuse, or will refuse soon.
     #[inline]
@@ -102,17 +140,6 @@ impl Worker {
         self.certificates.timeout(self.iteration_start)
     }
 
-    /// Returns whether this listener must wait because too many handshakes are in progress.
-    pub(super) fn is_at_handshake_limit(&self, listener: usize) -> bool {
-        let Handshakes { counter, most } = &self.settings.handshakes;
-        let is_secure = self.listeners.get(listener).is_some_and(|l| l.security.is_some());
-        let crowded_out = is_secure && counter.count() >= *most;
-        if crowded_out {
-            self.ctx.count().tls_rests.add(1);
-        }
-        crowded_out
-    }
-
     /// Returns when a connection whose phase has this deadline is checked next; `None` if its handshake is idle and
     /// others wait for its place.
     pub(super) fn next_handshake_check(&mut self, at: usize, deadline: Tick) -> Option<Tick> {
@@ -130,24 +157,6 @@ impl Worker {
             return None;
         }
         Some(deadline.min(next.max(self.now + ticks(HANDSHAKE_IDLE / 4))))
-    }
-
-    /// Starts TLS on a stream, if its listener uses it.
-    pub(super) fn start_tls(&self, mut stream: Stream, listener: usize) -> Option<Stream> {
-        if let Some(acceptor) = self.listeners.get(listener).and_then(|l| l.security.as_ref()) {
-            match acceptor.accept() {
-                Ok(mut session) => {
-                    session.count(self.settings.handshakes.counter.begin());
-                    stream.start_tls(session);
-                }
-                Err(e) => {
-                    log::line!(debug, "a TLS session can't begin: {e}");
-                    self.ctx.count().tls_failed.add(1);
-                    return None;
-                }
-            }
-        }
-        Some(stream)
     }
 
     /// Defers a socket until [`Self::run_handshakes`]; `false` if its handshake is finished.

@@ -1,19 +1,20 @@
 //! The functions of `tls.rs` in a build without TLS.
 
-use super::Worker;
 use super::wheel::Tick;
-use crate::net::Stream;
+use super::{Worker, WorkerSettings};
+use crate::metrics::Counters;
+use crate::net::{Listener, Stream};
 use std::time::Duration;
 
+pub(super) const fn is_at_handshake_limit(_: &Listener, _: &WorkerSettings, _: &Counters) -> bool {
+    false
+}
+
+pub(super) const fn start(stream: Stream, _: &Listener, _: &WorkerSettings, _: &Counters) -> Option<Stream> {
+    Some(stream)
+}
+
 impl Worker {
-    pub(super) fn is_at_handshake_limit(&self, _: usize) -> bool {
-        false
-    }
-
-    pub(super) fn start_tls(&self, stream: Stream, _: usize) -> Option<Stream> {
-        Some(stream)
-    }
-
     pub(super) fn next_handshake_check(&mut self, _: usize, deadline: Tick) -> Option<Tick> {
         Some(deadline)
     }
