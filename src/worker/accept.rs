@@ -62,7 +62,7 @@ impl Worker {
         let next = self.slots.next();
         let give_back =
             |worker: &Self| worker.shared.workers[worker.ctx.worker].load.fetch_sub(1, Ordering::Relaxed);
-        if next >= MAX_SLOTS || self.stopping.is_some() {
+        if next >= MAX_SLOTS || self.shutdown.has_begun() {
             self.ctx.count().turned_away.add(1);
             give_back(self);
             return self.drop_caught(open);

@@ -71,7 +71,7 @@ impl Worker {
                 super::fanout::report_missed(slots, ctx, &shared.routes, dirty, &missed);
             }
             Command::CongestionCleared => self.ctx.hub.release_publishers(),
-            Command::ShutdownStepDone(from, step) => self.shutdown_step_done(usize::from(from), step),
+            Command::ShutdownStepDone(from, step) => self.shutdown.step_done(usize::from(from), step),
             Command::Broadcast(route, frames, key) => {
                 for at in self.slots.keys() {
                     if self.slots.get_mut(at).is_some_and(|s| s.conn.route == route) {
@@ -112,7 +112,7 @@ impl Worker {
     }
 
     fn publish(&mut self, publication: PublishRequest) {
-        if self.refuses_publications() {
+        if self.shutdown.refuses_publications() {
             // It came after the shutdown had begun: connections are closing already, so it would reach nobody.
             self.ctx.count().publications_refused.add(1);
             if let Some(answer) = publication.reply {

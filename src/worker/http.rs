@@ -455,7 +455,7 @@ impl Worker {
         let now = self.now;
         let Some(slot) = self.slots.get_mut(at) else { return };
         let head_only = options.head_only;
-        let keep_alive = options.keep_alive && self.stopping.is_none();
+        let keep_alive = options.keep_alive && !self.shutdown.has_begun();
         let mut bytes = Vec::with_capacity(256);
         response.encode_head(&mut bytes, self.date.at(now), keep_alive, head_only);
         slot.conn.write_raw(&mut self.ctx.writer, &bytes);

@@ -33,7 +33,7 @@ mod trim;
 pub(crate) mod wheel;
 
 use crate::conn::{Codecs, CorkWriter, Encodings, Phase};
-use crate::handler::{Command, Handle, ServerShared, ShutdownStep, WorkerContext, mark_worker};
+use crate::handler::{Command, Handle, ServerShared, WorkerContext, mark_worker};
 use crate::http::HttpLimits;
 use crate::http::Router;
 use crate::hub::{Epochs, Hub};
@@ -44,7 +44,7 @@ use crate::sync::mailbox::{Inbox, Wake, Weigh};
 use failure::{RunError, caught};
 use http::Resource;
 use mio::{Events, Poll, Token, Waker};
-use shutdown::Shutdown;
+use shutdown::ShutdownState;
 use slots::Slots;
 pub(crate) use sources::WatchedFd;
 use sources::{Source, Sources};
@@ -170,9 +170,7 @@ pub(crate) struct Worker {
     is_crowded: bool,
     /// The mailbox may have commands.
     woken: bool,
-    stopping: Option<Shutdown>,
-    /// The steps of a shutdown that the other workers have finished.
-    shutdown_steps: Box<[Option<ShutdownStep>]>,
+    shutdown: ShutdownState,
     pin: Option<usize>,
 }
 
@@ -308,8 +306,7 @@ impl Worker {
             responses: 0,
             is_crowded: false,
             woken: false,
-            stopping: None,
-            shutdown_steps: vec![None; workers].into(),
+            shutdown: ShutdownState::new(number, workers),
             pin,
         })
     }
@@ -396,7 +393,7 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let timer = self.wheel.sleep(self.now).map(|t| Duration::from_millis(u64::from(t) * TICK_MS));
-        let stop = self.shutdown_timeout();
+        let stop = self.shutdown.has_begun().then(|| self.shutdown.timeout(Instant::now())).flatten();
         let age = (self.ctx.hub.holds_history() || self.must_check_memory()).then_some(EXPIRY_INTERVAL);
         [timer, self.sources.timeout(), self.recoveries.timeout(), stop, age, self.expiry_timeout()]
             .into_iter()
@@ -560,8 +557,7 @@ impl Worker {
     }
 
     fn has_ended(&self) -> bool {
-        let stopping = self.stopping.as_ref();
-        stopping.is_some_and(|s| self.is_closing() && self.slots.is_empty() || s.deadline <= Instant::now())
+        self.shutdown.has_begun() && self.shutdown.has_ended(Instant::now(), self.slots.len())
     }
 
     /// Terminates the remaining connections.

@@ -36,7 +36,7 @@ impl Worker {
             return self.schedule_read(at);
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
-        if slot.conn.phase == Phase::Open && self.stopping.is_some() && self.defer_read(at) {
+        if slot.conn.phase == Phase::Open && self.shutdown.defer_read(at) {
             return;
         }
         let Some(slot) = self.slots.get_mut(at) else { return };

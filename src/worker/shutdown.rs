@@ -22,14 +22,23 @@ use std::time::{Duration, Instant};
 /// its steps.
 const CLOSE_PART: u32 = 2;
 
+/// The shutdown of a worker, in progress or not. Pure: time is an argument.
+#[derive(Debug)]
+pub(super) struct ShutdownState {
+    /// The number of this worker.
+    worker: usize,
+    /// The steps that the workers have finished. Others may begin before this one does.
+    steps: Box<[Option<ShutdownStep>]>,
+    current: Option<Shutdown>,
+}
+
 /// A shutdown in progress.
-pub(super) struct Shutdown {
-    pub(super) deadline: Instant,
+#[derive(Debug)]
+struct Shutdown {
+    deadline: Instant,
     code: CloseCode,
     /// Connections are closed at this time in any case.
     close_by: Instant,
-    /// The last step that this worker has announced.
-    announced: Option<ShutdownStep>,
     /// Connections have been closed.
     closing: bool,
     /// Connections to be closed when their replays have ended.
@@ -38,40 +47,56 @@ pub(super) struct Shutdown {
     unread: Vec<u32>,
 }
 
+/// What a worker does next in its shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It tells the other workers that it has finished this step.
+    Announce(ShutdownStep),
+    /// It closes its connections, because all workers have finished.
+    Close,
+    /// It closes its connections, because the time is over.
+    CloseLate,
+    /// It closes connections whose replays have ended.
+    CloseReplayed,
+    /// Nothing in this iteration.
+    Wait,
+}
+
 impl Shutdown {
     /// Returns whether an open connection may still wait to be closed.
-    fn defers_reads(&self) -> bool {
+    const fn defers_reads(&self) -> bool {
         !self.closing || !self.replaying.is_empty()
     }
 }
 
-impl Worker {
-    pub(super) fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
-        let now = Instant::now();
-        let left = deadline.saturating_duration_since(now);
-        let close_by = now + left / CLOSE_PART;
-        if let Some(stopping) = &mut self.stopping {
-            stopping.deadline = stopping.deadline.min(deadline);
-            stopping.close_by = stopping.close_by.min(close_by);
-            return;
+impl ShutdownState {
+    pub(super) fn new(worker: usize, workers: usize) -> Self {
+        Self { worker, steps: vec![None; workers].into(), current: None }
+    }
+
+    /// Begins the shutdown. Returns `false` if one is in progress, which may end earlier now.
+    fn begin(&mut self, code: CloseCode, now: Instant, deadline: Instant) -> bool {
+        let close_by = now + deadline.saturating_duration_since(now) / CLOSE_PART;
+        if let Some(current) = &mut self.current {
+            current.deadline = current.deadline.min(deadline);
+            current.close_by = current.close_by.min(close_by);
+            return false;
         }
-        log::line!(
-            info,
-            "worker {} shuts down: {} connections have {left:.1?}",
-            self.ctx.worker,
-            self.slots.len()
-        );
-        self.sources.close_listeners();
-        let (announced, closing, replaying, unread) = (None, false, Vec::new(), Vec::new());
-        self.stopping = Some(Shutdown { deadline, code, close_by, announced, closing, replaying, unread });
+        let (closing, replaying, unread) = (false, Vec::new(), Vec::new());
+        self.current = Some(Shutdown { deadline, code, close_by, closing, replaying, unread });
+        true
+    }
+
+    pub(super) const fn has_begun(&self) -> bool {
+        self.current.is_some()
     }
 
     /// Returns whether this readable connection is not read yet, because the shutdown waits for the workers' steps or
     /// for replays.
     pub(super) fn defer_read(&mut self, at: usize) -> bool {
-        match &mut self.stopping {
-            Some(stopping) if stopping.defers_reads() => {
-                stopping.unread.push(at as u32);
+        match &mut self.current {
+            Some(current) if current.defers_reads() => {
+                current.unread.push(at as u32);
                 true
             }
             _ => false,
@@ -80,86 +105,145 @@ impl Worker {
 
     /// Returns whether connections are closing: a message published now would reach nobody.
     pub(super) fn refuses_publications(&self) -> bool {
-        let stopping = self.stopping.as_ref();
-        stopping.is_some_and(|s| s.closing || s.announced == Some(ShutdownStep::Delivered))
+        self.is_closing() || self.announced() == Some(ShutdownStep::Delivered)
     }
 
     /// Returns whether connections have been told to close.
-    pub(super) fn is_closing(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|s| s.closing)
+    fn is_closing(&self) -> bool {
+        self.current.as_ref().is_some_and(|s| s.closing)
+    }
+
+    /// Returns whether the worker ends: its connections are closed, or the time is over.
+    pub(super) fn has_ended(&self, now: Instant, connections: usize) -> bool {
+        self.current.as_ref().is_some_and(|s| s.closing && connections == 0 || s.deadline <= now)
     }
 
     /// Returns how long the event loop may wait during a shutdown.
-    pub(super) fn shutdown_timeout(&self) -> Option<Duration> {
-        let stopping = self.stopping.as_ref()?;
-        let until = if stopping.defers_reads() {
-            stopping.deadline.min(stopping.close_by)
-        } else {
-            stopping.deadline
+    pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
+        let current = self.current.as_ref()?;
+        let until = match current.defers_reads() {
+            true => current.deadline.min(current.close_by),
+            false => current.deadline,
         };
-        Some(until.saturating_duration_since(Instant::now()))
+        Some(until.saturating_duration_since(now))
     }
 
-    /// Records that another worker has finished a step.
-    pub(super) fn shutdown_step_done(&mut self, worker: usize, step: ShutdownStep) {
-        if let Some(settled) = self.shutdown_steps.get_mut(worker) {
-            *settled = (*settled).max(Some(step));
+    /// Records that a worker has finished a step.
+    pub(super) fn step_done(&mut self, worker: usize, step: ShutdownStep) {
+        if let Some(done) = self.steps.get_mut(worker) {
+            *done = (*done).max(Some(step));
         }
     }
 
-    /// Returns whether all others have finished a step.
+    /// Returns the last step that this worker has announced.
+    fn announced(&self) -> Option<ShutdownStep> {
+        self.current.as_ref().and(self.steps[self.worker])
+    }
+
+    /// Returns the numbers of the other workers.
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let worker = self.worker;
+        (0..self.steps.len()).filter(move |other| *other != worker)
+    }
+
+    /// Returns whether all other workers have finished a step.
     fn all_done(&self, step: ShutdownStep) -> bool {
-        let mut others =
-            self.shutdown_steps.iter().enumerate().filter(|(worker, _)| *worker != self.ctx.worker);
-        others.all(|(_, settled)| *settled >= Some(step))
+        self.others().all(|other| self.steps[other] >= Some(step))
+    }
+
+    /// Returns what to do, if this worker has sent its publications to their owners or not, and its batches to the
+    /// workers with subscribers or not.
+    fn next(&self, now: Instant, published: bool, delivered: bool) -> Next {
+        let Some(current) = &self.current else { return Next::Wait };
+        if current.closing {
+            return Next::CloseReplayed;
+        }
+        match self.announced() {
+            None if published => Next::Announce(ShutdownStep::Published),
+            Some(ShutdownStep::Published) if delivered && self.all_done(ShutdownStep::Published) => {
+                Next::Announce(ShutdownStep::Delivered)
+            }
+            Some(ShutdownStep::Delivered) if self.all_done(ShutdownStep::Delivered) => Next::Close,
+            _ if current.close_by <= now => Next::CloseLate,
+            _ => Next::Wait,
+        }
+    }
+
+    /// Records that connections are being closed.
+    fn begin_closing(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.closing = true;
+        }
+    }
+
+    /// Takes the connections that are closed after their replays, and returns whether the time for these is over.
+    fn take_replaying(&mut self, now: Instant) -> (Vec<ConnId>, bool) {
+        let Some(current) = &mut self.current else { return (Vec::new(), false) };
+        (core::mem::take(&mut current.replaying), current.close_by <= now)
+    }
+
+    /// Waits for these replays. Returns the connections to read from, if nothing waits any more.
+    fn wait_for_replays(&mut self, replaying: Vec<ConnId>) -> Vec<u32> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        current.replaying = replaying;
+        match current.defers_reads() {
+            true => Vec::new(),
+            false => core::mem::take(&mut current.unread),
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn shut_down(&mut self, code: CloseCode, deadline: Instant) {
+        let now = Instant::now();
+        if self.shutdown.begin(code, now, deadline) {
+            let (left, open) = (deadline.saturating_duration_since(now), self.slots.len());
+            log::line!(info, "worker {} shuts down: {open} connections have {left:.1?}", self.ctx.worker);
+            self.sources.close_listeners();
+        }
     }
 
     /// Continues a shutdown, at the end of an iteration.
     pub(super) fn continue_shutdown(&mut self) {
-        let Some(stopping) = &self.stopping else { return };
-        if stopping.closing {
-            return self.close_after_replay();
+        if !self.shutdown.has_begun() {
+            return;
         }
-        let (late, mut announced) = (stopping.close_by <= Instant::now(), stopping.announced);
-        let idle = self.ctx.hub.batch_log.is_empty();
-        if announced.is_none() && idle && self.ctx.hub.has_published_all() {
-            announced = self.announce_step(ShutdownStep::Published);
-        }
-        if announced == Some(ShutdownStep::Published)
-            && idle
-            && self.all_done(ShutdownStep::Published)
-            && self.ctx.hub.has_delivered_all()
-        {
-            announced = self.announce_step(ShutdownStep::Delivered);
-        }
-        let settled = announced == Some(ShutdownStep::Delivered) && self.all_done(ShutdownStep::Delivered);
-        if settled || late {
-            if !settled {
-                log::line!(warn, "worker {}: not all workers have settled in time, closing", self.ctx.worker);
+        let now = Instant::now();
+        loop {
+            let hub = &self.ctx.hub;
+            let idle = hub.batch_log.is_empty();
+            match self.shutdown.next(now, idle && hub.has_published_all(), idle && hub.has_delivered_all()) {
+                Next::Announce(step) => self.announce_step(step),
+                Next::Close => return self.close_all(false),
+                Next::CloseLate => {
+                    log::line!(
+                        warn,
+                        "worker {}: not all workers have settled in time, closing",
+                        self.ctx.worker
+                    );
+                    return self.close_all(true);
+                }
+                Next::CloseReplayed => return self.close_after_replay(now),
+                Next::Wait => return,
             }
-            self.close_all(late);
         }
     }
 
-    fn announce_step(&mut self, step: ShutdownStep) -> Option<ShutdownStep> {
+    fn announce_step(&mut self, step: ShutdownStep) {
         let me = self.ctx.worker;
-        for worker in (0..self.shutdown_steps.len()).filter(|worker| *worker != me) {
+        for worker in self.shutdown.others() {
             let command = Command::ShutdownStepDone(me as u16, step);
             if self.ctx.handle.command_worker(worker, command, true).is_err() {
                 // It has ended, and needs nothing more.
-                self.shutdown_steps[worker] = Some(ShutdownStep::Delivered);
+                self.shutdown.step_done(worker, ShutdownStep::Delivered);
                 self.ctx.hub.forget_worker(worker);
             }
         }
-        if let Some(stopping) = &mut self.stopping {
-            stopping.announced = Some(step);
-        }
-        Some(step)
+        self.shutdown.step_done(me, step);
     }
 
     fn close_all(&mut self, late: bool) {
-        let Some(stopping) = &mut self.stopping else { return };
-        stopping.closing = true;
+        self.shutdown.begin_closing();
         let mut replaying = Vec::new();
         for at in self.slots.keys() {
             match self.slots.get_mut(at).map(|s| (s.conn.phase, s.conn.is_replaying(), s.conn.id)) {
@@ -173,10 +257,11 @@ impl Worker {
     }
 
     /// Closes connections whose replays have ended, and all of them when the time is over.
-    fn close_after_replay(&mut self) {
-        let Some(stopping) = self.stopping.as_mut().filter(|s| !s.replaying.is_empty()) else { return };
-        let (late, mut replaying) =
-            (stopping.close_by <= Instant::now(), core::mem::take(&mut stopping.replaying));
+    fn close_after_replay(&mut self, now: Instant) {
+        let (mut replaying, late) = self.shutdown.take_replaying(now);
+        if replaying.is_empty() {
+            return;
+        }
         replaying.retain(|id| {
             let Some(slot) = self.slots.find_mut(*id).filter(|s| s.conn.phase == Phase::Open) else {
                 return false;
@@ -191,18 +276,92 @@ impl Worker {
     }
 
     fn wait_for_replays(&mut self, replaying: Vec<ConnId>) {
-        let Some(stopping) = &mut self.stopping else { return };
-        stopping.replaying = replaying;
-        if !stopping.defers_reads() {
-            let unread = core::mem::take(&mut stopping.unread);
-            unread.into_iter().for_each(|at| self.schedule_read(at as usize));
+        for at in self.shutdown.wait_for_replays(replaying) {
+            self.schedule_read(at as usize);
         }
     }
 
     fn close_for_shutdown(&mut self, at: usize) {
-        let Some(code) = self.stopping.as_ref().map(|s| s.code) else { return };
+        let Some(code) = self.shutdown.current.as_ref().map(|s| s.code) else { return };
         self.close(at, code, "the server shuts down", Cause::Shutdown);
         self.write_and_advance(at);
         self.schedule_read(at); // it may have become readable before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ShutdownStep::{Delivered, Published};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Worker 0 of three, told to shut down within an hour.
+    fn begun() -> (ShutdownState, Instant) {
+        let (mut state, now) = (ShutdownState::new(0, 3), Instant::now());
+        assert!(state.begin(CloseCode::GOING_AWAY, now, now + HOUR));
+        (state, now)
+    }
+
+    #[test]
+    fn steps_are_announced_in_order_and_connections_closed_when_all_workers_have_finished() {
+        let (mut state, now) = begun();
+        assert_eq!(state.next(now, false, false), Next::Wait);
+        assert_eq!(state.next(now, true, true), Next::Announce(Published));
+        state.step_done(0, Published);
+        state.step_done(1, Published);
+        assert_eq!(state.next(now, true, true), Next::Wait, "worker 2 has not");
+        state.step_done(2, Delivered);
+        assert_eq!(state.next(now, true, false), Next::Wait, "own batches wait");
+        assert!(!state.refuses_publications());
+        assert_eq!(state.next(now, true, true), Next::Announce(Delivered));
+        state.step_done(0, Delivered);
+        assert!(state.refuses_publications());
+        assert_eq!(state.next(now, true, true), Next::Wait);
+        state.step_done(1, Delivered);
+        assert_eq!(state.next(now, true, true), Next::Close);
+    }
+
+    #[test]
+    fn a_step_of_another_worker_counts_before_the_shutdown_begins_here() {
+        let (mut state, now) = (ShutdownState::new(1, 2), Instant::now());
+        state.step_done(0, Published);
+        assert!(!state.has_begun() && state.next(now, true, true) == Next::Wait);
+        assert!(state.begin(CloseCode::GOING_AWAY, now, now + HOUR));
+        state.step_done(0, Delivered);
+        state.step_done(0, Published); // steps are never undone
+        state.step_done(1, Published);
+        assert_eq!(state.next(now, true, true), Next::Announce(Delivered));
+        state.step_done(1, Delivered);
+        assert_eq!(state.next(now, true, true), Next::Close);
+    }
+
+    #[test]
+    fn connections_are_closed_after_half_of_the_time_and_a_second_shutdown_shortens_it() {
+        let (mut state, now) = begun();
+        assert_eq!(state.timeout(now), Some(HOUR / 2));
+        assert_eq!(state.next(now + HOUR / 2, false, false), Next::CloseLate);
+        assert!(!state.begin(CloseCode::NORMAL, now, now + HOUR / 2));
+        assert_eq!(state.timeout(now), Some(HOUR / 4));
+        assert!(!state.begin(CloseCode::NORMAL, now, now + HOUR), "a later end changes nothing");
+        assert_eq!(state.timeout(now), Some(HOUR / 4));
+        assert!(!state.has_ended(now + HOUR / 2 - Duration::from_nanos(1), 1));
+        assert!(state.has_ended(now + HOUR / 2, 1));
+    }
+
+    #[test]
+    fn reads_are_deferred_until_connections_are_closed_and_replays_have_ended() {
+        let (mut state, now) = begun();
+        assert!(state.defer_read(7) && !state.has_ended(now, 0));
+        state.begin_closing();
+        assert!(state.refuses_publications() && state.next(now, true, true) == Next::CloseReplayed);
+        let id = ConnId::new(0, 3, 1);
+        assert!(state.wait_for_replays(vec![id]).is_empty());
+        assert!(state.defer_read(3));
+        assert_eq!(state.take_replaying(now), (vec![id], false));
+        assert_eq!(state.wait_for_replays(Vec::new()), [7, 3]);
+        assert!(!state.defer_read(3));
+        assert_eq!(state.timeout(now), Some(HOUR));
+        assert!(!state.has_ended(now, 1) && state.has_ended(now, 0));
     }
 }

@@ -82,10 +82,6 @@ impl<S> Slots<S> {
         self.0.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Returns the slot that the next connection will have.
     pub(crate) fn next(&self) -> usize {
         self.0.vacant_key()
