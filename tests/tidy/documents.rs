@@ -259,6 +259,7 @@ fn defaults_on_the_pages_are_those_of_the_source() {
         ("src/push/mod.rs", "pub fn new() -> Self", "options", "## `Push`"),
         ("src/server/builder.rs", "impl Default for Builder", "options", "## `Builder`"),
         ("src/client/limits.rs", "impl Default for ClientLimits", "client", "## Limits"),
+        ("src/hub/settings.rs", "pub const fn new() -> Self", "../guide/recovery", "## What a history holds"),
         ("src/push_client/builder.rs", "impl Default for PushClientLimits", "client", "## Topics"),
     ] {
         let mut source = defaults(&read(file), from);
@@ -300,6 +301,37 @@ fn numbers_on_the_pages_are_constants_of_the_source() {
         let says = page_text.split_once(before).and_then(|(_, cell)| shown(cell));
         if value.is_none() || value != says {
             complaints.push(format!("{file}: {constant} is {value:?}, and docs/{page} says {says:?}"));
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn defaults_in_sentences_are_those_of_the_source() {
+    const LIMITS: (&str, &str) = ("src/conn/limits.rs", "impl Default for Limits");
+    const HTTP: (&str, &str) = ("src/worker/http.rs", "impl Default for HttpLimits");
+    const BUILDER: (&str, &str) = ("src/server/builder.rs", "impl Default for Builder");
+    let constants: String = files("src", &["rs"]).into_iter().map(|(_, text)| code(&text)).collect();
+    let mut complaints = Vec::new();
+    for ((file, from), field, page, before) in [
+        (LIMITS, "max_backlog", "guide/operating.md", "at most `max_backlog`, "),
+        (LIMITS, "max_message_size", "guide/operating.md", "at most `max_message_size`, "),
+        (LIMITS, "max_message_size", "guide/migrating.md", "`Limits::max_message_size` ("),
+        (LIMITS, "ping_interval", "guide/operating.md", "longer than the heartbeat, "),
+        (HTTP, "max_body", "reference/http-api.md", "`HttpLimits::max_body` ("),
+        (BUILDER, "receive_buffer", "guide/operating.md", "| each event loop | "),
+        (BUILDER, "spare_buffers", "guide/operating.md", "receive buffer, up to "),
+        (BUILDER, "max_history", "guide/operating.md", "at most `max_history`, "),
+        (BUILDER, "max_history", "guide/recovery.md", "`Builder::max_history` ("),
+        (BUILDER, "max_memory", "guide/operating.md", "at most `max_memory`, "),
+        (BUILDER, "bytes", "guide/operating.md", "at most `mailbox_bytes`, "),
+    ] {
+        let source = defaults(&read(file), from);
+        let value = source.get(field).and_then(|expression| evaluate(expression, &constants));
+        let text = read(format!("docs/{page}"));
+        let says = text.split_once(before).and_then(|(_, rest)| shown(rest));
+        if value.is_none() || value != says {
+            complaints.push(format!("{file}: {field} is {value:?}, and docs/{page} says {says:?}"));
         }
     }
     none(complaints);
