@@ -309,7 +309,7 @@ fn numbers_on_the_pages_are_constants_of_the_source() {
 #[test]
 fn defaults_in_sentences_are_those_of_the_source() {
     const LIMITS: (&str, &str) = ("src/conn/limits.rs", "impl Default for Limits");
-    const HTTP: (&str, &str) = ("src/worker/http.rs", "impl Default for HttpLimits");
+    const HTTP: (&str, &str) = ("src/http/limits.rs", "impl Default for HttpLimits");
     const BUILDER: (&str, &str) = ("src/server/builder.rs", "impl Default for Builder");
     let constants: String = files("src", &["rs"]).into_iter().map(|(_, text)| code(&text)).collect();
     let mut complaints = Vec::new();
