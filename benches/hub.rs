@@ -64,7 +64,7 @@ impl Handler for Publisher {
 
     fn message(&self, conn: &mut Conn<'_>, next: &mut usize, _: Message<'_>) -> Result<(), Disconnect> {
         for _ in 0..BURST {
-            conn.publish_to_others(&self.0[*next], &PAYLOAD)?;
+            conn.publish_to_others(&self.0[*next], PAYLOAD)?;
             *next = (*next + 1) % self.0.len();
         }
         Ok(())
@@ -96,7 +96,7 @@ fn publish(handle: &Handle, names: &[String], each: usize, batches: u64) -> Dura
         let batch = cycle.next().expect("there are names");
         loop {
             let done = match batch {
-                [one] => handle.publish(one, &PAYLOAD),
+                [one] => handle.publish(one, PAYLOAD),
                 all => handle
                     .publish_batch(all.iter().map(|name| Publish::new(name, &PAYLOAD)))
                     .map_err(|e| e.failed[0].1.clone()),

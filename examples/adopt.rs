@@ -27,7 +27,7 @@ impl Handler for Echo {
         message: Message<'_>,
     ) -> Result<(), Disconnect> {
         let text = message.as_text().unwrap_or("bytes");
-        conn.send(&format!("{text}, after a handshake by {server}"))?;
+        conn.send(format!("{text}, after a handshake by {server}"))?;
         Ok(())
     }
 }

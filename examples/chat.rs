@@ -33,19 +33,19 @@ impl Handler for Chat {
 
     fn open(&self, conn: &mut Conn<'_>, me: &mut Member) -> Result<(), Disconnect> {
         conn.subscribe(&me.room)?;
-        conn.publish(&me.room, &format!("{} joined", me.name))?;
+        conn.publish(&me.room, format!("{} joined", me.name))?;
         Ok(())
     }
 
     fn message(&self, conn: &mut Conn<'_>, me: &mut Member, message: Message<'_>) -> Result<(), Disconnect> {
         let text =
             message.as_text().ok_or_else(|| Disconnect::new(CloseCode::UNSUPPORTED_DATA, "text only"))?;
-        conn.publish(&me.room, &format!("{}: {text}", me.name))?;
+        conn.publish(&me.room, format!("{}: {text}", me.name))?;
         Ok(())
     }
 
     fn close(&self, conn: &mut Conn<'_>, me: &mut Member, _: &Closed) {
-        let _ = conn.publish(&me.room, &format!("{} left", me.name)); // the name was checked
+        let _ = conn.publish(&me.room, format!("{} left", me.name)); // the name was checked
     }
 }
 

@@ -62,7 +62,7 @@ impl Handler for Chat {
     ) -> Result<(), Disconnect> {
         if !how.recovered {
             let Position { epoch, offset, .. } = how.position;
-            conn.send(&format!("{epoch} {offset}\nwelcome; what was said before is not here"))?;
+            conn.send(format!("{epoch} {offset}\nwelcome; what was said before is not here"))?;
         }
         Ok(())
     }

@@ -117,6 +117,7 @@
 //! | `push` | yes | [`push`], the protocol for browsers; implies `server`; serde and serde_json |
 //! | `api` | yes | [`api`], publishing over HTTP; implies `server`; serde and serde_json |
 //! | `deflate` | yes | permessage-deflate (RFC 7692) in [`deflate`]; zlib-rs |
+//! | `bytes` | no | messages from `bytes::Bytes` |
 //! | `client` | no | [`client`], for programs that connect, and with `push` [`push_client`]; getrandom |
 //! | `tls` | no | `https` and `wss`, in listeners and in the client; rustls and aws-lc-rs, which needs a C compiler |
 //! | `cli` | no | the `campanile` binary and what only it needs |
@@ -207,7 +208,7 @@ pub use hub::{
 pub use metrics::Stats;
 #[cfg(feature = "server")]
 pub use net::{InvalidAddr, ListenAddr, ListenOptions};
-pub use protocol::{CloseCode, InvalidClose, InvalidPing, Message};
+pub use protocol::{AsMessage, CloseCode, InvalidClose, InvalidPing, Message};
 #[cfg(feature = "server")]
 pub use server::{BuildError, Builder, InvalidSetting, Running, Server};
 #[cfg(all(feature = "server", feature = "tls"))]

@@ -2,7 +2,7 @@
 
 use super::Error;
 use crate::protocol::buffer::BufferPool;
-use crate::protocol::{CloseCode, Kind, Message, Payload};
+use crate::protocol::{AsMessage, CloseCode, Kind, Message, Payload};
 use core::fmt;
 use core::time::Duration;
 
@@ -65,11 +65,12 @@ impl Data {
 }
 
 /// So that it can be sent on.
-impl<'a> From<&'a Data> for Message<'a> {
-    fn from(data: &'a Data) -> Self {
-        match data {
-            Data::Text(text) => Message::text(text),
-            Data::Binary(bytes) => Message::binary(bytes),
+/// So that received data can be sent on.
+impl AsMessage for Data {
+    fn as_message(&self) -> Message<'_> {
+        match self {
+            Self::Text(text) => Message::text(text),
+            Self::Binary(bytes) => Message::binary(bytes),
         }
     }
 }

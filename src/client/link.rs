@@ -9,7 +9,7 @@ use super::opening::Agreed;
 use super::outbox::Outbox;
 use super::socket::Socket;
 use super::{Error, InvalidClose, NoEvent, NotOpened, Url};
-use crate::conn::{ReadyState, Refused, RefusedReason};
+use crate::conn::{ReadyState, RefusedReason};
 use crate::protocol::buffer::BufferPool;
 use crate::protocol::close::MAX_REASON;
 use crate::protocol::{CloseCode, Message, mask};
@@ -134,12 +134,12 @@ impl Link {
     }
 
     /// `on`: by this connection and no other.
-    pub(super) fn send<'m>(
+    pub(super) fn send(
         &self,
-        message: Message<'m>,
+        message: Message<'_>,
         on: Option<u64>,
         packer: &Mutex<Packer>,
-    ) -> Result<Touch, Refused<'m>> {
+    ) -> Result<Touch, RefusedReason> {
         let mut inner = self.lock();
         let open = inner.state == ReadyState::Open;
         let offline = inner.state == ReadyState::Connecting && inner.keeps_messages;
@@ -151,7 +151,7 @@ impl Link {
             None
         };
         if let Some(reason) = reason {
-            return Err(Refused { message, reason });
+            return Err(reason);
         }
         inner.push_message(message, packer);
         Ok(open && inner.touch())

@@ -62,8 +62,8 @@ pub use reconnect::{Offline, Reconnect};
 pub use trust::Trust;
 pub use url::{InvalidUrl, Url, UrlFault};
 
-use crate::conn::{ReadyState, Refused};
-use crate::protocol::{CloseCode, Message};
+use crate::conn::{ReadyState, Refused, RefusedReason};
+use crate::protocol::{AsMessage, CloseCode, Message};
 use core::fmt;
 use core::time::Duration;
 use link::Link;
@@ -143,11 +143,11 @@ impl Client {
     /// # Errors
     /// The client is not open (and does not keep messages meanwhile, [`Offline::Keep`]), or its backlog is full
     /// ([`ClientLimits::max_backlog`]). The message comes back with the error.
-    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Refused<'m>> {
-        self.send_by(message.into(), None)
+    pub fn send<M: AsMessage>(&self, message: M) -> Result<(), Refused<M>> {
+        self.send_by(message.as_message(), None).map_err(|reason| Refused::new(message, reason))
     }
 
-    fn send_by<'m>(&self, message: Message<'m>, on: Option<u64>) -> Result<(), Refused<'m>> {
+    fn send_by(&self, message: Message<'_>, on: Option<u64>) -> Result<(), RefusedReason> {
         if self.link().send(message, on, self.thread().packer())? {
             self.thread().touch(self.link());
         }
@@ -275,7 +275,7 @@ impl Client {
 
     /// As [`Client::send`], on the connection with this number and no other: whoever has not taken the end of one may
     /// not know that there is another already. The number is that of [`ClientEvent::Open`], from 1.
-    pub(crate) fn send_on<'m>(&self, connection: u64, message: Message<'m>) -> Result<(), Refused<'m>> {
+    pub(crate) fn send_on(&self, connection: u64, message: Message<'_>) -> Result<(), RefusedReason> {
         self.send_by(message, Some(connection))
     }
 

@@ -38,7 +38,7 @@ pub(crate) use upgrade::{asks_for_websocket, check_upgrade, mentions_websocket, 
 pub(crate) use writer::CorkWriter;
 
 use crate::http::{Params, Peer};
-use crate::protocol::{CloseCode, Decoder, Incoming, Message, ProtocolError};
+use crate::protocol::{AsMessage, CloseCode, Decoder, Incoming, Message, ProtocolError};
 use core::fmt;
 
 /// Where a connection is in its life, in the words of the browser's API, which count from 0 to 3.
@@ -83,14 +83,20 @@ pub enum Sent {
     Queued,
 }
 
-/// A message that was not taken, and why. The message comes back with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A message that was not accepted, with the reason. It gives back what was to be sent.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Refused<'m> {
-    /// The message.
-    pub message: Message<'m>,
-    /// Why.
+pub struct Refused<M> {
+    /// What was to be sent.
+    pub message: M,
+    /// Why it was refused.
     pub reason: RefusedReason,
+}
+
+impl<M> Refused<M> {
+    pub(crate) fn new(message: M, reason: RefusedReason) -> Self {
+        Self { message, reason }
+    }
 }
 
 /// Why a message was not taken.
@@ -103,9 +109,9 @@ pub enum RefusedReason {
     BacklogFull,
 }
 
-impl fmt::Display for Refused<'_> {
+impl<M: AsMessage> fmt::Display for Refused<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let len = self.message.len();
+        let len = self.message.as_message().len();
         match self.reason {
             RefusedReason::NotOpen => write!(f, "message of {len} bytes refused: the connection is not open"),
             RefusedReason::BacklogFull => write!(f, "message of {len} bytes refused: the backlog is full"),
@@ -113,7 +119,14 @@ impl fmt::Display for Refused<'_> {
     }
 }
 
-impl std::error::Error for Refused<'_> {}
+/// As `Display`: the message may be large.
+impl<M: AsMessage> fmt::Debug for Refused<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<M: AsMessage> std::error::Error for Refused<M> {}
 
 /// What most connections never need.
 #[derive(Debug, Default)]

@@ -3,8 +3,7 @@
 
 use super::outbox::MAX_SLICES;
 use super::{
-    Cause, Connection, CorkWriter, Frames, Phase, PushOutcome, Refused, RefusedReason, Sent, SlowConsumer,
-    Terms,
+    Cause, Connection, CorkWriter, Frames, Phase, PushOutcome, RefusedReason, Sent, SlowConsumer, Terms,
 };
 use crate::protocol::{Message, Opcode, header};
 use crate::sink::Sink;
@@ -13,15 +12,15 @@ use core::ops::Range;
 impl Connection {
     /// Sends a message to the connection that the turn is about: gathered in the cork, or behind a backlog.
     #[inline]
-    pub(crate) fn send<'m>(
+    pub(crate) fn send(
         &mut self,
         writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         terms: &Terms,
-        message: Message<'m>,
-    ) -> Result<Sent, Refused<'m>> {
+        message: Message<'_>,
+    ) -> Result<Sent, RefusedReason> {
         if self.phase != Phase::Open {
-            return Err(Refused { message, reason: RefusedReason::NotOpen });
+            return Err(RefusedReason::NotOpen);
         }
         // The usual case, in as few steps as it takes: gathered behind what the turn has gathered already, which may
         // come to wait and is bounded like what waits.
@@ -45,15 +44,15 @@ impl Connection {
     }
 
     /// Sends a message as this payload.
-    pub(super) fn send_payload<'m>(
+    pub(super) fn send_payload(
         &mut self,
         writer: &mut CorkWriter,
         sink: &mut dyn Sink,
         terms: &Terms,
-        message: Message<'m>,
+        message: Message<'_>,
         compressed: bool,
         payload: &[u8],
-    ) -> Result<Sent, Refused<'m>> {
+    ) -> Result<Sent, RefusedReason> {
         let first = header::first_byte(message.kind().into(), compressed);
         if self.outbox.is_none() {
             self.write(writer, sink, first, payload);
@@ -65,9 +64,7 @@ impl Connection {
         match self.push(writer, sink, &Frames::new(frames), 0..len, message.key(), terms) {
             PushOutcome::Queued => Ok(Sent::Queued),
             PushOutcome::Dropped(_) if terms.slow_consumer != SlowConsumer::DropNewest => Ok(Sent::Queued),
-            PushOutcome::Dropped(_) | PushOutcome::Overflow => {
-                Err(Refused { message, reason: RefusedReason::BacklogFull })
-            }
+            PushOutcome::Dropped(_) | PushOutcome::Overflow => Err(RefusedReason::BacklogFull),
         }
     }
 

@@ -5,7 +5,8 @@ use super::route::RouteEnvelope;
 use super::{Command, Handle, RateState, Rates, Route};
 use crate::Message;
 use crate::conn::{
-    Cause, ConnId, Connection, CorkWriter, Frames, Limits, PauseReason, Phase, ReadyState, Refused, Sent,
+    Cause, ConnId, Connection, CorkWriter, Frames, Limits, PauseReason, Phase, ReadyState, Refused,
+    RefusedReason, Sent,
 };
 use crate::http::{Params, Peer};
 use crate::hub::topic::is_pattern;
@@ -14,7 +15,7 @@ use crate::hub::{
     SubscribeTarget, Tags, TopicOrPattern, Unsubscribed,
 };
 use crate::metrics::Counters;
-use crate::protocol::{CloseCode, InvalidClose, InvalidPing, Opcode};
+use crate::protocol::{AsMessage, CloseCode, InvalidClose, InvalidPing, Opcode};
 use crate::sink::Sink;
 use crate::sync::rate::Nanos;
 use crossbeam_utils::CachePadded;
@@ -156,7 +157,7 @@ impl ConnParts<'_> {
     }
 
     #[inline]
-    fn send<'m>(&mut self, message: Message<'m>) -> Result<Sent, Refused<'m>> {
+    fn send(&mut self, message: Message<'_>) -> Result<Sent, RefusedReason> {
         if !self.ctx.hub.batch_log.is_empty() {
             self.catch_up();
         }
@@ -269,16 +270,14 @@ impl<'a> Conn<'a> {
         self.parts.conn.id
     }
 
-    /// Sends a message to this connection. What a turn sends leaves in one write, when the callbacks of what was
-    /// received together have returned; a large payload may leave at once. Text and bytes are borrowed:
-    /// `conn.send("…")`, `conn.send(&format!("…"))`, `conn.send(&[1, 2, 3])`.
+    /// Sends a message to this connection. What the callbacks of one iteration send leaves in one write; a large payload
+    /// may leave at once.
     ///
     /// # Errors
-    /// The connection is closing, or its backlog is full ([`Limits::max_backlog`]); the
-    /// message comes back with the error.
+    /// The connection is closing, or its backlog is full ([`Limits::max_backlog`]). The error gives the message back.
     #[inline]
-    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Sent, Refused<'m>> {
-        self.parts.send(message.into())
+    pub fn send<M: AsMessage>(&mut self, message: M) -> Result<Sent, Refused<M>> {
+        self.parts.send(message.as_message()).map_err(|reason| Refused::new(message, reason))
     }
 
     /// Sends a text that no policy for slow consumers gives up, also beyond the limit of the backlog.
@@ -568,9 +567,8 @@ impl<'a> Conn<'a> {
     /// # Errors
     /// The name can't be a topic's.
     #[inline]
-    pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> Result<(), InvalidTopic> {
-        let message: Message<'m> = message.into();
-        self.publish_with(Publish::new(topic, message))
+    pub fn publish(&mut self, topic: &str, message: impl AsMessage) -> Result<(), InvalidTopic> {
+        self.publish_with(Publish::new(topic, message.as_message()))
     }
 
     /// Publishes as [`Conn::publish`] does, to all subscribers but this connection.
@@ -578,13 +576,9 @@ impl<'a> Conn<'a> {
     /// # Errors
     /// As [`Conn::publish`].
     #[inline]
-    pub fn publish_to_others<'m>(
-        &mut self,
-        topic: &str,
-        message: impl Into<Message<'m>>,
-    ) -> Result<(), InvalidTopic> {
-        let (id, message): (_, Message<'m>) = (self.id(), message.into());
-        self.publish_with(Publish::new(topic, message).except(id))
+    pub fn publish_to_others(&mut self, topic: &str, message: impl AsMessage) -> Result<(), InvalidTopic> {
+        let id = self.id();
+        self.publish_with(Publish::new(topic, message.as_message()).except(id))
     }
 
     /// Publishes with an idempotency key, tags or a time to live, to all subscribers or all but one. It takes this

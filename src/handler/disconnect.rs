@@ -12,7 +12,7 @@ use core::fmt;
 /// ```
 /// # use campanile::{Conn, Disconnect, Message};
 /// fn message(conn: &mut Conn<'_>, message: Message<'_>) -> Result<(), Disconnect> {
-///     let text = message.as_text().ok_or(Disconnect::new(1003, "text only"))?;
+///     let text = message.as_text().ok_or_else(|| Disconnect::new(1003, "text only"))?;
 ///     let topic: u32 = text.parse().map_err(|e| Disconnect::new(4000, format!("expected a number: {e}")))?;
 ///     conn.subscribe(&format!("orders/{topic}"))?; // 1011, and the error in the log
 ///     Ok(())

@@ -1,7 +1,7 @@
 //! The way to a running server from any thread.
 
 use super::{Command, Decision, HandleError, NewConnection, Route, Unhealthy};
-use crate::Message;
+use crate::AsMessage;
 use crate::conn::{ConnId, Frames};
 use crate::http::Peer;
 use crate::hub::flow_control::FlowControl;
@@ -99,9 +99,9 @@ impl Handle {
     ///
     /// # Errors
     /// There is no such route, or a mailbox is full: then some workers may have sent it and others not.
-    pub fn broadcast<'m>(&self, route: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
+    pub fn broadcast(&self, route: &str, message: impl AsMessage) -> Result<(), HandleError> {
         let route = self.route(route)?;
-        let message = message.into();
+        let message = message.as_message();
         let frames = Frames::of(message);
         self.command_every_worker(|| Command::Broadcast(route, frames.clone(), message.key()), false)
     }
@@ -111,8 +111,8 @@ impl Handle {
     ///
     /// # Errors
     /// The mailbox is full or the server has ended.
-    pub fn send<'m>(&self, id: ConnId, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
-        let message = message.into();
+    pub fn send(&self, id: ConnId, message: impl AsMessage) -> Result<(), HandleError> {
+        let message = message.as_message();
         self.command(id, Command::Send(id, Frames::of(message), message.key()), false)
     }
 

@@ -73,8 +73,8 @@ use crate::hub::{SubscribeError, Subscribed};
 ///     }
 ///
 ///     fn message(&self, conn: &mut Conn<'_>, name: &mut String, message: Message<'_>) -> Result<(), Disconnect> {
-///         let text = message.as_text().ok_or(Disconnect::new(1003, "text only"))?;
-///         conn.publish("room", &format!("{name}: {text}"))?;
+///         let text = message.as_text().ok_or_else(|| Disconnect::new(1003, "text only"))?;
+///         conn.publish("room", format!("{name}: {text}"))?;
 ///         Ok(())
 ///     }
 /// }

@@ -2,7 +2,7 @@
 
 use super::answer::check_may_block;
 use super::{Answer, BatchError, Command, Handle, HandleError};
-use crate::Message;
+use crate::AsMessage;
 use crate::hub::{Publish, PublishRequest, Published, ReplySender, check_topic};
 use core::time::Duration;
 use std::sync::atomic::Ordering;
@@ -20,9 +20,8 @@ impl Handle {
     /// topic is full, or the server is being shut down. Nothing was published then. What is refused later, by the topic's
     /// [rate](crate::TopicSettings::rate), is counted in
     /// [`Stats::publications_refused`](crate::Stats::publications_refused); [`Handle::publish_confirmed`] reports it.
-    pub fn publish<'m>(&self, topic: &str, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
-        let message: Message<'m> = message.into();
-        self.publish_with(Publish::new(topic, message))
+    pub fn publish(&self, topic: &str, message: impl AsMessage) -> Result<(), HandleError> {
+        self.publish_with(Publish::new(topic, message.as_message()))
     }
 
     /// Publishes with an idempotency key, tags or a time to live, to all subscribers or all but one.

@@ -168,37 +168,65 @@ impl fmt::Debug for Message<'_> {
     }
 }
 
-impl<'a> From<&'a str> for Message<'a> {
+/// What can be sent as a message: text (`str`, `String`), bytes (`[u8]`, `[u8; N]`, `Vec<u8>`, and with the feature `bytes`
+/// also `bytes::Bytes`), a [`Message`] with its options, and references to all of them.
+///
+/// ```
+/// # use campanile::{Conn, Disconnect, Message};
+/// # fn example(conn: &mut Conn<'_>, count: u32) -> Result<(), Disconnect> {
+/// conn.send("text")?;
+/// conn.send(format!("{count} users"))?;
+/// conn.send([1, 2, 3])?;
+/// conn.publish("prices", Message::json(r#"{"EUR":1.1}"#).with_key("EUR"))?;
+/// # Ok(()) }
+/// ```
+pub trait AsMessage {
+    /// Borrows it as a message.
+    fn as_message(&self) -> Message<'_>;
+}
+
+impl AsMessage for Message<'_> {
     #[inline]
-    fn from(text: &'a str) -> Self {
-        Self::text(text)
+    fn as_message(&self) -> Message<'_> {
+        *self
     }
 }
 
-impl<'a> From<&'a String> for Message<'a> {
+/// The types with a text or bytes in them.
+macro_rules! as_message {
+    ($($kind:ident: $type:ty $(, $n:ident)?;)*) => {
+        $(impl$(<const $n: usize>)? AsMessage for $type {
+            #[inline]
+            fn as_message(&self) -> Message<'_> {
+                Message::$kind(self)
+            }
+        })*
+    };
+}
+
+as_message! {
+    text: str;
+    text: String;
+    binary: [u8];
+    binary: [u8; N], N;
+    binary: Vec<u8>;
+}
+
+#[cfg(feature = "bytes")]
+as_message! {
+    binary: bytes::Bytes;
+}
+
+impl<T: AsMessage + ?Sized> AsMessage for &T {
     #[inline]
-    fn from(text: &'a String) -> Self {
-        Self::text(text)
+    fn as_message(&self) -> Message<'_> {
+        (**self).as_message()
     }
 }
 
-impl<'a> From<&'a [u8]> for Message<'a> {
+impl<'a, T: AsMessage + ?Sized> From<&'a T> for Message<'a> {
     #[inline]
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::binary(bytes)
-    }
-}
-
-impl<'a> From<&'a Vec<u8>> for Message<'a> {
-    #[inline]
-    fn from(bytes: &'a Vec<u8>) -> Self {
-        Self::binary(bytes)
-    }
-}
-
-impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
-    #[inline]
-    fn from(bytes: &'a [u8; N]) -> Self {
-        Self::binary(bytes)
+    fn from(message: &'a T) -> Self {
+        message.as_message()
     }
 }

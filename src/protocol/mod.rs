@@ -19,5 +19,5 @@ pub use close::{CloseCode, InvalidClose};
 pub use decoder::{Decoder, Incoming, Item, Payload, Rules};
 pub use error::{InvalidPing, ProtocolError};
 pub use header::Role;
-pub use message::{Key, Kind, Message};
+pub use message::{AsMessage, Key, Kind, Message};
 pub use opcode::Opcode;

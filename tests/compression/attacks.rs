@@ -275,7 +275,7 @@ fn a_slow_reader_with_context_can_inflate_everything_until_its_close() {
     let mut sent = 0;
     while is_open() {
         for n in sent..sent + 16 {
-            server.handle.send(id, &message(n)).unwrap();
+            server.handle.send(id, message(n)).unwrap();
         }
         sent += 16;
     }

@@ -201,7 +201,7 @@ fn droppable_messages_are_compressed_without_context() {
     let noise: String =
         (0u64..1000).map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
     for n in 0..2000 {
-        server.handle.send(id, &format!("{n} {noise}")).unwrap();
+        server.handle.send(id, format!("{n} {noise}")).unwrap();
     }
     server.until("some are given up", |s| s.dropped > 0);
     server.handle.send(id, "end").unwrap();

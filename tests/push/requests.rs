@@ -409,7 +409,7 @@ fn binary_messages_have_a_head_live_and_replayed() {
     assert_eq!(back.0.read_binary(), expected(2));
     let longest = "x".repeat(255);
     back.subscribe(&longest);
-    server.handle.publish(&longest, &[7u8; 70_000]).unwrap();
+    server.handle.publish(&longest, [7u8; 70_000]).unwrap();
     let bytes = back.0.read_binary();
     assert_eq!((&bytes[..2], &bytes[2..257]), (&[1, 255][..], longest.as_bytes()));
     assert_eq!((bytes.len(), bytes[265]), (2 + 255 + 8 + 70_000, 7));

@@ -545,8 +545,8 @@ fn what_is_sent_to_connections_that_come_and_go_reaches_only_whom_it_is_for() {
                         known.push(id);
                     }
                     for id in known.iter().rev().take(20) {
-                        let _ = handle.send(*id, &id.to_string());
-                        let _ = handle.publish(&id.to_string(), &id.to_string());
+                        let _ = handle.send(*id, id.to_string());
+                        let _ = handle.publish(&id.to_string(), id.to_string());
                     }
                 }
             })

@@ -218,7 +218,7 @@ fn send_returns_whether_a_message_was_sent_queued_or_refused() {
                     }
                     Err(refused) => {
                         assert_eq!(refused.reason, RefusedReason::BacklogFull);
-                        assert_eq!(refused.message.as_bytes(), bytes);
+                        assert_eq!(*refused.message, *bytes);
                         // Each of the larger messages counts a little more than its bytes.
                         assert!(waiting + SIZE > LIMIT * 9 / 10 && waiting <= LIMIT, "{waiting}");
                         results.send(None).unwrap();
@@ -267,7 +267,7 @@ fn drain_is_called_once_for_an_emptied_backlog() {
         assert_eq!(number(&client.read_binary()), 0);
         server.settle();
         assert!(events.so_far().is_empty(), "nothing waited in round {round}");
-        server.handle.send(id, &vec![1; 8 << 20]).unwrap();
+        server.handle.send(id, vec![1; 8 << 20]).unwrap();
         until_buffered(&server);
         assert_eq!(client.read_binary().len(), 8 << 20);
         events.drained();
@@ -394,7 +394,7 @@ fn a_slow_subscriber_does_not_delay_others() {
     events.opened();
     let began = Instant::now();
     for n in 0..1500 {
-        server.handle.publish("news", &numbered(n)).unwrap();
+        server.handle.publish("news", numbered(n)).unwrap();
         assert_eq!(number(&quick.read_binary()), n);
     }
     assert!(began.elapsed() < DEADLINE);
@@ -414,7 +414,7 @@ fn a_burst_of_one_iteration_respects_the_backlog_limit() {
         })
         .on_message(|conn, _| {
             for n in 0..100 {
-                conn.publish_to_others("news", &numbered(n)).unwrap();
+                conn.publish_to_others("news", numbered(n)).unwrap();
             }
         });
     const LITTLE: usize = 64 * KIB;
@@ -480,7 +480,7 @@ fn many_short_messages_of_one_iteration_reach_a_reading_client() {
     let many = recorder().0.on_message(|conn, _| {
         // By the handle: they are queued one by one, and written at the end of the turn.
         for n in 0..MESSAGES {
-            conn.handle().send(conn.id(), &n.to_be_bytes()).unwrap();
+            conn.handle().send(conn.id(), n.to_be_bytes()).unwrap();
         }
     });
     let server = serve(Route::new(many).limits(limits));

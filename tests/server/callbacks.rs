@@ -3,7 +3,8 @@
 use crate::support;
 use crate::support::{DEADLINE, TestServer, builder, millis, serve, start};
 use campanile::{
-    Cause, CloseCode, Closed, Conn, Disconnect, Handler, InvalidTopic, Message, Subscribed, on_message,
+    Cause, CloseCode, Closed, Conn, Disconnect, Handler, InvalidTopic, Message, RefusedReason, Subscribed,
+    on_message,
 };
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -135,6 +136,39 @@ fn a_publication_with_an_invalid_name_is_an_error_on_the_owner_and_elsewhere() {
             assert_eq!(client.read_text(), "checked");
         }
     }
+}
+
+#[test]
+fn messages_are_made_of_owned_and_of_borrowed_values() {
+    let server = serve(on_message(|conn, message| {
+        conn.send(message)?;
+        conn.send("str")?;
+        conn.send(String::from("String"))?;
+        conn.send(&String::from("&String"))?;
+        conn.send(b"slice".as_slice())?;
+        conn.send([1, 2])?;
+        conn.send(&[3, 4])?;
+        conn.send(vec![5, 6])?;
+        #[cfg(feature = "bytes")]
+        conn.send(bytes::Bytes::from_static(b"Bytes"))?;
+        drop(conn.send(Message::json("{}"))); // no warning
+        conn.close(1000, "")?;
+        let refused = conn.send(String::from("too late")).unwrap_err();
+        assert_eq!((&*refused.message, refused.reason), ("too late", RefusedReason::NotOpen));
+        assert_eq!(format!("{refused:?}"), "message of 8 bytes refused: the connection is not open");
+        Ok(())
+    }));
+    let mut client = server.open("/");
+    client.text("first");
+    for text in ["first", "str", "String", "&String"] {
+        assert_eq!(client.read_text(), text);
+    }
+    for bytes in [&b"slice"[..], &[1, 2], &[3, 4], &[5, 6]] {
+        assert_eq!(client.read_binary(), bytes);
+    }
+    #[cfg(feature = "bytes")]
+    assert_eq!(client.read_binary(), b"Bytes");
+    assert_eq!(client.read_text(), "{}");
 }
 
 /// A state of no size that is not `()` passes the check at compile time.

@@ -148,7 +148,7 @@ fn a_panic_in_drain_closes_with_1011() {
     let client = scene.server.open_slow("/?drain");
     scene.events.opened();
     let id = scene.events.opened();
-    scene.server.handle.send(id, &vec![0; 8 << 20]).unwrap();
+    scene.server.handle.send(id, vec![0; 8 << 20]).unwrap();
     scene.only_that_one_ended(client);
 }
 
@@ -158,9 +158,9 @@ fn a_panic_in_dropped_closes_with_1011() {
     let client = scene.server.open_slow("/?dropped");
     scene.events.opened();
     let id = scene.events.opened();
-    scene.server.handle.send(id, &vec![0; 8 << 20]).unwrap();
+    scene.server.handle.send(id, vec![0; 8 << 20]).unwrap();
     for _ in 0..100 {
-        scene.server.handle.send(id, &[1; 4096]).unwrap();
+        scene.server.handle.send(id, [1; 4096]).unwrap();
     }
     scene.only_that_one_ended(client);
 }

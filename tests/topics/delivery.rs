@@ -138,7 +138,7 @@ fn handles_publish_from_threads_in_order() {
             let handle = server.handle.clone();
             std::thread::spawn(move || {
                 for n in 0..500 {
-                    handle.publish("room", &format!("{t} {n}")).unwrap();
+                    handle.publish("room", format!("{t} {n}")).unwrap();
                 }
             })
         })
@@ -166,7 +166,7 @@ fn publish_except_excludes_one_connection() {
     let mut b = server.open("/");
     events.opened();
     server.handle.publish_with(Publish::new("room", "not for a").except(id)).unwrap();
-    server.handle.publish("room", &[1u8, 2, 3]).unwrap();
+    server.handle.publish("room", [1u8, 2, 3]).unwrap();
     assert_eq!(a.read_binary(), [1, 2, 3]);
     assert_eq!((b.read_text(), b.read_binary()), ("not for a".into(), vec![1, 2, 3]));
 }
@@ -409,7 +409,7 @@ fn all_subscribers_see_a_topic_in_one_order() {
                     barrier.wait();
                     for n in 0..EACH {
                         if p % 2 == 0 {
-                            handle.publish("room", &format!("{p} {n}")).unwrap();
+                            handle.publish("room", format!("{p} {n}")).unwrap();
                         } else {
                             client.text(&format!("pub room {p} {n}"));
                         }
@@ -489,7 +489,7 @@ fn publishing_while_topics_are_created_and_removed_is_exact() {
                     let topic = format!("t{}", (t + n) % 3);
                     client.text(&format!("sub {topic};send in"));
                     while client.read_text() != "in" {}
-                    handle.publish(&topic, &format!("mine {t} {n}")).unwrap();
+                    handle.publish(&topic, format!("mine {t} {n}")).unwrap();
                     while client.read_text() != format!("mine {t} {n}") {}
                     client.text(&format!("unsub {topic};send out"));
                     while client.read_text() != "out" {}

@@ -16,7 +16,7 @@ fn a_handle_sends_to_one_connection_in_order() {
     let id = events.opened();
     let mut b = server.open("/");
     for n in 0..100 {
-        server.handle.send(id, &n.to_string()).unwrap();
+        server.handle.send(id, n.to_string()).unwrap();
     }
     server.handle.send(id, &[9u8; 70_000][..]).unwrap();
     for n in 0..100 {
@@ -235,7 +235,7 @@ fn busy(builder: Builder) -> (TestServer, Client, ConnId, Sender<()>) {
 #[test]
 fn a_full_mailbox_refuses_commands_until_it_has_room() {
     let (server, mut client, id, go_on) = busy(builder().mailbox(10));
-    let results: Vec<_> = (0..15).map(|n| server.handle.send(id, &n.to_string())).collect();
+    let results: Vec<_> = (0..15).map(|n| server.handle.send(id, n.to_string())).collect();
     assert!(results[..10].iter().all(Result::is_ok), "{results:?}");
     assert!(results[10..].iter().all(|r| *r == Err(HandleError::Full)), "{results:?}");
     assert_eq!(server.handle.publish("room", "x"), Err(HandleError::Full));
@@ -257,7 +257,7 @@ fn a_mailbox_is_bounded_in_bytes() {
     go_on.send(()).unwrap();
     assert_eq!([(); 3].map(|()| client.read_text().len()), [400, 400, 100]);
     // One alone may be larger.
-    server.handle.send(id, &"x".repeat(5000)).unwrap();
+    server.handle.send(id, "x".repeat(5000)).unwrap();
     assert_eq!(client.read_text().len(), 5000);
 }
 

@@ -64,13 +64,13 @@ impl Handler for Chat {
         let expected = |_| Disconnect::new(CloseCode::INVALID_DATA, r#"expected {"name":"…","msg":"…"}"#);
         let Line { name, msg } = serde_json::from_str(text).map_err(expected)?;
         let name = last.insert(shown(&name));
-        conn.publish(ROOM, &format!("{name}:{msg}"))?;
+        conn.publish(ROOM, format!("{name}:{msg}"))?;
         Ok(())
     }
 
     fn close(&self, conn: &mut Conn<'_>, last: &mut Self::State, _: &Closed) {
         if let Some(name) = last {
-            let _ = conn.publish(ROOM, &format!("{name} left")); // a topic's name
+            let _ = conn.publish(ROOM, format!("{name} left")); // a topic's name
         }
     }
 }
