@@ -27,6 +27,12 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 /// How often the phases and the progress line are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
+/// More than what a message has besides its payload: the head of a frame, and in a room the request around it.
+const OVERHEAD: usize = 128;
+
+/// Bytes that wait to be written on one connection are not limited below this.
+const MIN_UNWRITTEN: usize = 1 << 20;
+
 /// What all workers of a run have in common.
 struct Common {
     plan: Plan,
@@ -85,6 +91,21 @@ pub(crate) fn run(plan: &Plan, interrupted: &AtomicBool) -> Result<Report, Strin
     Ok(Report::new(plan, done.map_err(|e| e.to_string())?, &monitor.measurements))
 }
 
+/// Returns the unwritten bytes that one connection may have.
+///
+/// In a closed loop a server that answers only what it has read leaves no more unwritten than is in flight. Where all
+/// publish, other senders keep one going that the server does not read from, up to what all have in flight; a lost
+/// receiver lets each sender publish once more. In the open loop a sender with a backlog is passed over.
+fn max_unwritten(plan: &Plan) -> usize {
+    let Load::Closed(depth) = plan.load else { return usize::MAX };
+    let senders = match plan.mode {
+        Mode::Chat | Mode::Room { .. } => plan.conns,
+        _ => 1,
+    };
+    let each = (plan.max_size + OVERHEAD).saturating_mul(depth as usize);
+    each.saturating_mul(2 * senders).max(MIN_UNWRITTEN)
+}
+
 /// One worker's thread.
 fn work(worker: usize, common: &Common) -> io::Result<WorkerResult> {
     let plan = &common.plan;
@@ -118,6 +139,7 @@ fn work(worker: usize, common: &Common) -> io::Result<WorkerResult> {
         handshakes: in_flight.div_ceil(threads),
         ramp: plan.ramp.map(|r| r / threads as f64),
         timeout_ns,
+        max_unwritten: max_unwritten(plan),
         rate: rate.filter(|_| plan.mode.has_traffic()),
         raw_tcp: plan.target.raw_tcp.then_some(plan.max_size),
         reopens: matches!(plan.mode, Mode::Connect { .. }),

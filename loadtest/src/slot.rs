@@ -153,7 +153,7 @@ impl Slot {
     pub(crate) fn waiting(&self) -> usize {
         match &self.transport {
             Transport::RawTcp(raw_tcp) => raw_tcp.waiting(),
-            _ => self.backlog.payload(),
+            _ => self.backlog.unwritten(),
         }
     }
 

@@ -6,6 +6,13 @@ use std::collections::BTreeMap;
 /// The longest latency that is told apart from longer ones: an hour.
 const MAX_NS: u64 = 3_600_000_000_000;
 
+/// Kinds of errors that are told apart, and characters of each: a server chooses some of them.
+const MAX_KINDS: usize = 64;
+const MAX_KIND_LEN: usize = 120;
+
+/// Further kinds are counted together.
+const OTHER_KINDS: &str = "of further kinds";
+
 /// Counts and latencies.
 #[derive(Debug)]
 pub(crate) struct Stats {
@@ -103,15 +110,22 @@ impl Stats {
         &self.latency
     }
 
-    /// `n` errors of a kind.
+    /// Counts `n` errors of a kind.
     #[cold]
     pub(crate) fn error(&mut self, kind: impl Into<String>, n: u64) {
-        *self.errors.entry(kind.into()).or_default() += n;
+        let kind: String = kind.into();
+        let shown = kind.chars().take(MAX_KIND_LEN).map(|c| if c.is_control() { '?' } else { c });
+        let mut kind: String = shown.collect();
+        if self.errors.len() >= MAX_KINDS && !self.errors.contains_key(&kind) {
+            kind = OTHER_KINDS.into();
+        }
+        let count = self.errors.entry(kind).or_default();
+        *count = count.saturating_add(n);
     }
 
     /// Errors of all kinds.
     pub(crate) fn error_count(&self) -> u64 {
-        self.errors.values().sum()
+        self.errors.values().fold(0, |sum, &n| sum.saturating_add(n))
     }
 
     /// The measurement begins: what was counted while warming up is forgotten, errors and connects are not.
@@ -156,6 +170,20 @@ mod tests {
         }
         assert_eq!((s.latency().len(), s.latency().min(), s.latency().max()), (12, 5, 900));
         assert_eq!(s.latency().value_at_quantile(0.5), 5);
+    }
+
+    #[test]
+    fn kinds_of_errors_that_a_server_chooses_are_bounded_and_printable() {
+        let (mut a, mut b) = (Stats::default(), Stats::default());
+        a.error("reset", 1);
+        for n in 0..10_000 {
+            a.error(format!("refused: {n}{}", "\u{1b}[2J".repeat(100)), 1);
+            b.error(format!("refused: {}", n + 5_000), 1);
+        }
+        a.error("reset", 1);
+        a.add(b);
+        assert_eq!((a.errors.len(), a.errors["reset"], a.error_count()), (MAX_KINDS + 1, 2, 20_002));
+        assert!(a.errors.keys().all(|kind| kind.len() <= MAX_KIND_LEN && !kind.contains('\u{1b}')));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use campanile::client::{Client, ClientBuilder, ClientEvent, ClientLimits, Pool, 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -36,16 +37,23 @@ struct StormStats {
     stats: Stats,
 }
 
+/// What is counted once for each client, however often its server ends the connection.
+#[derive(Debug, Default)]
+struct ClientProgress {
+    opened: bool,
+    returned: bool,
+}
+
 fn lock(storm: &Mutex<StormStats>) -> MutexGuard<'_, StormStats> {
     storm.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StormStats {
-    fn take(&mut self, event: &ClientEvent) {
+    fn take(&mut self, client: &mut ClientProgress, event: &ClientEvent) {
         let now = Instant::now();
         match (event, self.dropped) {
-            (ClientEvent::Open, None) => self.opened += 1,
-            (ClientEvent::Open, Some(at)) => {
+            (ClientEvent::Open, None) if !mem::replace(&mut client.opened, true) => self.opened += 1,
+            (ClientEvent::Open, Some(at)) if !mem::replace(&mut client.returned, true) => {
                 self.returned += 1;
                 self.last = Some(now);
                 self.stats.record_latency(now.saturating_duration_since(at).as_nanos() as u64, 1);
@@ -110,8 +118,8 @@ pub(crate) fn run(plan: &Plan, how: ReconnectOptions, interrupted: &AtomicBool) 
             if let Some(ip) = source {
                 builder = builder.local_address(ip);
             }
-            let storm = Arc::clone(&storm);
-            let client = builder.connect_with(move |_, event| lock(&storm).take(&event));
+            let (storm, mut progress) = (Arc::clone(&storm), ClientProgress::default());
+            let client = builder.connect_with(move |_, event| lock(&storm).take(&mut progress, &event));
             clients.push(client.map_err(|e| e.to_string())?);
         }
         if over(began) || lock(&storm).gone > 0 {

@@ -8,7 +8,7 @@ use crate::control::{Control, Phase, Progress};
 use crate::pace::Pacer;
 use crate::proc;
 use crate::raw_tcp::RawTcp;
-use crate::scenario::{Counters, Next, Scenario, ScenarioContext, Unanswered};
+use crate::scenario::{Counters, Next, Scenario, ScenarioContext, UNSOLICITED, Unanswered};
 use crate::slot::{Slot, State, Transport, Wire, io_label, label};
 use crate::stats::Stats;
 use crate::target::Target;
@@ -63,6 +63,8 @@ pub(crate) struct Job {
     /// Connections to begin per second at most.
     pub(crate) ramp: Option<f64>,
     pub(crate) timeout_ns: u64,
+    /// Closed loop: bytes that wait to be written on one connection, at most.
+    pub(crate) max_unwritten: usize,
     /// Open loop: messages per second of this worker.
     pub(crate) rate: Option<f64>,
     /// No WebSocket: the size of every message.
@@ -393,8 +395,15 @@ impl<S: Scenario> Worker<S> {
                 break;
             }
         }
-        self.scenario.read_done(at, &mut self.context);
-        self.flush(at);
+        self.read_done(at);
+    }
+
+    /// Lets the scenario send what the messages that came allow.
+    fn read_done(&mut self, at: usize) {
+        match self.scenario.read_done(at, &mut self.context) {
+            Ok(()) => self.flush(at),
+            Err(why) => self.lose(at, why),
+        }
     }
 
     /// `None`: there is no connection any more.
@@ -471,8 +480,11 @@ impl<S: Scenario> Worker<S> {
 
     #[inline]
     fn flush(&mut self, at: usize) {
-        if let Err(kind) = self.slots[at].flush(&mut self.context.wire) {
-            self.lose(at, io_label(kind));
+        match self.slots[at].flush(&mut self.context.wire) {
+            Err(kind) => self.lose(at, io_label(kind)),
+            // A server that answers what it has not read.
+            Ok(()) if self.slots[at].waiting() > self.job.max_unwritten => self.lose(at, UNSOLICITED),
+            Ok(()) => {}
         }
     }
 
@@ -568,8 +580,7 @@ impl<S: Scenario> Worker<S> {
             for at in 0..self.slots.len() {
                 if self.slots[at].state == State::Open {
                     self.slots[at].enter(&mut self.context.wire);
-                    self.scenario.read_done(at, &mut self.context);
-                    self.flush(at);
+                    self.read_done(at);
                 }
             }
         }

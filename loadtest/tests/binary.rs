@@ -239,6 +239,70 @@ fn refused_handshakes_are_reported_by_status() {
     assert_eq!((status, errors(&r)), (1, vec!["refused"]));
 }
 
+/// A server that answers the handshake with 101 and then writes what `next` gives, reading nothing, until that fails.
+fn flooding(next: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+    server(move |mut socket| {
+        let stream = socket.get_mut();
+        for n in 0.. {
+            if stream.write_all(&next(n)).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    header::write_frame(&mut frame, opcode, payload);
+    frame
+}
+
+#[test]
+fn a_server_that_sends_more_than_it_was_sent_is_ended_and_gets_nothing_more() {
+    let many = |payload: &[u8]| frame(Opcode::Binary, payload).repeat(500);
+    let (wrong, empty) = (many(&[7; 100]), many(b""));
+    let (wrong, empty) = (flooding(move |_| wrong.clone()), flooding(move |_| empty.clone()));
+    let raw = raw_server(|mut stream| while stream.write_all(&[7; 50_000]).is_ok() {});
+    let room = flooding(|n| {
+        let text = match n {
+            0 => r#"{"type":"subscribed","id":0,"topic":"room","offset":0}"#.into(),
+            // From every sender, with the right bytes behind the stamp.
+            _ => format!(
+                r#"{{"type":"message","topic":"room","offset":{n},"data":"aaaa{}aaaaaaa"}}"#,
+                ["a", "b"][n as usize % 2]
+            ),
+        };
+        frame(Opcode::Text, text.as_bytes())
+    });
+    for line in [
+        format!("echo ws://{wrong}/ -c 2 --depth 10"),
+        format!("echo ws://{empty}/ -c 2 --depth 10 --size 0"),
+        format!("echo tcp://{raw} -c 2 --depth 10"),
+        format!("echo ws://{wrong}/ -c 2 --rate 100"),
+        format!("broadcast ws://{wrong}/ -c 2 --depth 10"),
+        format!("chat ws://{wrong}/ -c 2 --depth 10"),
+        format!("room ws://{room}/ -c 2 --depth 10 --size 12"),
+    ] {
+        let (status, r) = report(&format!("{line} --warmup 0 --duration 1h"));
+        assert_eq!((status, &r["aborted"]), (1, &true.into()), "{line}: {r}");
+        assert!(errors(&r).contains(&"more came back than was sent"), "{line}: {r}");
+        assert!(r["sent"].as_u64().unwrap() <= 20, "{line}: {r}");
+    }
+}
+
+#[test]
+fn a_server_that_answers_without_reading_is_ended_before_much_waits() {
+    // As many wrong echoes as are in flight, or fewer, at a time: each is an answer, and nothing is ever read.
+    let some = frame(Opcode::Binary, &[7; 10]).repeat(50);
+    let address = flooding(move |_| some.clone());
+    let (status, r) =
+        report(&format!("echo ws://{address}/ -c 1 --depth 1000 --size 10k --warmup 0 --duration 1h"));
+    assert_eq!((status, &r["aborted"]), (1, &true.into()), "{r}");
+    assert!(errors(&r).contains(&"more came back than was sent"), "{r}");
+    // Twice what is in flight, and what the kernel holds.
+    assert!(r["sent"].as_u64().unwrap() < 10_000, "{r}");
+}
+
 /// A room: what one sends, all get. `skip` says which messages nobody gets.
 fn room(skip: fn(usize) -> bool) -> SocketAddr {
     let seats = Arc::new(Mutex::new(Vec::<TcpStream>::new()));
@@ -477,6 +541,23 @@ fn storm_reports_when_all_have_reconnected() {
     let text =
         String::from_utf8(end_of(spawn(&format!("storm ws://{address}/ -c 2 --initial-delay 1ms"))).stdout);
     assert!(text.unwrap().contains("all back"));
+}
+
+#[test]
+fn storm_counts_each_client_once_however_often_it_returns() {
+    // The first client's connections end at once, so that it opens and returns again and again. The last one that
+    // returns is kept waiting for a while; then all stay.
+    let (count, begun) = (AtomicUsize::new(0), Instant::now());
+    let address = server(move |mut socket| {
+        let short = count.fetch_add(1, Relaxed) % 2 == 0 && begun.elapsed() < Duration::from_secs(1);
+        if !short {
+            echo(socket);
+        } else if let Ok(()) = socket.close(None) {
+            while socket.read().is_ok() {}
+        }
+    });
+    let (status, r) = report(&format!("storm ws://{address}/ -c 3 --initial-delay 1ms --max-delay 5ms"));
+    assert_eq!((status, &r["returned"], &r["return_ns"]["count"]), (0, &3.into(), &3.into()), "{r}");
 }
 
 #[test]

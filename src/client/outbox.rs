@@ -85,6 +85,12 @@ impl Outbox {
         self.payload
     }
 
+    /// Bytes of frames that the kernel has not taken, without those of control frames.
+    #[inline]
+    pub fn unwritten(&self) -> usize {
+        self.end - self.at - self.begun
+    }
+
     /// Whether no message waits.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Every connection sends, and gets its own messages back in order.
 
-use super::{Counters, Scenario, ScenarioContext, Unanswered};
+use super::{Counters, Scenario, ScenarioContext, UNSOLICITED, Unanswered};
 use crate::payload::{Payloads, Verdict};
 use campanile::protocol::Kind;
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ struct ConnState {
     expected: u32,
     /// Came back in this read.
     back: u32,
+    /// Something came back while nothing was in flight.
+    unsolicited: bool,
     /// When those in flight were sent or due, and how many at that time.
     in_flight: VecDeque<(u64, u32)>,
 }
@@ -56,10 +58,7 @@ impl ConnState {
     /// Takes `n` answered messages out of those in flight.
     fn answered(&mut self, mut n: u32, counters: &mut Counters) {
         while n > 0 {
-            let Some((since, left)) = self.in_flight.front_mut() else {
-                counters.stats.error("more came back than was sent", u64::from(n));
-                return;
-            };
+            let Some((since, left)) = self.in_flight.front_mut() else { return };
             let take = n.min(*left);
             counters.stats.record_latency(counters.now.saturating_sub(*since), u64::from(take));
             n -= take;
@@ -70,17 +69,20 @@ impl ConnState {
         }
     }
 
-    /// Not what was expected: resynchronises where the stamp says how.
+    /// Counts a message that was not expected, and resynchronises where the stamp says how. It answers no more than is in
+    /// flight: a server that sends without end gets nothing more for it.
     #[cold]
     fn count_mismatch(&mut self, verdict: Verdict, payload: &[u8], counters: &mut Counters) {
+        let in_flight = self.next.wrapping_sub(self.expected);
         match verdict {
-            Verdict::Gap(missing) => {
+            Verdict::Again => counters.stats.error("repeated or out of order", 1),
+            _ if in_flight == 0 => self.unsolicited = true,
+            Verdict::Gap(missing) if missing < in_flight => {
                 counters.stats.error("lost", u64::from(missing));
                 self.expected = self.expected.wrapping_add(missing + 1);
                 self.back += missing + 1;
             }
-            Verdict::Again => counters.stats.error("repeated or out of order", 1),
-            Verdict::Same | Verdict::Differs => {
+            Verdict::Gap(_) | Verdict::Same | Verdict::Differs => {
                 counters.stats.error("mismatch", 1);
                 counters.stats.example.get_or_insert_with(|| {
                     let start = payload[..payload.len().min(32)].escape_ascii();
@@ -109,7 +111,7 @@ impl Scenario for Echo {
     fn message(&mut self, at: usize, kind: Kind, payload: &[u8], counters: &mut Counters) {
         let conn = &mut self.connections[at];
         let verdict = self.payloads.check(payload, conn.sender, conn.expected);
-        if verdict == Verdict::Same && kind == self.payloads.kind() {
+        if verdict == Verdict::Same && kind == self.payloads.kind() && conn.expected != conn.next {
             conn.expected = conn.expected.wrapping_add(1);
             conn.back += 1;
             counters.stats.messages += 1;
@@ -120,16 +122,20 @@ impl Scenario for Echo {
     }
 
     #[inline]
-    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) {
+    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) -> Result<(), &'static str> {
         let conn = &mut self.connections[at];
         let back = std::mem::take(&mut conn.back);
         if back > 0 {
             conn.answered(back, context);
-            if self.depth.is_some() && !context.ending {
-                let now = context.now;
-                self.send(at, back, now, context);
-            }
         }
+        if conn.unsolicited {
+            return Err(UNSOLICITED);
+        }
+        if back > 0 && self.depth.is_some() && !context.ending {
+            let now = context.now;
+            self.send(at, back, now, context);
+        }
+        Ok(())
     }
 
     fn sender(&self, k: u64) -> usize {
@@ -196,7 +202,7 @@ mod tests {
         for i in 0..3 {
             e.message(0, Kind::Binary, &payload(&e, i), &mut d);
         }
-        e.read_done(0, &mut d);
+        assert_eq!(e.read_done(0, &mut d), Ok(()));
         assert_eq!((d.stats.messages, d.stats.bytes, d.stats.sent, d.stats.error_count()), (3, 60, 7, 0));
         assert_eq!((d.stats.latency().len(), d.stats.latency().max()), (3, 250));
         assert!(!e.overdue(0, 1_100) && e.overdue(0, 1_101));
@@ -210,11 +216,32 @@ mod tests {
         e.message(0, Kind::Binary, &payload(&e, 2), &mut d);
         assert_eq!(d.stats.errors, [("lost".into(), 1), ("mismatch".into(), 1)].into());
         d.ending = true;
-        e.read_done(0, &mut d);
+        assert_eq!(e.read_done(0, &mut d), Ok(()));
         assert_eq!(d.stats.sent, 3, "nothing new while ending");
         e.message(0, Kind::Binary, &payload(&e, 3), &mut d);
-        e.read_done(0, &mut d);
-        assert!(d.stats.errors.contains_key("more came back than was sent"));
+        assert_eq!(e.read_done(0, &mut d), Err(UNSOLICITED));
+        assert_eq!(d.stats.messages, 0);
+    }
+
+    #[test]
+    fn more_echoes_than_are_in_flight_end_the_connection_and_cause_no_messages() {
+        // What the server sends instead: right, wrong, and far ahead.
+        let answers: [fn(&Echo, u32) -> Vec<u8>; 3] =
+            [payload, |_, _| vec![7; 9], |e, n| payload(e, n.wrapping_add(1 << 26))];
+        for answer in answers {
+            for (depth, size) in [(1, 20), (8, 20), (8, 0)] {
+                let payloads = Payloads::new(Kind::Binary, size, size, &mut fastrand::Rng::with_seed(1));
+                let mut e = Echo::new(Arc::new(payloads), Some(depth), 1_000, 0..1);
+                let mut d = context();
+                e.start(0, &mut d);
+                for n in 0..10_000 {
+                    e.message(0, Kind::Binary, &answer(&e, n), &mut d);
+                }
+                assert_eq!(e.read_done(0, &mut d), Err(UNSOLICITED));
+                assert_eq!((d.stats.sent, d.stats.latency().len()), (u64::from(depth), u64::from(depth)));
+                assert!(d.stats.messages + d.stats.error_count() == u64::from(depth), "{:?}", d.stats.errors);
+            }
+        }
     }
 
     #[test]
@@ -225,7 +252,7 @@ mod tests {
         e.due(0, 2_000, &mut d);
         d.now = 6_000;
         e.message(0, Kind::Binary, &payload(&e, 0), &mut d);
-        e.read_done(0, &mut d);
+        assert_eq!(e.read_done(0, &mut d), Ok(()));
         assert_eq!((d.stats.latency().max() / 10, d.stats.sent), (500, 2));
         d.now = 12_000;
         assert_eq!(e.finish(&mut d), Unanswered { count: 1, oldest_ns: 10_000 });

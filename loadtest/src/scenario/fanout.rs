@@ -3,7 +3,7 @@
 //! Each delivery is checked against what its sender has published and in which order. Latency runs from the time at
 //! which the sender wrote a message (or was due to) to each of its deliveries; the [`FanoutState`] keeps these times.
 
-use super::{Counters, Scenario, ScenarioContext, Unanswered};
+use super::{Counters, Scenario, ScenarioContext, UNSOLICITED, Unanswered};
 use crate::control::Control;
 use crate::payload::{Payloads, Verdict, read_stamp};
 use campanile::protocol::Kind;
@@ -26,7 +26,7 @@ pub(crate) struct FanoutState {
     live: AtomicI64,
     /// Deliveries of what one publisher has sent that have not come yet, on live connections.
     owed: AtomicI64,
-    /// Messages that the one publisher has sent.
+    /// Messages that all publishers have sent: no receiver can have more deliveries.
     published: AtomicU64,
     /// When each sender's last few messages were sent: `ring` for each sender.
     sent_at: Vec<AtomicU64>,
@@ -51,6 +51,17 @@ impl FanoutState {
             (depth as usize * 8).next_power_of_two().clamp(2, most).max(if senders == 1 { 4096 } else { 2 });
         let sent_at = std::iter::repeat_with(AtomicU64::default).take(senders * ring).collect();
         Self { live: AtomicI64::new(0), owed: AtomicI64::new(0), published: AtomicU64::new(0), sent_at, ring }
+    }
+
+    /// Counts messages that are about to be written.
+    pub(super) fn add_published(&self, n: u32) {
+        self.published.fetch_add(u64::from(n), Relaxed);
+    }
+
+    /// How many messages have been published, by all.
+    #[inline]
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Relaxed)
     }
 
     fn slot(&self, sender: u32, sequence: u32) -> Option<&AtomicU64> {
@@ -147,6 +158,7 @@ impl Fanout {
     }
 
     fn publish(&mut self, at: usize, n: u32, since: u64, context: &mut ScenarioContext) {
+        self.fanout_state.add_published(n);
         let conn = &mut self.connections[at];
         for _ in 0..n {
             self.fanout_state.sent(conn.sender, conn.next, since);
@@ -154,7 +166,6 @@ impl Fanout {
             conn.next = conn.next.wrapping_add(1) & ((1 << 28) - 1);
         }
         if self.publishers == Publishers::One {
-            self.fanout_state.published.fetch_add(u64::from(n), Relaxed);
             self.fanout_state.owed.fetch_add(i64::from(n) * self.fanout_state.live.load(Relaxed), Relaxed);
         }
     }
@@ -167,7 +178,15 @@ impl Fanout {
         self.publishers == Publishers::One && self.worker == 0 && at == 0
     }
 
-    /// Something else than the message that was expected next.
+    #[inline]
+    fn add_deliveries(&mut self, at: usize, n: u32) {
+        let conn = &mut self.connections[at];
+        conn.received += i64::from(n);
+        conn.total += u64::from(n);
+        self.delivered += i64::from(n);
+    }
+
+    /// Counts a message that was not expected next; gives the deliveries that it stands for.
     #[cold]
     fn count_mismatch(
         &mut self,
@@ -177,8 +196,9 @@ impl Fanout {
         payload: &[u8],
         counters: &mut Counters,
     ) -> u32 {
+        let left = self.fanout_state.published().saturating_sub(self.connections[at].total);
         match verdict {
-            Verdict::Gap(missing) => {
+            Verdict::Gap(missing) if u64::from(missing) < left => {
                 counters.stats.error("lost", u64::from(missing));
                 missing + 1
             }
@@ -186,7 +206,7 @@ impl Fanout {
                 counters.stats.error("repeated or out of order", 1);
                 0
             }
-            Verdict::Same | Verdict::Differs => {
+            Verdict::Gap(_) | Verdict::Same | Verdict::Differs => {
                 counters.stats.error("mismatch", 1);
                 let to = self.connections[at].sender;
                 counters.stats.example.get_or_insert_with(|| {
@@ -225,8 +245,7 @@ impl Scenario for Fanout {
             // Whose message this is, only its stamp can say.
             let Some((from, number)) = read_stamp(payload) else {
                 let n = self.count_mismatch(at, Verdict::Differs, u32::MAX, payload, counters);
-                self.connections[at].received += i64::from(n);
-                return;
+                return self.add_deliveries(at, n);
             };
             (sender, sequence) = (from, Some(number));
         }
@@ -250,19 +269,19 @@ impl Scenario for Fanout {
         if let Some(n) = self.expected.get_mut(cell) {
             *n = n.wrapping_add(step) & ((1 << 28) - 1);
         }
-        let conn = &mut self.connections[at];
-        conn.received += i64::from(step);
-        conn.total += u64::from(step);
-        self.delivered += i64::from(step);
+        self.add_deliveries(at, step);
     }
 
-    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) {
+    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) -> Result<(), &'static str> {
+        if self.connections[at].total > self.fanout_state.published() {
+            return Err(UNSOLICITED);
+        }
         if self.publishers == Publishers::One
             || self.depth.is_none()
             || context.ending
             || !self.connections[at].started
         {
-            return;
+            return Ok(());
         }
         let live = self.fanout_state.live.load(Relaxed).max(1);
         let rounds = self.connections[at].received / live;
@@ -271,6 +290,7 @@ impl Scenario for Fanout {
             let now = context.now;
             self.publish(at, rounds as u32, now, context);
         }
+        Ok(())
     }
 
     fn sender(&self, k: u64) -> usize {
@@ -339,10 +359,9 @@ impl Scenario for Fanout {
         if std::mem::take(&mut conn.open) {
             self.fanout_state.live.fetch_sub(1, Relaxed);
             if self.publishers == Publishers::One {
-                // What it was still to receive is not owed any more.
-                let missing =
-                    self.fanout_state.published.load(Relaxed).saturating_sub(self.connections[at].total);
-                self.fanout_state.owed.fetch_sub(missing as i64, Relaxed);
+                // What it was still to receive is not owed any more. What it received beyond that was nobody's.
+                let missing = self.fanout_state.published() as i64 - self.connections[at].total as i64;
+                self.fanout_state.owed.fetch_sub(missing, Relaxed);
             }
         }
         !the_one
@@ -363,6 +382,52 @@ impl Scenario for Fanout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slot::Wire;
+
+    /// `n` connections of one thread, open and started, with two messages in flight for each publisher.
+    fn started(publishers: Publishers, n: u32) -> (Fanout, ScenarioContext) {
+        let payloads = Arc::new(Payloads::new(Kind::Binary, 20, 20, &mut fastrand::Rng::with_seed(1)));
+        let state = Arc::new(FanoutState::new(if publishers == Publishers::One { 1 } else { n as usize }, 2));
+        let control = Arc::new(Control::new(1));
+        let mut fanout =
+            Fanout::new(payloads, state, control, 0, publishers, Some(2), 1_000, n as usize, 0..n);
+        let mut context = ScenarioContext { wire: Wire::new(false), counters: Counters::default() };
+        for at in 0..n as usize {
+            fanout.opened(at, &mut context);
+        }
+        for at in 0..n as usize {
+            fanout.start(at, &mut context);
+        }
+        fanout.end_iteration(&mut context);
+        (fanout, context)
+    }
+
+    #[test]
+    fn more_deliveries_than_were_published_end_the_connection_and_cause_no_messages() {
+        for (publishers, published) in [(Publishers::One, 2), (Publishers::All, 6)] {
+            // What the server sends instead: nothing that was sent, or a message of a number far ahead.
+            for ahead in [None, Some(1 << 26)] {
+                let (mut fanout, mut context) = started(publishers, 3);
+                assert_eq!(context.stats.sent, published);
+                for _ in 0..10_000 {
+                    let mut payload = vec![7; 20];
+                    if let Some(ahead) = ahead {
+                        fanout.payloads.write(&mut payload, [0; 4], 0, ahead);
+                    }
+                    fanout.message(1, Kind::Binary, &payload, &mut context);
+                }
+                assert_eq!(fanout.read_done(1, &mut context), Err(UNSOLICITED));
+                assert_eq!(context.stats.errors, [("mismatch".into(), 10_000)].into());
+                fanout.lost(1, &mut context);
+                // What remains is owed to the two others, whatever came.
+                fanout.end_iteration(&mut context);
+                assert_eq!((fanout.read_done(0, &mut context), context.stats.sent), (Ok(()), published));
+                if publishers == Publishers::One {
+                    assert_eq!(fanout.fanout_state.owed.load(Relaxed), 4);
+                }
+            }
+        }
+    }
 
     #[test]
     fn send_times_are_known_for_the_latest_messages_only() {

@@ -20,6 +20,9 @@ use crate::stats::Stats;
 use campanile::protocol::{CloseCode, Kind};
 use std::ops::{Deref, DerefMut};
 
+/// The error of a server that has answered or delivered more than it was sent.
+pub(crate) const UNSOLICITED: &str = "more came back than was sent";
+
 /// What a scenario counts with.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -89,8 +92,11 @@ pub(crate) trait Scenario {
     /// A message came.
     fn message(&mut self, at: usize, kind: Kind, payload: &[u8], counters: &mut Counters);
 
-    /// All messages of one read have been given.
-    fn read_done(&mut self, _at: usize, _context: &mut ScenarioContext) {}
+    /// Sends what the messages of one read allow to be sent. An error ends the connection: each message that came was
+    /// counted, and this says why no more of them can be.
+    fn read_done(&mut self, _at: usize, _context: &mut ScenarioContext) -> Result<(), &'static str> {
+        Ok(())
+    }
 
     /// Open loop: which connection sends this thread's `k`th message.
     fn sender(&self, _k: u64) -> usize {

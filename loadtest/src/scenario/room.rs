@@ -8,7 +8,7 @@
 //! Nobody publishes before all have subscribed. Every delivery is compared, and its offset is the one behind the last.
 
 use super::fanout::FanoutState;
-use super::{Counters, Scenario, ScenarioContext, Unanswered};
+use super::{Counters, Scenario, ScenarioContext, UNSOLICITED, Unanswered};
 use campanile::protocol::{Kind, Opcode, mask};
 use serde_json::Value;
 use std::io::Write as _;
@@ -86,6 +86,8 @@ struct ConnState {
     next: u32,
     /// Deliveries since it published last.
     received: i64,
+    /// Deliveries in all.
+    total: u64,
     /// The last message's place in the topic.
     offset: u64,
 }
@@ -134,6 +136,7 @@ impl Room {
 
     fn publish(&mut self, at: usize, n: u32, since: u64, context: &mut ScenarioContext) {
         let Self { connections, fanout_state, text, ack, rest, .. } = self;
+        fanout_state.add_published(n);
         let conn = &mut connections[at];
         conn.has_published = true;
         for _ in 0..n {
@@ -180,14 +183,21 @@ impl Room {
     #[inline]
     fn count_delivery(&mut self, at: usize, delivery: &Delivery, len: usize, counters: &mut Counters) {
         let conn = &mut self.connections[at];
-        let step = delivery.offset.saturating_sub(conn.offset);
+        let mut step = delivery.offset.saturating_sub(conn.offset);
         match step {
             0 => return counters.stats.error("repeated or out of order", 1),
             1 => {}
-            n => counters.stats.error("lost", n - 1),
+            n if n <= self.fanout_state.published().saturating_sub(conn.total) => {
+                counters.stats.error("lost", n - 1);
+            }
+            _ => {
+                counters.stats.error("offset beyond what was published", 1);
+                step = 1;
+            }
         }
         conn.offset = delivery.offset;
         conn.received += step as i64;
+        conn.total += step;
         if let Some(expected) = self.expected.get_mut(at * self.senders + delivery.sender as usize) {
             // Ahead it may be: what was refused has no offset.
             if delivery.number.wrapping_sub(*expected) % NUMBERS > NUMBERS / 2 {
@@ -279,14 +289,18 @@ impl Scenario for Room {
         }
     }
 
-    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) {
-        let Some(depth) = self.depth else { return };
+    fn read_done(&mut self, at: usize, context: &mut ScenarioContext) -> Result<(), &'static str> {
+        if self.connections[at].total > self.fanout_state.published() {
+            return Err(UNSOLICITED);
+        }
+        let Some(depth) = self.depth else { return Ok(()) };
         if !self.begun || context.ending || !self.connections[at].subscribed {
-            return;
+            return Ok(());
         }
         let now = context.now;
         if !self.connections[at].has_published {
-            return self.publish(at, depth, now, context);
+            self.publish(at, depth, now, context);
+            return Ok(());
         }
         let live = self.room_state.live.load(Relaxed).max(1);
         let rounds = self.connections[at].received / live;
@@ -294,6 +308,7 @@ impl Scenario for Room {
             self.connections[at].received -= rounds * live;
             self.publish(at, rounds as u32, now, context);
         }
+        Ok(())
     }
 
     fn sender(&self, k: u64) -> usize {
@@ -372,6 +387,8 @@ mod tests {
     fn missing_repeated_damaged_and_refused_messages_are_errors() {
         for (text, error) in [
             (delivery(3, 1, 0, 40), "lost"),
+            (delivery(4, 1, 0, 40), "offset beyond what was published"),
+            (delivery(u64::MAX, 1, 0, 40), "offset beyond what was published"),
             (delivery(0, 1, 0, 40), "repeated or out of order"),
             (delivery(1, 1, NUMBERS - 1, 40), "repeated or out of order"),
             (delivery(1, 1, 0, 40).replace("abcd", "abdd"), "mismatch"),
@@ -382,8 +399,28 @@ mod tests {
             ("?".into(), "unexpected"),
         ] {
             let (mut room, mut context) = room(40);
+            room.fanout_state.add_published(3);
             room.message(1, Kind::Text, text.as_bytes(), &mut context);
             assert_eq!(context.stats.errors.keys().collect::<Vec<_>>(), [error], "{text}");
+        }
+    }
+
+    #[test]
+    fn more_deliveries_than_were_published_end_the_connection_and_cause_no_messages() {
+        for far in [1, 1 << 40] {
+            let (mut room, mut context) = room(20);
+            let subscribed = br#"{"type":"subscribed","id":0,"topic":"room","offset":0}"#;
+            for at in 0..2 {
+                room.opened(at, &mut context);
+                room.start(at, &mut context);
+                room.message(at, Kind::Text, subscribed, &mut context);
+            }
+            assert!(room.recheck() && (0..2).all(|at| room.read_done(at, &mut context).is_ok()));
+            assert_eq!(context.stats.sent, 2);
+            for n in 1..1_000 {
+                room.message(0, Kind::Text, delivery(n * far, 1, n as u32, 20).as_bytes(), &mut context);
+            }
+            assert_eq!((room.read_done(0, &mut context), context.stats.sent), (Err(UNSOLICITED), 2));
         }
     }
 
@@ -396,11 +433,11 @@ mod tests {
         }
         let subscribed = br#"{"type":"subscribed","id":0,"topic":"room","offset":7}"#;
         room.message(0, Kind::Text, subscribed, &mut context);
-        room.read_done(0, &mut context);
+        assert_eq!(room.read_done(0, &mut context), Ok(()));
         assert!(!room.recheck() && context.stats.sent == 0);
         room.message(1, Kind::Text, subscribed, &mut context);
         assert!(room.recheck());
-        (0..2).for_each(|at| room.read_done(at, &mut context));
+        assert!((0..2).all(|at| room.read_done(at, &mut context).is_ok()));
         assert_eq!((context.stats.sent, room.connections[0].offset), (2, 7));
         assert!(!room.recheck());
     }
