@@ -69,11 +69,11 @@ impl Client {
 
     fn read(&mut self, sim: &mut Simulation) {
         for (_, payload) in sim.received(self.id) {
-            self.hear(&serde_json::from_slice(&payload).expect("JSON"));
+            self.receive(&serde_json::from_slice(&payload).expect("JSON"));
         }
     }
 
-    fn hear(&mut self, message: &Value) {
+    fn receive(&mut self, message: &Value) {
         let number = |name: &str| message[name].as_u64().unwrap_or_else(|| panic!("{name} of {message}"));
         match message["type"].as_str().expect("a type") {
             "hello" => {}

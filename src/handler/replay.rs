@@ -34,7 +34,7 @@ pub(crate) struct Replay {
     live: usize,
     live_bytes: usize,
     /// Bytes of what was asked for, and of all messages left.
-    asked: usize,
+    requested: usize,
     bytes: usize,
     began: Millis,
 }
@@ -100,7 +100,7 @@ fn cost(entry: &HistoryEntry) -> usize {
 struct ConnectionReplays {
     replays: Vec<Replay>,
     /// Bytes of all that was asked for since the connection last had no replay, without what was cancelled.
-    asked: usize,
+    requested: usize,
     /// It stands in the list of those whose sockets can take more.
     is_ready: bool,
 }
@@ -129,9 +129,9 @@ impl Replays {
         }
         let bytes = entries.iter().map(|entry| entry.range.len()).sum();
         let (entries, live, live_bytes) = (entries.into(), 0, 0);
-        let replay = Replay { topic, epoch, entries, live, live_bytes, asked: bytes, bytes, began: now };
+        let replay = Replay { topic, epoch, entries, live, live_bytes, requested: bytes, bytes, began: now };
         let connection = self.by_slot.entry(conn.id.slot() as u32).or_default();
-        connection.asked += bytes;
+        connection.requested += bytes;
         connection.replays.push(replay);
         conn.set_replaying(true);
         self.wake(conn.id);
@@ -145,12 +145,12 @@ impl Replays {
         }
         let slot = conn.id.slot() as u32;
         if let Some(connection) = self.by_slot.get_mut(&slot) {
-            let ConnectionReplays { replays, asked, .. } = connection;
+            let ConnectionReplays { replays, requested, .. } = connection;
             replays.retain_mut(|replay| {
                 if *replay.topic != *topic {
                     return true;
                 }
-                *asked -= core::mem::take(&mut replay.asked);
+                *requested -= core::mem::take(&mut replay.requested);
                 still_receives && replay.keep_live()
             });
             if connection.replays.is_empty() {
@@ -189,7 +189,7 @@ impl Replays {
         };
         // What the other replays have live counts too: the sum over the connection is what is bounded.
         let limit =
-            (terms.limits.max_backlog + connection.asked).saturating_sub(all_live - replay.live_bytes);
+            (terms.limits.max_backlog + connection.requested).saturating_sub(all_live - replay.live_bytes);
         let frames = batch.share();
         for (offset, range, meta) in batch.messages_for(recipient) {
             let (key, json, tags) = (batch.key, meta.json, None);

@@ -62,7 +62,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn a_prefix_within_its_reservation_is_never_evicted_for_others(
-        turns in prop::collection::vec(
+        iterations in prop::collection::vec(
             (prop::collection::vec((0usize..4, 0usize..12, 0usize..6000), 1..12), 1u64..5000),
             1..60,
         ),
@@ -71,7 +71,7 @@ proptest! {
         open in 0usize..5,
     ) {
         let mut hub = hub(most, parts.map(|part| part.map(|part| most / 20 * part)), open);
-        for (messages, pause) in turns {
+        for (messages, pause) in iterations {
             let before = kept(&hub);
             let held_before: Vec<usize> = (0..PREFIXES.len()).map(|at| held(&hub, at)).collect();
             let evicted_before = hub.accounting.evicted;

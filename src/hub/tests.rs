@@ -15,7 +15,7 @@ fn hub(settings: TopicSettings) -> Hub {
 }
 
 /// Runs an iteration that publishes messages of 100 bytes to a topic.
-fn turn(hub: &mut Hub, topic: &str, messages: usize) {
+fn publish_iteration(hub: &mut Hub, topic: &str, messages: usize) {
     for _ in 0..messages {
         hub.publish(Publish::new(topic, &*"x".repeat(98))).unwrap();
     }
@@ -36,7 +36,7 @@ fn a_history_holds_little_more_than_its_messages() {
         let mut hub = hub(settings);
         // The second, of three, uses the buffer of the first.
         for messages in [2000, 3, 2, 1, 2000] {
-            turn(&mut hub, "kept/a", messages);
+            publish_iteration(&mut hub, "kept/a", messages);
             let entries = kept(&mut hub, "kept/a");
             assert_eq!(entries.len(), 3);
             let newest = hub.index.find("kept/a").map(|key| hub.owned_topic(key).next - 1).unwrap();
@@ -53,16 +53,16 @@ fn a_history_holds_little_more_than_its_messages() {
 fn memory_of_a_burst_is_freed() {
     let mut hub = hub(TopicSettings::new().history(5000).history_age(Duration::from_secs(10)));
     for n in 0..100 {
-        turn(&mut hub, &format!("kept/{n}"), 1);
+        publish_iteration(&mut hub, &format!("kept/{n}"), 1);
     }
-    turn(&mut hub, "kept/a", 4000);
+    publish_iteration(&mut hub, "kept/a", 4000);
     for n in 0..2000 {
         hub.publish(Publish::new("kept/a", "x").idempotency_key(&n.to_string())).unwrap();
     }
     hub.record_history();
     hub.end_iteration();
-    hub.subscribe(0, &TopicOrPattern::topic("heard").unwrap(), None, 9).unwrap();
-    turn(&mut hub, "heard", 2000);
+    hub.subscribe(0, &TopicOrPattern::topic("subscribed").unwrap(), None, 9).unwrap();
+    publish_iteration(&mut hub, "subscribed", 2000);
     hub.remove(ConnId::new(0, 0, 1));
     let (held, spare) = (hub.footprint(), hub.batch_log.spare_bytes());
     assert!(held > 1 << 20 && spare > 100 << 10, "{held} {spare}");
@@ -74,14 +74,14 @@ fn memory_of_a_burst_is_freed() {
     assert!(hub.footprint() < 64 << 10, "{}", hub.footprint());
     assert!(hub.index.capacities().iter().all(|capacity| *capacity <= 64));
     // The hub works as before.
-    turn(&mut hub, "kept/a", 3);
+    publish_iteration(&mut hub, "kept/a", 3);
     assert_eq!(kept(&mut hub, "kept/a").len(), 3);
 }
 
 #[test]
 fn a_message_above_history_bytes_clears_the_history() {
     let mut hub = hub(TopicSettings::new().history(10).history_bytes(150));
-    turn(&mut hub, "kept/a", 1);
+    publish_iteration(&mut hub, "kept/a", 1);
     hub.publish(Publish::new("kept/a", &*"x".repeat(200))).unwrap();
     hub.record_history();
     hub.end_iteration();
@@ -145,7 +145,7 @@ fn empty_topics_never_evict_messages() {
     let settings = TopicSettings::new().history(10);
     let table = SettingsTable::new(vec![("kept/".to_owned(), settings)], 64 << 10, &[]);
     let mut hub = alone(table);
-    turn(&mut hub, "kept/a", 5);
+    publish_iteration(&mut hub, "kept/a", 5);
     for n in 0..1000 {
         let topic: Arc<str> = format!("kept/{n}").into();
         let conn = ConnId::new(0, 0, 1);
@@ -244,7 +244,7 @@ fn an_idempotency_key_is_remembered_with_pattern_subscribers_only() {
 fn a_history_age_of_duration_max_works() {
     let mut hub = hub(TopicSettings::new().history(3).history_age(Duration::MAX));
     hub.now = 5;
-    turn(&mut hub, "kept/a", 1);
+    publish_iteration(&mut hub, "kept/a", 1);
     assert_eq!(kept(&mut hub, "kept/a").len(), 1);
     hub.now = 50;
     hub.expire_topics();

@@ -248,7 +248,7 @@ mod tests {
             }
 
             /// Receives once, at most so many bytes, and sends what there is to be sent.
-            fn turn(&mut self, share: usize) {
+            fn step(&mut self, share: usize) {
                 self.stream.recv_tls(&mut self.buf, share, &mut self.got).unwrap();
                 self.stream.retry();
                 self.stream.flush().unwrap();
@@ -271,8 +271,8 @@ mod tests {
             let all: Vec<u8> = (0..600_000_u32).map(|i| (i % 251) as u8).collect();
             let (mut taken, mut refused, mut held) = (0, 0, 0);
             let mut lens = [1, 100, 5_000, PIECE - 1, 70_000, 3, 17_000].into_iter().cycle();
-            for turn in 0.. {
-                assert!(turn < 1_000_000, "no way forward");
+            for step in 0.. {
+                assert!(step < 1_000_000, "no way forward");
                 if server.stream.session().unwrap().is_established() && taken < all.len() {
                     let end = (taken + lens.next().unwrap()).min(all.len());
                     let (first, second) = all[taken..end].split_at((end - taken) / 3);
@@ -286,8 +286,8 @@ mod tests {
                 assert!(server.stream.buffered() <= taken - client.got.len(), "more waits than was taken");
                 assert_eq!(server.stream.is_written_out(), server.stream.held() == 0);
                 held += u32::from(server.stream.buffered() > 0);
-                client.turn(1 + turn % 3000);
-                server.turn(4096);
+                client.step(1 + step % 3000);
+                server.step(4096);
                 if client.got.len() == all.len() {
                     break;
                 }
@@ -297,7 +297,7 @@ mod tests {
             assert_eq!((server.stream.buffered(), server.stream.held(), client.stream.held()), (0, 0, 0));
             // The goodbye arrives behind everything else, and once.
             assert!(server.stream.send_close_notify() && server.stream.send_close_notify());
-            client.turn(4096);
+            client.step(4096);
             let opened = client.stream.recv_tls(&mut client.buf, 4096, &mut client.got).unwrap();
             assert_eq!(opened.received, ReadOutcome::Eof);
             assert!(client.got == all);
@@ -307,16 +307,16 @@ mod tests {
         fn close_notify_waits_for_unsent_records() {
             let (mut server, mut client) = ends();
             while !server.stream.session().unwrap().is_established() {
-                client.turn(4096);
-                server.turn(4096);
+                client.step(4096);
+                server.step(4096);
             }
             let n = server.stream.write(&[7; 60_000], &mut server.scratch).unwrap();
             assert_eq!((n, server.stream.is_written_out()), (60_000, false), "taken, and not all sent");
             assert!(!server.stream.send_close_notify());
             assert_eq!(server.stream.write(b"after", &mut server.scratch).unwrap(), 0);
             while !client.stream.session().unwrap().has_ended() {
-                client.turn(4096);
-                server.turn(4096);
+                client.step(4096);
+                server.step(4096);
             }
             assert!(client.got == [7; 60_000] && server.stream.send_close_notify());
         }
