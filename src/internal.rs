@@ -148,7 +148,7 @@ impl Machine {
         self.ctx.hub.publish(publish).expect("a good name");
     }
 
-    /// Ends the turn: what was published goes to its subscribers.
+    /// Ends the iteration: what was published goes to its subscribers.
     pub fn fan_out(&mut self) {
         deliver_batches(&mut self.slots, &mut self.ctx, &self.shared.routes, &mut self.dirty);
         self.ctx.hub.end_iteration();

@@ -64,21 +64,21 @@
 //!
 //! # What is promised
 //!
-//! * Messages of one topic reach all its subscribers in one and the same order, whoever published them. What one thread
+//! * Messages of one topic reach all its subscribers in one and the same order, regardless of the publisher. What one thread
 //!   or one handler publishes to a topic keeps its order.
 //! * Messages that one thread or one handler sends to one connection keep their order.
-//! * An id names one connection for ever: a command for a connection that has gone reaches nobody.
+//! * An id is never reused: a command for a connection that has ended has no effect.
 //! * [`Handler::close`] is called exactly once for every connection that was opened, and says who ended it and what was
 //!   lost.
 //! * A message is dropped only by the [`SlowConsumer`] policy of its route, whole, counted and told
 //!   ([`Handler::dropped`]); or with its connection ([`Closed::unsent`]); or, between workers, when a mailbox is full,
-//!   which [`Stats::mailbox_full`] counts.
+//!   which [`Stats::missed`] counts.
 //! * A panic or an error in a callback ends that connection with 1011 and nothing else. A worker that ends for another reason, which
 //!   is a fault of this crate, ends the whole server: [`Server::run`] returns a [`RunError`].
 //!
 //! Not promised: any order between a message sent to a connection and one published to a topic, or between two topics,
 //! unless there is one worker; and that anything arrives, since TCP does not tell. A client that has to miss nothing notes
-//! its position and comes back with it ([`Conn::subscribe_from`]); what is kept for that is memory of this process.
+//! its position and recovers from it ([`Conn::subscribe_from`]); the history for that is memory of this process.
 //!
 //! # Errors
 //!

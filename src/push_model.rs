@@ -323,8 +323,8 @@ proptest! {
     }
 }
 
-/// New messages are lost behind a replay in the iteration that sends its end: whoever has seen the message behind the gap
-/// and comes back from there would never learn of it.
+/// New messages are lost behind a replay in the iteration that sends its end: a client that has seen the message behind
+/// the gap and recovers from there would never learn of it.
 #[test]
 fn messages_lost_after_a_replay_are_reported_before_the_next_message() {
     let settings = TopicSettings::new().history(5).slow_consumer(SlowConsumer::DropOldest);

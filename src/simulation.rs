@@ -172,7 +172,7 @@ impl Simulation {
         write_out(slot, ctx, routes);
     }
 
-    /// A client's socket takes so many bytes more.
+    /// A client's socket accepts this many bytes more.
     pub(crate) fn take(&mut self, id: ConnId, bytes: usize) {
         let routes = &self.handle.shared.routes;
         let SimWorker { slots, ctx, .. } = &mut self.workers[id.worker()];

@@ -17,9 +17,9 @@ pub enum Cause {
     Shutdown,
     /// The peer broke the protocol or a limit.
     Protocol(ProtocolError),
-    /// Nothing came within [`Limits::pong_timeout`](crate::Limits::pong_timeout) of a ping.
+    /// Nothing was received within [`Limits::pong_timeout`](crate::Limits::pong_timeout) of a ping.
     PongTimeout,
-    /// No message came within [`Limits::idle_timeout`](crate::Limits::idle_timeout).
+    /// No message was received within [`Limits::idle_timeout`](crate::Limits::idle_timeout).
     IdleTimeout,
     /// A message was not finished within [`Limits::message_timeout`](crate::Limits::message_timeout).
     MessageTimeout,
@@ -27,17 +27,17 @@ pub enum Cause {
     SlowConsumer,
     /// Messages for it were lost on their way from another worker, and its policy is to close.
     Congestion,
-    /// The kernel took nothing of its backlog within [`Limits::write_timeout`](crate::Limits::write_timeout).
+    /// The kernel accepted nothing of its backlog within [`Limits::write_timeout`](crate::Limits::write_timeout).
     WriteTimeout,
-    /// All connections together held more than [`Builder::max_memory`](crate::Builder::max_memory), and this one
-    /// wanted more.
+    /// All connections together held more than [`Builder::max_memory`](crate::Builder::max_memory), and this one needed
+    /// more.
     OverBudget,
     /// A callback panicked.
     Panic,
     /// A callback returned an error ([`Disconnect`](crate::Disconnect)).
     CallbackError,
-    /// The connection broke: the peer went without a close frame (`UnexpectedEof`), what came was no TLS where TLS was
-    /// spoken (`InvalidData`), or the kernel's error.
+    /// The connection broke: the peer closed the socket without a close frame (`UnexpectedEof`), sent bytes that are
+    /// not TLS on a TLS listener (`InvalidData`), or the kernel reported this error.
     Transport(std::io::ErrorKind),
 }
 
@@ -64,21 +64,21 @@ impl Cause {
     }
 }
 
-/// The end of a connection, as [`Handler::close`](crate::Handler::close) hears of it: exactly once for each
-/// connection that was opened.
+/// The end of a connection, passed to [`Handler::close`](crate::Handler::close): once for each connection that was
+/// opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Closed {
-    /// The peer's code where it closed; otherwise the one that was sent, or
-    /// [`CloseCode::ABNORMAL`] where there was no close frame at all.
+    /// The peer's code if the peer closed; otherwise the code that was sent, or [`CloseCode::ABNORMAL`] without a close
+    /// frame.
     pub code: CloseCode,
-    /// The reason that came or went with the code.
+    /// The reason that was received or sent with the code.
     pub reason: String,
     /// Who or what ended it.
     pub cause: Cause,
     /// Whether the closing handshake was finished: a close frame in both directions.
     pub was_clean: bool,
-    /// Messages that were still waiting and are lost.
+    /// Queued messages that were not sent and are lost.
     pub unsent: u32,
 }
 

@@ -1,4 +1,5 @@
-//! How a connection ends: by either side's closing handshake, by a breach, or at once; and what is told of it.
+//! The end of a connection: the closing handshake of either side, a protocol error, or an immediate end; and the record
+//! of it for the application.
 
 use super::{Cause, CloseRecord, Closed, Connection, CorkWriter, Phase};
 use crate::protocol::{CloseCode, Opcode, ProtocolError, close, header};
@@ -31,7 +32,7 @@ impl Connection {
         }
     }
 
-    /// Begins the closing handshake. Messages that wait are sent first. False: it has begun already.
+    /// Begins the closing handshake. Queued messages are sent first. Returns false if it has begun already.
     pub(crate) fn close(
         &mut self,
         writer: &mut CorkWriter,
@@ -43,7 +44,7 @@ impl Connection {
         if self.phase != Phase::Open {
             return false;
         }
-        // What can't be on the wire goes as a close frame without a code, which is what both ends then hear of.
+        // A code that cannot be sent becomes a close frame without a code, and the application is told the same.
         let (code, reason) =
             if code.is_valid_on_wire() { (code, reason) } else { (CloseCode::NO_STATUS, "") };
         self.set_end(code, reason, cause);
@@ -52,8 +53,8 @@ impl Connection {
         true
     }
 
-    /// Ends the connection without waiting for the peer's consent (RFC 6455 section 7.1.7): messages that wait are
-    /// given up, the close frame is sent, what still comes is not looked at.
+    /// Ends the connection without waiting for the peer's close frame (RFC 6455 section 7.1.7): queued messages are
+    /// dropped, the close frame is sent, and further input is discarded.
     pub(crate) fn fail(
         &mut self,
         writer: &mut CorkWriter,
@@ -89,7 +90,8 @@ impl Connection {
         self.fail(writer, sink, error.close_code(), &reason, Cause::Protocol(error));
     }
 
-    /// The peer's close frame (RFC 6455 section 5.5.1): answered with the same code unless ours is out already.
+    /// Processes the peer's close frame (RFC 6455 section 5.5.1): answers with the same code unless a close frame was
+    /// sent already.
     pub(crate) fn peer_closed(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, payload: &[u8]) {
         let (code, reason) = close::parse(payload).ok().flatten().unwrap_or((CloseCode::NO_STATUS, ""));
         if self.phase == Phase::Open {
@@ -102,7 +104,7 @@ impl Connection {
         self.phase = Phase::Ending;
     }
 
-    /// What is below it has failed: nothing more can be said to the peer at this level, and nothing of it is heard.
+    /// Ends the connection after a failure of the transport below: nothing more can be sent or received.
     #[cfg(feature = "tls")]
     pub(crate) fn fail_transport(&mut self, writer: &mut CorkWriter, cause: Cause) {
         self.set_end(CloseCode::ABNORMAL, "", cause);
@@ -112,13 +114,13 @@ impl Connection {
         self.phase = Phase::Failing;
     }
 
-    /// Ends it here and now.
+    /// Marks the connection as ended, immediately.
     pub(crate) fn mark_dead(&mut self, code: CloseCode, cause: Cause) {
         self.set_end(code, "", cause);
         self.phase = Phase::Dead;
     }
 
-    /// The end, for the application; what waits is lost.
+    /// Takes the record of the end for the application. Queued messages are lost.
     pub(crate) fn take_closed(&mut self) -> Closed {
         let unsent = self.outbox.as_ref().map_or(0, |o| o.messages());
         let unsent = unsent + core::mem::take(&mut self.dropped);
@@ -137,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// Gives back what it borrowed from its worker.
+    /// Returns what it borrowed from its worker.
     pub(crate) fn release(&mut self, writer: &mut CorkWriter) {
         self.decoder.clear(&mut writer.pool);
         if let Some(outbox) = self.outbox.take() {

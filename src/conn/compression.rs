@@ -1,5 +1,5 @@
-//! permessage-deflate on a connection (RFC 7692): which form its messages are sent in, and what it remembers of earlier
-//! ones if it remembers any. Compressors and decompressors belong to the worker: the [`Codecs`].
+//! permessage-deflate on a connection (RFC 7692): the encoding in which its messages are sent, and the history of
+//! earlier messages with context takeover. Compressors and decompressors belong to the worker: the [`Codecs`].
 
 use super::SlowConsumer;
 use super::frames::Frames;
@@ -8,7 +8,7 @@ use crate::protocol::header::{self, Parsed, Role};
 use crate::protocol::{Incoming, Message, ProtocolError};
 use std::sync::Arc;
 
-/// How messages to many reach a connection: as they are, or as one of the server's compressed forms.
+/// How messages to many receivers are sent to a connection: plain, or in one of the server's compressed encodings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Encoding(u16);
 
@@ -18,20 +18,20 @@ impl Encoding {
         self.0 == 0
     }
 
-    /// Of a compressed form: its place among them.
+    /// Index of a compressed encoding among them.
     pub(crate) const fn index(self) -> usize {
         self.0 as usize - 1
     }
 }
 
-/// What is the same for all messages of one form: a route's settings, and the window that the client allows.
+/// The settings that all messages of one encoding share: the route's, and the window that the client allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct EncodingSettings {
     deflate: Deflate,
     window_bits: u8,
 }
 
-/// All forms that the routes of a server can lead to.
+/// All encodings that the routes of a server can lead to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Encodings(Arc<[EncodingSettings]>);
 
@@ -49,7 +49,7 @@ impl Encodings {
         Self(encodings.into())
     }
 
-    /// The form for a connection of a route with these settings.
+    /// Returns the encoding for a connection of a route with these settings.
     fn encoding(&self, deflate: &Deflate, agreed: &Agreed) -> Encoding {
         let wanted = EncodingSettings { deflate: *deflate, window_bits: agreed.ours.window_bits };
         let at = self.0.iter().position(|s| *s == wanted);
@@ -57,16 +57,16 @@ impl Encodings {
     }
 }
 
-/// What a connection has agreed on, and what it remembers of earlier messages.
+/// What a connection agreed on, and the history of earlier messages.
 #[derive(Debug)]
 pub(crate) struct Compression {
     pub(crate) agreed: Agreed,
-    /// Of what was sent, and of what was received; none without context takeover.
+    /// History of sent, and of received messages; `None` without context takeover.
     sent: Option<History>,
     received: Option<History>,
 }
 
-/// A worker's compressors and decompressors, one for each form that is in use, and the buffers they work into.
+/// A worker's compressors and decompressors, one for each encoding in use, and their output buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Codecs {
     encodings: Encodings,
@@ -74,24 +74,24 @@ pub(crate) struct Codecs {
     inflater: Option<Box<Inflater>>,
     compressed: Vec<u8>,
     decompressed: Vec<u8>,
-    /// Turns for which nothing is compressed.
+    /// Iterations in which nothing is compressed.
     paused_iterations: u32,
-    /// Bytes that were inflated and that they became, ever: a block may become nothing and have cost as much.
+    /// Bytes inflated plus bytes of output, in total: a block may produce no output and have cost as much.
     inflated: u64,
     pub(crate) counts: CompressionCounts,
 }
 
-/// What a packer has done since it was last asked.
+/// What [`Codecs`] compressed since the last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CompressionCounts {
     pub(crate) compressed: u64,
     pub(crate) decompressed: u64,
     pub(crate) skipped: u64,
-    /// Bytes of the messages that were packed.
+    /// Bytes of the messages that were compressed.
     pub(crate) bytes: u64,
 }
 
-/// A buffer that one large message has grown is not kept.
+/// A buffer larger than this, grown by one large message, is freed.
 const MAX_SPARE_BUFFER: usize = 1 << 20;
 
 impl Codecs {
@@ -100,7 +100,7 @@ impl Codecs {
         Self { encodings, deflaters, ..Self::default() }
     }
 
-    /// Gives back the buffers of earlier messages.
+    /// Frees the buffers of earlier messages.
     pub(crate) fn trim(&mut self) {
         (self.compressed, self.decompressed) = (Vec::new(), Vec::new());
     }
@@ -109,31 +109,31 @@ impl Codecs {
         self.encodings.0.len()
     }
 
-    /// Bytes that were inflated and that they became, ever.
+    /// Bytes inflated plus bytes of output, in total.
     #[inline]
     pub(crate) fn inflated(&self) -> u64 {
         self.inflated
     }
 
-    /// Whether anything of so many bytes would be compressed for this form.
+    /// Whether a message of `len` bytes would be compressed for this encoding.
     pub(crate) fn should_compress(&self, encoding: Encoding, len: usize) -> bool {
         !encoding.is_plain()
             && self.encodings.0.get(encoding.index()).is_some_and(|s| s.deflate.compresses(len))
     }
 
-    /// Whether nothing is to be compressed for now.
+    /// Whether compression is paused.
     pub(crate) fn is_compression_paused(&self) -> bool {
         self.paused_iterations > 0
     }
 
-    /// What was done since the last call; `None`: nothing.
+    /// Returns what was compressed since the last call; `None` if nothing was.
     #[inline]
     pub(crate) fn take_counts(&mut self) -> Option<CompressionCounts> {
         let counts = core::mem::take(&mut self.counts);
         (counts != CompressionCounts::default()).then_some(counts)
     }
 
-    /// Turns for which nothing is to be compressed, this one included.
+    /// Iterations for which compression stays paused, this one included.
     pub(crate) fn paused_for(&self) -> u32 {
         self.paused_iterations
     }
@@ -142,8 +142,8 @@ impl Codecs {
         self.paused_iterations = iterations;
     }
 
-    /// What a route's connection agreed on, as the connection keeps it.
-    /// Where messages may be given up ([`SlowConsumer`]), none refers to another: the peer may never see that.
+    /// Returns the compression state of a connection of this route. If messages may be dropped ([`SlowConsumer`]), no
+    /// message refers to another: the peer may never see that one.
     pub(crate) fn accept_agreed(
         &self,
         deflate: &Deflate,
@@ -155,11 +155,11 @@ impl Codecs {
         (self.encodings.encoding(deflate, &agreed), Compression { agreed, sent, received })
     }
 
-    /// The frames in this form; `None` where none of them gets shorter.
+    /// Compresses frames for this encoding; `None` if none of them gets shorter.
     pub(super) fn compress_frames(&mut self, encoding: Encoding, frames: &Frames) -> Option<Frames> {
         let mut bytes = Vec::with_capacity(frames.len() / 2 + 64);
         let (mut ends, mut at, mut any) = (Vec::new(), 0, false);
-        // Frames that say where their messages end have an end for each of these, and not for each frame.
+        // Frames with explicit message ends have one end for each message, and not for each frame.
         let mut given = frames.ends().iter().peekable();
         while given.next_if(|end| **end == 0).is_some() {
             ends.push(0);
@@ -185,8 +185,8 @@ impl Codecs {
         any.then(|| Frames::with_ends(bytes, true, frames.messages_per_frame(), ends.into()))
     }
 
-    /// Compresses into the packer's buffer; with a `history`, whatever comes of it, since that has then gone on.
-    /// `None`: it is too short, or does not get shorter.
+    /// Compresses into the output buffer. With a `history` the result is always used, since the history has advanced.
+    /// `None`: the message is too short, or does not get shorter.
     fn compress(
         &mut self,
         encoding: Encoding,
@@ -209,7 +209,7 @@ impl Codecs {
     }
 }
 
-/// The payload of a frame of this program's own.
+/// Returns the payload of a frame that this program encoded.
 fn payload_of(frame: &[u8]) -> Option<&[u8]> {
     match header::decode(frame, Role::Client, false) {
         Ok(Parsed::Head(head)) if !head.opcode.is_control() => frame.get(usize::from(head.size)..),
@@ -218,21 +218,21 @@ fn payload_of(frame: &[u8]) -> Option<&[u8]> {
 }
 
 impl Compression {
-    /// Bytes of memory that it remembers.
+    /// Bytes of memory of the histories.
     pub(crate) fn held(&self) -> usize {
         [&self.sent, &self.received].into_iter().flatten().map(History::held).sum()
     }
 
-    /// A message went out that the history does not have. What was there before is now further away for the peer than
-    /// for us, so nothing may refer to it.
+    /// Forgets the history of sent messages: a message was sent that it does not contain. The window of the peer has
+    /// moved, so nothing may refer to the earlier messages.
     pub(crate) fn reset_context(&mut self) {
         if let Some(sent) = &mut self.sent {
             sent.clear();
         }
     }
 
-    /// Compresses a message of this connection's own into the packer's buffer, which is taken along. `None`: it is
-    /// sent as it is.
+    /// Compresses a message for this connection alone into the output buffer and returns that. `None`: it is sent
+    /// plain.
     pub(crate) fn compress(
         &mut self,
         encoding: Encoding,
@@ -250,7 +250,7 @@ impl Compression {
         Some(core::mem::take(&mut codecs.compressed))
     }
 
-    /// The same for a frame that was encoded elsewhere.
+    /// As [`Compression::compress`], for a frame that was encoded elsewhere.
     pub(crate) fn compress_frame(
         &mut self,
         encoding: Encoding,
@@ -268,11 +268,11 @@ impl Compression {
         Some(Frames::with_verbatim(bytes, true))
     }
 
-    /// Inflates a message into the packer's buffer, which is taken along and [given back](Codecs::give_back).
+    /// Inflates a message into the output buffer and returns that; [`Codecs::recycle_decompressed`] takes it back.
     ///
     /// # Errors
-    /// It is over the limit, no deflate stream, or not the text that it should be. The connection is over: its context
-    /// can't be trusted any more.
+    /// The message is over the limit, is not a deflate stream, or is not valid text. The connection has to end: its
+    /// context can no longer be trusted.
     pub(crate) fn decompress(
         &mut self,
         codecs: &mut Codecs,
@@ -290,7 +290,7 @@ impl Compression {
                 Ok(decompressed)
             }
             Err(e) => {
-                codecs.inflated += limit as u64; // at most, and what was over it
+                codecs.inflated += limit as u64; // upper bound, including what was over the limit
                 codecs.recycle_decompressed(decompressed);
                 Err(e)
             }
@@ -299,14 +299,14 @@ impl Compression {
 }
 
 impl Codecs {
-    /// The buffer of a message that is done with.
+    /// Takes back the buffer of a message that has been processed.
     pub(crate) fn recycle_decompressed(&mut self, decompressed: Vec<u8>) {
         if decompressed.capacity() <= MAX_SPARE_BUFFER {
             self.decompressed = decompressed;
         }
     }
 
-    /// The same for one that was sent.
+    /// Takes back the buffer of a message that was sent.
     pub(crate) fn recycle_compressed(&mut self, compressed: Vec<u8>) {
         if compressed.capacity() <= MAX_SPARE_BUFFER {
             self.compressed = compressed;

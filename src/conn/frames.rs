@@ -1,7 +1,7 @@
 //! Encoded frames, shared by all their receivers, with the compressed variants that were made of them.
 //!
-//! A variant depends on the frames' bytes alone, so frames may be shared between topics. What depends on a topic or a
-//! position, an envelope, is kept by the batch ([`Envelopes`](crate::hub::Envelopes)).
+//! A variant depends on the bytes of the frames only, so frames may be shared between topics. Envelopes depend on a
+//! topic or a position, so the batch keeps them ([`Envelopes`](crate::hub::Envelopes)).
 
 use super::{Codecs, Encoding};
 use crate::protocol::{Message, header};
@@ -17,11 +17,11 @@ struct Encoded {
     bytes: Bytes,
     /// Not to be compressed, whatever the receiver has agreed on.
     verbatim: bool,
-    /// Messages that each frame is: one, but where an envelope holds several.
+    /// Messages in each frame: one, unless an envelope holds several.
     messages_per_frame: u32,
     /// Where each message ends; empty where each frame is one message.
     ends: Box<[usize]>,
-    /// Compressed variants by form. The first worker that needs one makes it; another one waits for it, which takes
+    /// Compressed variants by encoding. The first worker that needs one makes it; another one waits for it, which takes
     /// less time than making it again.
     variants: OnceLock<Box<[OnceLock<Option<Frames>>]>>,
 }
@@ -29,7 +29,7 @@ struct Encoded {
 #[derive(Debug)]
 enum Bytes {
     Own(Vec<u8>),
-    /// Others have them too, without what is made of them here.
+    /// A buffer shared with others, without the variants that are made here.
     Shared(Arc<Vec<u8>>),
 }
 
@@ -49,12 +49,12 @@ impl Frames {
         Self::with_verbatim(bytes, false)
     }
 
-    /// Whether the frames are to stay as they are.
+    /// Frames with this setting of `verbatim`.
     pub(crate) fn with_verbatim(bytes: Vec<u8>, verbatim: bool) -> Self {
         Self::with_count(bytes, verbatim, 1)
     }
 
-    /// The same for frames that are so many messages each.
+    /// Frames that hold `messages_per_frame` messages each.
     pub(crate) fn with_count(bytes: Vec<u8>, verbatim: bool, messages_per_frame: u32) -> Self {
         Self::encoded(Bytes::Own(bytes), verbatim, messages_per_frame, Box::default())
     }
@@ -78,8 +78,8 @@ impl Frames {
         &self.0.ends
     }
 
-    /// The same bytes for a history: without the variants that will be made of these, which can be many times as large.
-    /// Frames that others share already are shared as a whole.
+    /// The same bytes for a history, without the variants, which can be many times as large. Frames that are already
+    /// shared are shared as a whole.
     pub(crate) fn plain(&mut self) -> Self {
         if let Some(Encoded { bytes, .. }) = Arc::get_mut(&mut self.0)
             && let Bytes::Own(own) = bytes
@@ -107,7 +107,7 @@ impl Frames {
         self.0.verbatim
     }
 
-    /// Messages that each frame is.
+    /// Messages in each frame.
     pub(crate) fn messages_per_frame(&self) -> u32 {
         self.0.messages_per_frame
     }
@@ -127,7 +127,7 @@ impl Frames {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The buffer, where nobody else has a share of it.
+    /// The buffer, if it is not shared.
     pub(crate) fn get_mut(&mut self) -> Option<&mut Vec<u8>> {
         match &mut Arc::get_mut(&mut self.0)?.bytes {
             Bytes::Own(bytes) => Some(bytes),
@@ -135,7 +135,7 @@ impl Frames {
         }
     }
 
-    /// The compressed variant for a receiver of this form; `None`: the frames are sent as they are.
+    /// The compressed variant for a receiver of this encoding; `None`: the frames are sent plain.
     pub(crate) fn variant(&self, encoding: Encoding, codecs: &mut Codecs) -> Option<&Self> {
         if encoding.is_plain() || self.0.verbatim || !codecs.should_compress(encoding, self.len()) {
             return None;
@@ -143,7 +143,7 @@ impl Frames {
         let made = self.0.variants.get().and_then(|variants| variants.get(encoding.index())?.get());
         match made {
             Some(variant) => variant.as_ref(),
-            // What exists is sent although the loop has fallen behind; nothing new is made.
+            // An existing variant is sent although compression is paused; no new one is made.
             None if codecs.is_compression_paused() => {
                 codecs.counts.skipped += 1;
                 None
@@ -190,7 +190,7 @@ mod tests {
         let kept = sent.plain();
         assert_eq!((kept.as_ptr(), &*kept), (sent.as_ptr(), &*sent), "one buffer");
         assert!(!kept.ptr_eq(&sent), "without the variants");
-        // Frames that others share already are shared as a whole and not copied.
+        // Frames that are already shared are shared as a whole and not copied.
         let mut shared = Frames::of("shared".into());
         let _other = shared.clone();
         assert!(shared.plain().ptr_eq(&shared));

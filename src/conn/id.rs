@@ -1,10 +1,10 @@
-//! Names of connections that can't be confused.
+//! Connection ids, which are never reused.
 
 use core::fmt;
 use core::str::FromStr;
 
-/// The name of one connection, for the life of the server. It carries worker, slot and generation: a slot's next
-/// tenant has another name, so a command for a connection that has gone reaches nobody.
+/// The id of one connection, unique for the life of the server. It carries worker, slot and generation: the next
+/// connection in a slot has another id, so a command for a closed connection has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
@@ -30,7 +30,7 @@ impl ConnId {
         (self.0 >> 32) as u32
     }
 
-    /// The name as a number, for logs and maps. Never 0.
+    /// The id as a number, for logs and maps. Never 0.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
@@ -48,7 +48,7 @@ impl fmt::Debug for ConnId {
     }
 }
 
-/// A text that names no connection.
+/// A text that is not a connection id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidConnId;
@@ -64,7 +64,7 @@ impl std::error::Error for InvalidConnId {}
 impl FromStr for ConnId {
     type Err = InvalidConnId;
 
-    /// Reads a name as `Display` writes it.
+    /// Parses an id as `Display` writes it.
     fn from_str(text: &str) -> Result<Self, InvalidConnId> {
         let mut parts = text.split('.').map(|part| {
             let plain = part.bytes().all(|b| b.is_ascii_digit());

@@ -1,30 +1,29 @@
-//! Every bound and wait of a connection, each with its default, its price and when to move it.
+//! Every limit and timeout of a connection, with its default, its cost and when to change it.
 
 use crate::protocol::CloseCode;
 use core::time::Duration;
 
-/// What happens to a message for a connection whose backlog is at its limit ([`Limits::max_backlog`]). Always at
-/// message boundaries, always counted, and the application hears of it
-/// ([`Handler::dropped`](crate::Handler::dropped)).
+/// What happens to a message for a connection whose backlog is at its limit ([`Limits::max_backlog`]). Messages are
+/// dropped whole and counted, and the application is told ([`Handler::dropped`](crate::Handler::dropped)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlowConsumer {
-    /// The connection is closed with this code. Nothing is lost silently: the client knows and comes back. What
-    /// waited is given up, so that the close frame can still get through.
+    /// The connection is closed with this code. Nothing is lost silently: the client knows and reconnects. The backlog
+    /// is dropped, so that the close frame can still be sent.
     Close(CloseCode),
-    /// The new message is given up; what waits stays. For streams where the beginning matters.
+    /// The new message is dropped; queued ones stay. For streams whose beginning matters.
     DropNewest,
-    /// The oldest messages that have not begun to be written are given up until the new one fits. For streams where
-    /// the present matters.
+    /// The oldest messages that have not begun to be written are dropped until the new one fits. For streams where only
+    /// recent messages matter.
     DropOldest,
     /// As `DropOldest`, and a message with a key ([`Message::with_key`](crate::Message::with_key)) also replaces a
-    /// waiting one with the same key before the limit is reached, as soon as the kernel takes no more for the connection:
-    /// a consumer that keeps up gets every message. For tickers and images.
+    /// queued one with the same key before the limit is reached, once the kernel accepts no more for the connection: a
+    /// consumer that keeps up receives every message. For tickers and images.
     LatestByKey,
 }
 
 impl SlowConsumer {
-    /// Whether newer messages take the place of older ones, so that it matters that old ones don't wait in the kernel.
+    /// Whether newer messages replace older ones, so that old ones must not wait in the kernel.
     pub(crate) const fn replaces_older(self) -> bool {
         matches!(self, Self::DropOldest | Self::LatestByKey)
     }
@@ -64,17 +63,17 @@ pub struct Limits {
     pub max_subscriptions: usize,
     /// From the first byte of a message to its last; over it the connection ends with 1008. Default 30 s.
     pub message_timeout: Duration,
-    /// A connection from which nothing came for so long is pinged. Default 25 s; zero turns the heartbeat off, and
-    /// then a peer that vanished is only noticed when the kernel gives up on it.
+    /// A connection from which nothing was received for this long is pinged. Default 25 s; zero disables the heartbeat,
+    /// and then a peer that vanished is only noticed when the kernel reports an error.
     pub ping_interval: Duration,
-    /// A pinged connection from which nothing comes for so long is ended, however busy the way to it is.
-    /// Default 10 s.
+    /// A pinged connection from which nothing is received for this long is ended, however busy the network is. Default
+    /// 10 s.
     pub pong_timeout: Duration,
-    /// A connection that sends no message for so long is closed with 1000, whatever it answers to pings. Default
+    /// A connection that sends no message for this long is closed with 1000, whether or not it answers pings. Default
     /// zero: never.
     pub idle_timeout: Duration,
-    /// A connection whose backlog the kernel has taken nothing of for so long is ended, paused or not: its peer does
-    /// not read. Default 30 s.
+    /// A connection from whose backlog the kernel has accepted nothing for this long is ended, paused or not: its peer
+    /// does not read. Default 30 s.
     pub write_timeout: Duration,
     /// How long the peer has for its part of the closing handshake. Default 5 s.
     pub close_timeout: Duration,

@@ -1,5 +1,5 @@
-//! One connection as a machine without a socket: what it receives is decoded, what it sends is gathered, and its
-//! ending takes its steps here. The worker brings bytes, time and a [`Sink`] to write to.
+//! One connection as a state machine without a socket: it decodes what is received, gathers what is sent, and runs the
+//! closing handshake. The worker supplies bytes, time and a [`Sink`](crate::sink::Sink) to write to.
 //!
 //! ```text
 //!  Http ──▶ Deciding ──▶ Open ──close()──▶ CloseSent ──peer's close──▶ Ending ──all written──▶ Dead
@@ -9,7 +9,7 @@
 //! ```
 //! Ending closes at once, as RFC 6455 section 7.1.1 asks of a server: both close frames are through. Lingering first
 //! ends only the sending half and reads on for a while, because closing a socket with unread bytes in it resets the
-//! connection, and the peer would lose the close frame that says why.
+//! connection, and the peer would lose the close frame with the reason.
 
 mod closed;
 mod closing;
@@ -41,7 +41,7 @@ use crate::http::{Params, Peer};
 use crate::protocol::{AsMessage, CloseCode, Decoder, Incoming, Message, ProtocolError};
 use core::fmt;
 
-/// Where a connection is in its life, in the words of the browser's API, which count from 0 to 3.
+/// The state of a connection, with the names and numbers of the browser's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum ReadyState {
@@ -57,29 +57,29 @@ pub enum ReadyState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Plain HTTP: before the upgrade, or for good.
+    /// Plain HTTP: before the upgrade, or without one.
     Http,
     /// A handler decides about the upgrade on another thread.
     Deciding,
     Open,
-    /// Our close frame is on its way, the peer's is awaited.
+    /// The close frame was sent, the peer's is awaited.
     CloseSent,
     /// The last bytes are being written, then the socket is closed.
     Ending,
     /// The last bytes are being written to a peer that may still be sending.
     Failing,
-    /// Our half is ended; what still comes is thrown away.
+    /// The sending half is shut down; further input is discarded.
     Lingering,
     Dead,
 }
 
-/// What became of a message that was taken.
+/// Where an accepted message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Sent {
-    /// It goes to the kernel with this turn's write; nothing waits before it.
+    /// It is written in this iteration; nothing is queued before it.
     Sent,
-    /// It waits behind a backlog; [`Handler::drain`](crate::Handler::drain) will be called when that has gone.
+    /// It is queued behind a backlog; [`Handler::drain`](crate::Handler::drain) is called when that has been written.
     Queued,
 }
 
@@ -99,13 +99,13 @@ impl<M> Refused<M> {
     }
 }
 
-/// Why a message was not taken.
+/// Why a message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusedReason {
-    /// The connection is not open any more.
+    /// The connection is not open.
     NotOpen,
-    /// The backlog is at its limit and the policy is to drop the newest, or to close, which has now begun.
+    /// The backlog is at its limit. The policy drops the newest message, or closes, which has now begun.
     BacklogFull,
 }
 
@@ -128,13 +128,14 @@ impl<M: AsMessage> fmt::Debug for Refused<M> {
 
 impl<M: AsMessage> std::error::Error for Refused<M> {}
 
-/// What most connections never need.
+/// State that most connections never need.
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
     pub(crate) params: Params,
     pub(crate) protocol: Option<Box<str>>,
     pub(crate) end: Option<CloseRecord>,
-    /// Received while reading was paused or the upgrade undecided, or more than one turn inflates; to be decoded first.
+    /// Received while reading was paused or the upgrade undecided, or compressed input beyond the share of one
+    /// iteration; decoded before anything else is read.
     pub(crate) unread: Vec<u8>,
     /// What was agreed on about compression.
     pub(crate) compression: Option<Compression>,
@@ -153,7 +154,7 @@ const BATCHED: u8 = 1;
 /// A replay is under way.
 const REPLAYING: u8 = 2;
 
-/// The machine.
+/// The state machine.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
@@ -161,29 +162,29 @@ pub(crate) struct Connection {
     pub(crate) decoder: Decoder,
     outbox: Option<Box<Outbox>>,
     pub(crate) cold: Option<Box<Cold>>,
-    /// Turn and position up to which the turn's log has been taken already.
+    /// Iteration, and the index in its batch log up to which this connection has queued the batches.
     caught_up: (u32, u32),
     pub(crate) route: u16,
     /// How messages are sent to it.
     pub(crate) encoding: Encoding,
-    /// Topics' messages come to it in other bytes than they were published in: compressed, or in an envelope.
+    /// Messages of topics are sent to it in other bytes than they were published in: compressed, or in an envelope.
     pub(crate) transforms: bool,
-    /// How it takes the messages of topics: [`BATCHED`] and [`REPLAYING`]. One byte, since a second one would make every
-    /// slot 8 bytes larger.
+    /// How it receives the messages of topics: [`BATCHED`] and [`REPLAYING`]. One byte, since a second one would make
+    /// every slot 8 bytes larger.
     flags: u8,
     pub(crate) phase: Phase,
     /// Why it is not read from; empty: it is.
     pub(crate) pauses: Pauses,
-    /// Reasons that were cleared since it was last read from. Once no reason is left, what was received before is decoded
-    /// first, then the socket is read although the kernel reports nothing new.
+    /// Reasons that were cleared since it was last read from. Once no reason is left, earlier input is decoded first,
+    /// then the socket is read although the kernel reports nothing new.
     pub(crate) resumed: Pauses,
-    /// The kernel took less than it was given: no write until it says that it can take more.
+    /// The kernel accepted less than it was offered: no write until it reports that the socket is writable.
     pub(crate) blocked: bool,
-    /// A backlog has been reported to nobody yet: `drain` is due when it has gone.
+    /// A backlog exists whose end `drain` has not reported: it is called when the backlog has been written.
     pub(crate) backlogged: bool,
     /// The socket failed while writing.
     pub(crate) write_error: Option<std::io::ErrorKind>,
-    /// Messages given up by the policy since the application was last told.
+    /// Messages dropped by the policy since the application was last told.
     pub(crate) dropped: u32,
 }
 
@@ -219,7 +220,8 @@ impl Connection {
         }
     }
 
-    /// Whether it takes what one iteration brings of a topic as one message, where its route's envelope can hold that.
+    /// Whether it receives the messages of one topic in one iteration as one message, if its route's envelope can hold
+    /// them.
     pub(crate) fn is_batched(&self) -> bool {
         self.flags & BATCHED != 0
     }
@@ -228,7 +230,7 @@ impl Connection {
         self.flags = if batched { self.flags | BATCHED } else { self.flags & !BATCHED };
     }
 
-    /// Whether a recovery has not sent all of its replay yet: new messages of that topic follow it.
+    /// Whether the replay of a recovery has not been sent completely: new messages of that topic follow it.
     #[inline]
     pub(crate) fn is_replaying(&self) -> bool {
         self.flags & REPLAYING != 0
@@ -250,15 +252,15 @@ impl Connection {
         self.pauses.insert(reason);
     }
 
-    /// Clears a reason. If it was the last, the worker's `after` continues reading.
+    /// Clears a reason. If it was the last, the worker's `write_and_advance` continues reading.
     pub(crate) fn resume(&mut self, reason: PauseReason) {
         if self.pauses.remove(reason) {
             self.resumed.insert(reason);
         }
     }
 
-    /// Whether something was received that is to be decoded before anything else is read. Where nothing is compressed
-    /// that is never so: what waits there waits for [`Connection::resume`].
+    /// Whether input is to be decoded before anything else is read. False without compression: input received while
+    /// paused stays until [`Connection::resume`].
     #[inline]
     pub(crate) fn has_unread(&self) -> bool {
         !self.encoding.is_plain()
@@ -270,7 +272,7 @@ impl Connection {
         self.cold.get_or_insert_default()
     }
 
-    /// Drops the cold part where nothing is in it.
+    /// Frees the cold part if it is empty.
     pub(crate) fn drop_empty_cold(&mut self) {
         if let Some(cold) = &self.cold
             && cold.params.is_empty()
@@ -283,12 +285,12 @@ impl Connection {
         }
     }
 
-    /// Bytes of messages taken and not yet handed to the kernel, their frame heads of 2 to 10 bytes included.
+    /// Bytes of messages accepted and not yet passed to the kernel, with frame heads of 2 to 10 bytes.
     pub(crate) fn buffered(&self) -> usize {
         self.outbox.as_ref().map_or(0, |o| o.bytes())
     }
 
-    /// Bytes of memory in an unfinished message, the backlog, and what was received and not looked at.
+    /// Bytes of memory in an unfinished message, the backlog, and input that was not decoded.
     #[inline]
     pub(crate) fn held(&self) -> usize {
         let cold = self
@@ -298,7 +300,7 @@ impl Connection {
         self.decoder.held() + self.outbox.as_ref().map_or(0, |o| o.cost()) + cold
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether nothing is left to be written.
     pub(crate) fn is_written_out(&self) -> bool {
         self.outbox.is_none()
     }
@@ -308,12 +310,12 @@ impl Connection {
         self.phase == Phase::Open && self.outbox.is_none() && self.caught_up.0 != iteration
     }
 
-    /// The position in this turn's log that was reached for this connection.
+    /// The index in the batch log of this iteration that this connection has reached.
     pub(crate) fn caught_up_index(&self, iteration: u32) -> u32 {
         if self.caught_up.0 == iteration { self.caught_up.1 } else { 0 }
     }
 
-    /// Nothing goes to the socket directly in this turn: what is shared passes the replay that is under way.
+    /// Writes nothing directly to the socket in this iteration: batches must follow the replay.
     pub(crate) fn force_queueing(&mut self, iteration: u32) {
         if self.caught_up.0 != iteration {
             self.caught_up = (iteration, 0);
@@ -326,19 +328,19 @@ impl Connection {
 
     // ---- compression ----
 
-    /// What was agreed on about compression is in force from the next message on.
+    /// Enables the compression that was agreed on, from the next message on.
     pub(crate) fn start_compression(&mut self, (encoding, compression): (Encoding, Compression)) {
         self.encoding = encoding;
         self.transforms |= !encoding.is_plain();
         self.cold().compression = Some(compression);
     }
 
-    /// A message of this connection's own, compressed; `None`: it is sent as it is.
+    /// Compresses a message for this connection alone; `None`: it is sent plain.
     fn compress(&mut self, codecs: &mut Codecs, message: Message<'_>) -> Option<Vec<u8>> {
         self.cold.as_mut()?.compression.as_mut()?.compress(self.encoding, codecs, message)
     }
 
-    /// A frame for this connection alone, compressed; `None`: it is sent as it is.
+    /// Compresses a frame for this connection alone; `None`: it is sent plain.
     pub(crate) fn compress_frame(&mut self, codecs: &mut Codecs, frames: &Frames) -> Option<Frames> {
         if self.encoding.is_plain() {
             return None;
@@ -346,7 +348,7 @@ impl Connection {
         self.cold.as_mut()?.compression.as_mut()?.compress_frame(self.encoding, codecs, frames)
     }
 
-    /// Shared frames are sent that its own compressor has not seen.
+    /// Forgets the compression history, since shared frames are sent that it does not contain.
     #[inline]
     pub(crate) fn reset_context(&mut self) {
         if !self.encoding.is_plain()
@@ -356,10 +358,10 @@ impl Connection {
         }
     }
 
-    /// A compressed message, inflated into a buffer of the packer's.
+    /// Inflates a message into a buffer of the codecs.
     ///
     /// # Errors
-    /// It is over the limit, no deflate stream, or not the text that it should be.
+    /// The message is over the limit, is not a deflate stream, or is not valid text.
     pub(crate) fn decompress(
         &mut self,
         codecs: &mut Codecs,

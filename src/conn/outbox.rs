@@ -1,14 +1,14 @@
-//! What waits for a socket that can't take more: pointers and offsets into shared frames, never copies for each
-//! subscriber, never moved.
+//! The output queue of a connection whose socket is not writable: offsets into shared frames, without a copy for each
+//! subscriber.
 //!
 //! ```text
 //!   written
 //!      v
-//!  [ entry 0 ........ ][ control ][ entry 1 ][ entry 2 = several frames of one turn ]
+//!  [ entry 0 ........ ][ control ][ entry 1 ][ entry 2 = several frames of one batch ]
 //!    |frame|frame|frame|
 //! ```
-//! Every entry begins and ends at a frame's boundary. Control frames pass what has not begun to be written. What is
-//! dropped is dropped in whole frames.
+//! Every entry begins and ends at the boundary of a frame. Control frames pass entries that have not begun to be
+//! written. Frames are dropped whole.
 
 use super::{Frames, SlowConsumer};
 use crate::protocol::{Key, header};
@@ -25,17 +25,17 @@ struct OutboxEntry {
     key: Option<Key>,
 }
 
-/// What waits.
+/// Kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EntryKind {
-    /// Given up by the policy.
+    /// The policy may drop it.
     Message,
-    /// Never given up, and not counted as a message.
+    /// Never dropped, and not counted as a message.
     Reply,
-    /// The same, and replaced by the next of its kind until it begins to be written.
+    /// As `Reply`, and replaced by the next notice until it begins to be written.
     #[cfg_attr(not(feature = "push"), allow(dead_code))]
     Notice,
-    /// The same for one control frame, or for what is no frame at all.
+    /// As `Reply`: one control frame, or bytes that are not frames.
     Control,
 }
 
@@ -53,11 +53,11 @@ impl OutboxEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<OutboxEntry>,
-    /// Bytes of the first entry that the kernel has.
+    /// Bytes of the first entry that were written.
     written: usize,
-    /// Bytes waiting.
+    /// Bytes queued.
     bytes: usize,
-    /// The kernel has refused some of it: what comes now stays for a while.
+    /// The kernel did not accept all of it: new messages will be queued for a while.
     kernel_full: bool,
 }
 
@@ -65,43 +65,44 @@ pub(crate) struct Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum PushOutcome {
-    /// It waits, and nothing was lost for it.
+    /// It is queued, and nothing was dropped for it.
     Queued,
-    /// So many messages were given up, by the policy: this one, or older ones.
+    /// The policy dropped this many messages: the new one, or older ones.
     Dropped(u32),
     /// It did not fit and the policy is to close.
     Overflow,
 }
 
-/// Where something waits already, frames of up to so many bytes are copied behind it and not shared: an entry and a
-/// buffer of their own would cost more than they hold, a hundred times more for an empty message.
+/// Behind other entries, frames of up to this many bytes are copied and not shared: an entry and a buffer of their own
+/// would cost more than they hold, a hundred times more for an empty message.
 const MAX_COPIED: usize = 512;
 
-/// The chunks that they are copied into.
+/// Size of the chunks into which they are copied.
 const MAX_CHUNK: usize = 16 << 10;
 
-/// What an entry costs beside its bytes: itself, the counts of its buffer and the allocator's own.
+/// Bytes that an entry costs beside its frames: itself, the reference counts of its buffer and the allocator's
+/// overhead.
 const ENTRY_COST: usize = 96;
 
-/// The most slices handed to one vectored write. A turn rarely has more, and the kernel copies the list.
+/// The most slices passed to one vectored write. An iteration rarely has more, and the kernel copies the list.
 pub(crate) const MAX_SLICES: usize = 64;
 
 impl Outbox {
-    /// Bytes of an empty one that is kept for later, at most.
+    /// The largest empty outbox that is kept for reuse, in bytes.
     pub(crate) const SPARE: usize = MAX_SLICES * size_of::<OutboxEntry>();
 
-    /// Bytes waiting, frame heads included.
+    /// Bytes queued, frame heads included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is queued.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Queues whole frames that are in `frames` at `range`, within the limit. `written` bytes of them are already
-    /// with the kernel, which is only possible where nothing else waits.
+    /// Queues the whole frames of `frames` in `range`, within the limit. `written` bytes of them were written already,
+    /// which is only possible if the queue is empty.
     pub(crate) fn push(
         &mut self,
         frames: &Frames,
@@ -111,7 +112,8 @@ impl Outbox {
         policy: SlowConsumer,
     ) -> PushOutcome {
         let mut dropped = 0;
-        // Only what the kernel has refused waits: a consumer that takes everything is not slow, and gets everything.
+        // A key replaces only what the kernel did not accept: a consumer that keeps up is not slow, and receives
+        // everything.
         if let (true, SlowConsumer::LatestByKey, Some(key)) = (self.kernel_full, policy, key) {
             dropped += self.drop_where(|e| e.key == Some(key));
         }
@@ -150,8 +152,8 @@ impl Outbox {
         PushOutcome::Dropped(dropped)
     }
 
-    /// Queues what the kernel did not take of a write: `frames` from its beginning, `written` bytes of which are
-    /// gone. Only where nothing else waits. If `undroppable`, there are replies among them, and none is given up.
+    /// Queues the rest of a write: `frames` from its beginning, of which `written` bytes were written. The queue must
+    /// be empty. If `undroppable`, there are replies among them, and nothing of it is dropped.
     pub(crate) fn push_rest(
         &mut self,
         frames: &Frames,
@@ -197,7 +199,7 @@ impl Outbox {
         });
     }
 
-    /// Puts small frames together in a chunk of this connection's own.
+    /// Copies small frames into a chunk of this connection.
     fn append_copy(&mut self, bytes: &[u8]) {
         if let Some(last) = self
             .queue
@@ -223,18 +225,18 @@ impl Outbox {
         });
     }
 
-    /// Bytes of memory that the backlog keeps: what waits, and for each entry its place in the queue and the head of
-    /// a buffer.
+    /// Bytes of memory of the backlog: its frames, and for each entry its place in the queue and the header of a
+    /// buffer.
     pub(crate) fn cost(&self) -> usize {
         self.bytes + self.queue.len() * ENTRY_COST
     }
 
-    /// Queues a control frame before everything that has not begun to be written, behind other control frames.
-    /// Beyond every limit: it is small, and there is at most one of each kind.
+    /// Queues a control frame before everything that has not begun to be written, behind other control frames. No limit
+    /// applies: it is small, and there is at most one of each kind.
     pub(crate) fn push_control(&mut self, frame: Vec<u8>) {
         let (begun, waiting) = self.head();
         // RFC 6455 section 5.5.3: of several pings only the latest need be answered. So a flood of pings from a peer
-        // that does not read leaves one pong waiting.
+        // that does not read leaves one pong queued.
         match self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
             Some(same) => {
                 self.bytes = self.bytes - same.len() + frame.len();
@@ -244,7 +246,7 @@ impl Outbox {
         }
     }
 
-    /// Entries at the beginning that have begun to be written, and control frames behind them.
+    /// Entries at the front that have begun to be written, and control frames behind them.
     fn head(&mut self) -> (usize, usize) {
         self.split_first();
         let begun = usize::from(self.written > 0);
@@ -257,15 +259,15 @@ impl Outbox {
         self.queue.insert(at, OutboxEntry { frames: Frames::new(frame), start: 0, end, kind, key: None });
     }
 
-    /// Whether a notice waits that can be replaced.
+    /// Whether a notice is queued that can be replaced.
     #[cfg(feature = "push")]
     pub(crate) fn has_notice(&mut self) -> bool {
         let (begun, waiting) = self.head();
         self.queue.get(begun + waiting).is_some_and(|e| e.kind == EntryKind::Notice)
     }
 
-    /// Queues a notice before everything that has not begun to be written, behind control frames, or in place of one that
-    /// waits. There is never more than one.
+    /// Queues a notice before everything that has not begun to be written, behind control frames, or in place of a
+    /// queued notice. There is never more than one.
     #[cfg(feature = "push")]
     pub(crate) fn push_notice(&mut self, frame: Vec<u8>) {
         let (begun, waiting) = self.head();
@@ -276,13 +278,13 @@ impl Outbox {
         self.insert(begun + waiting, frame, EntryKind::Notice);
     }
 
-    /// Queues bytes at the end, whatever waits: a close frame, or a response that is no frame at all. They are no
-    /// message, so they are neither counted nor given up.
+    /// Queues bytes at the end without a limit: a close frame, or a response, which is not a frame. They are not a
+    /// message, so they are neither counted nor dropped.
     pub(crate) fn push_raw(&mut self, bytes: Vec<u8>) {
         self.push_owned(bytes, EntryKind::Control);
     }
 
-    /// Queues shared frames at the end, whatever waits, of which none is given up.
+    /// Queues shared frames at the end without a limit; none of them is dropped.
     pub(crate) fn push_undroppable(&mut self, frames: &Frames, range: Range<usize>) {
         if !range.is_empty() {
             self.bytes += range.len();
@@ -297,7 +299,7 @@ impl Outbox {
         }
     }
 
-    /// Queues a reply at the end, whatever waits.
+    /// Queues a reply at the end without a limit.
     #[cfg(feature = "push")]
     pub(crate) fn push_reply(&mut self, frame: Vec<u8>) {
         self.push_owned(frame, EntryKind::Reply);
@@ -339,8 +341,8 @@ impl Outbox {
         }
     }
 
-    /// Gives up the oldest frame of messages that has not begun to be written. Says how many these were; `None`: there is
-    /// none.
+    /// Drops the oldest frame of messages that has not begun to be written. Returns the number of its messages; `None`
+    /// without such a frame.
     fn drop_first(&mut self) -> Option<u32> {
         self.split_first();
         let begun = usize::from(self.written > 0);
@@ -356,7 +358,7 @@ impl Outbox {
         Some(messages)
     }
 
-    /// Gives up messages that have not begun to be written; says how many.
+    /// Drops messages that have not begun to be written. Returns their number.
     fn drop_where(&mut self, unwanted: impl Fn(&OutboxEntry) -> bool) -> u32 {
         let mut first = self.written > 0;
         let (mut dropped, mut freed) = (0, 0);
@@ -372,16 +374,16 @@ impl Outbox {
         dropped
     }
 
-    /// Gives up every message that has not begun to be written, so that a close frame gets through. Says how many.
+    /// Drops every message that has not begun to be written, so that a close frame can be sent. Returns their number.
     pub(crate) fn drop_waiting(&mut self) -> u32 {
         self.split_first();
         self.drop_where(|_| true)
     }
 
-    /// How many messages wait, one that has begun to be written included.
+    /// Queued messages, one that has begun to be written included.
     pub(crate) fn messages(&self) -> u32 {
         let Some(first) = self.queue.front() else { return 0 };
-        // Of the first entry, frames may have gone already.
+        // Frames of the first entry may have been written already.
         let mut begun = first.start;
         loop {
             let next = begun + header::own_frame_len(&first.frames[begun..first.end]);
@@ -404,7 +406,7 @@ impl Outbox {
             .map(move |e| IoSlice::new(&e.frames[e.start + core::mem::take(&mut skip)..e.end]))
     }
 
-    /// The kernel took so many bytes more, of those that it was offered.
+    /// Removes `n` bytes that the kernel accepted of the `offered` ones.
     pub(crate) fn advance(&mut self, mut n: usize, offered: usize) {
         self.kernel_full = n < offered;
         self.bytes -= n;
@@ -421,7 +423,7 @@ impl Outbox {
         debug_assert_eq!(n, 0);
     }
 
-    /// Empties it for its next user.
+    /// Clears it for its next user.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.queue.shrink_to(MAX_SLICES);
@@ -516,7 +518,7 @@ mod tests {
 
     #[test]
     fn partly_written_replies_are_never_dropped() {
-        // The first is a pong: another does not take the place of what came with it.
+        // The first is a pong: another does not replace what was received with it.
         let mut replies = Vec::new();
         header::write_frame(&mut replies, Opcode::Pong, b"first");
         replies.extend_from_slice(&frames(&[b"second", b"third"]));
@@ -527,7 +529,7 @@ mod tests {
         for _ in 0..3 {
             let _ = push(&mut o, &message, 300, SlowConsumer::DropOldest);
         }
-        // A frame that passes the others cuts them.
+        // A frame that passes the others splits them.
         let mut pong = Vec::new();
         header::write_frame(&mut pong, Opcode::Pong, b"!");
         o.push_control(pong.clone());
@@ -545,11 +547,11 @@ mod tests {
         let key = |k: &str| Message::text("").with_key(k).key();
         let (a, b, c) = (frames(&[b"EUR 1"]), frames(&[b"USD 1"]), frames(&[b"EUR 2"]));
         let policy = SlowConsumer::LatestByKey;
-        // As long as the kernel takes everything, everything is written.
+        // As long as the kernel accepts everything, everything is written.
         assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
         assert_eq!(o.push(&c, 0..c.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
         o.advance(a.len() + c.len(), a.len() + c.len());
-        // Once a message is being written it stays.
+        // A message that has begun to be written stays.
         assert_eq!(o.push(&a, 0..a.len(), key("EUR"), 1000, policy), PushOutcome::Queued);
         o.advance(1, a.len());
         assert_eq!(o.push(&b, 0..b.len(), key("USD"), 1000, policy), PushOutcome::Queued);
@@ -576,7 +578,7 @@ mod tests {
         let mut expected = message[1..102].to_vec();
         expected.extend_from_slice(&frames(&[b"!", &[2; 3]]));
         assert_eq!(contents(&o), expected);
-        // One that is being written is not replaced.
+        // One that has begun to be written is not replaced.
         o.advance(101 + 3 + 1, 1000);
         assert!(!o.has_notice());
         o.push_notice(notice(3));
@@ -605,8 +607,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is pushed, dropped and written in whatever steps: what leaves is whole frames, in order, each
-        /// pushed once, control frames all of them.
+        /// After any sequence of pushes, drops and writes, the output is whole frames, in order, each pushed once, with
+        /// every control frame.
         #[test]
         fn an_outbox_writes_whole_frames_in_order(steps in prop::collection::vec((0u8..4, 1usize..40), 1..80), policy in 0usize..3) {
             let policy = [SlowConsumer::DropNewest, SlowConsumer::DropOldest, SlowConsumer::LatestByKey][policy];

@@ -1,17 +1,17 @@
-//! Why a connection is not read from: a small set of reasons, each with an owner of its own.
+//! Why a connection is not read from: a small set of reasons, each with its owner.
 
-/// A reason not to read from a connection. A reason has one owner, who sets and clears it; reading continues when no
+/// A reason not to read from a connection. A reason has one owner, which sets and clears it; reading continues when no
 /// reason is left. A new one needs a bit here, a call of [`Connection::pause`](super::Connection::pause), and later one
-/// of [`Connection::resume`](super::Connection::resume) followed by the worker's `after`.
+/// of [`Connection::resume`](super::Connection::resume) followed by the worker's `write_and_advance`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PauseReason {
     /// The application asked for it: `Conn::pause`, `Handle::pause`.
     Application = 1,
     /// Plain HTTP: a request was received behind one that is still being answered.
     Request = 2,
-    /// It has sent more than its route's rates allow, and may not send again yet.
+    /// It has sent more than its route's rates allow, and may not send yet.
     Rate = 4,
-    /// It published to a topic of which too much waits for other workers: the hub continues it.
+    /// It published to a topic whose queue for other workers is too long: the hub resumes it.
     Congestion = 8,
 }
 

@@ -1,13 +1,13 @@
-//! Replies of a protocol that a handler speaks: no policy for slow consumers gives one up, and the limit of the backlog
-//! does not hold for them. Whoever sends them bounds how many: by not reading more requests.
+//! Replies of a protocol that a handler speaks: no policy for slow consumers drops one, and the limit of the backlog
+//! does not apply. The sender bounds their number by not reading more requests.
 
 use super::{Connection, CorkWriter, Phase};
 use crate::protocol::{Opcode, header};
 use crate::sink::Sink;
 
 impl Connection {
-    /// Sends a reply to the connection that the turn is about: gathered in the cork, or behind what waits. As it is, also
-    /// where compression was agreed on: replies are short. Says whether the connection is open.
+    /// Sends a reply to the connection of the running callback: gathered in the cork, or behind the backlog. Never
+    /// compressed: replies are short. Returns whether the connection is open.
     pub(crate) fn reply(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, text: &str) -> bool {
         if self.phase != Phase::Open {
             return false;
@@ -23,7 +23,7 @@ impl Connection {
         true
     }
 
-    /// Queues a reply behind what waits, to be written later in the turn.
+    /// Queues a reply behind the backlog, to be written later in the iteration.
     pub(crate) fn queue_reply(&mut self, writer: &mut CorkWriter, text: &str) -> bool {
         if self.phase != Phase::Open {
             return false;
@@ -34,13 +34,13 @@ impl Connection {
         true
     }
 
-    /// Whether a [notice](Connection::notice) waits that can still be replaced.
+    /// Whether a [notice](Connection::notice) is queued that can still be replaced.
     pub(crate) fn has_notice(&mut self) -> bool {
         self.outbox.as_mut().is_some_and(|outbox| outbox.has_notice())
     }
 
-    /// Sends a reply before everything that waits, in place of an earlier one of this kind that has not begun to be
-    /// written. So a connection that does not read has one of them waiting, however often there is something new to say.
+    /// Sends a notice before everything that is queued, in place of an earlier notice that has not begun to be written.
+    /// So a connection that does not read has one of them queued, however often there is a new one.
     pub(crate) fn notice(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, text: &str) -> bool {
         if self.phase != Phase::Open || self.outbox.is_none() {
             return self.reply(writer, sink, text);

@@ -1,5 +1,5 @@
-//! How what a connection has to say gets to its sink: gathered in the worker's cork, written at once, or put into the
-//! backlog behind what waits there.
+//! The way of a message from a connection to its sink: gathered in the worker's cork, written at once, or queued in the
+//! backlog.
 
 use super::outbox::MAX_SLICES;
 use super::{
@@ -10,7 +10,7 @@ use crate::sink::Sink;
 use core::ops::Range;
 
 impl Connection {
-    /// Sends a message to the connection that the turn is about: gathered in the cork, or behind a backlog.
+    /// Sends a message to the connection of the running callback: gathered in the cork, or behind a backlog.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -22,8 +22,8 @@ impl Connection {
         if self.phase != Phase::Open {
             return Err(RefusedReason::NotOpen);
         }
-        // The usual case, in as few steps as it takes: gathered behind what the turn has gathered already, which may
-        // come to wait and is bounded like what waits.
+        // The usual case, in as few steps as possible: gathered behind what this iteration has gathered, which may have
+        // to be queued and is bounded like the backlog.
         let gathered = writer.cork.len() + message.len() + header::MAX_HEAD;
         let fits = gathered <= terms.limits.max_backlog;
         if fits && self.outbox.is_none() && self.encoding.is_plain() && writer.should_cork(message.len()) {
@@ -68,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Gathers a frame, or writes it through where copying it would only cost.
+    /// Gathers a frame, or writes it through if a copy would cost more.
     #[inline]
     pub(super) fn write(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, first: u8, payload: &[u8]) {
         if writer.should_cork(payload.len()) {
@@ -79,7 +79,7 @@ impl Connection {
         }
     }
 
-    /// Writes the cork, a head and a payload at once; copies only what the kernel does not take.
+    /// Writes the cork, a head and a payload at once; copies only what the kernel does not accept.
     pub(super) fn write_through(
         &mut self,
         writer: &mut CorkWriter,
@@ -92,7 +92,7 @@ impl Connection {
         match sink.write_vectored(&parts.map(std::io::IoSlice::new), &mut writer.scratch) {
             Ok(n) if n == len => {}
             Ok(n) => {
-                // Everything in one buffer that begins at a frame's boundary, as the outbox wants it.
+                // Everything in one buffer that begins at the boundary of a frame, as the outbox requires.
                 let mut rest = writer.pool.take(len).into_empty_vec();
                 rest.reserve(len);
                 parts.iter().for_each(|p| rest.extend_from_slice(p));
@@ -103,7 +103,7 @@ impl Connection {
         writer.clear();
     }
 
-    /// The kernel took only `written` bytes of these frames; the rest waits.
+    /// Queues the rest of frames of which the kernel accepted only `written` bytes.
     pub(crate) fn queue_rest(
         &mut self,
         writer: &mut CorkWriter,
@@ -119,8 +119,8 @@ impl Connection {
         self.backlogged = true;
     }
 
-    /// The same for a run, of which no more may wait than the limit: behind the frame that has begun to be written,
-    /// or the first, the policy decides.
+    /// As [`Connection::queue_rest`] for a batch, of which no more may be queued than the limit: behind the frame that
+    /// has begun to be written, or the first, the policy decides.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn queue_batch_rest(
         &mut self,
@@ -147,8 +147,8 @@ impl Connection {
         self.push(writer, sink, frames, end..range.end, key, terms)
     }
 
-    /// Queues whole frames at the end of what waits, by the policy. If they would not fit and the kernel has not
-    /// refused anything yet, it is asked first.
+    /// Queues whole frames at the end of the backlog, by the policy. If they would not fit and the kernel has not
+    /// refused anything yet, a write is tried first.
     pub(crate) fn push(
         &mut self,
         writer: &mut CorkWriter,
@@ -182,20 +182,20 @@ impl Connection {
         pushed
     }
 
-    /// More waits than may, and the policy is to close.
+    /// Closes the connection: its backlog is over the limit, and that is its policy.
     pub(crate) fn overflow(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink, terms: &Terms) {
         if let SlowConsumer::Close(code) = terms.slow_consumer {
             self.fail(writer, sink, code, "too slow: the backlog is full", Cause::SlowConsumer);
         }
     }
 
-    /// Queues a message of a history that the peer has asked for: no policy for slow consumers gives it up.
+    /// Queues a message of a replay that the peer asked for: no policy for slow consumers drops it.
     pub(crate) fn replay(&mut self, writer: &mut CorkWriter, frames: &Frames, range: Range<usize>) {
         self.outbox.get_or_insert_with(|| writer.outbox()).push_undroppable(frames, range);
     }
 
-    /// Messages for this connection were lost before they got here. The policy decides as for messages that find no
-    /// room: the connection is closed, or the application is told how many are missing.
+    /// Applies the policy after messages for this connection were lost on their way from another worker: closes the
+    /// connection, or tells the application how many are missing.
     pub(crate) fn report_missed(
         &mut self,
         writer: &mut CorkWriter,
@@ -219,7 +219,7 @@ impl Connection {
         }
     }
 
-    /// Queues a control frame: at once where nothing waits, otherwise before the messages that wait.
+    /// Queues a control frame: written at once if nothing is queued, otherwise before the queued messages.
     pub(crate) fn control(&mut self, writer: &mut CorkWriter, opcode: Opcode, payload: &[u8]) {
         match &mut self.outbox {
             None => header::write_frame(&mut writer.cork, opcode, payload),
@@ -231,7 +231,7 @@ impl Connection {
         }
     }
 
-    /// Bytes that are no frames: an HTTP response.
+    /// Writes bytes that are not frames: an HTTP response.
     pub(crate) fn write_raw(&mut self, writer: &mut CorkWriter, bytes: &[u8]) {
         if self.outbox.is_none() {
             writer.gather_raw(bytes);
@@ -240,11 +240,11 @@ impl Connection {
         }
     }
 
-    /// Hands what the turn gathered, or what waits, to the kernel.
+    /// Writes what the iteration gathered, or the backlog, to the kernel.
     #[inline]
     pub(crate) fn flush(&mut self, writer: &mut CorkWriter, sink: &mut dyn Sink) {
         if self.outbox.is_some() {
-            // Frames were corked before anything waited, or raw bytes were: they never come behind a backlog.
+            // Frames were corked while nothing was queued, or these are raw bytes: they are never behind a backlog.
             debug_assert!(writer.cork.is_empty());
             if !self.blocked {
                 self.flush_outbox(writer, sink);

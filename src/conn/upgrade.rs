@@ -4,7 +4,7 @@ use crate::deflate::Agreed;
 use crate::http::{HttpError, RequestHead, Version};
 use crate::protocol::handshake;
 
-/// What a request for an upgrade comes to: the answer to its key.
+/// What a valid request for an upgrade results in: the answer to its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UpgradeHead {
     pub(crate) accept: String,
@@ -31,7 +31,7 @@ pub(crate) fn check_upgrade(head: &RequestHead<'_>) -> Result<UpgradeHead, HttpE
     if head.version() != Version::Http11 {
         return Err(HttpError::VersionUnsupported);
     }
-    // Section 4.2.1, 3: a path that takes only WebSockets says so to whoever asks for something else.
+    // Section 4.2.1, 3: a path that accepts only WebSockets tells other clients so.
     if !asks_for_websocket(head) {
         return Err(HttpError::UpgradeRequired);
     }
@@ -39,7 +39,7 @@ pub(crate) fn check_upgrade(head: &RequestHead<'_>) -> Result<UpgradeHead, HttpE
     if !head.has_token("connection", "upgrade") {
         return Err(HttpError::Malformed { part: "Connection header: it lacks the token Upgrade" });
     }
-    // Section 4.2.2, 4: another version is answered with the one that is spoken here.
+    // Section 4.2.2, 4: another version is answered with the supported one.
     if head.header("sec-websocket-version").map(<[u8]>::trim_ascii) != Some(b"13") {
         return Err(HttpError::UpgradeRequired);
     }

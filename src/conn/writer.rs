@@ -1,38 +1,38 @@
-//! What a worker lends to the connection it is busy with: the cork, in which one turn's frames are gathered for one
-//! write, and spare outboxes and buffers.
+//! What a worker lends to the connection that it processes: the cork, in which the frames of one iteration are gathered
+//! for one write, and spare outboxes and buffers.
 
 use super::{Codecs, Outbox};
 use crate::memory::Shrink;
 use crate::protocol::buffer::BufferPool;
 
-/// A payload of at least this many bytes is written from where it is, if nothing follows it in this turn; below, the
-/// copy is cheaper than the longer list that the kernel then has to walk.
+/// A payload of at least this many bytes is written without a copy, if nothing follows it in this iteration; below, the
+/// copy costs less than the longer list of slices that the kernel then has to walk.
 const MIN_WRITE_THROUGH: usize = 4 << 10;
 
-/// The cork is written out when it holds this much, so that a handler that sends without end holds no memory.
+/// The cork is written when it holds this much, so that a handler that sends without end holds no memory.
 const MAX_CORK: usize = 256 << 10;
 
-/// Bytes of the cork that are never given back.
+/// Bytes of the cork that are never freed.
 const KEPT_CORK: usize = 16 << 10;
 
-/// Outboxes kept for later: a fan-out to slow subscribers allocates none.
+/// Outboxes kept for reuse: a fan-out to slow subscribers allocates none.
 const MAX_OUTBOXES: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct CorkWriter {
     pub(crate) cork: Vec<u8>,
-    /// Bytes at the cork's beginning that are no messages: a response.
+    /// Bytes at the beginning of the cork that are not messages: a response.
     preamble: usize,
-    /// There are replies in the cork: what the kernel does not take of it is never given up.
+    /// The cork contains replies: what the kernel does not accept of it is never dropped.
     pub(crate) undroppable: bool,
-    /// For the [`Sink`]'s own use.
+    /// For the [`Sink`](crate::sink::Sink)'s own use.
     pub(crate) scratch: Vec<u8>,
     pub(crate) pool: BufferPool,
     pub(crate) codecs: Codecs,
     /// Boxed, as connections hold them.
     #[allow(clippy::vec_box)]
     outboxes: Vec<Box<Outbox>>,
-    /// More of what this turn received is to be decoded: what is sent now can be joined with what follows.
+    /// More input of this iteration is to be decoded: what is sent now can be gathered with what follows.
     pub(crate) more_input: bool,
 }
 
@@ -69,7 +69,7 @@ impl CorkWriter {
         self.preamble = self.cork.len();
     }
 
-    /// What was gathered is on its way, or given up.
+    /// Clears the cork after it was written or dropped.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.cork.clear();
@@ -89,12 +89,12 @@ impl CorkWriter {
         self.cork.len() > MAX_CORK
     }
 
-    /// Bytes of buffers and outboxes kept for later.
+    /// Bytes of buffers and outboxes kept for reuse.
     pub(crate) fn spare_bytes(&self) -> usize {
         self.pool.bytes() + self.outboxes.len() * Outbox::SPARE + self.cork.capacity()
     }
 
-    /// Gives back half of what is kept for later. Nothing is gathered.
+    /// Frees half of the spare memory. Nothing may be gathered.
     pub(crate) fn trim(&mut self) {
         self.pool.trim();
         self.outboxes.truncate(self.outboxes.len() / 2);

@@ -10,8 +10,7 @@ pub struct History {
 }
 
 impl History {
-    /// An empty one for a window of 2 to the power of so many bytes, from 8 to 15; what is beyond is taken for the
-    /// nearest.
+    /// An empty history for a window of 2 to the power of `window_bits` bytes; values outside 8 to 15 are clamped.
     #[must_use]
     pub fn new(window_bits: u8) -> Self {
         Self { bytes: Vec::new(), window_bits: window_bits.clamp(8, super::MAX_WINDOW_BITS) }

@@ -8,7 +8,7 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Context {
-    /// The window is 2 to the power of so many bytes: 8 to 15, and at least 9 for what this end compresses.
+    /// The window is 2 to this power, in bytes: 8 to 15, and at least 9 for what this end compresses.
     pub window_bits: u8,
     /// Whether a message may refer to those before it.
     pub takeover: bool,

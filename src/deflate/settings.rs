@@ -95,8 +95,9 @@ impl Deflate {
     }
 
     /// A message may refer to those before it: context takeover with a window of 2 to the power of `window_bits` bytes
-    /// in each direction, from 9 to 15. A connection holds at most twice a window, as much as it has said and heard:
-    /// 4 KiB with 11, 64 KiB with 15. A message to many is compressed once for all, and refers to none before it.
+    /// in each direction, from 9 to 15. A connection holds at most twice a window, and no more than it has sent and
+    /// received: 4 KiB with 11, 64 KiB with 15. A message to many is compressed once for all of them, and refers to
+    /// none before it.
     #[must_use]
     pub const fn dedicated(window_bits: u8) -> Self {
         Self::new(Mode::Dedicated { window_bits }, 128)
@@ -149,7 +150,7 @@ impl Deflate {
         self.level
     }
 
-    /// Whether a message of so many bytes is worth compressing.
+    /// Whether a message of `len` bytes is worth compressing.
     #[must_use]
     pub const fn compresses(&self, len: usize) -> bool {
         self.is_on() && len >= self.threshold

@@ -1,4 +1,4 @@
-//! What a question to the server's workers returns: to be waited for, awaited, or given to a callback.
+//! The result of a query to the server's workers: blocked on, awaited, or passed to a callback.
 
 use super::HandleError;
 use crate::hub::{PendingReply, ReplySender};
@@ -22,7 +22,7 @@ thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks the calling thread as a worker, or as none.
+/// Marks the calling thread as a worker, or clears the mark.
 pub(crate) fn mark_worker(is: bool) {
     IS_WORKER.set(is);
 }
@@ -43,7 +43,7 @@ pub(crate) fn check_may_block() -> Result<(), HandleError> {
 /// | in an async function, of any runtime | `.await`: the worker that answers wakes the task |
 /// | in a handler or an HTTP callback, which must not block | [`Answer::then`] calls a closure |
 ///
-/// An answer that nobody wants may be dropped; what was asked for happens all the same.
+/// An answer that is not needed may be dropped; the request is executed all the same.
 ///
 /// ```
 /// use campanile::{Handle, HandleError, Publish};
@@ -62,7 +62,7 @@ pub(crate) fn check_may_block() -> Result<(), HandleError> {
 ///     handle.topics("chat/", 100).then(|list| println!("{list:?}"));
 /// }
 /// ```
-#[must_use = "wait for the answer, await it, or call then; drop it if nobody wants it"]
+#[must_use = "wait for the answer, await it, or call then; drop it if it is not needed"]
 pub struct Answer<T>(AnswerState<T>);
 
 enum AnswerState<T> {

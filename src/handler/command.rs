@@ -1,4 +1,4 @@
-//! What other threads ask of a worker. All of it is in this enum: nothing else crosses threads.
+//! Every command that other threads send to a worker. Nothing else crosses threads.
 
 use super::{Accept, AnyState, ConnInfo, ErasedAccept};
 use crate::conn::{ConnId, Frames};
@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub(crate) enum Command {
-    /// A socket that another worker accepted, or a program handed over.
+    /// A socket that another worker accepted, or that the program handed over.
     AddConnection(Box<NewConnection>),
     /// The answer to an upgrade that is decided later.
     Decide(ConnId, Decision),
-    /// A response that a request has waited for: which of the worker's.
+    /// The response to a pending HTTP request, by the request's number.
     Respond(ConnId, u64, Response),
     /// One message for one connection.
     Send(ConnId, Frames, Option<Key>),
-    /// One that is never given up ([`Connection::reply`](crate::conn::Connection::reply)).
+    /// A reply, which is never dropped ([`Connection::reply`](crate::conn::Connection::reply)).
     #[cfg(feature = "push")]
     Reply(ConnId, Box<str>),
     Ping(ConnId, Vec<u8>),
@@ -31,43 +31,43 @@ pub(crate) enum Command {
     Pause(ConnId, bool),
     Subscribe(ConnId, TopicOrPattern<'static>),
     Unsubscribe(ConnId, TopicOrPattern<'static>),
-    /// Messages to topics that this worker owns, from outside.
+    /// Publications to topics that this worker owns, from a handle.
     Publish(Vec<PublishRequest>),
-    /// Messages to topics that this worker owns, from another worker.
+    /// Publications to topics that this worker owns, from another worker.
     Forward(u16, Vec<PublishRequest>),
-    /// The same for one, from outside.
+    /// One publication, from a handle.
     PublishOne(PublishRequest),
-    /// A run from its owner, by the owner's number.
+    /// A batch from the topic's owner, by the owner's number.
     Batch(u16, ForwardedBatch),
     /// Messages of a topic were lost on their way from its owner.
     Missed(u16, Missed),
-    /// Publishers that wait for a congested topic may go on.
+    /// Publishers that wait for a congested topic may continue.
     CongestionCleared,
-    /// Subscribers of another worker have come or gone, by topic.
+    /// Changes of another worker's numbers of subscribers, by topic.
     SubscriberChanges(usize, Vec<(Arc<str>, i32)>),
-    /// A connection of another worker wants to listen to a topic that has its home here.
+    /// A connection of another worker subscribes to a topic that this worker owns.
     RecoveryRequest(usize, RecoveryRequest),
-    /// The answer.
+    /// The answer to a recovery request.
     RecoveryReply(Box<RecoveryReply>),
     /// One message for every connection of a route.
     Broadcast(u16, Frames, Option<Key>),
-    /// How many of this worker's connections listen to a topic.
+    /// Counts this worker's connections that subscribe to a topic.
     CountSubscribers(Box<str>, ReplySender<usize>),
-    /// One connection, if it is still there.
+    /// Describes one connection, if it is still open.
     Info(ConnId, ReplySender<Option<ConnInfo>>),
-    /// So many of the messages that a topic keeps.
+    /// Reads up to this many messages of a topic's history.
     History(Box<str>, Start, usize, ReplySender<Option<HistoryPage>>),
-    /// So many of the topics of a prefix that have their home here.
+    /// Lists up to this many topics with a prefix that this worker owns.
     Topics(Box<str>, usize, ReplySender<TopicList>),
-    /// How many open connections a route has.
+    /// Counts the open connections of a route.
     CountOpen(u16, ReplySender<usize>),
-    /// The open connections of a route.
+    /// Lists the open connections of a route.
     List(u16, ReplySender<Vec<ConnInfo>>),
-    /// Panic outside of every callback, as a fault of this crate would: for tests.
+    /// Panics outside of every callback, as a fault of this crate would: for tests.
     Panic,
-    /// A worker has nothing more to come before this step of the shutdown, by its number.
+    /// A worker, by its number, has sent everything that precedes this step of the shutdown.
     ShutdownStepDone(u16, ShutdownStep),
-    /// Close every connection with this code, and end when all are gone or the time has come.
+    /// Close every connection with this code, and end when all are closed or the deadline has passed.
     Shutdown {
         code: CloseCode,
         deadline: Instant,
@@ -87,17 +87,17 @@ impl Weigh for Command {
     }
 }
 
-/// What the workers finish one after the other before a shutdown closes connections.
+/// The steps that all workers finish, one after the other, before a shutdown closes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ShutdownStep {
-    /// What was published has reached the owners of its topics.
+    /// All publications have reached the owners of their topics.
     Published,
-    /// What the owners had for other workers has reached them.
+    /// All batches have reached the other workers.
     Delivered,
 }
 
 impl Command {
-    /// A step of a topic from its owner.
+    /// The command for an update of a topic from its owner.
     pub(crate) fn from_update(owner: usize, update: TopicUpdate) -> Self {
         match update {
             TopicUpdate::Batch(forwarded) => Self::Batch(owner as u16, forwarded),
@@ -106,7 +106,7 @@ impl Command {
         }
     }
 
-    /// The worker whose link it came by, whose room it has taken.
+    /// The worker whose link carried it, and whose room on that link it has taken.
     pub(crate) fn flow_from(&self) -> Option<usize> {
         match self {
             Self::Forward(from, _) | Self::Batch(from, _) | Self::Missed(from, _) => Some(usize::from(*from)),
@@ -114,7 +114,7 @@ impl Command {
         }
     }
 
-    /// Tells whoever waits for its answer that there will be none.
+    /// Tells the sender that waits for an answer that there will be none.
     pub(crate) fn fail(self, why: NoReply) {
         match self {
             Self::PublishOne(PublishRequest { reply: Some(reply), .. }) => reply.fail(why),
@@ -131,9 +131,9 @@ impl Command {
 pub(crate) struct NewConnection {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    /// What was read from it already.
+    /// Bytes that were read from it already.
     pub(crate) received: Vec<u8>,
-    /// The handshake is over: route, state, subprotocol.
+    /// After a finished handshake: route, state, subprotocol.
     pub(crate) open: Option<(u16, AnyState, Option<Box<str>>)>,
     /// Whether the descriptor may have copies elsewhere, so that closing ours does not end its registration.
     pub(crate) shared_fd: bool,

@@ -1,4 +1,4 @@
-//! What a callback is given: the connection, borrowed for as long as the callback runs.
+//! What a callback receives: the connection, borrowed for as long as the callback runs.
 
 use super::replay::{ReplayOutcome, Replays};
 use super::route::RouteEnvelope;
@@ -21,27 +21,28 @@ use crate::sync::rate::Nanos;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
-/// What a worker brings to every callback.
+/// What a worker lends to every callback.
 pub(crate) struct WorkerContext {
     pub(crate) replays: Replays,
     pub(crate) writer: CorkWriter,
     pub(crate) hub: Hub,
-    /// Counts the turns of the loop, from 1.
+    /// Number of the event loop's iteration, from 1.
     pub(crate) iteration: u32,
     pub(crate) handle: Handle,
     pub(crate) worker: usize,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
-    /// Connections that are not read from until what they publish finds room.
+    /// Connections that are not read from until there is room for what they publish.
     pub(crate) congested: Vec<ConnId>,
-    /// What is counted for every message, until [`WorkerContext::flush_counts`].
+    /// Counts of messages that are not yet in the counters, see [`WorkerContext::flush_counts`].
     pub(crate) counts: MessageCounts,
-    /// When it began, since the worker did.
+    /// Time of the iteration, since the worker began.
     pub(crate) now: Nanos,
-    /// What the connections of routes with rates have taken of them, by slot.
+    /// What the connections of routes with rates have used of them, by slot.
     pub(crate) rate_states: Vec<RateState>,
 }
 
-/// Counts of messages that are not in the counters yet: adding there costs a small message a twentieth of its way.
+/// Counts of messages that are not yet in the counters: adding there would cost a twentieth of the work for a small
+/// message.
 #[derive(Debug, Default)]
 pub(crate) struct MessageCounts {
     pub(crate) messages_in: u64,
@@ -55,7 +56,7 @@ impl WorkerContext {
         &self.counters[self.worker]
     }
 
-    /// A connection of a route with rates begins: it has taken nothing.
+    /// Resets the rates of a new connection: it has used nothing.
     pub(crate) fn begin_rates(&mut self, id: ConnId) {
         if self.rate_states.len() <= id.slot() {
             self.rate_states.resize(id.slot() + 1, RateState::default());
@@ -63,7 +64,7 @@ impl WorkerContext {
         self.rate_states[id.slot()] = RateState::default();
     }
 
-    /// Charges a message that has come, and stops reading if the next one would come too early.
+    /// Charges a received message, and stops reading if the next one would be too early.
     #[inline(never)] // inlined, it would cost routes without rates 6 instructions for each read
     pub(crate) fn charge_rate(&mut self, conn: &mut Connection, rates: &Rates, bytes: usize) {
         let Some(rate_state) = self.rate_states.get_mut(conn.id.slot()) else { return };
@@ -73,12 +74,12 @@ impl WorkerContext {
         }
     }
 
-    /// From when on a connection may send again.
+    /// Time from which a connection may send again.
     pub(crate) fn free_at(&self, id: ConnId, rates: &Rates) -> Nanos {
         self.rate_states.get(id.slot()).map_or(0, |rate_state| rates.free_at(rate_state))
     }
 
-    /// Stops reading from a connection until what it publishes finds room again.
+    /// Stops reading from a connection until there is room for what it publishes.
     #[cold]
     pub(crate) fn pause_congested(&mut self, conn: &mut Connection) {
         if !conn.pauses.contains(PauseReason::Congestion) {
@@ -88,7 +89,7 @@ impl WorkerContext {
         }
     }
 
-    /// The connection has unsubscribed from a topic: its replay ends.
+    /// Cancels the replay of a topic that the connection has unsubscribed from.
     pub(crate) fn cancel_replay(&mut self, conn: &mut Connection, topic: &str) {
         if conn.is_replaying() {
             let (index, slot) = (&self.hub.index, conn.id.slot() as u32);
@@ -98,7 +99,7 @@ impl WorkerContext {
         }
     }
 
-    /// Tells other workers who has subscribers here now.
+    /// Tells other workers which topics have subscribers here now.
     pub(crate) fn send_subscriber_changes(&mut self) {
         let Self { hub, handle, worker, .. } = self;
         for (to, changes) in hub.take_subscriber_changes() {
@@ -106,7 +107,7 @@ impl WorkerContext {
         }
     }
 
-    /// Moves what was counted to the counters; before anything is written, so that whoever gets an answer finds it
+    /// Moves the counts to the counters; before anything is written, so that a client that receives an answer finds it
     /// counted.
     #[inline]
     pub(crate) fn flush_counts(&mut self) {
@@ -118,7 +119,7 @@ impl WorkerContext {
     }
 }
 
-/// All that one connection's callback touches.
+/// Everything that a callback of one connection touches.
 pub(crate) struct ConnParts<'a> {
     pub(crate) conn: &'a mut Connection,
     pub(crate) ctx: &'a mut WorkerContext,
@@ -127,7 +128,7 @@ pub(crate) struct ConnParts<'a> {
 }
 
 impl ConnParts<'_> {
-    /// Puts what the turn's log has for this connection into its backlog, so that what is sent now follows it.
+    /// Queues the batches of this iteration's log for this connection, so that what is sent now follows them.
     pub(crate) fn catch_up(&mut self) {
         let WorkerContext { writer, hub, iteration, replays, .. } = &mut *self.ctx;
         let slot = self.conn.id.slot() as u32;
@@ -171,7 +172,7 @@ impl ConnParts<'_> {
     }
 }
 
-/// A run in its route's envelope, if it has one: of several messages in one where these are to be `batched`.
+/// A batch in its route's envelope, if it has one: several messages in one envelope if `batched`.
 fn wrapped<'r>(route: &Route, batch: &'r Batch, topic: &str, batched: bool) -> Option<&'r Frames> {
     let RouteEnvelope { index, count, envelope } = route.envelope.as_ref()?;
     match batched && batch.messages() > 1 {
@@ -180,7 +181,7 @@ fn wrapped<'r>(route: &Route, batch: &'r Batch, topic: &str, batched: bool) -> O
     }
 }
 
-/// The whole of a run in the bytes that a connection takes; `None`: as it is.
+/// The whole batch in the bytes that a connection receives; `None`: plain.
 pub(crate) fn transformed(
     conn: &mut Connection,
     writer: &mut CorkWriter,
@@ -200,7 +201,7 @@ pub(crate) fn transformed(
     variant.or(wrapped).cloned()
 }
 
-/// Queues what of a run is for this connection, in the form that it takes.
+/// Queues the messages of a batch that are for this connection, in its encoding.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn push_batch(
     conn: &mut Connection,
@@ -240,7 +241,7 @@ pub(crate) fn push_batch(
     }
     let other = variant.or(wrapped);
     let frames = other.unwrap_or(&plain);
-    // What becomes of it is the policy's business, and counted there.
+    // The policy decides what becomes of it, and counts it.
     if whole {
         let _ = conn.push(writer, sink, frames, 0..frames.len(), batch.key, terms);
     } else {
@@ -280,7 +281,7 @@ impl<'a> Conn<'a> {
         self.parts.send(message.as_message()).map_err(|reason| Refused::new(message, reason))
     }
 
-    /// Sends a text that no policy for slow consumers gives up, also beyond the limit of the backlog.
+    /// Sends a text that no policy for slow consumers drops, also beyond the limit of the backlog.
     #[cfg(feature = "push")]
     pub(crate) fn reply(&mut self, text: &str) {
         if !self.parts.ctx.hub.batch_log.is_empty() {
@@ -292,13 +293,13 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Whether a [notice](Conn::notice) waits that the next one replaces.
+    /// Whether a [notice](Conn::notice) is queued that the next one replaces.
     #[cfg(feature = "push")]
     pub(crate) fn has_notice(&mut self) -> bool {
         self.parts.conn.has_notice()
     }
 
-    /// Sends a reply that passes everything that waits, and replaces the notice that waits.
+    /// Sends a reply before everything that is queued, in place of a queued notice.
     #[cfg(feature = "push")]
     pub(crate) fn notice(&mut self, text: &str) {
         let ConnParts { conn, ctx, sink, .. } = &mut self.parts;
@@ -307,10 +308,10 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Whether this connection takes several messages of a topic, which one turn has brought, as one, where its route's
-    /// envelope [can hold them](crate::Envelope::wrap_all). Default: it does not. It saves frames, and where messages are
-    /// short most of the client's work; for those that a topic's filter or the publisher leaves out some they come one by
-    /// one.
+    /// Sets whether several messages of a topic that arrive in one iteration are sent to this connection as one, if its
+    /// route's envelope [can hold them](crate::Envelope::wrap_all). Default: they are not. It saves frames and, for
+    /// short messages, most of the client's work. Messages are sent one by one where a filter or the publisher excludes
+    /// some of them.
     pub fn batch_messages(&mut self, batch: bool) {
         self.parts.conn.set_batched(batch);
     }
@@ -352,7 +353,7 @@ impl<'a> Conn<'a> {
     /// a connection that stays paused beyond the pong deadline is not ended for that.
     pub fn pause(&mut self) {
         self.parts.conn.pause(PauseReason::Application);
-        // Whoever pauses because of what is gathered now resumes in `drain`, which must then be called.
+        // A handler that pauses because of what is gathered now resumes in `drain`, which must then be called.
         self.parts.conn.backlogged |= self.parts.ctx.writer.corked() > 0;
     }
 
@@ -448,7 +449,7 @@ impl<'a> Conn<'a> {
         if conn.phase != Phase::Open {
             return Err(SubscribeError::Closed);
         }
-        // What this turn published before is not for a subscriber that comes after it.
+        // What was published earlier in this iteration is not for a new subscriber.
         let log_end = (ctx.iteration, ctx.hub.batch_log.next_index());
         if log_end.1 > 0 {
             self.parts.catch_up();
@@ -456,7 +457,7 @@ impl<'a> Conn<'a> {
         let ConnParts { conn, ctx, route, .. } = &mut self.parts;
         let limit = route.terms.limits.max_subscriptions;
         let slot = conn.id.slot() as u32;
-        // What it has asked for and not been given counts too.
+        // Pending requests count too.
         if !ctx.hub.has_subscription_room(conn.id, limit) && !ctx.hub.index.is_subscribed(slot, to.as_str()) {
             return Err(SubscribeError::TooMany { limit });
         }
@@ -471,18 +472,18 @@ impl<'a> Conn<'a> {
         Ok(new)
     }
 
-    /// Listens to a topic from a certain place on: with what its history has for somebody who comes back, or with its
-    /// latest state. [`Handler::subscribed`](super::Handler::subscribed) says how it began, then follow the messages
-    /// that were kept, then those that come: without a gap, and none twice. Until then, at the end of this turn or when
-    /// the topic's home has answered, nothing of the topic comes.
+    /// Subscribes to a topic from a given position on: with the messages of its history after that position, or with
+    /// its latest state. [`Handler::subscribed`](super::Handler::subscribed) says how it began, then the messages of
+    /// the history follow, then new ones: without a gap and without duplicates. Until then, at the end of this
+    /// iteration or when the topic's owner has answered, no message of the topic is sent.
     ///
     /// # Errors
-    /// As [`Conn::subscribe`], or this connection listens to the topic already.
+    /// As [`Conn::subscribe`], or this connection is subscribed to the topic already.
     pub fn subscribe_from(&mut self, topic: &str, start: Start) -> Result<(), SubscribeError> {
         self.subscribe_with(Subscribe::new(topic).from(start))
     }
 
-    /// The same with a filter. A pattern begins at once, with the next message, and
+    /// As [`Conn::subscribe_from`], with a filter. A pattern begins at once, with the next message, and
     /// [`Handler::subscribed`](super::Handler::subscribed) is not called for it.
     ///
     /// # Errors
@@ -512,13 +513,13 @@ impl<'a> Conn<'a> {
         )
     }
 
-    /// Ends the subscription to a topic, and cancels one that was asked for and has not begun. Says whether there was
-    /// either. What was published before is still sent.
+    /// Ends the subscription to a topic, and cancels one that was requested and has not begun. Returns whether there
+    /// was either. Messages published before are still sent.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         TopicOrPattern::topic(topic).is_ok_and(|topic| self.unsubscribe_from(&topic))
     }
 
-    /// Ends the subscription to a pattern. Says whether there was one.
+    /// Ends the subscription to a pattern. Returns whether there was one.
     pub fn unsubscribe_pattern(&mut self, pattern: &str) -> bool {
         TopicOrPattern::pattern(pattern).is_ok_and(|pattern| self.unsubscribe_from(&pattern))
     }
@@ -597,8 +598,8 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// Is not read from for now if too much of the topic waits for other workers: a publisher that floods a topic is slowed
-    /// down before others suffer.
+    /// Stops reading from this connection if too much of the topic is queued for other workers: a publisher that floods
+    /// a topic is slowed down before others suffer.
     #[inline]
     pub(crate) fn pause_if_congested(&mut self, topic: &str) {
         let ConnParts { conn, ctx, .. } = &mut self.parts;
@@ -607,7 +608,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// The way to the server and to other connections, for any thread.
+    /// The handle to the server and to other connections, for any thread.
     pub fn handle(&self) -> &Handle {
         &self.parts.ctx.handle
     }

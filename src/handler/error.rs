@@ -133,7 +133,7 @@ impl std::error::Error for BatchError {
     }
 }
 
-/// Why a server is not healthy ([`Handle::check_health`]).
+/// Why a server is not healthy ([`Handle::check_health`](crate::Handle::check_health)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unhealthy {

@@ -1,4 +1,4 @@
-//! The way to a running server from any thread.
+//! The handle to a running server, for any thread.
 
 use super::{Command, Decision, HandleError, NewConnection, Route, Unhealthy};
 use crate::AsMessage;
@@ -18,31 +18,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What every thread of a server knows.
+/// State that all threads of a server share.
 pub(crate) struct ServerShared {
     pub(crate) workers: Vec<WorkerShared>,
     pub(crate) routes: Arc<[Route]>,
     pub(crate) counters: Arc<[CachePadded<Counters>]>,
-    /// When the server was built, which heartbeats count from.
+    /// When the server was built; heartbeats count from then.
     pub(crate) began: Instant,
     pub(crate) topics: SettingsTable,
     pub(crate) owners: Owners,
-    /// Topics that take no more publications for now.
+    /// Topics that accept no publications for now.
     pub(crate) congestion: Arc<Congestion>,
-    /// What may wait for one worker.
+    /// The capacity of one worker's mailbox.
     pub(crate) mailbox: Capacity,
-    /// It is being shut down: nothing more is published.
+    /// The server is shutting down: nothing more is published.
     pub(crate) stopping: AtomicBool,
-    /// Whether it listens on loopback addresses and Unix sockets alone.
+    /// Whether it listens on loopback addresses and Unix sockets only.
     #[cfg_attr(not(feature = "api"), allow(dead_code))]
     pub(crate) local: bool,
 }
 
 pub(crate) struct WorkerShared {
     pub(crate) mailbox: Mailbox<Command>,
-    /// Sockets placed there: counted by whoever places one, so that a burst does not all go to one worker.
+    /// Sockets placed there: counted by the thread that places one, so that a burst does not all go to one worker.
     pub(crate) load: CachePadded<AtomicUsize>,
-    /// What the other workers have put into the mailbox and is not taken yet, by worker.
+    /// What the other workers have put into the mailbox and this worker has not taken, by worker.
     pub(crate) flows: Box<[CachePadded<FlowControl>]>,
 }
 
@@ -83,7 +83,7 @@ impl Handle {
     }
 
     pub(crate) fn decide(&self, id: ConnId, decision: Decision) {
-        let _ = self.command(id, Command::Decide(id, decision), true); // with the server the client has gone too
+        let _ = self.command(id, Command::Decide(id, decision), true); // if the server has ended, so has the client
     }
 
     pub(super) fn route(&self, pattern: &str) -> Result<u16, HandleError> {
@@ -107,7 +107,7 @@ impl Handle {
     }
 
     /// Sends to one connection. Messages of one thread to one connection keep their order. For a connection that has
-    /// gone this does nothing: the slot's next tenant has another name.
+    /// ended this does nothing: the next connection in its slot has another id.
     ///
     /// # Errors
     /// The mailbox is full or the server has ended.
@@ -116,10 +116,11 @@ impl Handle {
         self.command(id, Command::Send(id, Frames::of(message), message.key()), false)
     }
 
-    /// Answers a request of a connection. Passes the bound of the mailbox: there is one for each request that was taken.
+    /// Answers a request of a connection. Ignores the capacity of the mailbox: there is one answer for each accepted
+    /// request.
     #[cfg(feature = "push")]
     pub(crate) fn reply(&self, id: ConnId, text: &str) {
-        let _ = self.command(id, Command::Reply(id, text.into()), true); // with the server the client has gone too
+        let _ = self.command(id, Command::Reply(id, text.into()), true); // if the server has ended, so has the client
     }
 
     /// Begins the closing handshake; see [`Conn::close`](super::Conn::close).
@@ -238,7 +239,7 @@ impl Handle {
         let code = CloseCode::GOING_AWAY;
         self.shared.stopping.store(true, Ordering::Relaxed);
         for worker in 0..self.shared.workers.len() {
-            let _ = self.command_worker(worker, Command::Shutdown { code, deadline }, true); // ended already
+            let _ = self.command_worker(worker, Command::Shutdown { code, deadline }, true); // it has ended already
         }
     }
 
@@ -252,10 +253,10 @@ impl Handle {
         self.hand_over(socket.into(), received, None)
     }
 
-    /// The same for a socket whose opening handshake the host program has answered itself: with 101, the
+    /// As [`Handle::adopt`], for a socket whose opening handshake the host program has answered itself: with 101, the
     /// [`accept_key`](crate::protocol::handshake::accept_key) and perhaps a subprotocol. `state` is of the type that
-    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is. What RFC 6455 section 4.2.1 asks of the
-    /// client, and whether its origin may connect, is for the host program to check. The connection has no parameters.
+    /// the handler of `route` keeps; its `upgrade` is not called, its `open` is. The host program has to check what RFC
+    /// 6455 section 4.2.1 asks of the client, and whether its origin may connect. The connection has no parameters.
     ///
     /// # Errors
     /// As [`Handle::adopt`], and there is no such route, or the state is not of its type.

@@ -1,5 +1,5 @@
-//! How much one connection of a route may send: messages and bytes each second. Over it the connection is not read from
-//! until it may send again.
+//! Rates that limit what one connection of a route may send: messages and bytes a second. A connection over its rate is
+//! not read from until it may send again.
 
 use crate::sync::rate::{Nanos, Rate};
 use core::time::Duration;
@@ -8,14 +8,14 @@ use core::time::Duration;
 /// would keep them below their rate.
 const MIN_BURST: Duration = Duration::from_millis(128);
 
-/// A route's rates. One that was not given is unlimited.
+/// A route's rates. A rate that is not set is unlimited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rates {
     messages: Rate,
     bytes: Rate,
 }
 
-/// What one connection has taken of them.
+/// What one connection has used of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateState {
     messages: Nanos,
@@ -37,14 +37,14 @@ impl Rates {
         self.messages.is_unlimited() && self.bytes.is_unlimited()
     }
 
-    /// Charges a message that has come. Returns whether the next one may come at once.
+    /// Charges a received message. Returns whether the next one may follow at once.
     #[inline]
     pub(crate) fn charge(&self, state: &mut RateState, now: Nanos, bytes: usize) -> bool {
         let messages = self.messages.charge(&mut state.messages, now, 1);
         messages.max(self.bytes.charge(&mut state.bytes, now, bytes as u64)) <= now
     }
 
-    /// From when on the next message may come.
+    /// Time from which the next message is allowed.
     pub(crate) fn free_at(&self, state: &RateState) -> Nanos {
         self.messages.free_at(state.messages).max(self.bytes.free_at(state.bytes))
     }

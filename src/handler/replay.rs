@@ -1,16 +1,18 @@
-//! Replays under way: what connections that recover still get from the histories of their topics.
+//! Replays in progress: the messages that recovering connections still have to receive from the histories of topics.
 //!
 //! ```text
-//!   begin ──▶ [ history: 1 2 3 4 5 6 | live: 7 8 ] ──▶ a piece whenever less than WINDOW waits ──▶ outbox ──▶ socket
+//!   begin ──▶ [ history: 1 2 3 4 5 6 | live: 7 8 ] ──▶ a piece whenever less than WINDOW is queued ──▶ outbox ──▶ socket
 //!                                          ▲
 //!                       the topic's new messages, until nothing is left
 //! ```
-//! A replay holds pointers into the history's frames, which are wrapped only when the socket can take them. What was asked
-//! for is exempt from the policy for slow consumers; what comes live meanwhile is bound by it, with a larger limit:
+//! A replay holds pointers into the frames of the history, which are wrapped only when the socket is writable.
+//! Requested messages are exempt from the policy for slow consumers; live messages behind them are not, but have a
+//! larger limit:
 //!
-//! A client that reads `r` bytes a second needs `asked / r` seconds for what it asked for. If it reads faster than its topics
-//! are published to, less than `asked` bytes come live meanwhile. So with `asked + max_backlog` allowed to wait, every client
-//! that can keep up with its topics catches up, and one that cannot meets the policy.
+//! A client that reads `r` bytes a second needs `requested / r` seconds for the requested messages. If it reads faster
+//! than its topics are published to, less than `requested` bytes arrive live meanwhile. The limit for them is
+//! `requested + max_backlog`: every client that can keep up with its topics catches up, and the policy applies to the
+//! others.
 
 use crate::conn::{ConnId, Connection, SlowConsumer, Terms};
 use crate::hub::{Batch, HistoryEntry, Millis, Recipient};
@@ -18,34 +20,34 @@ use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Bytes of replays that may wait for a socket: with less than that in its outbox a connection gets the next piece.
+/// Bytes of replays that may be queued for a socket: a connection with less in its outbox gets the next piece.
 pub(crate) const REPLAY_WINDOW: usize = 64 << 10;
 
-/// What an entry costs beside the bytes of its message.
+/// Bytes that an entry costs beside its message.
 const ENTRY: usize = size_of::<HistoryEntry>();
 
-/// One topic's replay on one connection.
+/// The replay of one topic on one connection.
 #[derive(Debug)]
 pub(crate) struct Replay {
     pub(crate) topic: Arc<str>,
     pub(crate) epoch: u64,
     entries: VecDeque<HistoryEntry>,
-    /// How many at the end came while it was under way, and their bytes.
+    /// Number of messages at the end that were published since it began, and their bytes.
     live: usize,
     live_bytes: usize,
-    /// Bytes of what was asked for, and of all messages left.
+    /// Bytes of the requested messages, and of all messages left.
     requested: usize,
     bytes: usize,
     began: Millis,
 }
 
 /// From this age on the messages of a replay are charged to its connection: the history may have evicted them, and then
-/// only the replay holds them. Younger ones share the history's memory, and a crowd that recovers at once is not closed
-/// for it.
+/// only the replay holds them. Younger ones share the memory of the history, so that a crowd that recovers at once is
+/// not closed for it.
 const CHARGED_AFTER: Millis = 10_000;
 
 impl Replay {
-    /// The next message, and whether it was asked for.
+    /// Takes the next message.
     pub(crate) fn next(&mut self) -> Option<HistoryEntry> {
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.range.len();
@@ -56,14 +58,14 @@ impl Replay {
         Some(entry)
     }
 
-    /// Gives up what was asked for. Returns whether live messages are left.
+    /// Drops the requested messages. Returns whether live messages are left.
     fn keep_live(&mut self) -> bool {
         let asked_for = self.entries.len() - self.live;
         self.bytes -= self.entries.drain(..asked_for).map(|entry| entry.range.len()).sum::<usize>();
         self.live > 0
     }
 
-    /// Gives up live messages from the oldest on, until another one fits. Returns how many.
+    /// Drops live messages, oldest first, until another one fits. Returns how many.
     fn make_room(&mut self, bytes: usize, limit: usize) -> u32 {
         let mut dropped = 0;
         while self.live > 0 && self.live_bytes + bytes > limit {
@@ -78,7 +80,7 @@ impl Replay {
         dropped
     }
 
-    /// Gives up the live message with the same key. Returns how many.
+    /// Drops the live message with the same key. Returns how many.
     fn conflate(&mut self, entry: &HistoryEntry) -> u32 {
         let first = self.entries.len() - self.live;
         let same =
@@ -99,9 +101,9 @@ fn cost(entry: &HistoryEntry) -> usize {
 #[derive(Debug, Default)]
 struct ConnectionReplays {
     replays: Vec<Replay>,
-    /// Bytes of all that was asked for since the connection last had no replay, without what was cancelled.
+    /// Bytes of all requested messages since the connection last had no replay, without what was cancelled.
     requested: usize,
-    /// It stands in the list of those whose sockets can take more.
+    /// It is in the list of connections whose sockets are writable.
     is_ready: bool,
 }
 
@@ -109,7 +111,7 @@ struct ConnectionReplays {
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
     by_slot: HashMap<u32, ConnectionReplays, RandomState>,
-    /// Connections whose sockets can take more, in turn.
+    /// Connections whose sockets are writable, in round-robin order.
     ready: VecDeque<ConnId>,
 }
 
@@ -137,8 +139,8 @@ impl Replays {
         self.wake(conn.id);
     }
 
-    /// The connection no longer subscribes to the topic.
-    /// If it `still_receives` the topic, by a pattern, the live messages that wait behind the replay are sent.
+    /// Cancels the replay of a topic that the connection no longer subscribes to. If it `still_receives` the topic, by
+    /// a pattern, the live messages behind the replay are sent.
     pub(crate) fn cancel(&mut self, conn: &mut Connection, topic: &str, still_receives: bool) {
         if !conn.is_replaying() {
             return;
@@ -160,7 +162,7 @@ impl Replays {
         }
     }
 
-    /// A connection has ended. Returns the messages that it did not get.
+    /// Removes the replays of a closed connection. Returns the number of messages that were not sent.
     pub(crate) fn remove(&mut self, conn: &mut Connection) -> u32 {
         if !conn.is_replaying() {
             return 0;
@@ -170,8 +172,8 @@ impl Replays {
         connection.replays.iter().map(|replay| replay.entries.len() as u32).sum()
     }
 
-    /// Takes the messages of a run for a connection whose replay of the topic is under way: they follow it. False: there is
-    /// no such replay.
+    /// Takes the messages of a batch for a connection whose replay of the topic is in progress: they follow it. Returns
+    /// `NotReplaying` without such a replay.
     pub(crate) fn take_batch(
         &mut self,
         conn: &mut Connection,
@@ -187,7 +189,7 @@ impl Replays {
         let Some(replay) = connection.replays.iter_mut().find(|r| *r.topic == *topic) else {
             return ReplayOutcome::NotReplaying;
         };
-        // What the other replays have live counts too: the sum over the connection is what is bounded.
+        // The live messages of the other replays count too: the sum over the connection is bounded.
         let limit =
             (terms.limits.max_backlog + connection.requested).saturating_sub(all_live - replay.live_bytes);
         let frames = batch.share();
@@ -227,12 +229,12 @@ impl Replays {
         ReplayOutcome::Queued
     }
 
-    /// The slots with a replay under way.
+    /// The slots with a replay in progress.
     pub(crate) fn slots(&self) -> impl Iterator<Item = u32> {
         self.by_slot.keys().copied()
     }
 
-    /// The socket of a connection has taken what it had: it gets the next piece.
+    /// Marks a connection as ready for the next piece: its socket has taken the last one.
     pub(crate) fn wake(&mut self, conn: ConnId) {
         if let Some(connection) =
             self.by_slot.get_mut(&(conn.slot() as u32)).filter(|connection| !connection.is_ready)
@@ -242,7 +244,7 @@ impl Replays {
         }
     }
 
-    /// Whether a connection can be sent more now.
+    /// Whether any connection is ready for its next piece.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -255,17 +257,17 @@ impl Replays {
         Some(conn)
     }
 
-    /// How many connections can be sent more now.
+    /// Number of connections that are ready for their next piece.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()
     }
 
-    /// The replay of a connection that is to go on; they go on one after the other.
+    /// The replay of a connection that continues next; they run one after the other.
     pub(crate) fn first(&mut self, conn: ConnId) -> Option<&mut Replay> {
         self.by_slot.get_mut(&(conn.slot() as u32))?.replays.first_mut()
     }
 
-    /// The first replay of a connection has nothing left.
+    /// Removes the first replay of a connection, which is finished.
     pub(crate) fn end_first(&mut self, conn: &mut Connection) {
         let slot = conn.id.slot() as u32;
         let Some(connection) = self.by_slot.get_mut(&slot) else { return };
@@ -276,8 +278,8 @@ impl Replays {
         }
     }
 
-    /// Bytes of memory that the replays of a connection hold: places in histories, what came live, and after
-    /// [`CHARGED_AFTER`] all of their messages.
+    /// Bytes of memory that the replays of a connection hold: entries, live messages, and after [`CHARGED_AFTER`] all
+    /// of their messages.
     pub(crate) fn held(&self, conn: &Connection, now: Millis) -> usize {
         if !conn.is_replaying() {
             return 0;
@@ -294,14 +296,14 @@ impl Replays {
     }
 }
 
-/// What became of a run for a connection.
+/// What became of a batch for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplayOutcome {
-    /// No replay of the topic is under way: it is sent as usual.
+    /// No replay of the topic is in progress: the batch is sent as usual.
     NotReplaying,
-    /// It follows the replay, as far as the policy allows.
+    /// It follows the replay, within the policy.
     Queued,
-    /// More came live than may wait, and the policy is to close.
+    /// The live messages are over the limit, and the policy is to close.
     Overflow,
 }
 

@@ -4,8 +4,8 @@ use super::fields::{Field, trim};
 
 /// The cookies of a request in their order, as name and value.
 ///
-/// Nothing is decoded: what an encoded value means is between the application and whoever set it. Quotes around a
-/// value are gone. A pair without a name or an equals sign is skipped, and so is one that isn't UTF-8.
+/// Nothing is decoded: what an encoded value means is between the application and the program that set it. Quotes
+/// around a value are removed. A pair without a name or an equals sign is skipped, and so is one that is not UTF-8.
 #[derive(Clone, Debug)]
 pub struct Cookies<'a> {
     fields: core::slice::Iter<'a, Field<'a>>,

@@ -27,7 +27,7 @@ pub enum HttpError {
     },
     /// A header line begins with white space, once a way to continue the line before.
     ObsoleteFold,
-    /// The request target is none this server can read.
+    /// The request target is not valid, or is in a form that this server does not accept.
     BadTarget,
     /// HTTP/1.1 without a Host header, or with an empty one.
     HostMissing,

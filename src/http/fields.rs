@@ -1,8 +1,8 @@
-//! Looking things up in header fields. Values are bytes: a peer may send any byte from 0x80 up, and whoever takes them
-//! for text without asking has built a way to stop the server.
+//! Lookups in header fields. Values are bytes, since a peer may send any byte from 0x80 up: code that takes them for
+//! text without a check can be made to panic.
 //!
-//! A lookup walks the headers; there are few, their number is bounded, and a connection asks a handful of times in its
-//! life. Every iterator here is a single pass over the bytes it is given.
+//! A lookup walks the headers; their number is bounded and small, and a connection needs a handful of lookups in its
+//! life. Every iterator here is a single pass over the bytes.
 
 /// One header as the parser leaves it.
 pub(super) type Field<'a> = httparse::Header<'a>;

@@ -3,7 +3,8 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// Whether a `Host` header, with or without a port, names this machine whatever name servers answer: `localhost`,
-/// 127.0.0.0/8 or `[::1]`. The head has been parsed, so it is a host and an optional port. Any other name can be made to mean this machine by whoever owns it (DNS rebinding).
+/// 127.0.0.0/8 or `[::1]`. The head has been parsed, so it is a host and an optional port. Any other name can be made
+/// to point to this machine by the owner of its domain (DNS rebinding).
 pub(crate) fn is_this_machine(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         let address = rest.split(']').next().unwrap_or_default();

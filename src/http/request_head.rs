@@ -240,7 +240,7 @@ impl<'a> RequestHead<'a> {
         Ok(())
     }
 
-    /// The length of the body that follows; `None` if there is none.
+    /// The length of the body that follows; `None` without a body.
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
         self.content_length

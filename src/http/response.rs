@@ -34,7 +34,7 @@ pub struct Response {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidResponse {
-    /// A status that is not from 200 to 599: 1xx are not answers, and from 600 on there are none.
+    /// A status outside 200 to 599: 1xx are not final responses, and there are no others.
     Status {
         /// The status.
         status: u16,

@@ -69,7 +69,7 @@ impl<T> Router<T> {
     /// Adds a route. The pattern is written decoded: `/a b`, not `/a%20b`.
     ///
     /// # Errors
-    /// When the pattern is none, or one that matches just the same paths is there already.
+    /// The pattern is not valid, or there is already one that matches the same paths.
     pub fn insert(&mut self, pattern: &str, value: T) -> Result<(), RouteError> {
         let segments = check(pattern)?;
         let mut node = &mut self.root;

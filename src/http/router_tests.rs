@@ -103,7 +103,8 @@ fn each_invalid_pattern_is_refused_with_its_error() {
     assert_eq!(find(&router, "/a/1"), Some(("/a/:x", vec!["x=1".into()])));
 }
 
-/// The naive twin: tries every pattern, and of those that match takes the one whose kinds of segments come first.
+/// The reference implementation: tries every pattern, and of those that match takes the one whose kinds of segments
+/// come first.
 fn naive<'p>(patterns: &[&'p str], path: &str) -> Option<(&'p str, Vec<String>)> {
     let path: Vec<_> = path.strip_prefix('/')?.split('/').collect();
     let mut matches = Vec::new();

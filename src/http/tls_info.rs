@@ -21,7 +21,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What the handshake came to. Made anew for each request; a handler that needs some of it later keeps that.
+/// What the handshake agreed on. Made for each request; a handler that needs some of it later keeps that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TlsInfo {

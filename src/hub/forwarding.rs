@@ -167,13 +167,13 @@ impl Hub {
         self.delivery_queues.iter().all(DeliveryQueue::is_empty)
     }
 
-    /// Drops what waits for a worker that has ended.
+    /// Drops the queue for a worker that has ended.
     pub(crate) fn forget_worker(&mut self, worker: usize) {
         self.forward_queues[worker] = ForwardQueue::default();
         self.delivery_queues[worker].clear(&self.congestion);
     }
 
-    /// Sends what waits for other workers, then the batches that began in this iteration: publications to the topics'
+    /// Sends the queues for other workers, then the batches that began in this iteration: publications to the topics'
     /// owners, batches to the workers with subscribers. `send` returns what finds no room in the mailbox.
     pub(crate) fn send_to_workers(&mut self, mut send: impl FnMut(usize, Outgoing) -> Result<(), Outgoing>) {
         if self.is_single_worker() {
@@ -236,7 +236,7 @@ impl Hub {
         }
     }
 
-    /// Queues a recovery reply behind the updates of its topic that wait for that worker. Returns it if there are none,
+    /// Queues a recovery reply behind the updates of its topic that wait for that worker. Returns it without such updates,
     /// and it can be sent at once.
     pub(crate) fn queue_recovery_reply(
         &mut self,

@@ -310,7 +310,7 @@ impl Index {
         self.by_slot.get_mut(slot as usize)?.iter_mut().find(|subscription| subscription.topic == key)
     }
 
-    /// Returns whether a handle made the subscription; `None` if there is none.
+    /// Returns whether a handle made the subscription; `None` without one.
     pub(crate) fn is_by_handle(&self, slot: u32, name: &str) -> Option<bool> {
         let key = self.find(name)?;
         self.subscriptions_of(slot)

@@ -1,5 +1,5 @@
 //! Publish and subscribe on one worker: the [`Index`] of subscribers, the [`BatchLog`] of what this iteration
-//! published, the [`OwnedTopic`] that a topic's owner keeps, and the [`mailbox`] through which other threads reach the
+//! published, the [`OwnedTopic`] that a topic's owner keeps, and the [mailbox](crate::sync::mailbox) through which other threads reach the
 //! worker.
 //!
 //! With several workers each topic has an owner: the worker that its name hashes to. A message goes to the owner first,

@@ -44,7 +44,7 @@ impl PublisherShares {
     /// Takes a token for a publication of this connection, or of the program.
     ///
     /// # Errors
-    /// There is none for this publisher: the time until there is one.
+    /// No share is free for this publisher: the time until one is.
     pub(crate) fn take(&mut self, rate: Rate, publisher: Option<ConnId>, now: Nanos) -> Result<(), Nanos> {
         let Some(conn) = publisher else { return rate.take(&mut self.program, now) };
         self.expire(now);

@@ -1,5 +1,5 @@
-//! JSON that whoever receives it can read: what serde_json's [`RawValue`](serde_json::value::RawValue) alone lets pass
-//! and parsers elsewhere don't. Pure.
+//! JSON that every parser can read: serde_json's [`RawValue`](serde_json::value::RawValue) alone accepts texts that
+//! other parsers refuse. Pure.
 
 use core::fmt;
 use serde::Deserializer;
@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 pub(crate) const MAX_NESTING: u32 = 126;
 
 /// Checks that a text is one JSON value without lone surrogates, numbers out of the range of a 64-bit float, and arrays
-/// or objects in more than so many levels, up to 127.
+/// or objects that are nested deeper than `levels`, up to 127.
 ///
 /// # Errors
 /// What is wrong, and where.

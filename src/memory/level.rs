@@ -38,12 +38,12 @@ impl MemoryLevel {
         true
     }
 
-    /// Whether so much is or was in use that it must be noted again although nothing happens.
+    /// Whether so much memory is or was in use that it must be recorded again without an event.
     pub(crate) fn may_fall(&self) -> bool {
         self.now >= MIN_FREED || self.has_fallen()
     }
 
-    /// Whether it has fallen so far that [`MemoryLevel::note`] will say so when time goes by.
+    /// Whether it has fallen so far that [`MemoryLevel::record`] will report it later.
     fn has_fallen(&self) -> bool {
         let most = self.high.max(self.recent[0]).max(self.recent[1]);
         most - self.now >= MIN_FREED
@@ -88,7 +88,7 @@ mod tests {
             for now in levels {
                 most = if level.record(now * MIB) { now } else { most.max(now) };
             }
-            // Whoever waits while it says that it has fallen waits no longer than one window.
+            // A thread that waits for a falling level waits no longer than one window.
             let mut samples = 0;
             let mut noticed = level.record(last * MIB);
             while level.has_fallen() {

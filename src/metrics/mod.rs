@@ -64,15 +64,15 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Sockets that are connected now: HTTP, WebSockets, and those that are ending.
+    /// Connected sockets: HTTP, WebSockets, and those that are closing.
     sockets,
-    /// WebSockets that are open now.
+    /// Open WebSockets.
     open,
     /// Sockets accepted or adopted.
     accepted,
-    /// Accepts that failed; see the log for why. Out of file descriptors is one.
+    /// Accepts that failed, for instance for lack of file descriptors; the log gives the reason.
     accept_errors,
-    /// Sockets turned away because the server was full.
+    /// Sockets refused because the server was full.
     turned_away,
     /// Opening handshakes that led to a WebSocket.
     upgraded,
@@ -80,19 +80,19 @@ counters! {
     tls_handshakes,
     /// Those among them that resumed an earlier session.
     tls_resumed,
-    /// TLS handshakes that were not finished: broken off, refused, timed out, or never begun.
+    /// TLS handshakes that were not finished: aborted, refused, timed out, or never begun.
     tls_failed,
-    /// Times that a listener rested because as many handshakes were under way as may.
+    /// Times that a listener stopped accepting because the maximum of handshakes was in progress.
     tls_rests,
-    /// Iterations that left TLS handshakes for the next one because they had worked on others for long enough.
+    /// Iterations that left TLS handshakes to the next one because their time for handshakes was used up.
     tls_deferred,
-    /// Upgrades refused because of the page's origin ([`Origins`](crate::Origins)); the log says which and why.
+    /// Upgrades refused because of the page's origin ([`Origins`](crate::Origins)); the log names it.
     origins_refused,
-    /// Requests of plain HTTP answered, refused upgrades included.
+    /// HTTP requests answered, refused upgrades included.
     requests,
-    /// Bytes of unfinished messages and backlogs that are held now.
+    /// Bytes of unfinished messages and backlogs.
     held_bytes,
-    /// Connections ended because all together held more than the server may.
+    /// Connections ended because all together held more memory than the server may.
     over_budget,
     /// Messages received.
     messages_in,
@@ -102,33 +102,32 @@ counters! {
     rate_pauses,
     /// Messages sent by handlers and handles to one connection.
     messages_out,
-    /// Messages given to connections because they subscribe to a topic.
+    /// Messages sent to connections as subscribers of a topic.
     deliveries,
-    /// Messages compressed; one to many once for each form.
+    /// Messages compressed; one to many subscribers once for each encoding.
     deflated,
     /// Messages inflated.
     inflated,
-    /// Times that a message, or what a turn had for one topic, went to a connection as it was because the loop had
-    /// fallen behind.
+    /// Times that a message, or what an iteration had for one topic, was sent plain because the loop had fallen behind.
     deflate_skipped,
-    /// Messages evicted from histories because all together held more than they may.
+    /// Messages evicted from histories because all together held more memory than they may.
     history_evicted,
     /// Those among them that made room for topics of another prefix.
     history_evicted_for_others,
-    /// Topics without a message that were evicted, with their position and what was remembered of their publishers.
+    /// Topics without a message that were evicted, with their position and the idempotency keys of their publishers.
     topics_evicted,
-    /// Messages refused because they are longer than their topic allows, or come faster than it takes.
+    /// Messages refused because they are longer than their topic allows, or over its rate.
     publications_refused,
-    /// Times that a connection was not read from for a while, because too much of what it publishes waited for other
-    /// workers.
+    /// Times that a connection was not read from for a while because its topic was congested: too much of it was queued
+    /// for other workers.
     publishers_held,
-    /// Messages given up because a consumer was slow.
+    /// Messages dropped because a consumer was slow.
     dropped,
     /// Connections closed because a consumer was slow.
     slow_consumers,
     /// Connections ended because the peer broke the protocol or a limit.
     protocol_errors,
-    /// Connections ended because no pong came.
+    /// Connections ended because no pong was received.
     pong_timeouts,
     /// Connections ended because something else took too long: a handshake, a message, a close.
     timeouts,
@@ -136,12 +135,12 @@ counters! {
     panics,
     /// Connections closed because a callback returned an error ([`Disconnect`](crate::Disconnect)).
     callback_errors,
-    /// Messages lost on their way to the subscribers of another worker, because too much waited for that worker. The
-    /// subscribers were told.
+    /// Messages lost on their way to the subscribers of another worker, because its queue was full. The subscribers were
+    /// told.
     missed,
     /// Lines of the log that were lost, in the whole process: a [`Writer`](crate::log::Writer) could not take or write
     /// them, or the subscriber panicked.
     log_lines_lost,
-    /// Times a worker woke up and looked.
+    /// Iterations of the workers' event loops.
     turns,
 }

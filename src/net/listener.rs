@@ -21,7 +21,7 @@ use std::str::FromStr;
 pub enum ListenAddr {
     /// A TCP port. Port 0 lets the system choose; ask [`Server::local_addrs`](crate::Server::local_addrs).
     Tcp(SocketAddr),
-    /// A Unix socket at this path. A stale socket file that nobody listens on is replaced.
+    /// A Unix socket at this path. A stale socket file without a listener is replaced.
     Unix(PathBuf),
 }
 
@@ -95,7 +95,8 @@ pub struct ListenOptions {
     /// as for a restart without a gap. Default off: then a second server on the port is an error and not a silent
     /// half of the traffic. With it on, every worker also has a listening socket of its own.
     pub reuse_port: bool,
-    /// Whether small writes leave at once (`TCP_NODELAY`). Default on; what a turn gathers is joined anyway.
+    /// Whether small writes leave at once (`TCP_NODELAY`). Default on; the messages of one iteration are gathered in
+    /// one write anyway.
     pub no_delay: bool,
     /// Whether an IPv6 socket refuses IPv4 (`IPV6_V6ONLY`). Default off: `[::]:9001` takes both.
     pub only_v6: bool,
@@ -200,7 +201,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Some(path) = &self.unix {
-            let _ = std::fs::remove_file(path); // whoever removed it before us did what we wanted
+            let _ = std::fs::remove_file(path); // it may have been removed already
         }
     }
 }

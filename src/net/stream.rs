@@ -31,7 +31,7 @@ pub(crate) struct Stream {
 /// What one read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadOutcome {
-    /// So many bytes. Less than there was room for means that there is no more now.
+    /// This many bytes were read. Fewer than there was room for means that there are no more now.
     Bytes(usize),
     /// Nothing now.
     WouldBlock,

@@ -247,7 +247,7 @@ mod tests {
                 Self { stream, buf: vec![0; MAX_KEPT + 1000], scratch: Vec::new(), got: Vec::new() }
             }
 
-            /// Receives once, at most so many bytes, and sends what there is to be sent.
+            /// Receives once, at most `share` bytes, and sends what is unsent.
             fn step(&mut self, share: usize) {
                 self.stream.recv_tls(&mut self.buf, share, &mut self.got).unwrap();
                 self.stream.retry();
@@ -279,7 +279,7 @@ mod tests {
                     let parts = [IoSlice::new(first), IoSlice::new(&[]), IoSlice::new(second)];
                     let before = server.stream.has_unsent();
                     let n = server.stream.write_vectored(&parts, &mut server.scratch).unwrap();
-                    assert!(!before || n == 0, "nothing goes past what waits");
+                    assert!(!before || n == 0, "nothing is written past unsent output");
                     refused += u32::from(n < end - taken);
                     taken += n;
                 }

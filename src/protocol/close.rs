@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn a_close_payload_round_trips() {
         let mut out = Vec::new();
-        write_payload(&mut out, CloseCode::GOING_AWAY, "the bell is mended");
-        assert_eq!(parse(&out), Ok(Some((CloseCode::GOING_AWAY, "the bell is mended"))));
+        write_payload(&mut out, CloseCode::GOING_AWAY, "the bell is fixed");
+        assert_eq!(parse(&out), Ok(Some((CloseCode::GOING_AWAY, "the bell is fixed"))));
         assert_eq!(parse(&[]), Ok(None));
     }
 

@@ -48,7 +48,7 @@ pub struct Head {
 pub enum Parsed {
     /// The whole head.
     Head(Head),
-    /// At least so many bytes more.
+    /// At least this many bytes more are needed.
     Need(usize),
 }
 

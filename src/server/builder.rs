@@ -239,8 +239,8 @@ impl Builder {
         self
     }
 
-    /// Answers GET, and with it HEAD, at a path. The same path may also be a WebSocket route: whoever asks for an
-    /// upgrade gets that.
+    /// Answers GET, and with it HEAD, at a path. The same path may also be a WebSocket route, for requests that ask for
+    /// an upgrade.
     #[must_use]
     pub fn get(self, pattern: &str, endpoint: impl Endpoint) -> Self {
         self.on("GET", pattern, endpoint)
@@ -310,9 +310,9 @@ impl Builder {
     }
 
     /// Bytes that the histories of all topics together may hold, each worker's topics an equal part. Each prefix of
-    /// [`Builder::topics`] has a part [to itself](TopicSettings::history_reserved). Where a message does not fit, old
-    /// messages are evicted from prefixes that hold more than their part, first where clients can publish; whoever comes
-    /// back for them is told that something is missing. Default 256 MiB.
+    /// [`Builder::topics`] has a part [to itself](TopicSettings::history_reserved). If a message does not fit, old
+    /// messages are evicted from prefixes that hold more than their part, first where clients can publish; a client
+    /// that recovers is told that messages are missing. Default 256 MiB.
     #[must_use]
     pub fn max_history(mut self, bytes: usize) -> Self {
         self.max_history = bytes;
@@ -326,8 +326,8 @@ impl Builder {
         self
     }
 
-    /// Sockets in all; who comes when there are so many gets a 503. Default 1,048,576, in practice the limit on open
-    /// files, which is raised as far as the system allows.
+    /// Sockets in all; above this number a client gets a 503. Default 1,048,576, in practice the limit on open files,
+    /// which is raised as far as the system allows.
     #[must_use]
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most;
@@ -342,9 +342,9 @@ impl Builder {
         self
     }
 
-    /// TLS handshakes under way at once, over all workers; at so many the listeners with TLS rest, who comes waits in the
-    /// kernel, and a handshake that says nothing for 2 s gives its place up. One is some 0.1 ms of computing, with an RSA
-    /// key more, and some 5 KiB while it lasts. Default 4,096.
+    /// TLS handshakes in progress at once, over all workers. At this number the listeners with TLS pause, new clients
+    /// wait in the kernel, and a handshake that sends nothing for 2 s is closed. One takes some 0.1 ms of processor
+    /// time, more with an RSA key, and some 5 KiB while it lasts. Default 4,096.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn max_handshakes(mut self, most: usize) -> Self {
@@ -450,7 +450,7 @@ impl Builder {
     fn least_receive_buffer(&self) -> usize {
         #[cfg(feature = "tls")]
         if self.listen.iter().any(|(_, security)| security.is_some()) {
-            // What is kept of a handshake and what is received behind it must be in one piece.
+            // The unprocessed bytes of a handshake and what is received behind them must be contiguous.
             return crate::worker::tls::MIN_RECEIVE;
         }
         4 << 10

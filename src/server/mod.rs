@@ -70,10 +70,10 @@ impl Server {
     /// Runs on the calling thread and as many others as it takes, until [`Handle::shutdown`].
     ///
     /// # Errors
-    /// A thread can't be started. Or a worker has ended by itself: a panic outside of all callbacks, which is a fault of
-    /// this crate, or a failure of its event loop. Then the whole server ends at once, with 1011 for that worker's clients
-    /// and 1001 for the others'. A worker that is stuck in a callback is given up after 2 s, unless it is the first, which
-    /// runs on the calling thread.
+    /// A thread cannot be started. Or a worker has ended by itself: a panic outside of all callbacks, which is a fault
+    /// of this crate, or a failure of its event loop. Then the whole server ends at once, with 1011 for that worker's
+    /// clients and 1001 for the others'. A worker that is stuck in a callback is abandoned after 2 s, unless it is the
+    /// first, which runs on the calling thread.
     pub fn run(mut self) -> Result<(), RunError> {
         let first = if self.workers.is_empty() { None } else { Some(self.workers.remove(0)) };
         let running = self.spawn()?;
@@ -131,7 +131,7 @@ impl Running {
             };
             match ended {
                 Some(ended) => outcome = outcome.and(ended),
-                // Stuck. Joining it would wait for it.
+                // It is stuck: a join would wait for it.
                 None => return outcome,
             }
             if outcome.is_err() {

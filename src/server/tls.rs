@@ -229,7 +229,7 @@ impl TlsBuilder {
     /// Checks it.
     ///
     /// # Errors
-    /// A name is none, or the library refuses.
+    /// A name is not valid, or the library refuses.
     pub fn build(self) -> Result<Tls, TlsConfigError> {
         let acceptor = Arc::new(Acceptor::new(self.names?, &self.terms)?);
         Ok(Tls { acceptor, reloading: Arc::default() })

@@ -16,14 +16,14 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// Which servers a client believes to be who they say.
+/// Which servers a client trusts.
 #[derive(Clone, Debug)]
 pub(crate) enum Trust {
     /// Those for which one of these authorities vouches.
     Authorities(Arc<RootCertStore>),
     /// The one that shows the certificate with this SHA-256 of its DER, whatever its name, date and issuer.
     Pinned([u8; 32]),
-    /// Everybody, also whoever sits on the way. For tests.
+    /// Every server, and so anyone between it and the client. For tests.
     Anybody,
 }
 

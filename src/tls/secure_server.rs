@@ -65,8 +65,8 @@ pub(super) fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolV
     }
 }
 
-/// Bytes of the authorities' names that clients are told, so that they know which certificate to show. Every handshake has
-/// them, whoever asks, and above 64 KiB they can't be encoded; with more, clients are told none and show what they have.
+/// Bytes of the authorities' names that clients are sent, so that they know which certificate to show. Every handshake
+/// has them, and above 64 KiB they cannot be encoded; with more, none are sent and clients show what they have.
 const MAX_HINTS: usize = 16 << 10;
 
 fn verifier(roots: &Arc<RootCertStore>, optional: bool) -> Result<Arc<ClientVerifier>, TlsConfigError> {

@@ -44,9 +44,10 @@ pub(crate) const SEALED: usize = PREFIX + PIECE + (PIECE / RECORD + 1) * OVERHEA
 /// Records looked at before those without data among them are counted.
 const CHUNK: usize = 64;
 
-/// Records without data that an open connection may send, and one more for each so many bytes of data: key updates, alerts,
-/// empty ones. A key update is 27 bytes and 5 µs, so that a read of 64 KiB takes 12 ms; a client sends one in many gigabytes.
-/// rustls ends the 33rd without data between, which a byte of data after each avoids.
+/// Records without data that an open connection may send, and one more for each [`BYTES_PER_DATALESS_RECORD`] bytes of
+/// data: key updates, alerts, empty ones. A key update is 27 bytes and 5 µs, so that a read of 64 KiB takes 12 ms; a
+/// client sends one in many gigabytes. rustls ends the 33rd without data between, which a byte of data after each
+/// avoids.
 const MAX_DATALESS_RECORDS: u64 = 64;
 const BYTES_PER_DATALESS_RECORD: u64 = 16 << 10;
 
@@ -77,7 +78,7 @@ pub(crate) struct TlsSession {
 
 enum SessionRole {
     Server(UnbufferedServerConnection),
-    #[cfg_attr(not(feature = "client"), allow(dead_code))] // in a server alone there is none
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // not constructed in a server alone
     Client(UnbufferedClientConnection),
 }
 
@@ -166,7 +167,7 @@ impl TlsSession {
         self.failed
     }
 
-    /// Bytes of memory in what is kept and unsent; what the library needs is not counted.
+    /// Bytes of memory in unprocessed input and unsent output; what the library needs is not counted.
     pub(crate) fn held(&self) -> usize {
         self.kept.capacity() + self.unsent.capacity()
     }
@@ -309,7 +310,7 @@ impl TlsSession {
         }
     }
 
-    /// What waits to be sent.
+    /// Output that was not sent yet.
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.unsent[self.sent..]
     }
@@ -340,7 +341,8 @@ impl TlsSession {
     }
 }
 
-/// The length of the first records that are whole, at most so many, and their number; what is not whole counts to the last.
+/// The total length of the first whole records, at most `most`, and their number; an incomplete record counts in the
+/// length of the last.
 #[inline]
 fn whole_records(input: &[u8], most: usize) -> (usize, usize) {
     let mut at = 0;
@@ -404,7 +406,7 @@ fn open_records<C: RustlsConnection>(
         }
         at += discard;
     };
-    // With the same input as before: the library keeps places in it. It hands out what waits before it looks on.
+    // With the same input as before: the library keeps offsets into it. It returns pending output before it reads on.
     while conn.wants_write() {
         match conn.process(&mut input[at..]).state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => append(unsent, |out| data.encode(out)),
@@ -460,7 +462,7 @@ fn seal_records<C: RustlsConnection>(
     out: &mut [u8],
 ) -> Result<usize, TlsError> {
     loop {
-        // With what is kept: the library keeps places in it.
+        // With the unprocessed input: the library keeps offsets into it.
         match conn.process(kept).state? {
             ConnectionState::WriteTraffic(mut traffic) => {
                 let at = unsent.len();

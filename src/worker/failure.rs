@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long the other workers' clients have for their closing handshake.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Reads of 16 KiB from a connection before it is closed. Unread data would turn the close into a reset, which may
+/// Reads of 16 KiB from a connection before it is closed. With unread data the close would be a reset, which may
 /// overtake the close frame.
 const READS: usize = 4;
 

@@ -102,7 +102,7 @@ const MIN_COMPRESSED: u64 = 1 << 20;
 /// that grows a thousandfold, and the others would wait for all of them.
 const MAX_INFLATED: u64 = 4 << 20;
 
-/// Iterations after which compression is tried again, since those that send to so many subscribers are never short.
+/// Iterations after which compression is tried again: those that send to very many subscribers are never short.
 const COMPRESSION_PAUSE: u32 = 16;
 
 /// How often some topics with a history are checked for what is too old. Expired messages are never replayed in any

@@ -45,8 +45,8 @@ impl RecoveryQueue {
         self.waiting.is_empty()
     }
 
-    /// Returns how long the event loop may wait for the next one; `None` if there is none. A full mailbox is checked at
-    /// an interval: a worker that is blocked would otherwise keep this one awake.
+    /// Returns how long the event loop may wait for the next one; `None` without one. A full mailbox is checked at an
+    /// interval: a worker that is blocked would otherwise keep this one awake.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         let timeout = if self.awaits_room { ROOM_INTERVAL } else { Duration::ZERO };
         (!self.is_empty()).then_some(timeout)

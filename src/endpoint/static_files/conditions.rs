@@ -7,7 +7,7 @@ use crate::http::Request;
 /// What the conditions of a request come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Precondition {
-    /// There are none, or they hold.
+    /// The request has no preconditions, or they hold.
     Send,
     /// The client has this version.
     NotModified,
@@ -52,7 +52,7 @@ fn same_weak(tag: &[u8], etag: &str) -> bool {
     tag.strip_prefix(b"W/").unwrap_or(tag) == etag.strip_prefix("W/").unwrap_or(etag).as_bytes()
 }
 
-/// Section 13.1.3: a date that is none is as if it weren't there.
+/// Section 13.1.3: an invalid date is ignored.
 fn date(request: &Request<'_>, name: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(request.header_str(name)?).ok()
 }

@@ -14,12 +14,12 @@ use super::{Content, Found, INDEX, Lookup, header_time, serve};
 use crate::endpoint::Endpoint;
 use crate::http::{HttpError, Request, Response};
 
-/// Serves the files of a folder as they are at the time of asking. Symbolic links are followed as long as they stay in
-/// the folder.
+/// Serves the files of a folder as they are at the time of the request. Symbolic links are followed as long as they
+/// stay in the folder.
 ///
-/// Tags are made of size and time and are weak, so ranges go to whoever asks, but one under the condition of If-Range
-/// gets the whole file. A file is read while it is sent, on the worker's thread: for pages and their like on a local
-/// disk, not for a network share that may hang.
+/// Entity tags are made of size and time and are weak: a range is served to any client, but with `If-Range` the client
+/// gets the whole file. A file is read while it is sent, on the worker's thread: for web pages on a local disk, not for
+/// a network share that may block.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// Without symbolic links.

@@ -1,7 +1,7 @@
 //! Paths that can't lead out of a folder.
 
-/// The names of a decoded path, each of them one name and no more. It can be made only of those, so whoever holds one
-/// may join it to a folder and stays below it, symbolic links apart.
+/// The names of a decoded path, each of them a single name. It cannot be built from anything else, so a path that is
+/// joined with a folder stays below that folder, symbolic links apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SafePath<'a> {
     names: Vec<&'a str>,

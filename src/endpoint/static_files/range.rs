@@ -26,7 +26,7 @@ fn parse(value: &[u8], whole: u64) -> Option<Range> {
     }
     let (first, last) = range.trim_matches([' ', '\t']).split_once('-')?;
     if first.is_empty() {
-        // Section 14.1.2: the last so many bytes, or all if there are fewer.
+        // Section 14.1.2: the last `len` bytes, or all if there are fewer.
         let len = parse_position(last)?.min(whole);
         return match (len, whole) {
             // No Content-Range can name a part of nothing.

@@ -1,8 +1,8 @@
 //! The formula of RFC 6455 section 5.3 as it is printed there: octet i of the data, exclusive or octet i modulo 4 of
 //! the key.
 //!
-//! It is the twin every other implementation is compared with, so it stays naive: slices, one byte at a time, nothing
-//! shared with the code it judges. Nothing calls it on the message path.
+//! It is the reference implementation with which every other one is compared, so it stays naive: slices, one byte at a
+//! time, no code shared with the others. Nothing calls it on the message path.
 
 /// XORs `buf` in place; `phase` is where in the key the first byte falls.
 pub(super) fn apply(buf: &mut [u8], key: [u8; 4], phase: usize) {

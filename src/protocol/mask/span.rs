@@ -1,12 +1,12 @@
 //! The bytes to be masked, and the one algorithm all vector units share.
 //!
-//! A [`Span`] is a source and a destination of one length that are either the very same bytes (in place) or disjoint
-//! (a copy). Its two constructors are the only way to get one, so that holds for as long as a span lives, and every
+//! A [`Span`] is a source and a destination of one length that are either the very same bytes (in place) or disjoint (a
+//! copy). Its two constructors are the only way to get one, so that holds for as long as a span lives, and every
 //! implementation is written once for both uses. Whole blocks that overlap stand in for tails of odd length:
 //!
 //! ```text
 //!   head  ████████                            loaded first, stored last
-//!   body      ░░░░████████████████████████    stores aligned, four vectors a turn, then one
+//!   body      ░░░░████████████████████████    stores aligned, four vectors a pass, then one
 //!   tail                          ████████    loaded first, stored last
 //! ```
 //!
@@ -87,10 +87,10 @@ impl<'a> Span<'a> {
         debug_assert!(V::BYTES.is_power_of_two() && V::BYTES % 4 == 0);
         let Self { src, dst, len, .. } = self;
         let last = len - V::BYTES;
-        // Each byte is loaded before it is stored: the loops never go back, head and tail come first. Every access covers
-        // `V::BYTES` bytes from 0, from `last`, or from an `at` below `last`; the four of a turn end where its condition says.
-        // SAFETY: the CPU has `V` (first obligation), `last` does not wrap (second), and so all accesses are within
-        // `len`, for which source and destination are valid.
+        // Each byte is loaded before it is stored: the loops never go back, head and tail come first. Every access
+        // covers `V::BYTES` bytes from 0, from `last`, or from an `at` below `last`; the four of a pass end where its
+        // condition says. SAFETY: the CPU has `V` (first obligation), `last` does not wrap (second), and so all
+        // accesses are within `len`, for which source and destination are valid.
         unsafe {
             let head = V::load(src).xor(V::splat(key));
             let tail = V::load(src.add(last)).xor(V::splat(turned(key, last)));

@@ -16,7 +16,7 @@ pub(super) const SHORT: usize = 64;
 pub(super) fn run(mut span: Span<'_>, key: u32) {
     let mut at = 0;
     while span.len() - at > SHORT {
-        // Blocks of whole keys: the key does not turn.
+        // Blocks of whole keys: the key is not rotated.
         block(&mut span, at, key);
         at += SHORT;
     }

@@ -48,7 +48,7 @@ fn whole_in(buf: &mut [u8], isa: Isa, plain: &[u8]) -> bool {
     v.unmask_and_feed_by(isa, buf, [0; 4], 0).is_ok() && v.finish().is_ok()
 }
 
-/// Text of at least `len` bytes in which every length of character follows every other, and runs of ASCII.
+/// Text of at least `len` bytes in which every length of character follows every other, and stretches of ASCII.
 fn text(len: usize) -> String {
     let some = "naïve café, 消息推送🔔é🔔消é消z🔔z, and so on for a while in nothing but ASCII, which goes on; пример ";
     some.repeat(len / some.len() + 1)
