@@ -408,15 +408,9 @@ fn size(text: &str) -> Result<usize, String> {
     n.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
+/// A name and a value; whether they can be sent is checked with the other settings of the handshake.
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(format!("{name:?} is no header name"));
-    }
-    if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
-        return Err("control characters in the value".into());
-    }
     Ok((name.to_owned(), value.trim().to_owned()))
 }
 
@@ -501,6 +495,11 @@ mod tests {
     #[test]
     fn headers_with_line_breaks_are_refused() {
         assert_eq!(header("A-b:  c d "), Ok(("A-b".into(), "c d".into())));
-        assert!(header("a b: c").is_err() && header("a: b\r\nc: d").is_err() && header(": x").is_err());
+        let with = |text: &str| {
+            let words = ["campanile-loadtest", "echo", "ws://h", "-H", text];
+            Args::try_parse_from(words).map_err(|e| e.to_string())?.task().map(drop)
+        };
+        assert_eq!(with("a: b"), Ok(()));
+        assert!(with("a b: c").is_err() && with("a: b\r\nc: d").is_err() && with(": x").is_err());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Url;
 use crate::deflate::{self, Deflate, DeflateError, InvalidDeflate};
+use crate::http::is_token;
 use crate::protocol::handshake::{accept_key, client_key};
 use core::fmt;
 
@@ -56,11 +57,6 @@ impl fmt::Display for InvalidRequest {
 
 impl std::error::Error for InvalidRequest {}
 
-fn is_token(name: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !name.is_empty() && name.bytes().all(fits)
-}
-
 /// RFC 9110 section 5.5, with tabs, without what ends a line.
 fn is_value(value: &str) -> bool {
     value.bytes().all(|b| b == b'\t' || b >= b' ' && b != 0x7F)
@@ -75,7 +71,7 @@ impl Extras {
         self.deflate.check().map_err(InvalidRequest::Deflate)?;
         for (i, name) in self.subprotocols.iter().enumerate() {
             // Section 4.1, requirement 10: the elements are tokens, and all of them different.
-            if !is_token(name) || self.subprotocols[..i].contains(name) {
+            if !is_token(name.as_bytes()) || self.subprotocols[..i].contains(name) {
                 return Err(InvalidRequest::Subprotocol(name.clone()));
             }
         }
@@ -85,7 +81,7 @@ impl Extras {
             if lower.starts_with("sec-websocket-") || framing.contains(&lower.as_str()) {
                 return Err(InvalidRequest::Reserved(name.clone()));
             }
-            if !is_token(name) || !is_value(value) {
+            if !is_token(name.as_bytes()) || !is_value(value) {
                 return Err(InvalidRequest::Header(name.clone()));
             }
         }

@@ -239,9 +239,9 @@ impl Decoder {
         Ok(Some(Item::Message(Incoming { kind, compressed: head.rsv1, payload: Payload::Lent(payload) })))
     }
 
-    /// The usual frame: a client's whole message of up to 125 bytes. Everything else, and every other wrong, is for
-    /// [`Decoder::next`], which is asked where this finds nothing. Alone it
-    /// saves 127 of the 445 instructions that an echo of 20 bytes takes when 16 come in one read.
+    /// Finds a whole message of one frame with at most 125 bytes, the usual case of a server. Everything else, errors
+    /// included, is left to [`Decoder::next`]. This alone saves 127 of the 445 instructions of an echo of 20 bytes when
+    /// 16 arrive in one read.
     ///
     /// # Errors
     /// Text that is not UTF-8.
@@ -251,14 +251,27 @@ impl Decoder {
         input: &mut &'b mut [u8],
         rules: &Rules,
     ) -> Option<Result<Message<'b>, ProtocolError>> {
-        if self.partial.is_some() {
-            return None;
-        }
-        let (kind, payload) = small_message(input, rules)?;
+        let (kind, payload) = self.small_message(input, rules)?;
         if kind == Kind::Text && utf8::validate(payload).is_err() {
             return Some(Err(ProtocolError::InvalidUtf8));
         }
         Some(Ok(Message::validated(kind, payload)))
+    }
+
+    /// As [`Decoder::next_small`], and leaves the validation of text to the caller.
+    #[inline]
+    pub(crate) fn small_message<'b>(
+        &self,
+        input: &mut &'b mut [u8],
+        rules: &Rules,
+    ) -> Option<(Kind, &'b mut [u8])> {
+        if self.partial.is_some() {
+            return None;
+        }
+        match rules.role {
+            Role::Server => small_masked(input, rules),
+            Role::Client => small_unmasked(input, rules),
+        }
     }
 
     /// The same where something is cut, or is no whole message.
@@ -348,19 +361,36 @@ impl Decoder {
     }
 }
 
-/// A client's whole message of up to 125 bytes, unmasked and not yet validated.
+/// FIN with text or binary, not compressed: what a small message begins with.
+const SMALL_TEXT: u8 = 0x81;
+const SMALL_BINARY: u8 = 0x82;
+
+/// A small message of a client, unmasked.
 #[inline]
-fn small_message<'b>(input: &mut &'b mut [u8], rules: &Rules) -> Option<(Kind, &'b mut [u8])> {
-    let &mut [first @ (0x81 | 0x82), second @ 0x80..=0xFD, a, b, c, d, ..] = &mut **input else {
+fn small_masked<'b>(input: &mut &'b mut [u8], rules: &Rules) -> Option<(Kind, &'b mut [u8])> {
+    let &mut [first @ (SMALL_TEXT | SMALL_BINARY), second @ 0x80..=0xFD, a, b, c, d, ..] = &mut **input
+    else {
         return None;
     };
     let len = usize::from(second & 0x7F);
-    if rules.role != Role::Server || len > rules.max_message_size || input.len() < 6 + len {
+    if len > rules.max_message_size || input.len() < 6 + len {
         return None;
     }
     let payload = &mut take(input, 6 + len)[6..];
     mask::apply(payload, [a, b, c, d], 0);
-    Some((if first == 0x81 { Kind::Text } else { Kind::Binary }, payload))
+    Some((if first == SMALL_TEXT { Kind::Text } else { Kind::Binary }, payload))
+}
+
+/// A small message of a server.
+#[inline]
+fn small_unmasked<'b>(input: &mut &'b mut [u8], rules: &Rules) -> Option<(Kind, &'b mut [u8])> {
+    let &mut [first @ (SMALL_TEXT | SMALL_BINARY), len @ 0..=125, ..] = &mut **input else { return None };
+    let len = usize::from(len);
+    if len > rules.max_message_size || input.len() < 2 + len {
+        return None;
+    }
+    let payload = &mut take(input, 2 + len)[2..];
+    Some((if first == SMALL_TEXT { Kind::Text } else { Kind::Binary }, payload))
 }
 
 #[inline]
