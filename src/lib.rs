@@ -163,6 +163,8 @@ pub mod protocol;
 pub mod push;
 #[cfg(all(feature = "client", feature = "push"))]
 pub mod push_client;
+#[cfg(feature = "push")]
+mod push_protocol;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(any(feature = "client", feature = "server"))]

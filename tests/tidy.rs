@@ -29,7 +29,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["http", "sink", "tls"]),
     ("hub", &["conn", "memory", "protocol", "sync"]),
     ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol", "sink", "sync"]),
-    ("push", &["conn", "handler", "http", "hub", "json", "protocol"]),
+    ("push_protocol", &["hub", "json", "protocol"]),
+    ("push", &["conn", "handler", "http", "hub", "json", "protocol", "push_protocol"]),
     ("endpoint", &["http", "log"]),
     (
         "worker",
@@ -39,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &["conn", "deflate", "http", "log", "net", "protocol", "sink", "sync", "tls"]),
-    ("push_client", &["client", "conn", "hub", "log", "protocol", "push"]),
+    ("push_client", &["client", "conn", "hub", "log", "protocol", "push_protocol"]),
     (
         "server",
         &["conn", "endpoint", "file", "handler", "http", "hub", "log", "net", "sync", "tls", "worker"],
@@ -52,7 +53,7 @@ const ALLOWANCES: &str = "tests/tidy/allowances.txt";
 
 /// Folders that take bytes and time and give values.
 const PURE: &[&str] =
-    &["protocol", "http", "deflate", "tls", "conn", "hub", "json", "memory", "sink", "sync"];
+    &["protocol", "http", "deflate", "tls", "conn", "hub", "json", "push_protocol", "memory", "sink", "sync"];
 
 /// What no pure folder names: sockets, files, threads, clocks. Addresses are values and come from `core::net`.
 const IMPURE: &[&str] =

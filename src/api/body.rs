@@ -4,8 +4,8 @@ use super::response::ApiError;
 use crate::conn::ConnId;
 use crate::conn::InvalidConnId;
 use crate::http::Request;
-use crate::hub::{MAX_TAG, MAX_TAGS, SubscribeTarget};
-use crate::json::{self, MAX_NESTING};
+use crate::hub::{MAX_KEY, MAX_TAG, MAX_TAGS, SubscribeTarget};
+use crate::json::{self, MAX_NESTING, Text, present, quoted, shorten};
 use crate::protocol::{CloseCode, Message};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,35 +19,22 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 use std::borrow::Cow;
 
-/// Bytes of a `key` and of an `idempotency_key`.
-const MAX_NAME: usize = 255;
-
-/// Milliseconds of a message's life.
+/// Milliseconds of a message's time to live.
 const MAX_TTL: u64 = u32::MAX as u64;
 
 /// Messages of a batch, topics of a broadcast.
 const MAX_ITEMS: usize = 1000;
 
-/// A string, borrowed where it has nothing to decode.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl core::ops::Deref for Text<'_> {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A whole number, also where it is written as 5.0 or 5e0: JSON does not tell them apart.
+/// An integer, also where it is written as 5.0 or 5e0: JSON does not distinguish them.
 #[derive(Clone, Copy, Debug)]
 struct Integer(u64);
 
 impl<'de> Deserialize<'de> for Integer {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let value = Number::deserialize(from)?;
-        as_integer(&value).map(Self).ok_or_else(|| D::Error::custom(format!("{value} is no whole number")))
+        as_integer(&value)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("expected an integer, got {value}")))
     }
 }
 
@@ -122,23 +109,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A field that is there has a value: `null` is none.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
-}
-
 fn missing(field: &str) -> ApiError {
-    ApiError::invalid(format!("{field:?} is missing"))
+    ApiError::invalid(format!("{field}: missing"))
 }
 
 fn unexpected(field: &str) -> ApiError {
-    ApiError::invalid(format!("{field:?} is no field of this request"))
+    ApiError::invalid(format!("{field}: not a field of this request"))
 }
 
 fn short_string<'a>(field: &str, text: &'a Option<Text<'_>>) -> Result<Option<&'a str>, ApiError> {
     match text.as_deref() {
-        Some(text) if text.is_empty() || text.len() > MAX_NAME => {
-            Err(ApiError::invalid(format!("{field:?} is to have 1 to {MAX_NAME} bytes, not {}", text.len())))
+        Some(text) if text.is_empty() || text.len() > MAX_KEY => {
+            Err(ApiError::invalid(format!("{field}: expected 1 to {MAX_KEY} bytes, got {}", text.len())))
         }
         text => Ok(text),
     }
@@ -166,11 +148,7 @@ impl<'a> PublishBody<'a> {
         let message = match (self.data, &self.text, &self.base64) {
             (Some(data), None, None) => {
                 json::check(data.get(), MAX_NESTING).map_err(|e| {
-                    ApiError::new(
-                        400,
-                        "json",
-                        format!("\"data\" is not JSON that every client can read: {e}"),
-                    )
+                    ApiError::new(400, "json", format!("data: expected JSON that every client can read: {e}"))
                 })?;
                 Message::json(data.get())
             }
@@ -178,16 +156,14 @@ impl<'a> PublishBody<'a> {
             (None, None, Some(text)) => {
                 STANDARD
                     .decode_vec(text.as_bytes(), decoded)
-                    .map_err(|e| ApiError::invalid(format!("\"base64\" is not base64 with padding: {e}")))?;
+                    .map_err(|e| ApiError::invalid(format!("base64: expected base64 with padding: {e}")))?;
                 Message::binary(decoded)
             }
             (None, None, None) => {
-                return Err(ApiError::invalid(r#"the message is missing: "data", "text" or "base64""#));
+                return Err(ApiError::invalid("message: missing, expected data, text or base64"));
             }
             _ => {
-                return Err(ApiError::invalid(
-                    r#"only one of "data", "text" and "base64" can be the message"#,
-                ));
+                return Err(ApiError::invalid("message: expected only one of data, text and base64"));
             }
         };
         Ok(short_string("key", &self.key)?.map_or(message, |key| message.with_key(key)))
@@ -202,8 +178,8 @@ impl<'a> PublishBody<'a> {
         let fit = tags.iter().all(|tag| (1..=MAX_TAG).contains(&tag.len()));
         if !fit || !(1..=MAX_TAGS).contains(&tags.len()) {
             let expected = format!("1 to {MAX_TAGS} strings of 1 to {MAX_TAG} bytes");
-            let given = shorten(&format!("{:?}", tags.iter().map(|tag| &**tag).collect::<Vec<_>>()));
-            return Err(ApiError::invalid(format!("\"tags\" is to have {expected}, not {given}")));
+            let got = quoted(tags.iter().map(|tag| &**tag).collect::<Vec<_>>());
+            return Err(ApiError::invalid(format!("tags: expected {expected}, got {got}")));
         }
         Ok(tags.iter().map(|tag| &**tag).collect())
     }
@@ -213,7 +189,7 @@ impl<'a> PublishBody<'a> {
             None => Ok(None),
             Some(Integer(ms @ 1..=MAX_TTL)) => Ok(Some(Duration::from_millis(ms))),
             Some(Integer(ms)) => {
-                Err(ApiError::invalid(format!("\"ttl\" is to be 1 to {MAX_TTL} milliseconds, not {ms}")))
+                Err(ApiError::invalid(format!("ttl: expected 1 to {MAX_TTL} milliseconds, got {ms}")))
             }
         }
     }
@@ -230,13 +206,13 @@ impl<'a> BatchBody<'a> {
 fn check_count(field: &str, len: usize) -> Result<(), ApiError> {
     match len {
         1..=MAX_ITEMS => Ok(()),
-        _ => Err(ApiError::invalid(format!("{field:?} is to have 1 to {MAX_ITEMS} members, not {len}"))),
+        _ => Err(ApiError::invalid(format!("{field}: expected 1 to {MAX_ITEMS} members, got {len}"))),
     }
 }
 
-/// There is no such connection, or no more.
+/// The error for a connection that is not open.
 pub(super) fn gone(id: impl fmt::Display) -> ApiError {
-    ApiError::new(404, "gone", format!("there is no open connection {id}"))
+    ApiError::new(404, "gone", format!("connection: {id} is not open"))
 }
 
 impl ConnectionBody<'_> {
@@ -247,22 +223,22 @@ impl ConnectionBody<'_> {
             if text.split('.').count() == 3 && text.split('.').all(number) {
                 return gone(text);
             }
-            ApiError::invalid(format!("\"connection\" is {}: {e}", quoted(text)))
+            ApiError::invalid(format!("connection: {}: {e}", quoted(text)))
         })
     }
 
-    /// The code to close with, where the operation is that.
+    /// The close code; only for closing.
     pub(super) fn code(&self) -> Result<CloseCode, ApiError> {
         let Some(Integer(code)) = self.code else { return Ok(CloseCode::NORMAL) };
         let valid = u16::try_from(code).ok().map(CloseCode).filter(|code| code.is_valid_on_wire());
         valid.ok_or_else(|| {
             ApiError::invalid(format!(
-                "\"code\" is to be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not {code}"
+                "code: expected 1000 to 1003, 1007 to 1014 or 3000 to 4999, got {code}"
             ))
         })
     }
 
-    /// The topic or the pattern, where the operation is about one.
+    /// The topic or the pattern; only for subscribing and unsubscribing.
     pub(super) fn target(&self) -> Result<SubscribeTarget<'_>, ApiError> {
         if self.code.is_some() || self.reason.is_some() {
             return Err(unexpected(if self.code.is_some() { "code" } else { "reason" }));
@@ -271,13 +247,11 @@ impl ConnectionBody<'_> {
             (Some(topic), None) => Ok(SubscribeTarget::Topic(topic)),
             (None, Some(pattern)) => Ok(SubscribeTarget::Pattern(pattern)),
             (None, None) => Err(missing("topic")),
-            (Some(_), Some(_)) => {
-                Err(ApiError::invalid("\"topic\" and \"pattern\" exclude each other: send one"))
-            }
+            (Some(_), Some(_)) => Err(ApiError::invalid("topic and pattern exclude each other: send one")),
         }
     }
 
-    /// The reason, where the operation closes the connection.
+    /// The close reason; only for closing.
     pub(super) fn reason(&self) -> Result<&str, ApiError> {
         if self.topic.is_some() || self.pattern.is_some() {
             return Err(unexpected(if self.topic.is_some() { "topic" } else { "pattern" }));
@@ -286,7 +260,7 @@ impl ConnectionBody<'_> {
         if reason.len() > 123 {
             // RFC 6455 section 5.5: with the code it is the payload of a control frame.
             let len = reason.len();
-            return Err(ApiError::invalid(format!("\"reason\" is to have at most 123 bytes, not {len}")));
+            return Err(ApiError::invalid(format!("reason: {len} bytes, at most 123 are allowed")));
         }
         Ok(reason)
     }
@@ -294,13 +268,13 @@ impl ConnectionBody<'_> {
 
 // ---- bodies ----
 
-/// What a field is to be.
+/// What a field must be.
 #[derive(Clone, Copy)]
 pub(super) enum FieldKind {
     Any,
     String,
     Strings,
-    /// A whole number up to this.
+    /// An integer up to this.
     Integer(u64),
     Messages,
 }
@@ -346,33 +320,34 @@ pub(super) fn read_body<'a, T: Body<'a>>(request: &Request<'a>) -> Result<T, Api
     let body = request.body();
     let read = serde_json::from_slice(body).map(|Object(body)| body);
     read.map_err(|e| match serde_json::from_slice::<Value>(body) {
-        Err(e) => ApiError::new(400, "json", format!("the body is not JSON: {e}")),
+        Err(e) => ApiError::new(400, "json", format!("body: expected JSON: {e}")),
         Ok(value) => {
             ApiError::invalid(describe_mismatch("", &value, T::FIELDS).unwrap_or_else(|| e.to_string()))
         }
     })
 }
 
-/// What is wrong with an object, in words that name field and value.
+/// Describes what is wrong with an object: the field, what is expected, the value.
 fn describe_mismatch(place: &str, value: &Value, fields: Fields) -> Option<String> {
     let Value::Object(members) = value else {
-        let what = if place.is_empty() { "the body" } else { place };
-        return Some(format!("{what} is to be an object, not {}", quoted_value(value)));
+        let what = if place.is_empty() { "body" } else { place };
+        return Some(format!("{what}: expected an object, got {}", shorten(&value.to_string())));
     };
     members.iter().find_map(|(name, value)| {
         let path = format!("{place}{}{name}", if place.is_empty() { "" } else { "." });
         let Some((_, kind)) = fields.iter().find(|(field, _)| field == name) else {
             let known: Vec<_> = fields.iter().map(|(field, _)| *field).collect();
-            let name = quoted(&path);
-            return Some(format!("{name} is no field of this request; it has {}", known.join(", ")));
+            let name = shorten(&path);
+            return Some(format!("{name}: not a field of this request; it has {}", known.join(", ")));
         };
-        let wrong = |wanted: &str| Some(format!("{path:?} is to be {wanted}, not {}", quoted_value(value)));
+        let got = || shorten(&value.to_string()).into_owned();
+        let wrong = |expected: &str| Some(format!("{path}: expected {expected}, got {}", got()));
         match (kind, value) {
             (FieldKind::Any, _) | (FieldKind::String, Value::String(_)) => None,
             (FieldKind::String, _) => wrong("a string"),
             (FieldKind::Integer(most), _) => match value.as_number().and_then(as_integer) {
                 Some(n) if n <= *most => None,
-                _ => wrong(&format!("a whole number up to {most}")),
+                _ => wrong(&format!("an integer from 0 to {most}")),
             },
             (FieldKind::Strings, Value::Array(all)) if all.iter().all(Value::is_string) => None,
             (FieldKind::Strings, _) => wrong("an array of strings"),
@@ -385,22 +360,6 @@ fn describe_mismatch(place: &str, value: &Value, fields: Fields) -> Option<Strin
     })
 }
 
-fn quoted_value(value: &Value) -> String {
-    shorten(&value.to_string())
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    shorten(&format!("{text:?}"))
-}
-
-fn shorten(text: &str) -> String {
-    const MOST: usize = 60;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 // ---- the query ----
 
 /// Checks that the query has only these parameters, each once.
@@ -408,25 +367,24 @@ pub(super) fn check_query(request: &Request<'_>, known: &[&str]) -> Result<(), A
     let mut seen: Vec<Cow<'_, str>> = Vec::new();
     for (name, _) in request.query_pairs() {
         if !known.contains(&&*name) {
-            let name = quoted(&name);
-            let known = known.join(", ");
-            return Err(ApiError::invalid(format!("{name} is no parameter here; there are {known}")));
+            let (name, known) = (shorten(&name), known.join(", "));
+            return Err(ApiError::invalid(format!("{name}: not a parameter here; there are {known}")));
         }
         if seen.contains(&name) {
-            return Err(ApiError::invalid(format!("{name:?} is there twice")));
+            return Err(ApiError::invalid(format!("{name}: given twice")));
         }
         seen.push(name);
     }
     Ok(())
 }
 
-/// A whole number in the query.
+/// An integer in the query.
 pub(super) fn query_integer(request: &Request<'_>, name: &str, most: u64) -> Result<Option<u64>, ApiError> {
     let Some(text) = request.query_value(name) else { return Ok(None) };
     let number = text.parse::<u64>().ok().filter(|n| *n <= most && text.bytes().all(|b| b.is_ascii_digit()));
     number.map(Some).ok_or_else(|| {
         let text = quoted(&text);
-        ApiError::invalid(format!("{name:?} is to be a whole number up to {most}, not {text}"))
+        ApiError::invalid(format!("{name}: expected an integer from 0 to {most}, got {text}"))
     })
 }
 
@@ -444,31 +402,19 @@ mod tests {
     #[test]
     fn errors_name_the_field_and_its_value() {
         for (body, words) in [
-            ("[]", "the body is to be an object, not []"),
-            (r#"{"topic":5}"#, r#""topic" is to be a string, not 5"#),
-            (r#"{"topic":null,"text":""}"#, r#""topic" is to be a string, not null"#),
-            (r#"{"topic":"a","ttl":-1}"#, r#""ttl" is to be a whole number up to 4294967295, not -1"#),
-            (r#"{"topic":"a","ttl":1.5}"#, r#"not 1.5"#),
-            (r#"{"tpic":"a"}"#, r#""tpic" is no field of this request; it has topic, "#),
+            ("[]", "body: expected an object, got []"),
+            (r#"{"topic":5}"#, "topic: expected a string, got 5"),
+            (r#"{"topic":null,"text":""}"#, "topic: expected a string, got null"),
+            (r#"{"topic":"a","ttl":-1}"#, "ttl: expected an integer from 0 to 4294967295, got -1"),
+            (r#"{"topic":"a","ttl":1.5}"#, "got 1.5"),
+            (r#"{"tpic":"a"}"#, "tpic: not a field of this request; it has topic, "),
             (r#"{"topic":"a","topic":"b"}"#, "duplicate field `topic`"),
         ] {
             let error_of = error_of::<PublishBody<'_>>(body).unwrap();
             assert!(error_of.contains(words), "{error_of}");
         }
         let batch = error_of::<BatchBody<'_>>(r#"{"messages":[{},{"ttl":"long"}]}"#).unwrap();
-        assert!(batch.contains(r#""messages[1].ttl" is to be"#), "{batch}");
+        assert!(batch.contains("messages[1].ttl: expected an integer"), "{batch}");
         assert_eq!(error_of::<PublishBody<'_>>(r#"{"topic":"a","data":null,"key":"k"}"#), None);
-    }
-
-    #[test]
-    fn strings_without_escapes_are_borrowed() {
-        let given: PublishBody<'_> = serde_json::from_str(r#"{"topic":"a","text":"b\n","key":"c"}"#).unwrap();
-        let borrowed = |text: &Option<Text<'_>>| matches!(text, Some(Text(Cow::Borrowed(_))));
-        assert!(borrowed(&given.topic) && borrowed(&given.key) && !borrowed(&given.text));
-    }
-
-    #[test]
-    fn a_long_value_is_truncated_in_errors() {
-        assert_eq!(shorten(&"é".repeat(61)), "é".repeat(60) + "…");
     }
 }

@@ -51,8 +51,8 @@ pub(super) fn subscribe(call: &Call<'_>) -> Result<Response, ApiError> {
         if names.contains(&name) {
             return Ok(r#"{"subscribed":true}"#);
         }
-        let many = "the connection has as many subscriptions as it may";
-        Err(ApiError::new(409, "subscriptions", many))
+        let message = "subscriptions: the limit of the connection is reached";
+        Err(ApiError::new(409, "subscriptions", message))
     }))
 }
 

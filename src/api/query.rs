@@ -1,10 +1,11 @@
 //! Looking: which topics there are, what one keeps, how the server is.
 
-use super::body::{check_query, query_integer, quoted};
+use super::body::{check_query, query_integer};
 use super::response::{self, ApiError};
 use super::{Call, TIMEOUT};
 use crate::http::Response;
 use crate::hub::{HistoryPage, Position, Start, TopicList};
+use crate::json::{quoted, write_payload, write_string};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io::Write;
@@ -20,7 +21,7 @@ const MAX_RESPONSE: usize = 1 << 20;
 
 fn limit(call: &Call<'_>) -> Result<usize, ApiError> {
     match query_integer(call.request, "limit", MAX_LIMIT)? {
-        Some(0) => Err(ApiError::invalid(format!("\"limit\" is to be 1 to {MAX_LIMIT}, not 0"))),
+        Some(0) => Err(ApiError::invalid(format!("limit: expected an integer from 1 to {MAX_LIMIT}, got 0"))),
         limit => Ok(limit.unwrap_or(DEFAULT_LIMIT) as usize),
     }
 }
@@ -44,7 +45,7 @@ fn topics_json(list: &TopicList) -> Vec<u8> {
     let mut out = br#"{"topics":["#.to_vec();
     for (i, topic) in list.topics.iter().enumerate() {
         out.extend_from_slice(if i == 0 { br#"{"topic":"# } else { br#",{"topic":"# });
-        response::text(&mut out, &topic.name);
+        write_string(&mut out, &topic.name);
         // Writing to a Vec doesn't fail.
         let _ = write!(out, r#","subscribers":{},"history":{}"#, topic.subscribers, topic.history);
         if let Some(Position { epoch, offset, .. }) = topic.position {
@@ -68,13 +69,13 @@ pub(super) fn history(call: &Call<'_>) -> Result<Response, ApiError> {
     check_query(call.request, &["topic", "since", "limit"])?;
     let limit = limit(call)?;
     let Some(topic) = call.request.query_value("topic") else {
-        return Err(ApiError::invalid("\"topic\" is missing"));
+        return Err(ApiError::invalid("topic: missing"));
     };
     let start = match call.request.query_value("since") {
         None => Start::Last(limit),
         Some(since) => parse_position(&since).map(Start::Since).ok_or_else(|| {
             let since = quoted(&since);
-            ApiError::invalid(format!("\"since\" is to be EPOCH:OFFSET, such as 18f2a6c0b1:12, not {since}"))
+            ApiError::invalid(format!("since: expected EPOCH:OFFSET, such as 18f2a6c0b1:12, got {since}"))
         })?,
     };
     let (handle, topic) = (call.handle.clone(), topic.into_owned());
@@ -84,8 +85,8 @@ pub(super) fn history(call: &Call<'_>) -> Result<Response, ApiError> {
             responder.respond(match page {
                 Ok(Some(page)) => response::ok(history_json(&name, &page)),
                 Ok(None) => {
-                    let nobody = "nobody listens to this topic and it keeps nothing: it is not there";
-                    ApiError::new(404, "not_found", nobody).response()
+                    let message = "topic: has neither subscribers nor history";
+                    ApiError::new(404, "not_found", message).response()
                 }
                 Err(e) => ApiError::from(e).response(),
             });
@@ -95,7 +96,7 @@ pub(super) fn history(call: &Call<'_>) -> Result<Response, ApiError> {
 
 fn history_json(topic: &str, page: &HistoryPage) -> Vec<u8> {
     let mut out = br#"{"topic":"#.to_vec();
-    response::text(&mut out, topic);
+    write_string(&mut out, topic);
     let Position { epoch, offset, .. } = page.position;
     // Writing to a Vec doesn't fail.
     let _ = write!(out, r#","epoch":"{epoch:x}","offset":{offset},"recovered":{}"#, page.recovered);
@@ -110,14 +111,7 @@ fn history_json(topic: &str, page: &HistoryPage) -> Vec<u8> {
         let _ = write!(out, r#"{comma}{{"offset":{},"#, kept.offset());
         let message = kept.message();
         match message.as_text() {
-            Some(json) if message.is_json() => {
-                out.extend_from_slice(br#""data":"#);
-                out.extend_from_slice(json.as_bytes());
-            }
-            Some(text) => {
-                out.extend_from_slice(br#""text":"#);
-                response::text(&mut out, text);
-            }
+            Some(text) => write_payload(&mut out, text, message.is_json()),
             None => {
                 let _ = write!(out, r#""base64":"{}""#, STANDARD.encode(message.as_bytes()));
             }

@@ -3,6 +3,7 @@
 use crate::handler::{HandleError, in_millis};
 use crate::http::Response;
 use crate::hub::{Position, Published};
+use crate::json::write_string;
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -64,7 +65,7 @@ impl ApiError {
     /// Its members, without the braces.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let _ = write!(out, r#""code":"{}","message":"#, self.code); // writing to a Vec doesn't fail
-        text(out, &self.message);
+        write_string(out, &self.message);
     }
 }
 
@@ -87,11 +88,6 @@ impl From<HandleError> for ApiError {
         };
         Self::new(status, code, e.to_string())
     }
-}
-
-/// A string of JSON.
-pub(super) fn text(out: &mut Vec<u8>, text: &str) {
-    let _ = serde_json::to_writer(out, text); // writing to a Vec doesn't fail
 }
 
 /// What became of a publication.

@@ -72,7 +72,7 @@ pub use settings::TopicSettings;
 pub(crate) use settings::{DEFAULT_MAX_HISTORY, SettingsTable, total_reserved};
 pub(crate) use tags::Tags;
 #[cfg(any(feature = "push", feature = "api"))]
-pub(crate) use tags::{MAX_TAG, MAX_TAGS};
+pub(crate) use tags::{MAX_KEY, MAX_TAG, MAX_TAGS};
 pub(crate) use topic::TopicOrPattern;
 pub use topic::{InvalidPattern, InvalidTopic, MAX_TOPIC, check as check_topic, check_pattern};
 

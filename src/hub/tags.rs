@@ -9,6 +9,10 @@ pub(crate) const MAX_TAGS: usize = 16;
 #[cfg_attr(not(any(feature = "push", feature = "api")), allow(dead_code))]
 pub(crate) const MAX_TAG: usize = 64;
 
+/// Bytes of a message's key, and of its idempotency key, that clients may set.
+#[cfg_attr(not(any(feature = "push", feature = "api")), allow(dead_code))]
+pub(crate) const MAX_KEY: usize = 255;
+
 /// The tags of a message or a filter, as 64-bit hashes. An accidental collision is less likely than a memory error, and
 /// comparing hashes costs a few instructions for each message. They are never keys of a table, so the hash needs no
 /// secret: a client that finds a collision gains nothing that it could not request.

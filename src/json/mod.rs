@@ -1,5 +1,14 @@
-//! JSON that every parser can read: serde_json's [`RawValue`](serde_json::value::RawValue) alone accepts texts that
-//! other parsers refuse. Pure.
+//! JSON that every parser can read, and what the push protocol and the HTTP API share of reading and writing it.
+//! serde_json's [`RawValue`](serde_json::value::RawValue) alone accepts lone surrogates, huge numbers and deep nesting,
+//! which other parsers refuse. Pure.
+
+mod members;
+
+#[cfg(feature = "api")]
+pub(crate) use members::quoted;
+#[cfg(feature = "push")]
+pub(crate) use members::{Integer, MAX_INTEGER};
+pub(crate) use members::{Text, present, shorten, write_payload, write_string};
 
 use core::fmt;
 use serde::Deserializer;

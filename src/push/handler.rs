@@ -1,20 +1,24 @@
-//! The endpoint as a handler: requests in, answers out, and what one client is owed.
+//! The handler of the push protocol: answers requests, and pauses clients that do not read the answers.
 
-use super::request::{Content, OwnedTarget, PublishCommand, PushRequest, SubscribeCommand, parse};
-use super::server_message::{RequestError, RequestId, ServerMessage, TargetMember, WirePosition};
-use super::{Push, SUBPROTOCOL};
+use super::Push;
+use super::error::RequestError;
 use crate::handler::{Accept, Conn, Disconnect, Handler, Refuse};
 use crate::http::Request as HttpRequest;
-use crate::hub::{Publish, SettingsTable, Subscribe, SubscribeError, Subscribed, check_topic};
+use crate::hub::{
+    Position, Publish, SettingsTable, Start, Subscribe, SubscribeError, Subscribed, check_topic,
+};
 use crate::protocol::Message;
+use crate::push_protocol::{
+    Content, Hello, PublishCommand, PushRequest, SUBPROTOCOL, ServerMessage, SubscribeCommand,
+    SubscribeStart, TargetName, WirePosition, parse_request,
+};
 use core::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Answers are never given up, so a client that asks without reading is not read any further when so many bytes of
-/// them may wait.
+/// Bytes of answers that may be queued before the client is no longer read from: answers are never dropped.
 const MAX_UNREAD_REPLIES: usize = 64 << 10;
 
-/// An answer repeats what was asked and adds up to so many bytes.
+/// Bytes that an answer may have beyond those of its request.
 const REPLY_OVERHEAD: usize = 256;
 
 #[derive(Debug)]
@@ -22,18 +26,21 @@ pub(super) struct PushHandler {
     push: Push,
 }
 
-/// What is known of one client.
+/// The state of one client.
 #[derive(Debug)]
 pub(super) struct ClientState {
-    /// Bytes of answers that may wait for it, at most.
+    /// Upper bound of the bytes of queued answers.
     unread_replies: usize,
-    /// What the last `lagged` says.
+    /// The number in the last `lagged`.
     lagged: u64,
-    /// Subscriptions that have not begun.
+    /// Subscriptions that have not begun, and the ids of their requests.
     pending_subscribes: Vec<(Box<str>, RequestId)>,
-    /// It takes several messages of a topic as one.
+    /// Whether the client accepts several messages of a topic as one.
     batch: bool,
 }
+
+/// The `id` of a request, if it has one.
+type RequestId = Option<u64>;
 
 impl PushHandler {
     pub(super) fn new(push: Push) -> Self {
@@ -46,14 +53,14 @@ impl PushHandler {
         client: &mut ClientState,
         message: Message<'_>,
     ) -> Result<(), (RequestId, RequestError)> {
-        let text = message.as_text().ok_or_else(|| (RequestId::default(), RequestError::Binary))?;
-        let (id, request) = parse(text);
-        let outcome = request.and_then(|request| match request {
-            PushRequest::Subscribe(wanted) => self.subscribe(conn, client, id, wanted),
-            PushRequest::Unsubscribe(from) => unsubscribe(conn, client, id, &from),
+        let text = message.as_text().ok_or((None, RequestError::Binary))?;
+        let (id, request) = parse_request(text);
+        let outcome = request.map_err(RequestError::from).and_then(|request| match request {
+            PushRequest::Subscribe(subscribe) => self.subscribe(conn, client, id, subscribe),
+            PushRequest::Unsubscribe(target) => unsubscribe(conn, client, id, target),
             PushRequest::Publish(publication) => self.publish(conn, id, &publication),
             PushRequest::Ping => {
-                send(conn, &ServerMessage::Pong { id });
+                send(conn, ServerMessage::Pong { id });
                 Ok(())
             }
         });
@@ -65,36 +72,34 @@ impl PushHandler {
         conn: &mut Conn<'_>,
         client: &mut ClientState,
         id: RequestId,
-        wanted: SubscribeCommand,
+        subscribe: SubscribeCommand<'_>,
     ) -> Result<(), RequestError> {
-        let SubscribeCommand { to, start, tags } = wanted;
-        let name = to.name();
+        let SubscribeCommand { target, start, tags } = subscribe;
+        let name = target.name();
         if !self.push.may_subscribe(name, settings(conn)) {
             let (topic, prefixes) = (name.to_owned(), self.push.subscribe.clone());
-            return Err(RequestError::Forbidden { topic, what: "subscribe to", prefixes });
+            return Err(RequestError::Forbidden { topic, action: "subscribe to", prefixes });
         }
         let pending_subscribes = &client.pending_subscribes;
         if pending_subscribes.iter().any(|(t, _)| **t == *name) {
             return Err(RequestError::Already { topic: name.to_owned() });
         }
         let tags: Vec<&str> = tags.iter().map(|tag| &**tag).collect();
-        let subscribe = match &to {
-            OwnedTarget::Topic(topic) => Subscribe::new(topic),
-            OwnedTarget::Pattern(pattern) => Subscribe::pattern(pattern),
+        let subscribe = match &target {
+            TargetName::Topic(topic) => Subscribe::new(topic),
+            TargetName::Pattern(pattern) => Subscribe::pattern(pattern),
         };
-        match conn.subscribe_with(subscribe.from(start).tags(&tags)) {
-            Ok(()) if matches!(to, OwnedTarget::Pattern(_)) => {
-                let to = TargetMember::from(to.as_target());
-                let reply =
-                    ServerMessage::Subscribed { id, to, position: None, recovered: false, replayed: 0 };
-                send(conn, &reply);
+        match conn.subscribe_with(subscribe.from(hub_start(&start)).tags(&tags)) {
+            Ok(()) if matches!(target, TargetName::Pattern(_)) => {
+                let (target, position) = (Some(target), None);
+                send(conn, ServerMessage::Subscribed { id, target, position, recovered: false, replayed: 0 });
                 Ok(())
             }
             Ok(()) => {
                 client.pending_subscribes.push((name.into(), id));
                 Ok(())
             }
-            Err(SubscribeError::Closed) => Ok(()), // nothing reaches it any more
+            Err(SubscribeError::Closed) => Ok(()), // it can't be answered
             Err(e) => Err(RequestError::from_subscribe(name, &e)),
         }
     }
@@ -108,8 +113,8 @@ impl PushHandler {
         let PublishCommand { topic, content, key, idempotency_key, ttl, echo, tags } = publication;
         check_topic(topic).map_err(RequestError::Topic)?;
         if !self.push.may_publish(topic, settings(conn)) {
-            let (topic, prefixes) = (topic.clone(), self.push.publish.clone());
-            return Err(RequestError::Forbidden { topic, what: "publish to", prefixes });
+            let (topic, prefixes) = (topic.to_string(), self.push.publish.clone());
+            return Err(RequestError::Forbidden { topic, action: "publish to", prefixes });
         }
         let mut message = match content {
             Content::Json(data) => Message::json(data),
@@ -129,21 +134,21 @@ impl PushHandler {
         if !echo {
             publish = publish.except(conn.id());
         }
-        // Through the handle also where nobody waits for the answer: one way keeps one order.
+        // By the handle also without an id, since one way keeps one order.
         let (handle, to) = (conn.handle().clone(), conn.id());
         conn.handle().publish_then(publish, move |result| {
             let reply = match result {
-                Err(e) => ServerMessage::error(id, &e.into()),
-                Ok(_) if id == RequestId::default() => return,
+                Err(e) => RequestError::from(e).answer(id),
+                Ok(_) if id.is_none() => return,
                 Ok(None) => ServerMessage::Published { id, position: None, receivers: 0, repeated: false },
                 Ok(Some(published)) => ServerMessage::Published {
                     id,
                     position: Some(published.position.into()),
-                    receivers: published.receivers,
+                    receivers: published.receivers as u64,
                     repeated: published.repeated,
                 },
             };
-            handle.reply(to, &reply.to_json());
+            handle.reply(to, &reply.into_json());
         });
         conn.pause_if_congested(topic);
         Ok(())
@@ -155,41 +160,53 @@ impl ClientState {
         Self { batch, unread_replies: 0, lagged: 0, pending_subscribes: Vec::new() }
     }
 
-    /// The request that asked for a subscription that has not begun; it is answered now.
+    /// Removes a pending subscription, and returns the id of its request.
     fn take_pending_subscribe(&mut self, topic: &str) -> Option<RequestId> {
         let at = self.pending_subscribes.iter().position(|(t, _)| **t == *topic)?;
         Some(self.pending_subscribes.swap_remove(at).1)
     }
 }
 
-/// What the server's topics keep and allow.
+/// Where a subscription starts. An epoch of another server is no error: the topic recovers nothing.
+fn hub_start(start: &SubscribeStart<'_>) -> Start {
+    match start {
+        SubscribeStart::Live => Start::Now,
+        SubscribeStart::Latest => Start::Latest,
+        SubscribeStart::Last(n) => Start::Last(*n as usize),
+        SubscribeStart::Since(WirePosition { epoch, offset }) => {
+            epoch.number().map_or(Start::Now, |epoch| Start::Since(Position::new(epoch, *offset)))
+        }
+    }
+}
+
+/// The settings of the server's topics.
 fn settings<'a>(conn: &'a Conn<'_>) -> &'a SettingsTable {
     &conn.handle().shared.topics
 }
 
-fn send(conn: &mut Conn<'_>, reply: &ServerMessage<'_>) {
-    conn.reply(&reply.to_json());
+fn send(conn: &mut Conn<'_>, message: ServerMessage<'_>) {
+    conn.reply(&message.into_json());
 }
 
 fn unsubscribe(
     conn: &mut Conn<'_>,
     client: &mut ClientState,
     id: RequestId,
-    from: &OwnedTarget,
+    target: TargetName<'_>,
 ) -> Result<(), RequestError> {
-    let topic = from.name();
-    let waits = client.take_pending_subscribe(topic);
-    let was = match from {
-        OwnedTarget::Topic(topic) => conn.unsubscribe(topic),
-        OwnedTarget::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
+    let topic = target.name();
+    let cancelled = client.take_pending_subscribe(topic);
+    let was_subscribed = match &target {
+        TargetName::Topic(topic) => conn.unsubscribe(topic),
+        TargetName::Pattern(pattern) => conn.unsubscribe_pattern(pattern),
     };
-    if !was && waits.is_none() {
+    if !was_subscribed && cancelled.is_none() {
         return Err(RequestError::NotSubscribed { topic: topic.to_owned() });
     }
-    if let Some(waits) = waits {
-        send(conn, &ServerMessage::error(waits, &RequestError::Cancelled { topic: topic.to_owned() }));
+    if let Some(cancelled) = cancelled {
+        send(conn, RequestError::Cancelled { topic: topic.to_owned() }.answer(cancelled));
     }
-    send(conn, &ServerMessage::Unsubscribed { id, from: from.as_target().into() });
+    send(conn, ServerMessage::Unsubscribed { id, target: Some(target) });
     Ok(())
 }
 
@@ -204,7 +221,7 @@ impl Handler for PushHandler {
         match request.protocols().next() {
             None => Ok(accept),
             Some(_) => {
-                let text = format!("none of the subprotocols offered is spoken here: offer {SUBPROTOCOL}\n");
+                let text = format!("Sec-WebSocket-Protocol: expected {SUBPROTOCOL}\n");
                 Err(Refuse::new(400).text(text))
             }
         }
@@ -215,17 +232,15 @@ impl Handler for PushHandler {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         conn.batch_messages(client.batch);
         let limits = conn.limits();
-        let hello = ServerMessage::Hello {
-            protocol: SUBPROTOCOL,
-            connection: &conn.id().to_string(),
+        let hello = Hello {
+            connection: conn.id().to_string().into(),
             time: millis(since_epoch),
             heartbeat: millis(self.push.heartbeat),
-            retry: millis(self.push.retry),
-            max_message_size: limits.max_message_size,
-            max_subscriptions: limits.max_subscriptions,
+            retry: Some(millis(self.push.retry)),
+            max_message_size: Some(limits.max_message_size as u64),
+            max_subscriptions: Some(limits.max_subscriptions as u64),
         };
-        let hello = hello.to_json();
-        conn.reply(&hello);
+        send(conn, ServerMessage::Hello(hello));
         Ok(())
     }
 
@@ -240,7 +255,7 @@ impl Handler for PushHandler {
         }
         client.unread_replies += message.len() + REPLY_OVERHEAD;
         if let Err((id, error)) = self.request(conn, client, message) {
-            send(conn, &ServerMessage::error(id, &error));
+            send(conn, error.answer(id));
         }
         if client.unread_replies > MAX_UNREAD_REPLIES && conn.buffered_amount() > 0 {
             conn.pause();
@@ -261,14 +276,14 @@ impl Handler for PushHandler {
         topic: &str,
         how: &Subscribed,
     ) -> Result<(), Disconnect> {
-        let waits = client.take_pending_subscribe(topic);
-        let position = Some(WirePosition::from(how.position));
-        let (recovered, replayed) = (how.recovered, how.replayed);
-        let id = waits.unwrap_or_default();
-        send(
-            conn,
-            &ServerMessage::Subscribed { id, to: TargetMember::Topic(topic), position, recovered, replayed },
-        );
+        let subscribed = ServerMessage::Subscribed {
+            id: client.take_pending_subscribe(topic).flatten(),
+            target: Some(TargetName::Topic(topic.into())),
+            position: Some(how.position.into()),
+            recovered: how.recovered,
+            replayed: how.replayed as u64,
+        };
+        send(conn, subscribed);
         Ok(())
     }
 
@@ -280,7 +295,7 @@ impl Handler for PushHandler {
         error: &SubscribeError,
     ) -> Result<(), Disconnect> {
         if let Some(id) = client.take_pending_subscribe(topic) {
-            send(conn, &ServerMessage::error(id, &RequestError::from_subscribe(topic, error)));
+            send(conn, RequestError::from_subscribe(topic, error).answer(id));
         }
         Ok(())
     }
@@ -291,11 +306,11 @@ impl Handler for PushHandler {
         client: &mut ClientState,
         messages: u32,
     ) -> Result<(), Disconnect> {
-        // At once, so that it is told before whatever ends the connection. As long as the last one waits, it tells the sum.
+        // At once, so that it precedes a close frame. While the last notice is queued, it is replaced by the sum.
         let before = if conn.has_notice() { client.lagged } else { 0 };
         let messages = before + u64::from(messages);
         client.lagged = messages;
-        conn.notice(&ServerMessage::Lagged { messages }.to_json());
+        conn.notice(&ServerMessage::Lagged { messages }.into_json());
         Ok(())
     }
 }

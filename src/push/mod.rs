@@ -1,29 +1,26 @@
-//! The endpoint for browsers: topics over JSON, as `docs/reference/protocol.md` specifies it. [`Push`] says what clients may do
-//! and becomes a route.
+//! The server's side of the push protocol, topics over JSON for browsers: `docs/reference/protocol.md` specifies it.
+//! [`Push`] says what clients may do and becomes a route.
 //!
 //! ```text
-//!   text frame ─▶ request.rs ─▶ handler.rs ─┬─ subscribe, unsubscribe ─▶ the connection's own worker
-//!                                           └─ publish ─▶ the topic's home ─ published ─▶ back to the connection
-//!   topic's message ─▶ envelope.rs, once for all connections of the route
+//!   text frame ─▶ push_protocol ─▶ handler.rs ─┬─ subscribe, unsubscribe ─▶ the connection's worker
+//!                                              └─ publish ─▶ the topic's owner ─ published ─▶ the connection
+//!   message of a topic ─▶ envelope.rs, once for all connections of the route
 //! ```
-//! It refuses to be more than that: no state of the application's, no history beside the topics' own. A request is
-//! answered at most once (server_message.rs), and no policy for slow consumers gives an answer up.
+//! It has no state of the application and no history beside the topics'. Every request with an id gets one answer, and
+//! slow-consumer policies drop none of them.
 
-pub(crate) mod bounds;
 mod envelope;
+mod error;
 mod handler;
-mod request;
-mod server_message;
 
 use crate::conn::Limits;
 use crate::handler::{OutOfRange, Route};
 use crate::hub::SettingsTable;
-use bounds::{HEARTBEAT, HELLO_RETRY};
+use crate::push_protocol::bounds::{HEARTBEAT, HELLO_RETRY};
 use core::time::Duration;
 use handler::PushHandler;
 
-/// The subprotocol (RFC 6455 section 1.9) that this endpoint speaks.
-pub const SUBPROTOCOL: &str = "campanile.v1.json";
+pub use crate::push_protocol::SUBPROTOCOL;
 
 /// Subscriptions of one client, unless [`Push::max_subscriptions`] says otherwise.
 const MAX_SUBSCRIPTIONS: usize = 128;
@@ -165,7 +162,7 @@ impl From<Push> for Route {
         };
         let mut prefixes = named("Push::subscribe", &push.subscribe);
         prefixes.extend(named("Push::publish", &push.publish));
-        let route = Self::new(PushHandler::new(push)).limits(limits).envelope(envelope::Json);
+        let route = Self::new(PushHandler::new(push)).limits(limits).envelope(envelope::PushEnvelope);
         let mut route = route.message_rate(per_second, burst);
         route.publish_prefixes = publish;
         route.prefixes = prefixes;

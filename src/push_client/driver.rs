@@ -9,12 +9,12 @@ use super::error::Error;
 use super::event::PushEvent;
 use super::machine::{MAX_TIMEOUT, MachineContext, PushMachine};
 use super::outgoing::Settled;
-use super::{PushClient, PushClientInner, wire};
+use super::{PushClient, PushClientInner};
 use crate::client::{self, Client, Data, InvalidClose, NoEvent, Reconnect};
 use crate::conn::ReadyState;
 use crate::log;
 use crate::protocol::CloseCode;
-use crate::push::SUBPROTOCOL;
+use crate::push_protocol::{SUBPROTOCOL, parse_binary, parse_incoming};
 use core::fmt;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -293,12 +293,13 @@ impl Driver {
             match event {
                 client::ClientEvent::Open => machine.opened(cx.now),
                 client::ClientEvent::Message(data) if !is_over => {
-                    let incoming = match data {
-                        Data::Text(text) => wire::parse(&text).map_err(|e| e.to_string()),
-                        Data::Binary(bytes) => wire::parse_binary(bytes),
-                    };
                     let was_greeted = machine.hello().is_some();
-                    machine.received(incoming, cx);
+                    match data {
+                        Data::Text(text) => {
+                            machine.received(parse_incoming(&text).map_err(|e| e.to_string()), cx);
+                        }
+                        Data::Binary(bytes) => machine.received(parse_binary(bytes), cx),
+                    }
                     if let Some(hello) = machine.hello().filter(|_| !was_greeted) {
                         client.set_initial_delay(hello.retry);
                     }

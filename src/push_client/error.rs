@@ -2,6 +2,7 @@
 
 use crate::client;
 use crate::hub::{InvalidPattern, InvalidTopic};
+use crate::push_protocol::ErrorCode;
 use core::fmt;
 use core::time::Duration;
 
@@ -17,72 +18,10 @@ pub struct ServerError {
     pub retry: Option<Duration>,
 }
 
-/// The codes of `docs/reference/protocol.md`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorCode {
-    /// A request was no JSON.
-    Json,
-    /// A request was none: a member is missing, or out of range.
-    Invalid,
-    /// The server does not know this type of request.
-    Type,
-    /// A binary message.
-    Binary,
-    /// The name can't be a topic's.
-    Topic,
-    /// The text is not a pattern.
-    Pattern,
-    /// Clients may not subscribe to this topic, or not publish to it.
-    Forbidden,
-    /// The connection listens to the topic.
-    Already,
-    /// The connection does not listen to the topic.
-    NotSubscribed,
-    /// An `unsubscribe` came before the answer.
-    Cancelled,
-    /// The connection has as many subscriptions as it may.
-    Subscriptions,
-    /// More requests than the server takes from one client.
-    RateLimited,
-    /// The message is longer than its topic allows, or the request longer than the server takes.
-    TooBig,
-    /// The server has too much to do.
-    Busy,
-    /// A code of a newer server's.
-    Other(String),
-}
-
-impl ErrorCode {
-    fn new(code: &str) -> Self {
-        match code {
-            "json" => Self::Json,
-            "invalid" => Self::Invalid,
-            "type" => Self::Type,
-            "binary" => Self::Binary,
-            "topic" => Self::Topic,
-            "pattern" => Self::Pattern,
-            "forbidden" => Self::Forbidden,
-            "already" => Self::Already,
-            "not_subscribed" => Self::NotSubscribed,
-            "cancelled" => Self::Cancelled,
-            "subscriptions" => Self::Subscriptions,
-            "rate_limited" => Self::RateLimited,
-            "too_big" => Self::TooBig,
-            "busy" => Self::Busy,
-            other => Self::Other(other.to_owned()),
-        }
-    }
-}
-
 impl ServerError {
     /// Bytes of what the server said.
     pub(super) fn weight(&self) -> usize {
         self.message.len() + if let ErrorCode::Other(code) = &self.code { code.len() } else { 0 }
-    }
-
-    pub(super) fn new(code: &str, message: String, retry: Option<Duration>) -> Self {
-        Self { code: ErrorCode::new(code), message, retry }
     }
 
     pub(super) fn too_big(len: usize, limit: usize) -> Self {

@@ -9,10 +9,12 @@ use super::error::{Error, PublishError, ServerError, SubscribeError};
 use super::event::{Data, Hello, Message, PushEvent, Subscribed};
 use super::outgoing::{NewPublication, OnPublished, Outgoing, retry_delay};
 use super::publication::{Publication, Start, Subscription};
-use super::wire::{self, ServerMessage, WireStart};
-use super::{Position, Published, PushClientLimits};
+use super::{Position, Published, PushClientLimits, convert};
 use crate::hub::topic::is_pattern;
-use crate::hub::{MAX_TAG, MAX_TAGS, SubscribeTarget, check_pattern, check_topic};
+use crate::hub::{MAX_TAG, MAX_TAGS, check_pattern, check_topic};
+use crate::push_protocol::{
+    Incoming, MAX_LAST, PushRequest, ServerMessage, SubscribeCommand, SubscribeStart, TargetName,
+};
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -137,7 +139,7 @@ impl PushMachine {
             check_topic(&topic).map_err(SubscribeError::Topic)?;
         }
         if let Start::Last(n) = start
-            && !(1..=65_536).contains(&n)
+            && !(1..=MAX_LAST).contains(&n)
         {
             return Err(SubscribeError::Last { n });
         }
@@ -188,7 +190,8 @@ impl PushMachine {
         check_topic(publication.topic).map_err(PublishError::Topic)?;
         let id = self.ids + 1;
         let idempotency_key = format!("{}-{id}", self.key_prefix);
-        let text = wire::publish(id, publication, &idempotency_key)
+        let text = convert::publish_request(publication, &idempotency_key)
+            .to_json(Some(id))
             .map_err(|e| PublishError::Json(e.to_string()))?;
         let (pending, bytes) = (self.outgoing.len(), self.outgoing.bytes());
         let PushClientLimits { max_pending, max_pending_bytes, .. } = self.limits;
@@ -284,7 +287,7 @@ impl PushMachine {
             self.events.push(PushEvent::Error(Error::PongTimeout { limit: pong_timeout }));
         } else if passed(self.ping_due()) {
             // Where it can't be sent, there is no way to the server either.
-            (cx.send)(wire::PING);
+            (cx.send)(&json(&PushRequest::Ping, None));
             self.pong_deadline = Some(cx.now + pong_timeout.min(MAX_TIMEOUT));
         }
     }
@@ -359,10 +362,11 @@ impl PushMachine {
         self.pending.values().any(leaves)
     }
 
-    fn request(&mut self, kind: PendingKind, text: impl FnOnce(u64) -> String, cx: &mut MachineContext<'_>) {
+    /// Sends a request whose id is the next one.
+    fn request(&mut self, kind: PendingKind, text: String, cx: &mut MachineContext<'_>) {
         self.ids += 1;
         let id = self.ids;
-        self.pending.insert(id, PendingRequest { text: text(id), kind, retry: None, deferrals: 0 });
+        self.pending.insert(id, PendingRequest { text, kind, retry: None, deferrals: 0 });
         self.send(id, cx);
     }
 
@@ -374,63 +378,82 @@ impl PushMachine {
         }
         let Some(sub) = self.subs.get_mut(topic) else { return };
         sub.live = false;
-        let begin = match (&sub.position, sub.start) {
-            (Some(position), _) if sub.resumes => WireStart::Since(position),
-            (_, Start::Live) => WireStart::Live,
-            (_, Start::Latest) => WireStart::Latest,
-            (_, Start::Last(n)) => WireStart::Last(n),
+        let start = match (&sub.position, sub.start) {
+            (Some(position), _) if sub.resumes => SubscribeStart::Since(position.into()),
+            (_, Start::Live) => SubscribeStart::Live,
+            (_, Start::Latest) => SubscribeStart::Latest,
+            (_, Start::Last(n)) => SubscribeStart::Last(n),
         };
         let kind = PendingKind::Subscribe {
             topic: topic.to_owned(),
             sub: sub.number,
-            since: matches!(begin, WireStart::Since(_)),
+            since: matches!(start, SubscribeStart::Since(_)),
         };
-        let text = wire::subscribe(self.ids + 1, target(topic), begin, &sub.tags);
-        self.request(kind, |_| text, cx);
+        let tags = sub.tags.iter().map(|tag| (&**tag).into()).collect();
+        let request = PushRequest::Subscribe(SubscribeCommand { target: target(topic), start, tags });
+        let text = json(&request, Some(self.ids + 1));
+        self.request(kind, text, cx);
     }
 
     fn request_unsubscribe(&mut self, topic: &str, cx: &mut MachineContext<'_>) {
         if self.hello.is_some() && !self.is_unsubscribing(topic) {
             let kind = PendingKind::Unsubscribe { topic: topic.to_owned() };
-            self.request(kind, |id| wire::unsubscribe(id, target(topic)), cx);
+            let text = json(&PushRequest::Unsubscribe(target(topic)), Some(self.ids + 1));
+            self.request(kind, text, cx);
         }
     }
 
     // ---- what comes in ----
 
-    pub(super) fn received(&mut self, incoming: Result<ServerMessage, String>, cx: &mut MachineContext<'_>) {
+    pub(super) fn received(&mut self, incoming: Result<Incoming<'_>, String>, cx: &mut MachineContext<'_>) {
         self.last_received = cx.now;
         self.pong_deadline = None;
         match incoming.unwrap_or_else(|why| {
             self.events.push(PushEvent::Error(Error::Unreadable { why }));
-            ServerMessage::Other
+            Incoming::Other
         }) {
-            ServerMessage::Message { topic, offset, data } => self.deliver(topic, offset, data),
-            ServerMessage::Messages { topic, messages } => {
-                for (offset, data) in messages {
-                    self.deliver(topic.clone(), offset, data);
+            Incoming::Message { topic, offset, payload } => {
+                self.deliver(topic.0.into(), offset, payload.into())
+            }
+            Incoming::Messages { topic, messages } => {
+                let topic: Arc<str> = topic.0.into();
+                for (offset, payload) in messages {
+                    self.deliver(topic.clone(), offset, payload.into());
                 }
             }
-            ServerMessage::Hello(hello) => self.hello_received(hello, cx),
-            ServerMessage::Subscribed { id: Some(id), position, recovered, replayed } => {
-                self.subscribed(id, position, recovered, replayed, cx);
-                self.flush(cx);
-            }
-            ServerMessage::Unsubscribed { id: Some(id) } => self.unsubscribed(id, cx),
-            ServerMessage::Published { id: Some(id), published } => self.published(id, published, cx),
-            ServerMessage::Lagged { messages } => self.events.push(PushEvent::Lagged { messages }),
-            ServerMessage::Error { id: None, error } => {
-                self.events.push(PushEvent::Error(Error::Server(error)))
-            }
-            ServerMessage::Error { id: Some(id), error } => self.failed(id, error, cx),
-            ServerMessage::Subscribed { id: None, .. }
-            | ServerMessage::Unsubscribed { id: None }
-            | ServerMessage::Published { id: None, .. }
-            | ServerMessage::Other => {}
+            Incoming::Server(message) => self.answered(message, cx),
+            Incoming::Other => {}
         }
         // A server that never falls silent has to greet in time all the same.
         if self.hello_deadline.is_some_and(|at| at <= cx.now) {
             self.check_silence(cx);
+        }
+    }
+
+    fn answered(&mut self, message: ServerMessage<'_>, cx: &mut MachineContext<'_>) {
+        match message {
+            ServerMessage::Hello(hello) => self.hello_received(hello.into(), cx),
+            ServerMessage::Subscribed { id: Some(id), position, recovered, replayed, .. } => {
+                self.subscribed(id, position.map(Into::into), recovered, replayed, cx);
+                self.flush(cx);
+            }
+            ServerMessage::Unsubscribed { id: Some(id), .. } => self.unsubscribed(id, cx),
+            ServerMessage::Published { id: Some(id), position, receivers, repeated } => {
+                self.published(id, Published::new(position, receivers, repeated), cx);
+            }
+            ServerMessage::Lagged { messages } => self.events.push(PushEvent::Lagged { messages }),
+            ServerMessage::Error { id, code, message, retry } => {
+                let error = ServerError::new(code, message.0.into_owned(), retry);
+                match id {
+                    Some(id) => self.failed(id, error, cx),
+                    None => self.events.push(PushEvent::Error(Error::Server(error))),
+                }
+            }
+            // Without an id it answers nothing.
+            ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Published { .. }
+            | ServerMessage::Pong { .. } => {}
         }
     }
 
@@ -551,9 +574,14 @@ impl PushMachine {
     }
 }
 
-/// What the server is to be asked for. The name has been checked, and no topic is named as a pattern is.
-fn target(name: &str) -> SubscribeTarget<'_> {
-    if is_pattern(name) { SubscribeTarget::Pattern(name) } else { SubscribeTarget::Topic(name) }
+/// What a request subscribes to. The name has been checked, and no topic is named like a pattern.
+fn target(name: &str) -> TargetName<'_> {
+    if is_pattern(name) { TargetName::Pattern(name.into()) } else { TargetName::Topic(name.into()) }
+}
+
+/// A request without JSON of the program's, which therefore can be written.
+fn json(request: &PushRequest<'_>, id: Option<u64>) -> String {
+    request.to_json(id).unwrap_or_default()
 }
 
 impl SubscriptionState {

@@ -1,12 +1,14 @@
-//! The session without a socket: what it says, and when.
+//! The client's machine without a socket: its requests and events.
 
 use super::*;
-use crate::push_client::ErrorCode;
+use crate::push_protocol::{ErrorCode, parse_binary, parse_incoming};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::mpsc;
 
-/// A session with a server that a test plays.
+const PING: &str = r#"{"type":"ping"}"#;
+
+/// A client whose server is the test.
 struct TestMachine {
     machine: PushMachine,
     now: Instant,
@@ -48,7 +50,7 @@ impl TestMachine {
     }
 
     fn hear(&mut self, text: &str) {
-        let incoming = wire::parse(text).map_err(|e| e.to_string());
+        let incoming = parse_incoming(text).map_err(|e| e.to_string());
         self.with(|machine, cx| machine.received(incoming, cx));
     }
 
@@ -229,7 +231,7 @@ fn retry_times_of_a_hostile_server_are_clamped() {
     }
     defer(&mut test, (1 << 53) - 1);
     test.pass(Duration::from_secs(60) - Duration::from_millis(1));
-    assert!(test.said().iter().all(|text| text == wire::PING));
+    assert!(test.said().iter().all(|text| text == PING));
     test.pass(Duration::from_millis(1));
     assert_eq!(test.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
 }
@@ -407,11 +409,11 @@ fn a_silent_server_is_pinged_and_then_reset() {
     test.pass(Duration::from_secs(24));
     assert!(test.said().is_empty());
     test.pass(Duration::from_secs(1));
-    assert_eq!(test.said(), [wire::PING]);
+    assert_eq!(test.said(), [PING]);
     test.pass(Duration::from_secs(9));
     test.hear(r#"{"type":"pong"}"#);
     test.pass(Duration::from_secs(25));
-    assert_eq!(test.said(), [wire::PING]);
+    assert_eq!(test.said(), [PING]);
     test.events();
     test.pass(Duration::from_secs(10));
     assert!(test.machine.wants_reset);
@@ -571,7 +573,7 @@ proptest! {
         let receipt = test.publish("x");
         for message in &messages {
             test.hear(message);
-            let incoming = wire::parse_binary([&[1, 1], &bytes[..]].concat());
+            let incoming = parse_binary([&[1, 1], &bytes[..]].concat());
             test.with(|machine, cx| machine.received(incoming, cx));
         }
         test.pass(Duration::from_millis(wait));
@@ -583,8 +585,9 @@ proptest! {
         let asked: Vec<Value> = test.said().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         prop_assert_eq!(asked.iter().filter(|request| request["type"] == "subscribe").count() + ended, 2);
         for request in asked {
-            let (id, topic) = (&request["id"], &request["topic"]);
-            test.hear(&json!({"type": "subscribed", "id": id, "topic": topic, "epoch": "f", "offset": 3, "recovered": false, "replayed": 0}).to_string());
+            let member = if request["topic"].is_null() { "pattern" } else { "topic" };
+            let (id, name) = (&request["id"], &request[member]);
+            test.hear(&json!({"type": "subscribed", "id": id, member: name, "epoch": "f", "offset": 3, "recovered": false, "replayed": 0}).to_string());
         }
         test.events();
         for topic in ["t", "p/x"] {

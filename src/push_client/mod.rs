@@ -39,23 +39,24 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Pure, and tested without a socket: the words (`wire.rs`) and what is to be done when (`machine.rs`). Around them one
+//! Pure, and tested without a socket: the messages (`push_protocol`) and what is done when (`machine.rs`). Around them one
 //! thread for each client, which takes the connection's events and looks at the time.
 
 mod builder;
+mod convert;
 mod driver;
 mod error;
 mod event;
 mod machine;
 mod outgoing;
 mod publication;
-mod wire;
 
 #[cfg(test)]
 mod model_tests;
 
+pub use crate::push_protocol::ErrorCode;
 pub use builder::{PushClientBuilder, PushClientLimits};
-pub use error::{Error, ErrorCode, PublishError, ServerError, SubscribeError};
+pub use error::{Error, PublishError, ServerError, SubscribeError};
 pub use event::{Data, Hello, Message, Position, Published, PushEvent, Subscribed};
 pub use publication::{Publication, Subscription};
 

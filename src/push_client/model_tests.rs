@@ -1,4 +1,4 @@
-//! The session against a model of a server, over interleavings of requests, refusals, answers, losses, restarts and a
+//! The client's machine against a model of a server, over interleavings of requests, refusals, answers, losses, restarts and a
 //! socket that takes nothing. What is promised: the publications to a topic keep their order, each is answered once and
 //! truly, and a subscription has no gap and nothing twice unless it was told that something is lost.
 
@@ -6,7 +6,8 @@ use super::error::PublishError;
 use super::event::{Message, PushEvent};
 use super::machine::{MachineContext, PushMachine};
 use super::publication::{Publication, Subscription};
-use super::{Published, PushClientLimits, wire};
+use super::{Published, PushClientLimits};
+use crate::push_protocol::parse_incoming;
 use core::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -261,7 +262,7 @@ impl World {
 
     fn arrive(&mut self) {
         let Some(Said { text, .. }) = self.server.said.pop_front() else { return };
-        let incoming = wire::parse(&text).map_err(|e| e.to_string());
+        let incoming = parse_incoming(&text).map_err(|e| e.to_string());
         self.with(|machine, cx| machine.received(incoming, cx));
     }
 

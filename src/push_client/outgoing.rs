@@ -10,7 +10,7 @@
 
 use super::Published;
 use super::error::{PublishError, ServerError};
-use crate::push::bounds::ERROR_RETRY;
+use crate::push_protocol::bounds::ERROR_RETRY;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

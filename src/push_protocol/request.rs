@@ -1,82 +1,187 @@
-//! What clients of the endpoint ask: from a text to a checked request, or to what is wrong with it. Pure.
+//! What clients request: one type for both ends, written by clients and read, with every member checked, by servers.
 
-use super::server_message::{RequestError, RequestId, shorten};
-use crate::hub::{MAX_TAG, MAX_TAGS, Position, Start, SubscribeTarget, check_pattern, check_topic};
-use crate::json::{self, MAX_NESTING};
+use super::{Epoch, ErrorCode, MAX_EPOCH, MAX_LAST, TargetName, WirePosition};
+use crate::hub::{InvalidPattern, InvalidTopic, MAX_KEY, MAX_TAG, MAX_TAGS, check_pattern, check_topic};
+use crate::json::{self, Integer, MAX_NESTING, Text, present, shorten};
+use core::fmt;
 use core::time::Duration;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Integers above are not exact in a browser.
-const MAX_INTEGER: u64 = (1 << 53) - 1;
-
-/// Bytes of a `key` and of an `idempotency_key`.
-const MAX_KEY: usize = 255;
-
-/// Messages asked for by `last`.
-const MAX_LAST: usize = 65_536;
-
-/// Bytes of an epoch.
-const MAX_EPOCH: usize = 64;
-
-#[derive(Debug)]
-pub(super) enum PushRequest<'a> {
-    Subscribe(SubscribeCommand),
-    Unsubscribe(OwnedTarget),
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum PushRequest<'a> {
+    Subscribe(SubscribeCommand<'a>),
+    Unsubscribe(TargetName<'a>),
     Publish(PublishCommand<'a>),
     Ping,
 }
 
-/// What a subscription is to. A topic's name never becomes a pattern: the two are different members.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum OwnedTarget {
-    Topic(String),
-    Pattern(String),
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SubscribeCommand<'a> {
+    pub(crate) target: TargetName<'a>,
+    pub(crate) start: SubscribeStart<'a>,
+    pub(crate) tags: Vec<Text<'a>>,
 }
 
-impl OwnedTarget {
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Topic(name) | Self::Pattern(name) => name,
-        }
-    }
-
-    pub(super) fn as_target(&self) -> SubscribeTarget<'_> {
-        match self {
-            Self::Topic(name) => SubscribeTarget::Topic(name),
-            Self::Pattern(name) => SubscribeTarget::Pattern(name),
-        }
-    }
+/// Where a subscription starts. Patterns start [`SubscribeStart::Live`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum SubscribeStart<'a> {
+    Live,
+    Latest,
+    Last(u32),
+    Since(WirePosition<'a>),
 }
 
-#[derive(Debug)]
-pub(super) struct SubscribeCommand {
-    pub(super) to: OwnedTarget,
-    pub(super) start: Start,
-    pub(super) tags: Vec<String>,
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PublishCommand<'a> {
+    pub(crate) topic: Text<'a>,
+    pub(crate) content: Content<'a>,
+    pub(crate) key: Option<Text<'a>>,
+    pub(crate) idempotency_key: Option<Text<'a>>,
+    /// In whole milliseconds from 1 to 2^32 - 1.
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) echo: bool,
+    pub(crate) tags: Vec<Text<'a>>,
 }
 
-#[derive(Debug)]
-pub(super) struct PublishCommand<'a> {
-    pub(super) topic: String,
-    pub(super) content: Content<'a>,
-    pub(super) key: Option<String>,
-    pub(super) idempotency_key: Option<String>,
-    pub(super) ttl: Option<Duration>,
-    pub(super) echo: bool,
-    pub(super) tags: Vec<String>,
-}
-
-#[derive(Debug)]
-pub(super) enum Content<'a> {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Content<'a> {
     /// As it was written.
     Json(&'a str),
-    Text(String),
+    Text(Text<'a>),
 }
 
-/// All members that any request has, each as it was written: a member means nothing before the type is known. Others
-/// are ignored; one that comes twice is refused.
+/// Why a text is not a request.
+#[derive(Debug)]
+pub(crate) enum ParseError {
+    /// It is not JSON that every receiver can read.
+    Json(serde_json::Error),
+    /// A member is missing, repeated, invalid or excludes another; in words.
+    Invalid(String),
+    /// Its type is unknown.
+    Type(String),
+    Topic(InvalidTopic),
+    Pattern(InvalidPattern),
+}
+
+impl ParseError {
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Json(_) => ErrorCode::Json,
+            Self::Invalid(_) => ErrorCode::Invalid,
+            Self::Type(_) => ErrorCode::Type,
+            Self::Topic(_) => ErrorCode::Topic,
+            Self::Pattern(_) => ErrorCode::Pattern,
+        }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(e) => write!(f, "request: expected JSON that every receiver can read: {e}"),
+            Self::Invalid(why) => f.write_str(why),
+            Self::Type(name) => {
+                write!(f, "type: expected subscribe, unsubscribe, publish or ping, got {:?}", shorten(name))
+            }
+            Self::Topic(e) => e.fmt(f),
+            Self::Pattern(e) => e.fmt(f),
+        }
+    }
+}
+
+// ---- writing ----
+
+/// The members of all requests, in the order in which they are written. Absent ones are omitted.
+#[derive(Default, Serialize)]
+struct Members<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<&'a Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<&'a WirePosition<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<u32>,
+    #[serde(skip_serializing_if = "<[Text<'_>]>::is_empty")]
+    tags: &'a [Text<'a>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    echo: Option<bool>,
+}
+
+impl PushRequest<'_> {
+    /// The request as it is sent.
+    ///
+    /// # Errors
+    /// [`Content::Json`] is not JSON.
+    pub(crate) fn to_json(&self, id: Option<u64>) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&match self {
+            Self::Subscribe(subscribe) => {
+                let members = Members { tags: &subscribe.tags, ..Members::of("subscribe", id) };
+                let members = members.target(&subscribe.target);
+                match &subscribe.start {
+                    SubscribeStart::Live => members,
+                    SubscribeStart::Latest => Members { latest: Some(true), ..members },
+                    SubscribeStart::Last(n) => Members { last: Some(*n), ..members },
+                    SubscribeStart::Since(position) => Members { since: Some(position), ..members },
+                }
+            }
+            Self::Unsubscribe(target) => Members::of("unsubscribe", id).target(target),
+            Self::Publish(publish) => {
+                let (data, text) = match &publish.content {
+                    Content::Json(json) => (Some(serde_json::from_str(json)?), None),
+                    Content::Text(text) => (None, Some(text)),
+                };
+                Members {
+                    topic: Some(&publish.topic),
+                    data,
+                    text,
+                    key: publish.key.as_ref(),
+                    idempotency_key: publish.idempotency_key.as_ref(),
+                    ttl: publish.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+                    echo: (!publish.echo).then_some(false),
+                    tags: &publish.tags,
+                    ..Members::of("publish", id)
+                }
+            }
+            Self::Ping => Members::of("ping", id),
+        })
+    }
+}
+
+impl<'a> Members<'a> {
+    fn of(kind: &'static str, id: Option<u64>) -> Self {
+        Self { kind, id, ..Self::default() }
+    }
+
+    fn target(self, target: &'a TargetName<'a>) -> Self {
+        match target {
+            TargetName::Topic(topic) => Self { topic: Some(topic), ..self },
+            TargetName::Pattern(pattern) => Self { pattern: Some(pattern), ..self },
+        }
+    }
+}
+
+// ---- reading ----
+
+/// The members of all requests, unparsed, since their meaning depends on the type. Others are ignored; repeated ones are
+/// refused.
 #[derive(Deserialize)]
 struct RawMembers<'a> {
     #[serde(borrow, default, rename = "type", deserialize_with = "present")]
@@ -117,183 +222,173 @@ struct Since<'a> {
     offset: Option<&'a RawValue>,
 }
 
-/// `null` is a value like any other, and not what is not there.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// The request in a text, and its id as far as that can be told.
-pub(super) fn parse(text: &str) -> (RequestId, Result<PushRequest<'_>, RequestError>) {
+/// Reads a request and its id. The id is `None` where the request has none, or none that can be read.
+pub(crate) fn parse(text: &str) -> (Option<u64>, Result<PushRequest<'_>, ParseError>) {
     if let Err(e) = json::check(text, MAX_NESTING + 1) {
-        return (RequestId::default(), Err(RequestError::Json(e)));
+        return (None, Err(ParseError::Json(e)));
     }
     let members = match members(text) {
         Ok(members) => members,
-        Err(error) => return (RequestId::default(), Err(error)),
+        Err(error) => return (None, Err(error)),
     };
     match id(&members) {
         Ok(id) => (id, request(&members)),
-        Err(error) => (RequestId::default(), Err(error)),
+        Err(error) => (None, Err(error)),
     }
 }
 
-fn members(text: &str) -> Result<RawMembers<'_>, RequestError> {
+fn members(text: &str) -> Result<RawMembers<'_>, ParseError> {
     object(text)
-        .ok_or_else(|| RequestError::Invalid(format!("{} is no request: send an object", shorten(text))))?
+        .ok_or_else(|| ParseError::Invalid(format!("request: expected an object, got {}", shorten(text))))?
 }
 
-/// The members of an object; `None` if it is something else. Arrays would do for serde too.
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Result<T, RequestError>> {
+/// Reads an object; `None` if the text is something else. Serde would accept arrays too.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<Result<T, ParseError>> {
     let is_object = text.trim_start().starts_with('{');
-    is_object.then(|| {
-        serde_json::from_str(text).map_err(|e| RequestError::Invalid(format!("the request has a {e}")))
-    })
+    is_object.then(|| serde_json::from_str(text).map_err(|e| ParseError::Invalid(format!("request: {e}"))))
 }
 
-fn id(members: &RawMembers<'_>) -> Result<RequestId, RequestError> {
-    let id = optional(members.id, "id", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
-    Ok(RequestId { id })
+fn id(members: &RawMembers<'_>) -> Result<Option<u64>, ParseError> {
+    let id: Option<Integer> = optional(members.id, "id", "an integer from 0 to 2^53 - 1", |_| true)?;
+    Ok(id.map(|Integer(id)| id))
 }
 
-fn request<'a>(members: &RawMembers<'a>) -> Result<PushRequest<'a>, RequestError> {
-    let kind: String = required(members.kind, "type", "a string", |_| true)?;
+fn request<'a>(members: &RawMembers<'a>) -> Result<PushRequest<'a>, ParseError> {
+    let kind: Text<'_> = required(members.kind, "type", "a string", |_| true)?;
     Ok(match &*kind {
         "subscribe" => subscribe(members)?,
         "unsubscribe" => PushRequest::Unsubscribe(target(members)?),
         "publish" => PushRequest::Publish(publish(members)?),
         "ping" => PushRequest::Ping,
-        _ => return Err(RequestError::Type(kind)),
+        _ => return Err(ParseError::Type(kind.0.into_owned())),
     })
 }
 
-fn topic(members: &RawMembers<'_>) -> Result<String, RequestError> {
+fn topic<'a>(members: &RawMembers<'a>) -> Result<Text<'a>, ParseError> {
     required(members.topic, "topic", "a string", |_| true)
 }
 
-/// A topic or a pattern. Both are checked: the hub would refuse them too, but after other checks.
-fn target(members: &RawMembers<'_>) -> Result<OwnedTarget, RequestError> {
+/// Reads a topic or a pattern. Both are checked here, since the hub checks them after other things.
+fn target<'a>(members: &RawMembers<'a>) -> Result<TargetName<'a>, ParseError> {
     match (members.topic, members.pattern) {
         (Some(_), Some(_)) => {
-            Err(RequestError::Invalid("\"topic\" and \"pattern\" exclude each other: send one".to_owned()))
+            Err(ParseError::Invalid("\"topic\" and \"pattern\" exclude each other: send one".to_owned()))
         }
         (None, Some(_)) => {
-            let pattern: String = required(members.pattern, "pattern", "a string", |_| true)?;
-            check_pattern(&pattern).map_err(RequestError::Pattern)?;
-            Ok(OwnedTarget::Pattern(pattern))
+            let pattern: Text<'_> = required(members.pattern, "pattern", "a string", |_| true)?;
+            check_pattern(&pattern).map_err(ParseError::Pattern)?;
+            Ok(TargetName::Pattern(pattern))
         }
         _ => {
             let topic = topic(members)?;
-            check_topic(&topic).map_err(RequestError::Topic)?;
-            Ok(OwnedTarget::Topic(topic))
+            check_topic(&topic).map_err(ParseError::Topic)?;
+            Ok(TargetName::Topic(topic))
         }
     }
 }
 
-fn subscribe<'a>(members: &RawMembers<'_>) -> Result<PushRequest<'a>, RequestError> {
-    let to = target(members)?;
+fn subscribe<'a>(members: &RawMembers<'a>) -> Result<PushRequest<'a>, ParseError> {
+    let target = target(members)?;
     let latest = optional(members.latest, "latest", "true or false", |_| true)?.unwrap_or(false);
     let last = optional(members.last, "last", "an integer from 1 to 65536", |n| (1..=MAX_LAST).contains(n))?;
     let since = members.since.map(since).transpose()?;
-    if matches!(to, OwnedTarget::Pattern(_)) && (latest || last.is_some() || since.is_some()) {
-        let message = "a pattern has no history: leave out \"since\", \"last\" and \"latest\"";
-        return Err(RequestError::Invalid(message.to_owned()));
+    if matches!(target, TargetName::Pattern(_)) && (latest || last.is_some() || since.is_some()) {
+        let message = "pattern: has no history; leave out \"since\", \"last\" and \"latest\"";
+        return Err(ParseError::Invalid(message.to_owned()));
     }
     let start = match (since, last, latest) {
-        (None, None, false) => Start::Now,
-        (None, None, true) => Start::Latest,
-        (None, Some(last), false) => Start::Last(last),
-        (Some(start), None, false) => start,
+        (None, None, false) => SubscribeStart::Live,
+        (None, None, true) => SubscribeStart::Latest,
+        (None, Some(last), false) => SubscribeStart::Last(last),
+        (Some(since), None, false) => SubscribeStart::Since(since),
         _ => {
             let message = "\"since\", \"last\" and \"latest\" exclude each other: send one";
-            return Err(RequestError::Invalid(message.to_owned()));
+            return Err(ParseError::Invalid(message.to_owned()));
         }
     };
-    Ok(PushRequest::Subscribe(SubscribeCommand { to, start, tags: tags(members)? }))
+    Ok(PushRequest::Subscribe(SubscribeCommand { target, start, tags: tags(members)? }))
 }
 
-fn tags(members: &RawMembers<'_>) -> Result<Vec<String>, RequestError> {
-    let fits = |tags: &Vec<String>| {
+fn tags<'a>(members: &RawMembers<'a>) -> Result<Vec<Text<'a>>, ParseError> {
+    let fits = |tags: &Vec<Text<'_>>| {
         (1..=MAX_TAGS).contains(&tags.len()) && tags.iter().all(|tag| (1..=MAX_TAG).contains(&tag.len()))
     };
     let tags = optional(members.tags, "tags", "an array of 1 to 16 strings of 1 to 64 bytes", fits)?;
     Ok(tags.unwrap_or_default())
 }
 
-fn since(raw: &RawValue) -> Result<Start, RequestError> {
+fn since(raw: &RawValue) -> Result<WirePosition<'_>, ParseError> {
     let no_object = || invalid(raw, "since", "an object with \"epoch\" and \"offset\"");
     let since: Since<'_> = object(raw.get()).ok_or_else(no_object)??;
-    let epoch: String = required(since.epoch, "since.epoch", "a string of up to 64 bytes", |e: &String| {
-        e.len() <= MAX_EPOCH
-    })?;
-    let offset =
-        required(since.offset, "since.offset", "an integer from 0 to 2^53 - 1", |n| *n <= MAX_INTEGER)?;
-    // An epoch that is none of ours is a topic's former life like any other.
-    Ok(u64::from_str_radix(&epoch, 16).map_or(Start::Now, |epoch| Start::Since(Position::new(epoch, offset))))
+    let fits = |epoch: &Text<'_>| epoch.len() <= MAX_EPOCH;
+    let epoch = required(since.epoch, "since.epoch", "a string of up to 64 bytes", fits)?;
+    let Integer(offset) = required(since.offset, "since.offset", "an integer from 0 to 2^53 - 1", |_| true)?;
+    Ok(WirePosition { epoch: Epoch::Text(epoch), offset })
 }
 
-fn publish<'a>(members: &RawMembers<'a>) -> Result<PublishCommand<'a>, RequestError> {
+fn publish<'a>(members: &RawMembers<'a>) -> Result<PublishCommand<'a>, ParseError> {
     let topic = topic(members)?;
     let content = match (members.data, members.text) {
         (Some(data), None) => Content::Json(data.get()),
         (None, Some(_)) => Content::Text(required(members.text, "text", "a string", |_| true)?),
-        _ => return Err(RequestError::Invalid("a publish has either \"data\" or \"text\"".to_owned())),
+        _ => return Err(ParseError::Invalid("publish: expected either \"data\" or \"text\"".to_owned())),
     };
-    let name = |raw, name| {
-        optional(raw, name, "a string of 1 to 255 bytes", |s: &String| (1..=MAX_KEY).contains(&s.len()))
+    let key = |raw, name| {
+        optional(raw, name, "a string of 1 to 255 bytes", |s: &Text<'_>| (1..=MAX_KEY).contains(&s.len()))
     };
     let ttl: Option<u32> = optional(members.ttl, "ttl", "an integer from 1 to 2^32 - 1", |n| *n > 0)?;
     Ok(PublishCommand {
         topic,
         content,
-        key: name(members.key, "key")?,
-        idempotency_key: name(members.idempotency_key, "idempotency_key")?,
+        key: key(members.key, "key")?,
+        idempotency_key: key(members.idempotency_key, "idempotency_key")?,
         ttl: ttl.map(|ms| Duration::from_millis(ms.into())),
         echo: optional(members.echo, "echo", "true or false", |_| true)?.unwrap_or(true),
         tags: tags(members)?,
     })
 }
 
-fn invalid(raw: &RawValue, name: &str, expected: &str) -> RequestError {
-    RequestError::Invalid(format!("\"{name}\" must be {expected}, not {}", shorten(raw.get())))
+fn invalid(raw: &RawValue, name: &str, expected: &str) -> ParseError {
+    ParseError::Invalid(format!("{name}: expected {expected}, got {}", shorten(raw.get())))
 }
 
-fn optional<T: DeserializeOwned>(
-    raw: Option<&RawValue>,
+fn optional<'a, T: Deserialize<'a>>(
+    raw: Option<&'a RawValue>,
     name: &str,
     expected: &str,
     fits: impl FnOnce(&T) -> bool,
-) -> Result<Option<T>, RequestError> {
+) -> Result<Option<T>, ParseError> {
     let Some(raw) = raw else { return Ok(None) };
     let value = serde_json::from_str(raw.get()).ok().filter(fits);
     value.map(Some).ok_or_else(|| invalid(raw, name, expected))
 }
 
-fn required<T: DeserializeOwned>(
-    raw: Option<&RawValue>,
+fn required<'a, T: Deserialize<'a>>(
+    raw: Option<&'a RawValue>,
     name: &str,
     expected: &str,
     fits: impl FnOnce(&T) -> bool,
-) -> Result<T, RequestError> {
-    let missing = || RequestError::Invalid(format!("\"{name}\" is missing: {expected}"));
+) -> Result<T, ParseError> {
+    let missing = || ParseError::Invalid(format!("{name}: missing, expected {expected}"));
     optional(raw, name, expected, fits)?.ok_or_else(missing)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::push::server_message::write_string;
+    use crate::json::write_string;
     use proptest::prelude::*;
 
-    fn parse_err(text: &str) -> (Option<u64>, &'static str, String) {
+    fn parse_err(text: &str) -> (Option<u64>, String, String) {
         match parse(text) {
-            (id, Err(error)) => (id.id, error.code(), error.to_string()),
-            (_, Ok(request)) => panic!("{text} is taken for {request:?}"),
+            (id, Err(error)) => (id, error.code().to_string(), error.to_string()),
+            (_, Ok(request)) => panic!("{text} was read as {request:?}"),
         }
     }
 
     fn parse_ok(text: &str) -> (Option<u64>, PushRequest<'_>) {
         match parse(text) {
-            (id, Ok(request)) => (id.id, request),
+            (id, Ok(request)) => (id, request),
             (_, Err(error)) => panic!("{text}: {error}"),
         }
     }
@@ -303,21 +398,26 @@ mod tests {
         let start = |more: &str| {
             let text = format!(r#"{{"type":"subscribe","id":1,"topic":"t"{more}}}"#);
             match parse_ok(&text) {
-                (
-                    Some(1),
-                    PushRequest::Subscribe(SubscribeCommand { to: OwnedTarget::Topic(topic), start, .. }),
-                ) if topic == "t" => start,
+                (Some(1), PushRequest::Subscribe(SubscribeCommand { target, start, .. })) => {
+                    assert_eq!(target, TargetName::Topic("t".into()));
+                    match start {
+                        SubscribeStart::Since(position) => {
+                            format!("since {}:{}", position.epoch, position.offset)
+                        }
+                        other => format!("{other:?}"),
+                    }
+                }
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(start(""), Start::Now);
-        assert_eq!(start(r#","latest":false"#), Start::Now);
-        assert_eq!(start(r#","latest":true"#), Start::Latest);
-        assert_eq!(start(r#","last":65536,"latest":false"#), Start::Last(65_536));
-        let after = Start::Since(Position::new(0x1f, 12));
-        assert_eq!(start(r#","since":{"epoch":"1f","offset":12}"#), after);
-        assert_eq!(start(r#","since":{"offset":12,"more":[],"epoch":"1\u0066"}"#), after);
-        assert_eq!(start(r#","since":{"epoch":"of another server","offset":12}"#), Start::Now);
+        assert_eq!(start(""), "Live");
+        assert_eq!(start(r#","latest":false"#), "Live");
+        assert_eq!(start(r#","latest":true"#), "Latest");
+        assert_eq!(start(r#","last":65536,"latest":false"#), "Last(65536)");
+        assert_eq!(start(r#","since":{"epoch":"1f","offset":12}"#), "since 1f:12");
+        assert_eq!(start(r#","since":{"offset":12,"more":[],"epoch":"1\u0066"}"#), "since 1f:12");
+        let foreign = start(r#","since":{"epoch":"of another server","offset":12}"#);
+        assert_eq!(foreign, "since of another server:12");
     }
 
     #[test]
@@ -356,65 +456,60 @@ mod tests {
             (r#"{"type":"ping","x":"\ud800\u0041"}"#.to_owned(), None, "json", "surrogate"),
             (r#"{"type":"ping","x":1e400}"#.to_owned(), None, "json", "out of range"),
             (r#"{"type":"ping","x":NaN}"#.to_owned(), None, "json", "line 1"),
-            ("[]".to_owned(), None, "invalid", "send an object"),
-            (r#"["ping",1]"#.to_owned(), None, "invalid", "send an object"),
-            (r#""ping""#.to_owned(), None, "invalid", "send an object"),
-            (r#"{}"#.to_owned(), None, "invalid", "\"type\" is missing"),
-            (r#"{"type":null,"id":7}"#.to_owned(), Some(7), "invalid", "not null"),
+            ("[]".to_owned(), None, "invalid", "expected an object"),
+            (r#"["ping",1]"#.to_owned(), None, "invalid", "expected an object"),
+            (r#""ping""#.to_owned(), None, "invalid", "expected an object"),
+            (r#"{}"#.to_owned(), None, "invalid", "type: missing"),
+            (r#"{"type":null,"id":7}"#.to_owned(), Some(7), "invalid", "got null"),
             (r#"{"type":"dance","id":7}"#.to_owned(), Some(7), "type", "\"dance\""),
             (r#"{"type":"ping","type":"ping"}"#.to_owned(), None, "invalid", "duplicate field `type`"),
             (r#"{"type":"ping","id":1,"id":2}"#.to_owned(), None, "invalid", "duplicate field `id`"),
-            (r#"{"type":"ping","id":-1}"#.to_owned(), None, "invalid", "not -1"),
-            (r#"{"type":"ping","id":1.0}"#.to_owned(), None, "invalid", "not 1.0"),
-            (r#"{"type":"ping","id":"1"}"#.to_owned(), None, "invalid", "not \"1\""),
-            (r#"{"type":"ping","id":null}"#.to_owned(), None, "invalid", "not null"),
+            (r#"{"type":"ping","id":-1}"#.to_owned(), None, "invalid", "got -1"),
+            (r#"{"type":"ping","id":1.0}"#.to_owned(), None, "invalid", "got 1.0"),
+            (r#"{"type":"ping","id":"1"}"#.to_owned(), None, "invalid", "got \"1\""),
+            (r#"{"type":"ping","id":null}"#.to_owned(), None, "invalid", "got null"),
             (r#"{"type":"ping","id":9007199254740992}"#.to_owned(), None, "invalid", "2^53"),
-            (r#"{"type":"unsubscribe","id":7}"#.to_owned(), Some(7), "invalid", "\"topic\" is missing"),
-            (r#"{"type":"subscribe","id":7,"topic":5}"#.to_owned(), Some(7), "invalid", "not 5"),
-            (sub(r#""latest":1"#), Some(7), "invalid", "\"latest\""),
-            (sub(r#""last":0"#), Some(7), "invalid", "\"last\""),
-            (sub(r#""last":65537"#), Some(7), "invalid", "not 65537"),
+            (r#"{"type":"unsubscribe","id":7}"#.to_owned(), Some(7), "invalid", "topic: missing"),
+            (r#"{"type":"subscribe","id":7,"topic":5}"#.to_owned(), Some(7), "invalid", "got 5"),
+            (sub(r#""latest":1"#), Some(7), "invalid", "latest: "),
+            (sub(r#""last":0"#), Some(7), "invalid", "last: "),
+            (sub(r#""last":65537"#), Some(7), "invalid", "got 65537"),
             (sub(r#""last":1,"latest":true"#), Some(7), "invalid", "exclude"),
-            (sub(r#""tags":[]"#), Some(7), "invalid", "\"tags\""),
-            (sub(r#""tags":"a""#), Some(7), "invalid", "not \"a\""),
+            (sub(r#""tags":[]"#), Some(7), "invalid", "tags: "),
+            (sub(r#""tags":"a""#), Some(7), "invalid", "got \"a\""),
             (sub(r#""tags":["a",""]"#), Some(7), "invalid", "1 to 64 bytes"),
-            (sub(r#""since":5"#), Some(7), "invalid", "\"since\""),
-            (sub(r#""since":["1f",12]"#), Some(7), "invalid", "\"since\""),
-            (sub(r#""since":{"epoch":"1f"}"#), Some(7), "invalid", "\"since.offset\" is missing"),
-            (sub(r#""since":{"offset":1}"#), Some(7), "invalid", "\"since.epoch\" is missing"),
-            (sub(r#""since":{"epoch":1,"offset":1}"#), Some(7), "invalid", "\"since.epoch\""),
-            (sub(r#""since":{"epoch":"1","offset":-1}"#), Some(7), "invalid", "not -1"),
+            (sub(r#""since":5"#), Some(7), "invalid", "since: "),
+            (sub(r#""since":["1f",12]"#), Some(7), "invalid", "since: "),
+            (sub(r#""since":{"epoch":"1f"}"#), Some(7), "invalid", "since.offset: missing"),
+            (sub(r#""since":{"offset":1}"#), Some(7), "invalid", "since.epoch: missing"),
+            (sub(r#""since":{"epoch":1,"offset":1}"#), Some(7), "invalid", "since.epoch: "),
+            (sub(r#""since":{"epoch":"1","offset":-1}"#), Some(7), "invalid", "got -1"),
             (sub(r#""since":{"epoch":"1","epoch":"1","offset":1}"#), Some(7), "invalid", "duplicate"),
             (sub(r#""latest":true,"since":{"epoch":"1","offset":1}"#), Some(7), "invalid", "exclude"),
             (
                 r#"{"type":"subscribe","pattern":"a/*","latest":true}"#.to_owned(),
                 None,
                 "invalid",
-                "a pattern has no history",
+                "has no history",
             ),
             (publish(r#""x":1"#), Some(7), "invalid", "either"),
             (publish(r#""data":1,"text":"a""#), Some(7), "invalid", "either"),
-            (publish(r#""text":1"#), Some(7), "invalid", "\"text\""),
-            (publish(r#""text":"a","key":"""#), Some(7), "invalid", "\"key\""),
+            (publish(r#""text":1"#), Some(7), "invalid", "text: "),
+            (publish(r#""text":"a","key":"""#), Some(7), "invalid", "key: "),
             (
                 publish(&format!(r#""text":"a","idempotency_key":"{}""#, "x".repeat(256))),
                 Some(7),
                 "invalid",
-                "\"idempotency_key\"",
+                "idempotency_key: ",
             ),
-            (publish(r#""text":"a","ttl":0"#), Some(7), "invalid", "\"ttl\""),
-            (publish(r#""text":"a","ttl":4294967296"#), Some(7), "invalid", "\"ttl\""),
-            (publish(r#""text":"a","tags":[1]"#), Some(7), "invalid", "\"tags\""),
-            (
-                publish(&format!(r#""text":"a","tags":["{}"]"#, "x".repeat(65))),
-                Some(7),
-                "invalid",
-                "\"tags\"",
-            ),
-            (publish(r#""text":"a","echo":"no""#), Some(7), "invalid", "\"echo\""),
+            (publish(r#""text":"a","ttl":0"#), Some(7), "invalid", "ttl: "),
+            (publish(r#""text":"a","ttl":4294967296"#), Some(7), "invalid", "ttl: "),
+            (publish(r#""text":"a","tags":[1]"#), Some(7), "invalid", "tags: "),
+            (publish(&format!(r#""text":"a","tags":["{}"]"#, "x".repeat(65))), Some(7), "invalid", "tags: "),
+            (publish(r#""text":"a","echo":"no""#), Some(7), "invalid", "echo: "),
         ] {
             let (got_id, got_code, message) = parse_err(&text);
-            assert_eq!((got_id, got_code), (id, code), "{text}: {message}");
+            assert_eq!((got_id, &*got_code), (id, code), "{text}: {message}");
             assert!(message.contains(word), "{text}: {message}");
         }
     }
@@ -431,14 +526,60 @@ mod tests {
         }
     }
 
+    fn text() -> impl Strategy<Value = Text<'static>> {
+        any::<String>().prop_map(Text::from)
+    }
+
+    fn key() -> impl Strategy<Value = Text<'static>> {
+        "[a-zé\"/]{1,40}".prop_map(Text::from)
+    }
+
+    fn target() -> impl Strategy<Value = TargetName<'static>> {
+        prop_oneof![
+            "[a-zé\"/]{0,40}[a-z]".prop_map(|topic| TargetName::Topic(topic.into())),
+            "[a-zé\"/]{0,40}/\\*".prop_map(|pattern| TargetName::Pattern(pattern.into())),
+        ]
+    }
+
+    fn request() -> impl Strategy<Value = PushRequest<'static>> {
+        let tags = || prop::collection::vec(key(), 0..4);
+        let start = prop_oneof![
+            Just(SubscribeStart::Live),
+            Just(SubscribeStart::Latest),
+            (1..=MAX_LAST).prop_map(SubscribeStart::Last),
+            ("[0-9a-f]{1,16}", 0u64..1 << 53).prop_map(|(epoch, offset)| {
+                SubscribeStart::Since(WirePosition { epoch: Epoch::Text(epoch.into()), offset })
+            }),
+        ];
+        let subscribe = (target(), start, tags()).prop_map(|(target, start, tags)| {
+            let start = if matches!(target, TargetName::Pattern(_)) { SubscribeStart::Live } else { start };
+            PushRequest::Subscribe(SubscribeCommand { target, start, tags })
+        });
+        let content =
+            prop_oneof![text().prop_map(Content::Text), Just(Content::Json(r#"{"x": [1.0, null]}"#))];
+        let keys = || prop::option::of(key());
+        let ttl = prop::option::of((1..=u32::MAX).prop_map(|ms| Duration::from_millis(ms.into())));
+        let publish = (text(), content, keys(), keys(), ttl, any::<bool>(), tags());
+        let publish = publish.prop_map(|(topic, content, key, idempotency_key, ttl, echo, tags)| {
+            PushRequest::Publish(PublishCommand { topic, content, key, idempotency_key, ttl, echo, tags })
+        });
+        prop_oneof![subscribe, target().prop_map(PushRequest::Unsubscribe), publish, Just(PushRequest::Ping)]
+    }
+
     proptest! {
-        /// Whatever comes is answered.
         #[test]
         fn arbitrary_text_is_parsed_or_refused(text in r#"[\[\]{}",:a-z0-9.\\ -]{0,60}"#) {
             let _ = parse(&text);
         }
 
-        /// Whatever is put into a string comes out of it.
+        /// A server reads what a client has written.
+        #[test]
+        fn requests_survive_writing_and_reading(request in request(), id in prop::option::of(0u64..1 << 53)) {
+            let text = request.to_json(id).unwrap();
+            let (got_id, got) = parse(&text);
+            prop_assert_eq!((got_id, got.map_err(|e| e.to_string())), (id, Ok(request)), "{}", text);
+        }
+
         #[test]
         fn any_topic_and_text_survive_encoding(topic in any::<String>(), text in any::<String>()) {
             let (mut t, mut x) = (Vec::new(), Vec::new());
@@ -447,11 +588,69 @@ mod tests {
             let (t, x) = (String::from_utf8(t).unwrap(), String::from_utf8(x).unwrap());
             let request = format!(r#"{{"type":"publish","topic":{t},"text":{x}}}"#);
             match parse_ok(&request).1 {
-                PushRequest::Publish(PublishCommand { topic: got, content: Content::Text(said), .. }) => {
-                    prop_assert_eq!((got, said), (topic, text));
+                PushRequest::Publish(PublishCommand { topic: got, content: Content::Text(text_got), .. }) => {
+                    prop_assert_eq!((&*got, &*text_got), (&*topic, &*text));
                 }
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn requests_contain_only_the_given_members() {
+        let subscribe = |target, start, tags: &[&'static str]| {
+            let tags = tags.iter().map(|tag| (*tag).into()).collect();
+            PushRequest::Subscribe(SubscribeCommand { target, start, tags })
+        };
+        let topic = || TargetName::Topic("t".into());
+        let pattern = || TargetName::Pattern("t/*".into());
+        let position = WirePosition { epoch: Epoch::Text("1f".into()), offset: 12 };
+        let publish = |content, more: bool| {
+            let key = |name: &'static str| more.then(|| name.into());
+            PushRequest::Publish(PublishCommand {
+                topic: "t".into(),
+                content,
+                key: key("k"),
+                idempotency_key: Some("d".into()),
+                ttl: more.then_some(Duration::from_millis(1)),
+                echo: !more,
+                tags: key("a").into_iter().collect(),
+            })
+        };
+        for (request, expected) in [
+            (subscribe(topic(), SubscribeStart::Live, &[]), r#"{"type":"subscribe","id":1,"topic":"t"}"#),
+            (
+                subscribe(topic(), SubscribeStart::Since(position), &["a", "b\""]),
+                r#"{"type":"subscribe","id":1,"topic":"t","since":{"epoch":"1f","offset":12},"tags":["a","b\""]}"#,
+            ),
+            (
+                subscribe(topic(), SubscribeStart::Latest, &[]),
+                r#"{"type":"subscribe","id":1,"topic":"t","latest":true}"#,
+            ),
+            (
+                subscribe(topic(), SubscribeStart::Last(5), &[]),
+                r#"{"type":"subscribe","id":1,"topic":"t","last":5}"#,
+            ),
+            (
+                subscribe(pattern(), SubscribeStart::Live, &[]),
+                r#"{"type":"subscribe","id":1,"pattern":"t/*"}"#,
+            ),
+            (PushRequest::Unsubscribe(topic()), r#"{"type":"unsubscribe","id":1,"topic":"t"}"#),
+            (PushRequest::Unsubscribe(pattern()), r#"{"type":"unsubscribe","id":1,"pattern":"t/*"}"#),
+            (
+                publish(Content::Text("\"ding\"\n".into()), false),
+                r#"{"type":"publish","id":1,"topic":"t","text":"\"ding\"\n","idempotency_key":"d"}"#,
+            ),
+            (
+                publish(Content::Json(r#"{"x": 1.0}"#), true),
+                r#"{"type":"publish","id":1,"topic":"t","tags":["a"],"data":{"x": 1.0},"key":"k","idempotency_key":"d","ttl":1,"echo":false}"#,
+            ),
+        ] {
+            assert_eq!(request.to_json(Some(1)).unwrap(), expected);
+        }
+        assert_eq!(PushRequest::Ping.to_json(None).unwrap(), r#"{"type":"ping"}"#);
+        for invalid in ["", "{", r#"1,"topic":"other""#, "1 2"] {
+            assert!(publish(Content::Json(invalid), false).to_json(None).is_err(), "{invalid}");
         }
     }
 }

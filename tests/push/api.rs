@@ -159,8 +159,7 @@ fn data_has_the_limits_of_the_push_protocol() {
     let nested =
         format!(r#"{{"messages":[{{"topic":"room","data":{0}1{1}}}]}}"#, "[".repeat(127), "]".repeat(127));
     let answer = post_with(&mut client, "/api/batch", JSON, &nested);
-    let words =
-        "messages[0]: \"data\" is not JSON that every client can read: nested in more than 126 levels";
+    let words = "messages[0]: data: expected JSON that every client can read: nested in more than 126 levels";
     refused((answer.status, serde_json::from_slice(&answer.body).unwrap()), (400, "json"), words);
     listening.expect_nothing_until_pong();
 }
@@ -196,8 +195,8 @@ fn a_batch_is_checked_before_anything_is_published() {
     let good = json!({"topic": "a", "text": "x"});
     for (bad, words) in [
         (json!({"topic": "a/*", "text": "x"}), "messages[1]: topic: \"a/*\" is a pattern"),
-        (json!({"topic": "a"}), "messages[1]: the message is missing"),
-        (json!({"topic": 1, "text": "x"}), "\"messages[1].topic\" is to be a string, not 1"),
+        (json!({"topic": "a"}), "messages[1]: message: missing"),
+        (json!({"topic": 1, "text": "x"}), "messages[1].topic: expected a string, got 1"),
     ] {
         let answer = post(&mut client, "/api/batch", &json!({"messages": [good, bad]}));
         assert_eq!(answer.0, 400);
@@ -219,63 +218,67 @@ fn errors_name_the_field_and_its_value() {
     let (server, _events) = serve(1);
     let mut client = server.dial();
     for (path, body, code, words) in [
-        ("publish", r#"{"topic":"a""#, "json", "not JSON"),
-        ("publish", "", "json", "not JSON"),
-        ("publish", "[]", "invalid", "to be an object, not []"),
-        ("publish", r#"{"text":"x"}"#, "invalid", "\"topic\" is missing"),
-        ("publish", r#"{"topic":"a"}"#, "invalid", "the message is missing"),
+        ("publish", r#"{"topic":"a""#, "json", "body: expected JSON"),
+        ("publish", "", "json", "body: expected JSON"),
+        ("publish", "[]", "invalid", "body: expected an object, got []"),
+        ("publish", r#"{"text":"x"}"#, "invalid", "topic: missing"),
+        ("publish", r#"{"topic":"a"}"#, "invalid", "message: missing"),
         ("publish", r#"{"topic":"a","text":"x","data":1}"#, "invalid", "only one of"),
-        ("publish", r#"{"topic":"a","text":null}"#, "invalid", "\"text\" is to be a string, not null"),
-        ("publish", r#"{"topic":"a","text":"x","ttl":0}"#, "invalid", "\"ttl\""),
-        ("publish", r#"{"topic":"a","text":"x","ttl":4294967296}"#, "invalid", "not 4294967296"),
+        ("publish", r#"{"topic":"a","text":null}"#, "invalid", "text: expected a string, got null"),
+        ("publish", r#"{"topic":"a","text":"x","ttl":0}"#, "invalid", "ttl: "),
+        ("publish", r#"{"topic":"a","text":"x","ttl":4294967296}"#, "invalid", "got 4294967296"),
         (
             "publish",
             r#"{"topic":"a","text":"x","idempotency_key":""}"#,
             "invalid",
-            "\"idempotency_key\" is to have 1 to 255 bytes, not 0",
+            "idempotency_key: expected 1 to 255 bytes, got 0",
         ),
-        ("publish", r#"{"topic":"a","text":"x","more":1}"#, "invalid", "\"more\" is no field"),
-        ("publish", r#"{"topics":["a"],"text":"x"}"#, "invalid", "\"topics\" is no field"),
+        ("publish", r#"{"topic":"a","text":"x","more":1}"#, "invalid", "more: not a field"),
+        ("publish", r#"{"topics":["a"],"text":"x"}"#, "invalid", "topics: not a field"),
         ("publish", r#"{"topic":"a","base64":"AB"}"#, "invalid", "base64"),
         ("publish", r#"{"topic":"","text":"x"}"#, "topic", "1 to 255 bytes"),
         ("publish", r#"{"topic":"a/*","text":"x"}"#, "topic", "\"a/*\""),
         ("publish", "{\"topic\":\"a\",\"text\":\"\u{1}\"}", "json", "control character"),
-        ("batch", r#"{"messages":[["a",null,"x"]]}"#, "invalid", "messages[0] is to be an object, not ["),
-        ("batch", r#"{"messages":[]}"#, "invalid", "1 to 1000 members, not 0"),
-        ("batch", r#"{"messages":{}}"#, "invalid", "an array of messages, not {}"),
-        ("broadcast", r#"{"topics":[],"text":"x"}"#, "invalid", "1 to 1000 members, not 0"),
-        ("broadcast", r#"{"topics":[1],"text":"x"}"#, "invalid", "an array of strings, not [1]"),
+        ("batch", r#"{"messages":[["a",null,"x"]]}"#, "invalid", "messages[0]: expected an object, got ["),
+        ("batch", r#"{"messages":[]}"#, "invalid", "1 to 1000 members, got 0"),
+        ("batch", r#"{"messages":{}}"#, "invalid", "an array of messages, got {}"),
+        ("broadcast", r#"{"topics":[],"text":"x"}"#, "invalid", "1 to 1000 members, got 0"),
+        ("broadcast", r#"{"topics":[1],"text":"x"}"#, "invalid", "an array of strings, got [1]"),
         ("subscribe", r#"{"connection":"7","topic":"a"}"#, "invalid", "\"7\""),
-        ("subscribe", r#"{"connection":"0.0.1"}"#, "invalid", "\"topic\" is missing"),
-        ("subscribe", r#"{"connection":"0.0.1","topic":"a","code":1000}"#, "invalid", "\"code\" is no field"),
+        ("subscribe", r#"{"connection":"0.0.1"}"#, "invalid", "topic: missing"),
+        ("subscribe", r#"{"connection":"0.0.1","topic":"a","code":1000}"#, "invalid", "code: not a field"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"\u0000"}"#, "topic", "control"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"\u0085"}"#, "topic", "U+0085"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"users/*"}"#, "topic", "is a pattern"),
         ("unsubscribe", r#"{"connection":"0.0.1","topic":"users/*"}"#, "topic", "is a pattern"),
         ("subscribe", r#"{"connection":"0.0.1","pattern":"users"}"#, "pattern", "ticks/*"),
         ("subscribe", r#"{"connection":"0.0.1","topic":"a","pattern":"a/*"}"#, "invalid", "exclude"),
-        ("close", r#"{"connection":"0.0.1","code":999}"#, "invalid", "not 999"),
-        ("close", r#"{"connection":"0.0.1","topic":"a"}"#, "invalid", "\"topic\" is no field"),
+        ("close", r#"{"connection":"0.0.1","code":999}"#, "invalid", "got 999"),
+        ("close", r#"{"connection":"0.0.1","topic":"a"}"#, "invalid", "topic: not a field"),
     ] {
         let answer = post_with(&mut client, &format!("/api/{path}"), JSON, body);
         let value = serde_json::from_slice(&answer.body).unwrap_or_else(|e| panic!("{e}: {body}"));
         refused((answer.status, value), (400, code), words);
     }
     for (path, words) in [
-        ("topics?limit=0", "not 0"),
-        ("topics?limit=1001", "not \"1001\""),
-        ("topics?limit=many", "\"limit\" is to be a whole number up to 1000, not \"many\""),
-        ("topics?page=2", "\"page\" is no parameter"),
+        ("topics?limit=0", "got 0"),
+        ("topics?limit=1001", "got \"1001\""),
+        ("topics?limit=many", "limit: expected an integer from 0 to 1000, got \"many\""),
+        ("topics?page=2", "page: not a parameter"),
         ("topics?limit=1&limit=2", "twice"),
-        ("history", "\"topic\" is missing"),
-        ("history?topic=a&since=12", "EPOCH:OFFSET, such as 18f2a6c0b1:12, not \"12\""),
-        ("history?topic=a&since=1:-1", "not \"1:-1\""),
-        ("history?topic=a&since=none:1", "not \"none:1\""),
+        ("history", "topic: missing"),
+        ("history?topic=a&since=12", "EPOCH:OFFSET, such as 18f2a6c0b1:12, got \"12\""),
+        ("history?topic=a&since=1:-1", "got \"1:-1\""),
+        ("history?topic=a&since=none:1", "got \"none:1\""),
     ] {
         refused(get(&mut client, &format!("/api/{path}")), (400, "invalid"), words);
     }
     refused(get(&mut client, "/api/history?topic="), (400, "topic"), "1 to 255 bytes");
-    refused(get(&mut client, "/api/history?topic=nothing"), (404, "not_found"), "not there");
+    refused(
+        get(&mut client, "/api/history?topic=nothing"),
+        (404, "not_found"),
+        "neither subscribers nor history",
+    );
     refused(get(&mut client, "/api/none"), (404, "not_found"), "openapi");
     let long = json!({"topic": "kept/a", "text": "x".repeat(1001)});
     refused(post(&mut client, "/api/publish", &long), (413, "too_big"), "1001 bytes");
@@ -361,7 +364,7 @@ fn subscribe_over_the_limit_answers_409() {
     let (_listening, id) = listener(&server, &events, &["one"]);
     let mut client = server.dial();
     let more = json!({"connection": id, "topic": "two"});
-    refused(post(&mut client, "/api/subscribe", &more), (409, "subscriptions"), "as many");
+    refused(post(&mut client, "/api/subscribe", &more), (409, "subscriptions"), "limit of the connection");
 }
 
 #[test]

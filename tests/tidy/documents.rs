@@ -281,20 +281,15 @@ fn numbers_on_the_pages_are_constants_of_the_source() {
     let mut complaints = Vec::new();
     for (file, constant, page, before) in [
         ("src/api/body.rs", "MAX_ITEMS", "reference/options.md", "topics of a broadcast | "),
-        ("src/api/body.rs", "MAX_NAME", "reference/options.md", "bytes of `key` and `idempotency_key` | "),
+        ("src/hub/tags.rs", "MAX_KEY", "reference/options.md", "bytes of `key` and `idempotency_key` | "),
         ("src/api/guard.rs", "MAX_KEY", "reference/options.md", "bytes of an API key | "),
         ("src/api/mod.rs", "TIMEOUT", "reference/options.md", "a worker has to answer | "),
         ("src/bin/campanile/push.rs", "KEPT", "guide/topics.md", "with a history of "),
         ("src/bin/campanile/push.rs", "KEPT_BYTES", "guide/topics.md", "with a history of 100 messages, "),
         ("src/push/mod.rs", "MAX_SUBSCRIPTIONS", "reference/protocol.md", "subscriptions of a connection | "),
         ("src/hub/topic.rs", "MAX_TOPIC", "reference/protocol.md", "bytes of a topic's name | "),
-        ("src/push/request.rs", "MAX_EPOCH", "reference/protocol.md", "bytes of `since.epoch` | "),
-        (
-            "src/push/request.rs",
-            "MAX_KEY",
-            "reference/protocol.md",
-            "bytes of `key` and `idempotency_key` | ",
-        ),
+        ("src/push_protocol/mod.rs", "MAX_EPOCH", "reference/protocol.md", "bytes of `since.epoch` | "),
+        ("src/hub/tags.rs", "MAX_KEY", "reference/protocol.md", "bytes of `key` and `idempotency_key` | "),
     ] {
         let value = evaluate(constant, &code(&read(file)));
         let page_text = read(format!("docs/{page}"));
