@@ -74,6 +74,7 @@ impl Machine {
             congestion: Arc::default(),
             stopping: Default::default(),
             mailbox: Capacity { commands: 1, bytes: 1 },
+            slow_callback: core::time::Duration::ZERO,
             local: true,
         });
         let ctx = WorkerContext {

@@ -86,6 +86,7 @@ impl Simulation {
             congestion: Arc::default(),
             stopping: Default::default(),
             mailbox: unbounded,
+            slow_callback: core::time::Duration::ZERO,
             local: true,
             began: std::time::Instant::now(),
         });

@@ -30,6 +30,27 @@ pub(crate) enum HandlerEvent<'a> {
     Close(&'a Closed),
 }
 
+impl HandlerEvent<'_> {
+    /// The callback's name, for the log.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Ping(_) => "ping",
+            Self::Pong(_) => "pong",
+            Self::Drain => "drain",
+            Self::Subscribed(..) => "subscribed",
+            Self::NotSubscribed(..) => "not_subscribed",
+            Self::Dropped(_) => "dropped",
+            Self::Close(_) => "close",
+        }
+    }
+
+    /// Whether it is a frame of the peer, which is handled with the others of its read.
+    pub(crate) const fn is_frame(&self) -> bool {
+        matches!(self, Self::Ping(_) | Self::Pong(_))
+    }
+}
+
 pub(crate) trait ErasedHandler: Send + Sync {
     fn upgrade(&self, request: &Request<'_>) -> Result<ErasedAccept, Refuse>;
     /// Apart from the other events: packing it with them and unpacking it is a tenth of a small message's way.

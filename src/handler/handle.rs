@@ -33,6 +33,8 @@ pub(crate) struct ServerShared {
     pub(crate) mailbox: Capacity,
     /// The server is shutting down: nothing more is published.
     pub(crate) stopping: AtomicBool,
+    /// A callback that holds its worker for longer is logged; zero logs none.
+    pub(crate) slow_callback: Duration,
     /// Whether it listens on loopback addresses and Unix sockets only.
     #[cfg_attr(not(feature = "api"), allow(dead_code))]
     pub(crate) local: bool,

@@ -1,13 +1,16 @@
 //! Commands of other threads, executed in the order in which they were sent.
 
 use super::Worker;
+use super::callbacks::Stopwatch;
 use super::slots::Slot;
 use crate::conn::{Cause, ConnId, Connection, PauseReason, Phase, ReadyState};
 use crate::handler::{Command, ConnInfo};
 use crate::hub::topic::is_pattern;
 use crate::hub::{NoReply, PublishRequest, ReplySender, TopicOrPattern};
+use crate::log;
 use crate::protocol::{CloseCode, Opcode};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 impl Worker {
     pub(super) fn command(&mut self, command: Command) {
@@ -127,9 +130,12 @@ impl Worker {
 
     /// Answers a query. A panic is the application's: in a callback or in the executor that the answer wakes.
     fn send_reply<T>(&self, reply: ReplySender<T>, answer: Result<T, NoReply>) {
+        let stopwatch = Stopwatch::start();
         if !reply.send(answer) {
             self.ctx.count().panics.add(1);
+            log::limited!(warn, Instant::now(), "a callback of Answer::then, or a waker, panicked");
         }
+        stopwatch.report(self.shared.slow_callback, format_args!("a callback of Answer::then"));
     }
 
     fn open_slot(&mut self, id: ConnId) -> Option<usize> {

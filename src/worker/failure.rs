@@ -2,11 +2,11 @@
 //! so all workers end.
 
 use super::Worker;
+use super::callbacks::panic_message;
 use crate::conn::{Cause, Phase};
 use crate::log;
 use crate::net::ReadOutcome;
 use crate::protocol::CloseCode;
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,16 +78,10 @@ impl From<RunError> for io::Error {
 /// Runs a closure and returns a panic as an error.
 pub(super) fn caught<T>(worker: usize, act: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|payload| {
-        let message = panic_message(&*payload);
+        let message = panic_message(&*payload).to_owned();
         std::mem::forget(payload); // dropping it may panic
         Err(RunError::Panicked { worker, message })
     })
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a payload that is no text").to_owned()
 }
 
 impl Worker {

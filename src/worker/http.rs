@@ -1,6 +1,7 @@
 //! Plain HTTP on a connection, up to the upgrade or the end.
 
 use super::Worker;
+use super::callbacks::{self, Stopwatch};
 use super::deadlines::ticks;
 use super::http_state::{
     BodyReader, CheckedUpgrade, HttpState, PendingResponse, PendingUpgrade, ResponseOptions,
@@ -16,16 +17,21 @@ use crate::http::{
 };
 use crate::log;
 use crate::net::ReadOutcome;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The handlers of a path.
-#[derive(Default)]
 pub(crate) struct Resource {
+    pub(crate) pattern: Box<str>,
     pub(crate) websocket: Option<u16>,
     /// By method.
     pub(crate) endpoints: Vec<(Box<str>, Arc<dyn Endpoint>)>,
+}
+
+impl Resource {
+    pub(crate) fn at(pattern: &str) -> Self {
+        Self { pattern: pattern.into(), websocket: None, endpoints: Vec::new() }
+    }
 }
 
 /// Bytes of requests read in one iteration: about a hundred of the shortest. More wait in the kernel.
@@ -175,11 +181,16 @@ impl Worker {
         let (peer, tls) = (slot.conn.peer, slot.stream.tls_info());
         let mut request = Request::new(&head, &params, &peer, body);
         request = tls.iter().fold(request, |request, tls| request.over_tls(tls));
-        let response = call_endpoint(resource, &request);
-        let response = response.unwrap_or_else(|| {
-            self.ctx.count().panics.add(1);
-            HttpError::Internal.response()
-        });
+        let response = match find_endpoint(resource, request.method()) {
+            Ok(endpoint) => {
+                let place = format_args!("{}: the HTTP handler", resource.pattern);
+                let stopwatch = Stopwatch::start();
+                let response = callbacks::catch(self.ctx.count(), place, || endpoint.handle(&request));
+                stopwatch.report(self.shared.slow_callback, place);
+                response.unwrap_or_else(|| HttpError::Internal.response())
+            }
+            Err(response) => response,
+        };
         self.respond(at, response, &head);
         RequestOutcome::Answered(taken)
     }
@@ -211,22 +222,25 @@ impl Worker {
             self.respond(at, refused.response(), head);
             return RequestOutcome::Answered(taken);
         }
-        let answer = catch_unwind(AssertUnwindSafe(|| handler.handler.upgrade(&request)));
+        let place = format_args!("{}: upgrade", handler.pattern);
+        let stopwatch = Stopwatch::start();
+        let answer = callbacks::catch(self.ctx.count(), place, || handler.handler.upgrade(&request));
+        stopwatch.report(shared.slow_callback, place);
         let agreed = negotiate(head.header_values("sec-websocket-extensions"), &handler.deflate);
         let upgrade = CheckedUpgrade { accept, route, params, agreed };
         match answer {
-            Ok(Ok(ErasedAccept::Now { state, response, .. })) if response.fault().is_some() => {
+            Some(Ok(ErasedAccept::Now { state, response, .. })) if response.fault().is_some() => {
                 self.drop_caught(state);
                 let response = sendable(response);
                 self.respond(at, response, head);
                 RequestOutcome::Answered(taken)
             }
-            Ok(Ok(ErasedAccept::Now { state, protocol, response })) => {
+            Some(Ok(ErasedAccept::Now { state, protocol, response })) => {
                 let protocol = protocol.filter(|p| head.protocols().any(|offered| offered == &**p));
                 self.accept_upgrade(at, upgrade, state, protocol, &response);
                 RequestOutcome::Upgraded(taken)
             }
-            Ok(Ok(ErasedAccept::Later { timeout, start })) => {
+            Some(Ok(ErasedAccept::Later { timeout, start })) => {
                 let offered = head.protocols().map(Into::into).collect();
                 let due = self.now + ticks(timeout);
                 let Some(slot) = self.slots.get_mut(at) else { return RequestOutcome::Incomplete };
@@ -237,18 +251,17 @@ impl Worker {
                 let id = slot.conn.id;
                 self.wheel.arm(&mut self.slots, at as u32, due);
                 let handle: Handle = self.ctx.handle.clone();
-                if catch_unwind(AssertUnwindSafe(|| start(handle, id))).is_err() {
-                    self.ctx.count().panics.add(1);
+                let place = format_args!("{}: Accept::later", self.shared.routes[usize::from(route)].pattern);
+                if callbacks::catch(self.ctx.count(), place, || start(handle, id)).is_none() {
                     self.upgrade_timed_out(at);
                 }
                 RequestOutcome::Deciding(taken)
             }
-            Ok(Err(refuse)) => {
+            Some(Err(refuse)) => {
                 self.respond(at, refuse.0, head);
                 RequestOutcome::Answered(taken)
             }
-            Err(_) => {
-                self.ctx.count().panics.add(1);
+            None => {
                 self.respond(at, HttpError::Internal.response(), head);
                 RequestOutcome::Answered(taken)
             }
@@ -282,10 +295,7 @@ impl Worker {
     pub(super) fn decide(&mut self, id: crate::conn::ConnId, decision: Decision) {
         let Some(slot) = self.slots.find_mut(id).filter(|s| s.conn.phase == Phase::Deciding) else {
             // The client has disconnected. Dropping the state that was meant for it runs the application's code.
-            if catch_unwind(AssertUnwindSafe(|| drop(decision))).is_err() {
-                self.ctx.count().panics.add(1);
-            }
-            return;
+            return self.drop_caught(decision);
         };
         let at = id.slot();
         let Some(pending) = slot.http.as_mut().and_then(|e| e.pending_upgrade.take()) else { return };
@@ -402,8 +412,8 @@ impl Worker {
             let response = response.unwrap_or_else(unavailable);
             let _ = handle.command(id, Command::Respond(id, number, response), true); // if the server has ended, the client has disconnected
         });
-        if catch_unwind(AssertUnwindSafe(|| start(responder))).is_err() {
-            self.ctx.count().panics.add(1);
+        if callbacks::catch(self.ctx.count(), format_args!("Response::later"), || start(responder)).is_none()
+        {
             self.send_pending(at, number, HttpError::Internal.response());
         }
     }
@@ -445,9 +455,9 @@ impl Worker {
 
     /// Drops a value of the application's and counts a panic.
     pub(super) fn drop_caught(&self, what: impl Sized) {
-        if catch_unwind(AssertUnwindSafe(|| drop(what))).is_err() {
-            self.ctx.count().panics.add(1);
-        }
+        callbacks::catch(self.ctx.count(), format_args!("dropping a value of the application"), || {
+            drop(what)
+        });
     }
 
     fn send_response(&mut self, at: usize, response: Response, options: ResponseOptions) {
@@ -557,21 +567,23 @@ fn unavailable() -> Response {
     HttpError::Unavailable { retry_after: Duration::from_secs(1) }.response()
 }
 
-/// Calls the endpoint; `None` if it panicked.
-fn call_endpoint(resource: &Resource, request: &Request<'_>) -> Option<Response> {
+/// Finds the endpoint for a method.
+///
+/// # Errors
+/// No endpoint takes the method: the 405.
+fn find_endpoint<'r>(resource: &'r Resource, method: &str) -> Result<&'r Arc<dyn Endpoint>, Response> {
     let of = |method: &str| resource.endpoints.iter().find(|(m, _)| &**m == method).map(|(_, e)| e);
-    let endpoint = match request.method() {
+    let endpoint = match method {
         "HEAD" => of("HEAD").or_else(|| of("GET")),
         method => of(method),
     };
-    let Some(endpoint) = endpoint.or_else(|| of("*")) else {
+    endpoint.or_else(|| of("*")).ok_or_else(|| {
         let mut allow: Vec<&str> = resource.endpoints.iter().map(|(m, _)| &**m).collect();
         if allow.contains(&"GET") && !allow.contains(&"HEAD") {
             allow.push("HEAD");
         }
-        return Some(Response::new(405).header("Allow", allow.join(", ")).text("method not allowed\n"));
-    };
-    catch_unwind(AssertUnwindSafe(|| endpoint.handle(request))).ok()
+        Response::new(405).header("Allow", allow.join(", ")).text("method not allowed\n")
+    })
 }
 
 fn in_memory(body: &Body) -> Option<&[u8]> {

@@ -1,6 +1,7 @@
 //! The state of plain HTTP between two reads: half a request, a body that is being sent, an upgrade that is not
 //! decided. Most connections have none, since their request arrives in one read.
 
+use super::callbacks;
 use crate::conn::mentions_websocket;
 use crate::deflate::Agreed;
 use crate::handler::WorkerContext;
@@ -8,7 +9,6 @@ use crate::http::{Params, RequestHead, RequestParser};
 use crate::metrics::Counters;
 use crossbeam_utils::CachePadded;
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// The HTTP state of a connection between reads.
@@ -57,19 +57,17 @@ impl BodyReader {
     /// Reads. A panic is counted and returned as an error.
     pub(super) fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         let Some(reader) = &mut self.reader else { return Ok(0) };
-        catch_unwind(AssertUnwindSafe(|| reader.read(piece))).unwrap_or_else(|_| {
-            self.counters[self.worker].panics.add(1);
-            Err(io::ErrorKind::Other.into())
-        })
+        let place = format_args!("the reader of a response body");
+        callbacks::catch(&self.counters[self.worker], place, || reader.read(piece))
+            .unwrap_or_else(|| Err(io::ErrorKind::Other.into()))
     }
 }
 
 impl Drop for BodyReader {
     fn drop(&mut self) {
         let reader = self.reader.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(reader))).is_err() {
-            self.counters[self.worker].panics.add(1);
-        }
+        let place = format_args!("dropping the reader of a response body");
+        callbacks::catch(&self.counters[self.worker], place, || drop(reader));
     }
 }
 

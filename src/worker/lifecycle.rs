@@ -1,6 +1,7 @@
 //! The consequences of a connection's phase: writing, callbacks, timers, and removal.
 
 use super::Worker;
+use super::callbacks;
 use super::deadlines::{Due, check_deadlines, ticks};
 use super::read::call_handler;
 use super::slots::Slot;
@@ -10,7 +11,6 @@ use crate::log;
 use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Opcode};
 use crate::sink::Sink;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 /// Connections removed in one iteration. This many of their subscriptions count as one more connection. If each was its
@@ -357,9 +357,7 @@ impl Worker {
         let Some(mut slot) = self.slots.remove(at) else { return };
         // The state is the application's, and so is the code that runs when it is dropped.
         let state = slot.state.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
-            self.ctx.count().panics.add(1);
-        }
+        callbacks::catch(self.ctx.count(), format_args!("dropping the state of {id}"), || drop(state));
         slot.conn.release(&mut self.ctx.writer);
         self.ctx.count().held_bytes.sub(u64::from(slot.counted_bytes));
         if slot.flags.shared_fd {

@@ -12,6 +12,7 @@
 //! 6. fan-out: what the iteration published goes to all subscribers, and closed connections are removed.
 
 mod accept;
+mod callbacks;
 mod commands;
 pub(crate) mod deadlines;
 pub(crate) mod failure;
@@ -469,8 +470,7 @@ impl Worker {
         match self.sources.at_token(token) {
             Some(Source::Listener(listener)) => self.accept(listener),
             Some(Source::Watched(watched)) => {
-                let panicked = self.sources.run_action(watched, &self.ctx.handle);
-                self.ctx.count().panics.add(u64::from(panicked));
+                self.sources.run_action(watched, &self.ctx);
             }
             None => {} // of a connection that was removed
         }

@@ -1,5 +1,6 @@
 //! From a readable socket to the handler's callbacks. Writing is in [`lifecycle`](super::lifecycle).
 
+use super::callbacks::{Stopwatch, report_panic};
 use super::deadlines::ticks;
 use super::http::is_answering;
 use super::slots::Slot;
@@ -41,7 +42,12 @@ impl Worker {
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
         match slot.conn.phase {
-            Phase::Open | Phase::CloseSent if !slot.conn.is_paused() => self.read_open(at),
+            Phase::Open | Phase::CloseSent if !slot.conn.is_paused() => {
+                let (route, stopwatch) = (usize::from(slot.conn.route), Stopwatch::start());
+                self.read_open(at);
+                let place = format_args!("{}: message", self.shared.routes[route].pattern);
+                stopwatch.report(self.shared.slow_callback, place);
+            }
             // Requests wait behind one that is being answered; `write_and_advance` continues with them.
             Phase::Http if slot.conn.is_paused() || is_answering(slot) => {
                 slot.conn.pause(PauseReason::Request);
@@ -236,6 +242,7 @@ pub(crate) fn call_handler<S: Sink>(
     route: &Route,
     event: HandlerEvent<'_>,
 ) {
+    let (name, stopwatch) = (event.name(), (!event.is_frame()).then(Stopwatch::start));
     catch_panic(slot, ctx, |slot, ctx| {
         let Slot { stream, conn, state: Some(state), .. } = slot else { return };
         let mut conn = Conn::new(ConnParts { conn, ctx, sink: stream, route });
@@ -244,6 +251,9 @@ pub(crate) fn call_handler<S: Sink>(
         }
     });
     ctx.flush_counts();
+    if let Some(stopwatch) = stopwatch {
+        stopwatch.report(ctx.handle.shared.slow_callback, format_args!("{}: {name}", route.pattern));
+    }
 }
 
 /// Runs code that calls a handler. A panic ends the connection with 1011 and nothing else. Input that was decoded with
@@ -254,13 +264,15 @@ fn catch_panic<S: Sink, R>(
     ctx: &mut WorkerContext,
     act: impl FnOnce(&mut Slot<S>, &mut WorkerContext) -> R,
 ) -> Option<R> {
-    let result = catch_unwind(AssertUnwindSafe(|| act(slot, ctx)));
-    if result.is_err() {
-        ctx.count().panics.add(1);
-        let Slot { stream, conn, .. } = slot;
-        conn.fail(&mut ctx.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
-    }
-    result.ok()
+    catch_unwind(AssertUnwindSafe(|| act(slot, ctx)))
+        .map_err(|payload| {
+            let Slot { stream, conn, .. } = slot;
+            let route = ctx.handle.shared.routes.get(usize::from(conn.route));
+            let pattern = route.map_or("", |route| &route.pattern);
+            report_panic(ctx.count(), format_args!("{pattern}: a callback for {}", conn.id), payload);
+            conn.fail(&mut ctx.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
+        })
+        .ok()
 }
 
 /// Decodes input and calls the handler for each message, until it closes or pauses the connection.

@@ -1,7 +1,8 @@
 //! What a worker polls beside its connections and its mailbox: listeners and the program's own descriptors.
 
+use super::callbacks::{self, Stopwatch};
 use super::{WorkerSettings, tls};
-use crate::handler::Handle;
+use crate::handler::{Handle, WorkerContext};
 use crate::http::Peer;
 use crate::log;
 use crate::metrics::Counters;
@@ -11,7 +12,6 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// Connections accepted from one listener in one iteration, so that others do not wait for more.
@@ -154,13 +154,15 @@ impl Sources {
         }
     }
 
-    /// Runs the action of a watched descriptor that is readable. Returns whether it panicked.
-    #[must_use]
-    pub(super) fn run_action(&mut self, watched: usize, handle: &Handle) -> bool {
-        let Some(WatchedFd { fd, action }) = self.watched.get_mut(watched) else { return false };
+    /// Runs the action of a watched descriptor that is readable.
+    pub(super) fn run_action(&mut self, watched: usize, ctx: &WorkerContext) {
+        let Some(WatchedFd { fd, action }) = self.watched.get_mut(watched) else { return };
         // It is readable, so this does not block. The descriptor becomes ready again with the next byte.
         let _ = rustix::io::read(fd, &mut [0; 4096]);
-        catch_unwind(AssertUnwindSafe(|| action(handle))).is_err()
+        let place = format_args!("the action of Builder::watch");
+        let stopwatch = Stopwatch::start();
+        callbacks::catch(ctx.count(), place, || action(&ctx.handle));
+        stopwatch.report(ctx.handle.shared.slow_callback, place);
     }
 }
 

@@ -105,3 +105,59 @@ fn a_writer_reports_panics_once_a_second_for_each_place() {
         assert_eq!(of("elsewhere"), 1);
     });
 }
+
+/// Holds the worker for this long, by the clock of the process.
+fn hold(time: std::time::Duration) {
+    let until = std::time::Instant::now() + time;
+    while std::time::Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn panics_and_slow_callbacks_are_logged_with_their_route() {
+    let _alone = alone();
+    isolated(|| {
+        tracing::subscriber::set_global_default(Log).unwrap();
+        let text = |message: campanile::Message<'_>| message.as_text().unwrap_or_default().to_owned();
+        let (handler, _events) = support::recorder();
+        let handler = handler.on_message(move |_, message| match &*text(message) {
+            "panic" => panic!("on purpose, in message"),
+            "hold" => hold(support::millis(30)),
+            _ => {}
+        });
+        let handler = handler.on_open(|conn| {
+            if conn.param("room") == Some("slow") {
+                hold(support::millis(30));
+            }
+        });
+        let builder = builder().slow_callback(support::millis(5)).route("/chat/:room", handler);
+        let server = start(builder.get("/broken", |_: &campanile::Request<'_>| -> campanile::Response {
+            panic!("on purpose, over HTTP");
+        }));
+        let logged = |words: &[&str]| {
+            support::until(&format!("a line with {words:?}"), || {
+                LINES.lock().unwrap().iter().any(|line| words.iter().all(|word| line.contains(word)))
+            });
+        };
+        let mut client = server.open("/chat/a");
+        client.text("hold");
+        logged(&["/chat/:room: message held the worker for", "at most 5ms is expected"]);
+        client.text("panic");
+        logged(&["/chat/:room: a callback for 0.", "panicked: on purpose, in message"]);
+        LINES.lock().unwrap().clear();
+        let _slow = server.open("/chat/slow");
+        // At most one line of a kind in a second: the next one says how many were left out.
+        let again = std::time::Instant::now() + support::DEADLINE;
+        let is_logged = |word: &str| LINES.lock().unwrap().iter().any(|line| line.contains(word));
+        while !is_logged("/chat/:room: open held the worker")
+            || !is_logged("/broken: the HTTP handler panicked")
+        {
+            assert!(std::time::Instant::now() < again, "{:?}", LINES.lock().unwrap());
+            drop(server.open("/chat/slow"));
+            let mut http = server.dial();
+            http.send("GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            assert_eq!(http.answer().status, 500);
+        }
+    });
+}
