@@ -23,7 +23,7 @@ struct View {
 
 /// A request without an answer.
 #[derive(Debug)]
-struct Asked {
+struct PendingRequest {
     what: &'static str,
     topic: String,
     since: Option<u64>,
@@ -32,7 +32,7 @@ struct Asked {
 /// A client with what it has asked and what it was told.
 struct Client {
     id: ConnId,
-    asked: BTreeMap<u64, Asked>,
+    requests: BTreeMap<u64, PendingRequest>,
     views: BTreeMap<String, View>,
     /// Topics that a handle unsubscribes it from, which it is not told.
     tainted: BTreeSet<String>,
@@ -41,7 +41,7 @@ struct Client {
 impl Client {
     fn new(sim: &mut Simulation, worker: usize) -> Self {
         let id = sim.open(worker, client_state(false));
-        Self { id, asked: BTreeMap::new(), views: BTreeMap::new(), tainted: BTreeSet::new() }
+        Self { id, requests: BTreeMap::new(), views: BTreeMap::new(), tainted: BTreeSet::new() }
     }
 
     /// Breaks the connection and opens another, with what it has seen.
@@ -52,7 +52,7 @@ impl Client {
         *self = Self { views, ..Self::new(sim, worker) };
     }
 
-    fn ask(&mut self, sim: &mut Simulation, id: u64, mut request: Value) {
+    fn request(&mut self, sim: &mut Simulation, id: u64, mut request: Value) {
         request["id"] = json!(id);
         let name =
             ["topic", "pattern"].iter().find_map(|m| request[*m].as_str()).unwrap_or_default().to_owned();
@@ -62,8 +62,8 @@ impl Client {
             Some("publish") => "publish",
             _ => "ping",
         };
-        let asked = Asked { what, topic: name, since: request["since"]["offset"].as_u64() };
-        self.asked.insert(id, asked);
+        let pending = PendingRequest { what, topic: name, since: request["since"]["offset"].as_u64() };
+        self.requests.insert(id, pending);
         sim.text(self.id, &request.to_string());
     }
 
@@ -89,19 +89,20 @@ impl Client {
             }
             answer => {
                 let id = number("id");
-                let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("{message} answers nothing"));
-                match (asked.what, answer) {
-                    ("subscribe", "subscribed") if topic::is_pattern(&asked.topic) => {}
+                let request =
+                    self.requests.remove(&id).unwrap_or_else(|| panic!("{message} answers nothing"));
+                match (request.what, answer) {
+                    ("subscribe", "subscribed") if topic::is_pattern(&request.topic) => {}
                     ("subscribe", "subscribed") => {
                         let (offset, replayed) = (number("offset"), number("replayed"));
                         let (epoch, next) = (message["epoch"].clone(), offset + 1 - replayed);
                         if message["recovered"] == true {
-                            assert_eq!(asked.since, Some(next - 1), "{message}");
+                            assert_eq!(request.since, Some(next - 1), "{message}");
                         }
-                        self.views.insert(asked.topic, View { epoch, next, live: true });
+                        self.views.insert(request.topic, View { epoch, next, live: true });
                     }
                     ("unsubscribe", "unsubscribed") => {
-                        if let Some(view) = self.views.get_mut(&asked.topic) {
+                        if let Some(view) = self.views.get_mut(&request.topic) {
                             view.live = false;
                         }
                     }
@@ -110,7 +111,7 @@ impl Client {
                         let code = message["code"].as_str().expect("a code");
                         assert!(["already", "cancelled", "subscriptions", "not_subscribed"].contains(&code));
                     }
-                    _ => panic!("{message} answers {asked:?}"),
+                    _ => panic!("{message} answers {request:?}"),
                 }
             }
         }
@@ -139,19 +140,19 @@ proptest! {
             let is_topic = topic < published.len();
             let member = if is_topic { "topic" } else { "pattern" };
             match what {
-                0 => of.ask(&mut sim, id, json!({"type": "subscribe", member: name})),
+                0 => of.request(&mut sim, id, json!({"type": "subscribe", member: name})),
                 1 | 2 => if let Some(View { epoch, next, .. }) = of.views.get(name) {
                     let since = json!({"epoch": epoch, "offset": next - 1});
-                    of.ask(&mut sim, id, json!({"type": "subscribe", "topic": name, "since": since}));
+                    of.request(&mut sim, id, json!({"type": "subscribe", "topic": name, "since": since}));
                 },
                 3 if is_topic => {
-                    of.ask(&mut sim, id, json!({"type": "subscribe", "topic": name, "last": n + 1}));
+                    of.request(&mut sim, id, json!({"type": "subscribe", "topic": name, "last": n + 1}));
                 }
-                4 => of.ask(&mut sim, id, json!({"type": "unsubscribe", member: name})),
+                4 => of.request(&mut sim, id, json!({"type": "unsubscribe", member: name})),
                 5 if is_topic => {
                     published[topic] += 1;
                     let data = published[topic];
-                    of.ask(&mut sim, id, json!({"type": "publish", "topic": name, "data": data}));
+                    of.request(&mut sim, id, json!({"type": "publish", "topic": name, "data": data}));
                 }
                 6 | 7 if is_topic => {
                     published[topic] += 1;
@@ -165,7 +166,7 @@ proptest! {
                 }
                 9 => sim.handle.unsubscribe_pattern(of.id, name).expect("mailboxes take everything"),
                 10 => of.reconnect(&mut sim, n % workers),
-                11 => of.ask(&mut sim, id, json!({"type": "ping"})),
+                11 => of.request(&mut sim, id, json!({"type": "ping"})),
                 12 => sim.take(of.id, 40 * n),
                 13 => (0..n).for_each(|_| { sim.command(client % workers); }),
                 14 => sim.end_iteration(client % workers),
@@ -176,7 +177,7 @@ proptest! {
         sim.finish();
         for client in &mut clients {
             client.read(&mut sim);
-            prop_assert!(client.asked.is_empty(), "no answer: {:?}", client.asked);
+            prop_assert!(client.requests.is_empty(), "no answer: {:?}", client.requests);
             for (name, view) in client.views.iter().filter(|(name, v)| v.live && !client.tainted.contains(*name)) {
                 let all = names.iter().position(|n| n == name).map_or(0, |topic| published[topic]);
                 prop_assert_eq!(view.next, all + 1, "{} to {}", name, client.id);
@@ -199,7 +200,7 @@ struct Counting {
     lagged: u64,
     /// By topic: the tag it asked for, the position it was told, the messages from the history, and the last offset.
     begun: BTreeMap<usize, (Option<usize>, u64, u64, u64)>,
-    asked: BTreeMap<u64, (usize, Option<usize>)>,
+    requests: BTreeMap<u64, (usize, Option<usize>)>,
 }
 
 impl Counting {
@@ -218,7 +219,7 @@ impl Counting {
                     }
                 }
                 ("subscribed", Some(topic)) => {
-                    let (_, tag) = self.asked.remove(&number("id")).expect("it was asked for");
+                    let (_, tag) = self.requests.remove(&number("id")).expect("it was asked for");
                     self.begun.insert(topic, (tag, number("offset"), number("replayed"), 0));
                 }
                 _ => panic!("{message}"),
@@ -265,8 +266,8 @@ proptest! {
         let mut clients: Vec<Counting> = (0..3)
             .map(|n| {
                 let id = sim.open(n % workers, client_state(batch));
-                let (begun, asked) = (BTreeMap::new(), BTreeMap::new());
-                Counting { id, received: 0, lagged: 0, begun, asked }
+                let (begun, requests) = (BTreeMap::new(), BTreeMap::new());
+                Counting { id, received: 0, lagged: 0, begun, requests }
             })
             .collect();
         let mut published: Vec<Vec<Published>> = names.iter().map(|_| Vec::new()).collect();
@@ -274,7 +275,7 @@ proptest! {
             let (name, of) = (&*names[topic], &mut clients[at]);
             let text = "x".repeat(10 * n);
             match what {
-                0 | 1 if !of.begun.contains_key(&topic) && of.asked.values().all(|(t, _)| *t != topic) => {
+                0 | 1 if !of.begun.contains_key(&topic) && of.requests.values().all(|(t, _)| *t != topic) => {
                     let tag = (n % 3).checked_sub(1);
                     let mut request = json!({"type": "subscribe", "id": step, "topic": name});
                     if let Some(tag) = tag {
@@ -285,7 +286,7 @@ proptest! {
                         1 => request["latest"] = json!(true),
                         _ => {}
                     }
-                    of.asked.insert(step as u64, (topic, tag));
+                    of.requests.insert(step as u64, (topic, tag));
                     sim.text(of.id, &request.to_string());
                 }
                 0..=5 => {
@@ -317,8 +318,8 @@ proptest! {
         sim.finish();
         for (me, client) in clients.iter_mut().enumerate() {
             client.read(&mut sim, &names);
-            let told = (client.received, client.lagged);
-            prop_assert_eq!(told.0 + told.1, client.expected(me, &published), "received {}, told of {}", told.0, told.1);
+            let counted = (client.received, client.lagged);
+            prop_assert_eq!(counted.0 + counted.1, client.expected(me, &published), "received {}, told of {}", counted.0, counted.1);
         }
     }
 }
@@ -345,10 +346,10 @@ fn messages_lost_after_a_replay_are_reported_before_the_next_message() {
     sim.take(client, usize::MAX);
     publish(&mut sim, 10); // behind a replay of five, max_backlog and the bytes of five may be queued
     sim.finish();
-    let told = sim.received(client).into_iter().map(|(_, payload)| {
+    let payloads = sim.received(client).into_iter().map(|(_, payload)| {
         let message: Value = serde_json::from_slice(&payload).expect("JSON");
         ["offset", "messages"].iter().find_map(|name| message[*name].as_u64())
     });
     let expected = [5, 1, 2, 3, 4].into_iter().chain([5, 5]).chain(11..=15).map(Some);
-    assert_eq!(told.skip(1).collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "without the hello");
+    assert_eq!(payloads.skip(1).collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "without the hello");
 }

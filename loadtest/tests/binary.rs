@@ -360,7 +360,7 @@ fn push_room(rate: u32) -> (SocketAddr, campanile::Running) {
 }
 
 #[test]
-fn in_a_room_of_the_protocol_for_browsers_everyone_hears_everyone() {
+fn push_room_delivers_each_message_to_every_member() {
     let (address, _running) = push_room(0);
     for traffic in ["--depth 3 --threads 2", "--ack --size 12", "--rate 500 --threads 2 --size 300"] {
         let (status, r) = report(&format!("room ws://{address}/ -c 5 {traffic} {SHORT}"));

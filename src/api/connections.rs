@@ -15,8 +15,8 @@ fn on_open(
     act: impl FnOnce(&Handle, ConnInfo) -> Result<&'static str, ApiError> + Send + 'static,
 ) -> Response {
     Response::later(TIMEOUT, move |responder| {
-        let asked = handle.clone();
-        asked.connection(id).then(move |info| {
+        let queried = handle.clone();
+        queried.connection(id).then(move |info| {
             let open = info.map_err(ApiError::from).and_then(|info| {
                 info.filter(|info| info.ready_state == ReadyState::Open).ok_or_else(|| gone(id))
             });

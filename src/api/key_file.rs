@@ -93,7 +93,7 @@ mod tests {
         assert!(matches!(tried(b"one\n\xff\xfe\n"), Err(KeyFileError::Key { line: 2, .. })));
         assert!(matches!(tried(&[b'k'; 64 << 10]), Err(KeyFileError::File(_))));
         std::fs::remove_file(&path).unwrap();
-        let told = Api::new().key_file(&path).unwrap_err().to_string();
-        assert!(told.starts_with(&format!("API keys {}: No such file", path.display())), "{told}");
+        let error = Api::new().key_file(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("API keys {}: No such file", path.display())), "{error}");
     }
 }

@@ -337,8 +337,8 @@ mod tests {
         let mut b = Backoff::default();
         assert_eq!(b.next(&policy, &end, 0.0).unwrap().1, Duration::from_secs(60));
         assert!(b.next(&policy, &end, 1.0).unwrap().1 > Duration::from_secs(60));
-        for wish in [86_400, u64::MAX] {
-            let end = End::Refused { status: 503, retry_after: Some(Duration::from_secs(wish)) };
+        for seconds in [86_400, u64::MAX] {
+            let end = End::Refused { status: 503, retry_after: Some(Duration::from_secs(seconds)) };
             assert_eq!(b.next(&policy, &end, 0.0).unwrap().1, Duration::from_secs(300));
         }
     }

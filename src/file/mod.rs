@@ -169,13 +169,13 @@ mod tests {
             (&*folder.0, "a directory"),
             (Path::new("/dev/zero"), "a device"),
         ] {
-            let told = refused(path);
+            let error = refused(path);
             assert!(
-                told.starts_with(&format!(
+                error.starts_with(&format!(
                     "certificate {}: {found}, expected a regular file;",
                     path.display()
                 )),
-                "{told}"
+                "{error}"
             );
         }
         let missing = refused(&folder.0.join("missing"));
@@ -204,7 +204,7 @@ mod tests {
             }
         }
         // A file of the kernel's that says it has no bytes.
-        let told = refused(Path::new("/proc/self/smaps"));
-        assert!(told.contains("1024 bytes, less than 1024"), "{told}");
+        let error = refused(Path::new("/proc/self/smaps"));
+        assert!(error.contains("1024 bytes, less than 1024"), "{error}");
     }
 }

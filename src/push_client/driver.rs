@@ -124,7 +124,7 @@ impl Shared {
         self.thread.get() == Some(&std::thread::current().id())
     }
 
-    /// Runs the thread. A panic in it is a fault of this crate: the client is over, and whoever waits is told.
+    /// Runs the thread. A panic in it is a fault of this crate: the client is over, and whoever waits is reported.
     fn guard(&self, run: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(run)).is_ok() {
             return;
@@ -140,7 +140,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Does something with the session, which is told whether it is over, and sees to what follows from it.
+    /// Does something with the session, which is reported whether it is over, and sees to what follows from it.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut PushMachine, bool, &mut MachineContext<'_>) -> T) -> T {
         let mut state = self.lock();
         let is_over = state.is_closing || state.machine.is_over;
@@ -348,13 +348,13 @@ mod tests {
         let shared = &client.0.0;
         shared.guard(|| panic!("on purpose"));
         let deadline = Instant::now() + Duration::from_secs(10);
-        let mut told = false;
+        let mut reported = false;
         loop {
             match shared.next(Some(deadline)) {
-                Ok(PushEvent::Error(Error::Client(client::Error::System(_)))) => told = true,
+                Ok(PushEvent::Error(Error::Client(client::Error::System(_)))) => reported = true,
                 Ok(_) => {}
                 Err(end) => {
-                    assert!(told && matches!(end, NoEvent::Ended), "{end:?}");
+                    assert!(reported && matches!(end, NoEvent::Ended), "{end:?}");
                     return;
                 }
             }

@@ -12,7 +12,7 @@ const PING: &str = r#"{"type":"ping"}"#;
 struct TestMachine {
     machine: PushMachine,
     now: Instant,
-    said: Vec<String>,
+    sent: Vec<String>,
     takes: bool,
 }
 
@@ -22,7 +22,7 @@ impl TestMachine {
         Self {
             machine: PushMachine::new(PushClientLimits::default(), "n".into(), now),
             now,
-            said: Vec::new(),
+            sent: Vec::new(),
             takes: true,
         }
     }
@@ -34,10 +34,10 @@ impl TestMachine {
     }
 
     fn with<T>(&mut self, f: impl FnOnce(&mut PushMachine, &mut MachineContext<'_>) -> T) -> T {
-        let Self { machine, now, said, takes } = self;
+        let Self { machine, now, sent, takes } = self;
         let mut send = |text: &str| {
             if *takes {
-                said.push(text.to_owned());
+                sent.push(text.to_owned());
             }
             *takes
         };
@@ -46,10 +46,10 @@ impl TestMachine {
 
     fn greet(&mut self) {
         self.machine.opened(self.now);
-        self.hear(r#"{"type":"hello","heartbeat":25000,"max_message_size":200}"#);
+        self.receive(r#"{"type":"hello","heartbeat":25000,"max_message_size":200}"#);
     }
 
-    fn hear(&mut self, text: &str) {
+    fn receive(&mut self, text: &str) {
         let incoming = parse_incoming(text).map_err(|e| e.to_string());
         self.with(|machine, cx| machine.received(incoming, cx));
     }
@@ -71,9 +71,9 @@ impl TestMachine {
         self.with(|machine, cx| machine.expire(true, cx));
     }
 
-    /// What was said since it was asked last.
-    fn said(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.said)
+    /// What was sent since the last call.
+    fn sent(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.sent)
     }
 
     fn events(&mut self) -> Vec<PushEvent> {
@@ -111,22 +111,22 @@ const SUBSCRIBED: &str =
 fn a_subscription_recovers_from_the_last_message_without_repeats() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
-    test.hear(&message(14)); // it has not begun
-    test.hear(SUBSCRIBED);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    test.receive(&message(14)); // it has not begun
+    test.receive(SUBSCRIBED);
     let how = test.how();
     assert_eq!((how.lost, how.position), (false, Some(Position::new("e", 14))));
-    test.hear(&message(15));
+    test.receive(&message(15));
     test.machine.lost();
     test.greet();
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":3,"topic":"t","since":{"epoch":"e","offset":15}}"#]);
-    test.hear(
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":3,"topic":"t","since":{"epoch":"e","offset":15}}"#]);
+    test.receive(
         r#"{"type":"subscribed","id":3,"topic":"t","epoch":"e","offset":17,"recovered":true,"replayed":2}"#,
     );
     let how = test.how();
     assert_eq!((how.recovered, how.replayed, how.lost), (true, 2, false));
     for offset in [16, 17, 17, 18] {
-        test.hear(&message(offset));
+        test.receive(&message(offset));
     }
     assert_eq!(test.offsets(), [16, 17, 18]);
 }
@@ -135,16 +135,16 @@ fn a_subscription_recovers_from_the_last_message_without_repeats() {
 fn lost_messages_are_reported_and_a_new_epoch_starts_over() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
-    test.hear(SUBSCRIBED);
+    test.receive(SUBSCRIBED);
     test.machine.lost();
     test.greet();
     test.events();
-    test.hear(
+    test.receive(
         r#"{"type":"subscribed","id":3,"topic":"t","epoch":"f","offset":3,"recovered":false,"replayed":0}"#,
     );
     let how = test.how();
     assert_eq!((how.lost, how.position), (true, Some(Position::new("f", 3))));
-    test.hear(&message(4));
+    test.receive(&message(4));
     assert_eq!(test.offsets(), [4]);
 }
 
@@ -153,20 +153,20 @@ fn a_lost_position_restarts_with_the_initial_options() {
     let mut test = TestMachine::open();
     test.subscribe(Subscription::new("t").last(5).tags(["a"]).since(Position::new("e", 7)));
     assert_eq!(
-        test.said(),
+        test.sent(),
         [r#"{"type":"subscribe","id":2,"topic":"t","since":{"epoch":"e","offset":7},"tags":["a"]}"#]
     );
-    test.hear(SUBSCRIBED);
-    assert_eq!(test.said(), [r#"{"type":"unsubscribe","id":3,"topic":"t"}"#]);
-    test.hear(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":4,"topic":"t","last":5,"tags":["a"]}"#]);
-    test.hear(
+    test.receive(SUBSCRIBED);
+    assert_eq!(test.sent(), [r#"{"type":"unsubscribe","id":3,"topic":"t"}"#]);
+    test.receive(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":4,"topic":"t","last":5,"tags":["a"]}"#]);
+    test.receive(
         r#"{"type":"subscribed","id":4,"topic":"t","epoch":"f","offset":3,"recovered":false,"replayed":2}"#,
     );
     let how = test.how();
     assert!(how.lost && how.replayed == 2);
-    test.hear(&message(2));
-    test.hear(&message(3));
+    test.receive(&message(2));
+    test.receive(&message(3));
     assert_eq!(test.offsets(), [2, 3]);
 }
 
@@ -175,22 +175,22 @@ fn a_publication_waits_for_earlier_subscriptions_and_survives_a_reconnect() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
     let receipt = test.publish("ding");
-    assert_eq!(test.said().len(), 1, "the subscription alone");
-    test.hear(SUBSCRIBED);
-    let sent = test.said();
+    assert_eq!(test.sent().len(), 1, "the subscription alone");
+    test.receive(SUBSCRIBED);
+    let sent = test.sent();
     assert_eq!(sent, [r#"{"type":"publish","id":3,"topic":"t","text":"ding","idempotency_key":"n-3"}"#]);
     test.machine.lost();
     test.greet();
-    assert_eq!(test.said().len(), 1);
-    test.hear(
+    assert_eq!(test.sent().len(), 1);
+    test.receive(
         r#"{"type":"subscribed","id":4,"topic":"t","epoch":"e","offset":15,"recovered":true,"replayed":1}"#,
     );
-    assert_eq!(test.said(), sent, "the same again, by the same name");
-    test.hear(r#"{"type":"published","id":3,"epoch":"e","offset":15,"receivers":0,"repeated":true}"#);
+    assert_eq!(test.sent(), sent, "the same again, by the same name");
+    test.receive(r#"{"type":"published","id":3,"epoch":"e","offset":15,"receivers":0,"repeated":true}"#);
     test.events();
     let position = Some(Position::new("e", 15));
     assert_eq!(receipt.try_recv().unwrap(), Ok(Published { position, receivers: 0, repeated: true }));
-    test.hear(r#"{"type":"published","id":3,"receivers":0}"#); // answered already
+    test.receive(r#"{"type":"published","id":3,"receivers":0}"#); // answered already
     assert!(test.machine.outgoing.settled.is_empty());
     assert_eq!((test.machine.outgoing.len(), test.machine.outgoing.bytes()), (0, 0));
 }
@@ -199,19 +199,19 @@ fn a_publication_waits_for_earlier_subscriptions_and_survives_a_reconnect() {
 fn a_request_refused_with_retry_is_sent_again() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
-    test.said();
-    test.hear(r#"{"type":"error","id":2,"code":"rate_limited","message":"wait","retry":20}"#);
+    test.sent();
+    test.receive(r#"{"type":"error","id":2,"code":"rate_limited","message":"wait","retry":20}"#);
     test.pass(Duration::from_millis(19));
-    assert!(test.said().is_empty());
+    assert!(test.sent().is_empty());
     test.pass(Duration::from_millis(1));
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
     // One that nobody wants any more is not.
-    test.hear(r#"{"type":"error","id":2,"code":"rate_limited","message":"wait","retry":20}"#);
+    test.receive(r#"{"type":"error","id":2,"code":"rate_limited","message":"wait","retry":20}"#);
     assert!(test.with(|machine, cx| machine.unsubscribe("t", cx)));
-    test.hear(r#"{"type":"error","id":3,"code":"not_subscribed","message":"no"}"#);
-    test.said();
+    test.receive(r#"{"type":"error","id":3,"code":"not_subscribed","message":"no"}"#);
+    test.sent();
     test.pass(Duration::from_secs(1));
-    assert!(test.said().is_empty() && test.machine.pending.is_empty());
+    assert!(test.sent().is_empty() && test.machine.pending.is_empty());
 }
 
 #[test]
@@ -219,21 +219,21 @@ fn retry_times_of_a_hostile_server_are_clamped() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
     let defer = |test: &mut TestMachine, retry: u64| {
-        test.said();
-        test.hear(&format!(r#"{{"type":"error","id":2,"code":"busy","message":"","retry":{retry}}}"#));
+        test.sent();
+        test.receive(&format!(r#"{{"type":"error","id":2,"code":"busy","message":"","retry":{retry}}}"#));
     };
     for least in [10, 20, 40, 80] {
         defer(&mut test, 0);
         test.pass(Duration::from_millis(least - 1));
-        assert!(test.said().is_empty());
+        assert!(test.sent().is_empty());
         test.pass(Duration::from_millis(1));
-        assert_eq!(test.said().len(), 1, "{least} ms");
+        assert_eq!(test.sent().len(), 1, "{least} ms");
     }
     defer(&mut test, (1 << 53) - 1);
     test.pass(Duration::from_secs(60) - Duration::from_millis(1));
-    assert!(test.said().iter().all(|text| text == PING));
+    assert!(test.sent().iter().all(|text| text == PING));
     test.pass(Duration::from_millis(1));
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
 }
 
 #[test]
@@ -244,38 +244,38 @@ fn an_answer_of_another_type_or_without_a_position_is_ignored() {
     test.events();
     for id in [2, 3] {
         for kind in ["published", "unsubscribed"] {
-            test.hear(&format!(r#"{{"type":"{kind}","id":{id}}}"#));
+            test.receive(&format!(r#"{{"type":"{kind}","id":{id}}}"#));
         }
     }
-    test.hear(r#"{"type":"error","id":3,"code":"forbidden","message":"it was not sent yet"}"#);
+    test.receive(r#"{"type":"error","id":3,"code":"forbidden","message":"it was not sent yet"}"#);
     assert!(test.events().is_empty());
-    test.hear(r#"{"type":"subscribed","id":2,"topic":"t","recovered":true,"replayed":1}"#);
+    test.receive(r#"{"type":"subscribed","id":2,"topic":"t","recovered":true,"replayed":1}"#);
     assert!(matches!(&test.events()[..], [PushEvent::Error(Error::Unreadable { .. })]));
-    test.hear(SUBSCRIBED);
+    test.receive(SUBSCRIBED);
     assert!(!test.how().lost && receipt.try_recv().is_err());
-    assert!(test.said().iter().any(|text| text.contains("publish")), "it follows the subscription");
+    assert!(test.sent().iter().any(|text| text.contains("publish")), "it follows the subscription");
 }
 
 #[test]
 fn a_deferred_publication_delays_later_ones_of_its_topic_only() {
     let mut test = TestMachine::open();
     test.publish("one");
-    test.hear(r#"{"type":"error","id":1,"code":"rate_limited","message":"","retry":20}"#);
+    test.receive(r#"{"type":"error","id":1,"code":"rate_limited","message":"","retry":20}"#);
     test.publish("two");
     test.publish("three");
     let other = Publication::text("u", "other");
     test.with(|machine, cx| machine.publish(&other, Box::new(|_| ()), cx)).unwrap();
     let texts = |test: &mut TestMachine| -> Vec<String> {
-        let text = |said: String| {
-            said.split(r#""text":""#).nth(1).map(|rest| rest.split('"').next().unwrap().to_owned())
+        let text = |sent: String| {
+            sent.split(r#""text":""#).nth(1).map(|rest| rest.split('"').next().unwrap().to_owned())
         };
-        test.said().into_iter().filter_map(text).collect()
+        test.sent().into_iter().filter_map(text).collect()
     };
     assert_eq!(texts(&mut test), ["one", "other"]);
     test.pass(Duration::from_millis(20));
     assert_eq!(texts(&mut test), ["one"], "one at a time");
     for (id, next) in [(1, Some("two")), (2, Some("three")), (3, None)] {
-        test.hear(&format!(r#"{{"type":"published","id":{id},"receivers":0}}"#));
+        test.receive(&format!(r#"{{"type":"published","id":{id},"receivers":0}}"#));
         assert_eq!(texts(&mut test), Vec::from_iter(next));
     }
 }
@@ -284,22 +284,22 @@ fn a_deferred_publication_delays_later_ones_of_its_topic_only() {
 fn an_overtaken_publication_fails_and_is_not_sent_again() {
     let mut test = TestMachine::open();
     let receipts = ["one", "two", "three"].map(|text| test.publish(text));
-    test.hear(r#"{"type":"error","id":1,"code":"rate_limited","message":"","retry":20}"#);
+    test.receive(r#"{"type":"error","id":1,"code":"rate_limited","message":"","retry":20}"#);
     // Answers may come in any order.
-    test.hear(r#"{"type":"published","id":3,"receivers":0}"#);
-    test.hear(r#"{"type":"error","id":2,"code":"busy","message":"","retry":20}"#);
+    test.receive(r#"{"type":"published","id":3,"receivers":0}"#);
+    test.receive(r#"{"type":"error","id":2,"code":"busy","message":"","retry":20}"#);
     test.events();
     let [one, two, three] = receipts.map(|receipt| receipt.try_recv().unwrap());
     assert!(matches!(one, Err(PublishError::Overtaken(error)) if error.code == ErrorCode::RateLimited));
     assert!(matches!(two, Err(PublishError::Overtaken(error)) if error.code == ErrorCode::Busy));
     assert!(three.is_ok());
-    test.said();
+    test.sent();
     test.pass(Duration::from_secs(1));
-    assert!(test.said().is_empty() && test.machine.deadline(false).is_none());
+    assert!(test.sent().is_empty() && test.machine.deadline(false).is_none());
 
     // Whether the later one was published is not known when the connection breaks.
     let receipts = ["five", "six"].map(|text| test.publish(text));
-    test.hear(r#"{"type":"error","id":4,"code":"rate_limited","message":"","retry":20}"#);
+    test.receive(r#"{"type":"error","id":4,"code":"rate_limited","message":"","retry":20}"#);
     test.pass(Duration::from_millis(20));
     test.machine.lost();
     test.greet();
@@ -314,9 +314,9 @@ fn at_most_32_publications_of_a_topic_are_in_flight() {
     for _ in 0..100 {
         test.publish("x");
     }
-    assert_eq!(test.said().len(), 32);
-    test.hear(r#"{"type":"published","id":9,"receivers":0}"#);
-    assert_eq!(test.said().len(), 1);
+    assert_eq!(test.sent().len(), 32);
+    test.receive(r#"{"type":"published","id":9,"receivers":0}"#);
+    assert_eq!(test.sent().len(), 1);
 }
 
 #[test]
@@ -325,13 +325,13 @@ fn subscribing_again_waits_for_the_unsubscribe_answer() {
     test.subscribe("t".into());
     assert!(test.with(|machine, cx| machine.unsubscribe("t", cx)));
     test.subscribe(Subscription::new("t").latest());
-    test.said();
+    test.sent();
     test.events();
-    test.hear(SUBSCRIBED); // the first one
-    assert!(test.events().is_empty() && test.said().is_empty());
-    test.hear(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":5,"topic":"t","latest":true}"#]);
-    test.hear(
+    test.receive(SUBSCRIBED); // the first one
+    assert!(test.events().is_empty() && test.sent().is_empty());
+    test.receive(r#"{"type":"unsubscribed","id":3,"topic":"t"}"#);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":5,"topic":"t","latest":true}"#]);
+    test.receive(
         r#"{"type":"subscribed","id":5,"topic":"t","epoch":"e","offset":14,"recovered":false,"replayed":0}"#,
     );
     assert!(!test.how().lost);
@@ -341,20 +341,20 @@ fn subscribing_again_waits_for_the_unsubscribe_answer() {
 fn a_refusal_ends_only_the_refused_request() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
-    test.hear(r#"{"type":"error","id":2,"code":"forbidden","message":"no"}"#);
+    test.receive(r#"{"type":"error","id":2,"code":"forbidden","message":"no"}"#);
     assert!(matches!(&test.events()[..],
         [PushEvent::Open(_), PushEvent::Refused { topic, error }] if topic == "t" && error.code == ErrorCode::Forbidden));
     let receipt = test.publish("x");
-    test.hear(r#"{"type":"error","id":3,"code":"too_big","message":"no"}"#);
+    test.receive(r#"{"type":"error","id":3,"code":"too_big","message":"no"}"#);
     let long = test.publish(&"x".repeat(200));
     test.events();
     for refused in [receipt, long] {
         let Err(PublishError::Refused(error)) = refused.try_recv().unwrap() else { panic!() };
         assert_eq!(error.code, ErrorCode::TooBig);
     }
-    assert_eq!(test.said().len(), 2, "what is too long is not sent");
-    test.hear(r#"{"type":"error","code":"json","message":"no"}"#);
-    test.hear("what?");
+    assert_eq!(test.sent().len(), 2, "what is too long is not sent");
+    test.receive(r#"{"type":"error","code":"json","message":"no"}"#);
+    test.receive("what?");
     assert!(matches!(
         &test.events()[..],
         [PushEvent::Error(Error::Server(_)), PushEvent::Error(Error::Unreadable { .. })]
@@ -407,13 +407,13 @@ fn queues_are_bounded_and_end_with_the_client() {
 fn a_silent_server_is_pinged_and_then_reset() {
     let mut test = TestMachine::open();
     test.pass(Duration::from_secs(24));
-    assert!(test.said().is_empty());
+    assert!(test.sent().is_empty());
     test.pass(Duration::from_secs(1));
-    assert_eq!(test.said(), [PING]);
+    assert_eq!(test.sent(), [PING]);
     test.pass(Duration::from_secs(9));
-    test.hear(r#"{"type":"pong"}"#);
+    test.receive(r#"{"type":"pong"}"#);
     test.pass(Duration::from_secs(25));
-    assert_eq!(test.said(), [PING]);
+    assert_eq!(test.sent(), [PING]);
     test.events();
     test.pass(Duration::from_secs(10));
     assert!(test.machine.wants_reset);
@@ -424,10 +424,10 @@ fn a_silent_server_is_pinged_and_then_reset() {
         let mut test = TestMachine::new();
         test.machine.opened(test.now);
         test.now += Duration::from_secs(9);
-        test.hear(text);
+        test.receive(text);
         assert!(!test.machine.wants_reset);
         test.now += Duration::from_secs(1);
-        test.hear(text);
+        test.receive(text);
         assert!(test.machine.wants_reset, "{text}");
     }
     let mut test = TestMachine::new();
@@ -445,35 +445,35 @@ fn requests_that_the_socket_refuses_are_sent_again() {
     test.pass(SEND_RETRY);
     test.takes = true;
     test.pass(SEND_RETRY);
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
-    test.hear(SUBSCRIBED);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":2,"topic":"t"}"#]);
+    test.receive(SUBSCRIBED);
     test.takes = false;
     test.publish("x");
     test.takes = true;
     test.publish("y");
-    assert!(test.said().is_empty(), "the order is kept");
+    assert!(test.sent().is_empty(), "the order is kept");
     test.pass(SEND_RETRY);
-    let said = test.said();
-    assert!(said.len() == 2 && said[0].contains("\"x\"") && said[1].contains("\"y\""), "{said:?}");
+    let sent = test.sent();
+    assert!(sent.len() == 2 && sent[0].contains("\"x\"") && sent[1].contains("\"y\""), "{sent:?}");
     test.pass(SEND_RETRY);
-    assert!(test.said().is_empty());
+    assert!(test.sent().is_empty());
 }
 
 #[test]
 fn a_pattern_receives_topics_without_a_subscription_by_name() {
     let mut test = TestMachine::open();
     test.subscribe(Subscription::pattern("a/*"));
-    assert_eq!(test.said(), [r#"{"type":"subscribe","id":2,"pattern":"a/*"}"#]);
-    test.hear(r#"{"type":"subscribed","id":2,"pattern":"a/*","recovered":false,"replayed":0}"#);
+    assert_eq!(test.sent(), [r#"{"type":"subscribe","id":2,"pattern":"a/*"}"#]);
+    test.receive(r#"{"type":"subscribed","id":2,"pattern":"a/*","recovered":false,"replayed":0}"#);
     test.events();
-    test.hear(r#"{"type":"message","topic":"a/b","offset":7,"text":"x"}"#);
-    test.hear(r#"{"type":"message","topic":"b/b","offset":7,"text":"x"}"#);
+    test.receive(r#"{"type":"message","topic":"a/b","offset":7,"text":"x"}"#);
+    test.receive(r#"{"type":"message","topic":"b/b","offset":7,"text":"x"}"#);
     assert!(matches!(&test.events()[..],
         [PushEvent::Message(message)] if &*message.topic == "a/b" && message.position().is_none()));
     test.machine.lost();
     test.greet();
     test.events();
-    test.hear(r#"{"type":"subscribed","id":3,"pattern":"a/*","recovered":false,"replayed":0}"#);
+    test.receive(r#"{"type":"subscribed","id":3,"pattern":"a/*","recovered":false,"replayed":0}"#);
     assert!(test.how().lost);
 }
 
@@ -489,7 +489,7 @@ fn event_weight_includes_everything_the_server_sends() {
         format!(r#"{{"type":"lagged","messages":"{long}"}}"#),
         format!(r#"{{"type":"error","id":2,"code":"x","message":"{long}"}}"#),
     ] {
-        test.hear(&text);
+        test.receive(&text);
         let weight: usize = test.machine.events.drain(..).map(|event| event.weight()).sum();
         assert!(weight >= 1000, "{weight} for {text:.40}");
     }
@@ -572,7 +572,7 @@ proptest! {
         test.subscribe(Subscription::pattern("p/*"));
         let receipt = test.publish("x");
         for message in &messages {
-            test.hear(message);
+            test.receive(message);
             let incoming = parse_binary([&[1, 1], &bytes[..]].concat());
             test.with(|machine, cx| machine.received(incoming, cx));
         }
@@ -580,18 +580,18 @@ proptest! {
         let refused = |event: &PushEvent| matches!(event, PushEvent::Refused { .. });
         let ended = test.events().iter().filter(|event| refused(event)).count();
         test.machine.lost();
-        test.said();
+        test.sent();
         test.greet();
-        let asked: Vec<Value> = test.said().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-        prop_assert_eq!(asked.iter().filter(|request| request["type"] == "subscribe").count() + ended, 2);
-        for request in asked {
+        let requests: Vec<Value> = test.sent().iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        prop_assert_eq!(requests.iter().filter(|request| request["type"] == "subscribe").count() + ended, 2);
+        for request in requests {
             let member = if request["topic"].is_null() { "pattern" } else { "topic" };
             let (id, name) = (&request["id"], &request[member]);
-            test.hear(&json!({"type": "subscribed", "id": id, member: name, "epoch": "f", "offset": 3, "recovered": false, "replayed": 0}).to_string());
+            test.receive(&json!({"type": "subscribed", "id": id, member: name, "epoch": "f", "offset": 3, "recovered": false, "replayed": 0}).to_string());
         }
         test.events();
         for topic in ["t", "p/x"] {
-            test.hear(&json!({"type": "message", "topic": topic, "offset": 4, "data": 1}).to_string());
+            test.receive(&json!({"type": "message", "topic": topic, "offset": 4, "data": 1}).to_string());
         }
         prop_assert_eq!(test.offsets().len() + ended, 2);
         test.machine.closed();
@@ -605,9 +605,9 @@ proptest! {
 fn messages_of_one_batch_share_the_topic_string() {
     let mut test = TestMachine::open();
     test.subscribe("t".into());
-    test.hear(SUBSCRIBED);
+    test.receive(SUBSCRIBED);
     test.events();
-    test.hear(
+    test.receive(
         r#"{"type":"messages","topic":"t","messages":[{"offset":15,"text":""},{"offset":16,"text":""}]}"#,
     );
     let events = test.events();

@@ -85,7 +85,7 @@ struct Topic {
 }
 
 /// A message on its way to the client, and what the client will not know if it is lost.
-struct Said {
+struct SentMessage {
     text: String,
     defer: Option<u32>,
     published: Option<u32>,
@@ -97,10 +97,10 @@ struct Server {
     topics: HashMap<String, Topic>,
     /// Of the connection.
     requests: VecDeque<String>,
-    said: VecDeque<Said>,
+    sent: VecDeque<SentMessage>,
     subscribed: BTreeSet<String>,
-    /// Publications that were put off, or published, without the client's knowledge.
-    unheard: BTreeSet<u32>,
+    /// Messages that were deferred, or published, without the client's knowledge.
+    deferred: BTreeSet<u32>,
     doubtful: BTreeSet<u32>,
     /// What each publication's place was.
     places: HashMap<u32, BTreeSet<(String, u64)>>,
@@ -115,20 +115,20 @@ impl Server {
         })
     }
 
-    fn say(&mut self, message: &Value) {
-        self.said.push_back(Said { text: message.to_string(), defer: None, published: None });
+    fn send(&mut self, message: &Value) {
+        self.sent.push_back(SentMessage { text: message.to_string(), defer: None, published: None });
     }
 
     fn open(&mut self) {
-        self.say(&json!({"type": "hello", "heartbeat": 0, "max_message_size": 65_536}));
+        self.send(&json!({"type": "hello", "heartbeat": 0, "max_message_size": 65_536}));
     }
 
     fn cut(&mut self) {
         self.requests.clear();
         self.subscribed.clear();
-        for said in self.said.drain(..) {
-            self.unheard.extend(said.defer);
-            self.doubtful.extend(said.published);
+        for message in self.sent.drain(..) {
+            self.deferred.extend(message.defer);
+            self.doubtful.extend(message.published);
         }
     }
 
@@ -140,7 +140,7 @@ impl Server {
             self.places.entry(number).or_default().insert((epoch, offset));
         }
         if self.subscribed.contains(name) {
-            self.say(&json!({"type": "message", "topic": name, "offset": offset, "data": number}));
+            self.send(&json!({"type": "message", "topic": name, "offset": offset, "data": number}));
         }
         offset
     }
@@ -152,17 +152,17 @@ impl Server {
         let Some(name) = request["topic"].as_str() else { return }; // a ping
         let number = request["data"].as_u64().map(|n| n as u32);
         if is_refused {
-            self.say(&json!({"type": "error", "id": id, "code": "rate_limited", "message": "wait", "retry": retry}));
-            self.said.back_mut().unwrap().defer = number;
+            self.send(&json!({"type": "error", "id": id, "code": "rate_limited", "message": "wait", "retry": retry}));
+            self.sent.back_mut().unwrap().defer = number;
             return;
         }
         match kind {
             "subscribe" => self.subscribe(id, name, &request),
             "unsubscribe" if self.subscribed.remove(name) => {
-                self.say(&json!({"type": "unsubscribed", "id": id, "topic": name}));
+                self.send(&json!({"type": "unsubscribed", "id": id, "topic": name}));
             }
             "unsubscribe" => {
-                self.say(&json!({"type": "error", "id": id, "code": "not_subscribed", "message": "no"}));
+                self.send(&json!({"type": "error", "id": id, "code": "not_subscribed", "message": "no"}));
             }
             "publish" => {
                 let idempotency_key = request["idempotency_key"].as_str().unwrap().to_owned();
@@ -172,8 +172,8 @@ impl Server {
                 topic.known.insert(idempotency_key, offset);
                 let epoch = topic.epoch.clone();
                 let repeated = known.is_some();
-                self.say(&json!({"type": "published", "id": id, "epoch": epoch, "offset": offset, "receivers": 1, "repeated": repeated}));
-                self.said.back_mut().unwrap().published = number;
+                self.send(&json!({"type": "published", "id": id, "epoch": epoch, "offset": offset, "receivers": 1, "repeated": repeated}));
+                self.sent.back_mut().unwrap().published = number;
             }
             other => panic!("{other}"),
         }
@@ -194,9 +194,9 @@ impl Server {
         };
         let replay: Vec<_> = topic.log.iter().copied().enumerate().skip(from).collect();
         let replayed = replay.len();
-        self.say(&json!({"type": "subscribed", "id": id, "topic": name, "epoch": epoch, "offset": offset, "recovered": recovered, "replayed": replayed}));
+        self.send(&json!({"type": "subscribed", "id": id, "topic": name, "epoch": epoch, "offset": offset, "recovered": recovered, "replayed": replayed}));
         for (at, number) in replay {
-            self.say(&json!({"type": "message", "topic": name, "offset": at + 1, "data": number}));
+            self.send(&json!({"type": "message", "topic": name, "offset": at + 1, "data": number}));
         }
     }
 }
@@ -261,7 +261,7 @@ impl World {
     }
 
     fn arrive(&mut self) {
-        let Some(Said { text, .. }) = self.server.said.pop_front() else { return };
+        let Some(SentMessage { text, .. }) = self.server.sent.pop_front() else { return };
         let incoming = parse_incoming(&text).map_err(|e| e.to_string());
         self.with(|machine, cx| machine.received(incoming, cx));
     }
@@ -332,7 +332,7 @@ impl World {
         for (name, topic) in &self.server.topics {
             let mut most = 0;
             for number in topic.log.iter().flatten() {
-                let in_order = *number > most || self.server.unheard.contains(number);
+                let in_order = *number > most || self.server.deferred.contains(number);
                 prop_assert!(in_order, "{number} after {most} in {name}: {:?}", topic.log);
                 most = most.max(*number);
             }
@@ -373,7 +373,7 @@ impl World {
         for _ in 0..2_000 {
             self.now += Duration::from_secs(60);
             self.with(|machine, cx| machine.expire(true, cx));
-            while !self.server.requests.is_empty() || !self.server.said.is_empty() {
+            while !self.server.requests.is_empty() || !self.server.sent.is_empty() {
                 self.server.take(false, 0);
                 self.arrive();
             }

@@ -150,8 +150,8 @@ fn publications_are_delivered_and_acknowledged() {
     assert_eq!((first.position.as_ref().map(|p| p.offset), first.repeated), (Some(2), false));
     let second = push.publish(&full).unwrap().wait().unwrap();
     assert_eq!((second.position, second.repeated), (first.position, true));
-    let heard = expect_message(&other);
-    assert_eq!((heard.offset, heard.data.as_str(), heard.epoch), (2, Some("ding"), None));
+    let received = expect_message(&other);
+    assert_eq!((received.offset, received.data.as_str(), received.epoch), (2, Some("ding"), None));
 
     assert!(push.unsubscribe("public/a") && !push.unsubscribe("public/a"));
     assert_eq!(say(&push, "public/a", "x").wait().unwrap().receivers, 1, "the other one");
@@ -196,8 +196,8 @@ fn repeated_cuts_lose_and_repeat_nothing() {
     let server = serve();
     let push = listening(&server, "kept/t");
     // The publisher is at most so far ahead, less than what is kept.
-    let (heard_one, tokens) = mpsc::channel();
-    (0..500).for_each(|_| heard_one.send(()).unwrap());
+    let (step_done, tokens) = mpsc::channel();
+    (0..500).for_each(|_| step_done.send(()).unwrap());
     let handle = server.handle.clone();
     let publisher = std::thread::spawn(move || {
         let mut n = 0u64;
@@ -207,14 +207,14 @@ fn repeated_cuts_lose_and_repeat_nothing() {
         }
         n
     });
-    let (mut heard, mut cuts, mut is_open) = (0u64, 0, true);
+    let (mut received, mut cuts, mut is_open) = (0u64, 0, true);
     let mut step = || {
         match next(&push) {
             PushEvent::Message(message) => {
-                heard += 1;
-                assert_eq!(message.data.as_str(), Some(&*heard.to_string()), "cut {cuts} times");
-                assert_eq!(message.offset, heard);
-                if is_open && cuts < 5 && heard > 100 * cuts {
+                received += 1;
+                assert_eq!(message.data.as_str(), Some(&*received.to_string()), "cut {cuts} times");
+                assert_eq!(message.offset, received);
+                if is_open && cuts < 5 && received > 100 * cuts {
                     (is_open, cuts) = (false, cuts + 1);
                     terminate(&server);
                 }
@@ -226,16 +226,16 @@ fn repeated_cuts_lose_and_repeat_nothing() {
             event @ (PushEvent::Lagged { .. } | PushEvent::Refused { .. }) => panic!("{event:?}"),
             _ => {}
         }
-        (heard, cuts, is_open)
+        (received, cuts, is_open)
     };
     let mut before = 0;
-    while let (heard, cuts, is_open) = step()
+    while let (received, cuts, is_open) = step()
         && (cuts < 5 || !is_open)
     {
-        (before..heard).for_each(|_| heard_one.send(()).unwrap());
-        before = heard;
+        (before..received).for_each(|_| step_done.send(()).unwrap());
+        before = received;
     }
-    drop(heard_one);
+    drop(step_done);
     let all = publisher.join().unwrap();
     while step().0 < all {}
 }
@@ -307,7 +307,7 @@ fn an_evicted_position_reports_lost_and_starts_over() {
     publish("one").unwrap();
     assert_eq!(expect_message(&push).offset, 1);
     // It comes back when the test says so.
-    let place = Position::new(&expect_place(&push, &server), 1);
+    let place = Position::new(&expect_epoch(&push, &server), 1);
     push.close(1000, "").unwrap();
     for text in ["two", "three", "four"] {
         publish(text).unwrap();
@@ -325,10 +325,10 @@ fn an_evicted_position_reports_lost_and_starts_over() {
     assert_eq!((how.lost, how.recovered, how.replayed), (true, false, 0));
 }
 
-/// The epoch of the topic that was heard last.
-fn expect_place(push: &PushClient, server: &TestServer) -> String {
+/// The epoch of the next message.
+fn expect_epoch(push: &PushClient, server: &TestServer) -> String {
     server.handle.publish_confirmed(Publish::new("short/t", Sent::text("x").with_key("k"))).wait().unwrap();
-    expect_message(push).epoch.expect("it was heard by name").to_string()
+    expect_message(push).epoch.expect("a message of a subscription by name").to_string()
 }
 
 #[test]
@@ -358,18 +358,18 @@ fn a_slow_reader_gets_lagged() {
     let limit = millis(20);
     let receipt = push.publish(&Publication::text("public/t", "x").timeout(limit)).unwrap();
     assert_eq!(receipt.wait(), Err(PublishError::Timeout { limit }));
-    let (mut heard, mut lagged, mut is_last) = (0, 0, false);
-    while !is_last || heard + lagged < published + 1 {
+    let (mut received, mut lagged, mut is_last) = (0, 0, false);
+    while !is_last || received + lagged < published + 1 {
         match next(&push) {
             PushEvent::Message(message) => {
-                heard += 1;
+                received += 1;
                 is_last = is_last || message.data.as_str() == Some("last");
             }
             PushEvent::Lagged { messages } => lagged += messages,
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(heard + lagged, published + 1);
+    assert_eq!(received + lagged, published + 1);
     assert!(lagged > 0);
 }
 
@@ -538,14 +538,14 @@ fn a_callback_gets_all_events_and_may_call_the_client() {
         })
         .unwrap();
     push.subscribe("public/t").unwrap();
-    let heard = || rx.recv_timeout(DEADLINE).expect("an event");
-    assert!(matches!(heard(), PushEvent::Open(_)));
-    assert!(matches!(heard(), PushEvent::Subscribed(_)));
-    assert!(matches!(heard(), PushEvent::Message(m) if m.data.as_str() == Some("from the callback")));
+    let received = || rx.recv_timeout(DEADLINE).expect("an event");
+    assert!(matches!(received(), PushEvent::Open(_)));
+    assert!(matches!(received(), PushEvent::Subscribed(_)));
+    assert!(matches!(received(), PushEvent::Message(m) if m.data.as_str() == Some("from the callback")));
     assert_eq!(push.next(DEADLINE).unwrap_err(), NoEvent::Ended);
     // A refusal that is known at once reaches it too.
     push.subscribe("secret").unwrap();
-    assert!(matches!(heard(), PushEvent::Refused { .. }));
+    assert!(matches!(received(), PushEvent::Refused { .. }));
     let _ = say(&push, "public/t", "panic");
     server.until("it has gone", |stats| stats.open == 0);
 }

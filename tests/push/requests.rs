@@ -24,7 +24,7 @@ fn serve(workers: usize) -> TestServer {
 
 fn publish(server: &TestServer, topic: &str, message: &str) -> u64 {
     let published = server.handle.publish_confirmed(Publish::new(topic, message)).wait().unwrap();
-    published.expect("it is kept, or heard").position.offset
+    published.expect("it is kept, or received").position.offset
 }
 
 // ---- opening ----
@@ -371,9 +371,9 @@ fn a_pattern_delivers_messages_with_their_topic() {
         publish(&server, "kept/a", "1");
         publish(&server, "kept/b/c", "2");
         // Topics of different homes have no order among each other.
-        let mut heard = [page.next(), page.next()];
-        heard.sort_by_key(|m| m["topic"].as_str().map(str::to_owned));
-        assert_eq!(heard, [text("kept/a", 1, "1"), text("kept/b/c", 1, "2")]);
+        let mut received = [page.next(), page.next()];
+        received.sort_by_key(|m| m["topic"].as_str().map(str::to_owned));
+        assert_eq!(received, [text("kept/a", 1, "1"), text("kept/b/c", 1, "2")]);
         page.subscribe("kept/a");
         publish(&server, "kept/a", "3");
         page.expect(&text("kept/a", 2, "3"));

@@ -205,7 +205,7 @@ fn a_slow_consumer_that_never_reads_ends_at_the_close_timeout() {
 #[test]
 fn send_returns_whether_a_message_was_sent_queued_or_refused() {
     for policy in [SlowConsumer::DropNewest, SlowConsumer::Close(CloseCode(4000))] {
-        let (results, heard) = unbounded();
+        let (results, received) = unbounded();
         let (handler, _events) = recorder();
         let handler = handler.on_message(move |conn, _| {
             let bytes = numbered(7);
@@ -230,10 +230,10 @@ fn send_returns_whether_a_message_was_sent_queued_or_refused() {
         let server = slow_server(handler, policy);
         let mut client = server.open_slow("/");
         client.text("go");
-        assert_eq!(heard.recv_timeout(DEADLINE).unwrap(), Some(Sent::Sent));
+        assert_eq!(received.recv_timeout(DEADLINE).unwrap(), Some(Sent::Sent));
         let mut queued = 0;
         loop {
-            match heard.recv_timeout(DEADLINE).unwrap() {
+            match received.recv_timeout(DEADLINE).unwrap() {
                 Some(Sent::Sent) => assert_eq!(queued, 0, "nothing passes what waits"),
                 Some(Sent::Queued) => queued += 1,
                 None => break,

@@ -111,15 +111,15 @@ fn publishers_of_one_iteration_receive_each_other() {
             client.text(&format!("pub room {round} {i};pub room {round} {i} b"));
         }
         for (i, client) in all.iter_mut().enumerate() {
-            let mut heard: Vec<String> = (0..6).map(|_| client.read_text()).collect();
+            let mut received: Vec<String> = (0..6).map(|_| client.read_text()).collect();
             // Each publisher's two are in order; whose come first is not said.
             for other in (0..4).filter(|o| *o != i) {
                 let its: Vec<_> =
-                    heard.iter().filter(|h| h.starts_with(&format!("{round} {other}"))).collect();
+                    received.iter().filter(|h| h.starts_with(&format!("{round} {other}"))).collect();
                 assert_eq!(its, [&format!("{round} {other}"), &format!("{round} {other} b")]);
             }
-            heard.retain(|h| h.starts_with(&format!("{round} {i}")));
-            assert!(heard.is_empty(), "{heard:?}");
+            received.retain(|h| h.starts_with(&format!("{round} {i}")));
+            assert!(received.is_empty(), "{received:?}");
         }
     }
 }
@@ -200,16 +200,16 @@ fn a_subscriber_gets_nothing_published_before_in_the_iteration() {
     let server = serve(scripted());
     let mut client = server.open("/");
     client.text(
-        "sub other;all room too early;all other heard;sub room;all room in time;unsub room;all room too late",
+        "sub other;all room too early;all other received;sub room;all room in time;unsub room;all room too late",
     );
-    assert_eq!((client.read_text(), client.read_text()), ("heard".into(), "in time".into()));
+    assert_eq!((client.read_text(), client.read_text()), ("received".into(), "in time".into()));
     client.expect_nothing_until_pong();
     // Two connections whose messages are read in one turn.
     let [mut a, mut b] = clients(&server, "sub x");
     a.text("all x 1;all room too early");
     b.text("sub room;all x 2");
-    let heard = [a.read_text(), a.read_text()];
-    assert!(heard.contains(&"1".to_owned()) && heard.contains(&"2".to_owned()));
+    let received = [a.read_text(), a.read_text()];
+    assert!(received.contains(&"1".to_owned()) && received.contains(&"2".to_owned()));
     server.settle();
     assert_eq!(server.handle.stats().panics, 0);
 }
@@ -418,7 +418,7 @@ fn all_subscribers_see_a_topic_in_one_order() {
                 })
             })
             .collect();
-        let heard: Vec<Vec<String>> = subscribers
+        let received: Vec<Vec<String>> = subscribers
             .into_iter()
             .map(|mut s| std::thread::spawn(move || (0..PUBLISHERS * EACH).map(|_| s.read_text()).collect()))
             .collect::<Vec<_>>()
@@ -426,11 +426,11 @@ fn all_subscribers_see_a_topic_in_one_order() {
             .map(|t| t.join().unwrap())
             .collect();
         publishing.into_iter().for_each(|t| t.join().unwrap());
-        for other in &heard[1..] {
-            assert!(*other == heard[0], "two subscribers saw two orders");
+        for other in &received[1..] {
+            assert!(*other == received[0], "two subscribers saw two orders");
         }
         for p in 0..PUBLISHERS {
-            let its = heard[0].iter().filter(|h| h.starts_with(&format!("{p} ")));
+            let its = received[0].iter().filter(|h| h.starts_with(&format!("{p} ")));
             assert!(
                 its.eq((0..EACH).map(|n| format!("{p} {n}")).collect::<Vec<_>>().iter()),
                 "publisher {p}"
@@ -542,8 +542,8 @@ fn a_slow_subscriber_gets_whole_messages_of_many_publishers() {
     publisher.expect_nothing_until_pong();
     for n in 0..50 {
         for i in 0..10 {
-            let heard = slow.read_text();
-            assert!(heard.starts_with(&format!("{n}.{i} ")) && heard.len() > 4000);
+            let received = slow.read_text();
+            assert!(received.starts_with(&format!("{n}.{i} ")) && received.len() > 4000);
         }
     }
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
-/// How long clients have to answer the close frame when the server is told to end.
+/// Time that clients have to answer the close frame when a signal ends the server.
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -113,11 +113,11 @@ fn health(_: &Request<'_>, handle: &Handle) -> Response {
 /// What can be read once a signal to end has come. A second one ends the process without ceremony.
 fn signals() -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
-    let told = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal only sets the flag.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, told.clone())?;
-        signal_hook::flag::register(signal, told.clone())?;
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, signalled.clone())?;
+        signal_hook::flag::register(signal, signalled.clone())?;
         signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
     }
     Ok(reader)

@@ -24,15 +24,15 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
         return Err(format!("{prefix:?} is a pattern; a prefix of names is expected: {stem:?}"));
     }
     let (mut all, mut grants) = (TopicSettings::new(), false);
-    let mut given: Vec<&str> = Vec::new();
+    let mut options: Vec<&str> = Vec::new();
     for setting in settings.split(',') {
         let (name, value) = setting
             .split_once('=')
             .ok_or_else(|| format!("{setting:?} has no value: expected NAME=VALUE, the names are {NAMES}"))?;
-        if given.contains(&name) {
+        if options.contains(&name) {
             return Err(format!("{name} is given twice"));
         }
-        given.push(name);
+        options.push(name);
         all = match name {
             "history" => all.history(number(name, value)?),
             "history-bytes" => all.history_bytes(bytes(name, value)?),
@@ -56,8 +56,8 @@ pub(crate) fn topics(text: &str) -> Result<Topics, String> {
             _ => return Err(format!("there is no setting {name:?}: {NAMES}")),
         };
     }
-    let kept = given.contains(&"history");
-    if let Some(name) = given.iter().find(|name| !kept && name.starts_with("history-")) {
+    let kept = options.contains(&"history");
+    if let Some(name) = options.iter().find(|name| !kept && name.starts_with("history-")) {
         return Err(format!("{name} bounds a history, and there is none: add history=MESSAGES"));
     }
     Ok(Topics { prefix: prefix.to_owned(), settings: all, grants })
@@ -67,8 +67,8 @@ fn wrong(name: &str, value: &str, expected: &str) -> String {
     format!("{name}={value}: expected {expected}")
 }
 
-fn above_zero<T: Default + PartialEq>(name: &str, value: &str, given: T) -> Result<T, String> {
-    if given == T::default() { Err(wrong(name, value, "more than nothing")) } else { Ok(given) }
+fn above_zero<T: Default + PartialEq>(name: &str, value: &str, parsed: T) -> Result<T, String> {
+    if parsed == T::default() { Err(wrong(name, value, "more than nothing")) } else { Ok(parsed) }
 }
 
 fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N, String> {
