@@ -85,7 +85,7 @@ impl WorkerContext {
         if !conn.pauses.contains(PauseReason::Congestion) {
             conn.pause(PauseReason::Congestion);
             self.congested.push(conn.id);
-            self.count().publishers_held.add(1);
+            self.count().congestion_pauses.add(1);
         }
     }
 

@@ -83,7 +83,7 @@ counters! {
     /// TLS handshakes that were not finished: aborted, refused, timed out, or never begun.
     tls_failed,
     /// Times that a listener stopped accepting because the maximum of handshakes was in progress.
-    tls_rests,
+    tls_pauses,
     /// Iterations that left TLS handshakes to the next one because their time for handshakes was used up.
     tls_deferred,
     /// Upgrades refused because of the page's origin ([`Origins`](crate::Origins)); the log names it.
@@ -120,7 +120,7 @@ counters! {
     publications_refused,
     /// Times that a connection was not read from for a while because its topic was congested: too much of it was queued
     /// for other workers.
-    publishers_held,
+    congestion_pauses,
     /// Messages dropped because a consumer was slow.
     dropped,
     /// Connections closed because a consumer was slow.
@@ -142,5 +142,5 @@ counters! {
     /// them, or the subscriber panicked.
     log_lines_lost,
     /// Iterations of the workers' event loops.
-    turns,
+    iterations,
 }

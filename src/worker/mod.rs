@@ -413,7 +413,7 @@ impl Worker {
         self.ctx.iteration = self.ctx.iteration.wrapping_add(1).max(1);
         let count = self.ctx.count();
         count.heartbeat.begin(self.iteration_start);
-        count.turns.add(1);
+        count.iterations.add(1);
     }
 
     /// Counts what this iteration compressed, and pauses compression while iterations take too long.

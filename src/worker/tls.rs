@@ -91,7 +91,7 @@ pub(super) fn is_at_handshake_limit(
     let Handshakes { counter, most } = &settings.handshakes;
     let crowded_out = listener.security.is_some() && counter.count() >= *most;
     if crowded_out {
-        count.tls_rests.add(1);
+        count.tls_pauses.add(1);
     }
     crowded_out
 }

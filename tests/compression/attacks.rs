@@ -106,13 +106,13 @@ fn large_inflated_messages_are_spread_over_iterations() {
     client.client.send(&all);
     let id = server.handle.connections("/").wait().unwrap()[0].id;
     server.until("it is paused", |s| s.messages_in == 1);
-    let before = server.handle.stats().turns;
+    let before = server.handle.stats().iterations;
     server.handle.resume(id).unwrap();
     for _ in 0..BOMBS {
         assert_eq!(client.read().0, "between");
     }
-    let turns = server.handle.stats().turns - before;
-    assert!(turns as usize >= BOMBS / 2 - 1, "{turns} turns");
+    let iterations = server.handle.stats().iterations - before;
+    assert!(iterations as usize >= BOMBS / 2 - 1, "{iterations} iterations");
     client.client.text("end");
     assert_eq!(client.read().0, "end");
 }
@@ -141,16 +141,16 @@ fn inflating_for_many_connections_is_fair() {
     }
     server.until("all are paused", |s| s.messages_in == CLIENTS as u64);
     let ids: Vec<_> = server.handle.connections("/").wait().unwrap().iter().map(|c| c.id).collect();
-    let before = server.handle.stats().turns;
+    let before = server.handle.stats().iterations;
     for id in ids {
         server.handle.resume(id).unwrap();
     }
     for client in &mut clients {
         assert_eq!([client.read().0, client.read().0], ["1048576", "1048576"]);
     }
-    let turns = server.handle.stats().turns - before;
+    let iterations = server.handle.stats().iterations - before;
     // 4 MiB and the message that is over it in each.
-    assert!(turns as usize >= 2 * CLIENTS / 5, "{turns} turns");
+    assert!(iterations as usize >= 2 * CLIENTS / 5, "{iterations} iterations");
 }
 
 /// A client's compressed message in so many fragments.

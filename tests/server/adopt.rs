@@ -157,9 +157,9 @@ fn a_duplicate_of_an_adopted_socket_does_not_matter() {
     // The copy keeps the connection up; what comes on it must not wake or hurt the worker.
     client.text("to nobody");
     let mut next = server.open("/ws/next");
-    let before = server.handle.stats().turns;
+    let before = server.handle.stats().iterations;
     next.expect_nothing_until_pong();
-    assert!(server.handle.stats().turns - before < 20);
+    assert!(server.handle.stats().iterations - before < 20);
     drop(copy);
     client.expect_gone();
 }

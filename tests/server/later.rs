@@ -244,11 +244,11 @@ fn queries_of_a_worker_to_itself_are_answered_at_once() {
     let mut client = server.dial();
     client.send(get("/"));
     client.answer();
-    let before = server.handle.stats().turns;
+    let before = server.handle.stats().iterations;
     for _ in 0..50 {
         client.send(get("/"));
         client.answer();
     }
-    let turns = server.handle.stats().turns - before;
-    assert!(turns <= 75, "{turns} turns for 50 answers");
+    let iterations = server.handle.stats().iterations - before;
+    assert!(iterations <= 75, "{iterations} iterations for 50 answers");
 }

@@ -64,15 +64,15 @@ impl Target {
         self.expect_sleep();
     }
 
-    /// The loop turns for its timers and for nothing else: 16 times a second at most, and some for what is going on.
+    /// The loop iterates for its timers and for nothing else: 16 times a second at most, and some for what is going on.
     fn expect_sleep(&self) {
-        let turns = || self.server.handle.stats().turns;
-        let (before, began) = (turns(), Instant::now());
+        let iterations = || self.server.handle.stats().iterations;
+        let (before, began) = (iterations(), Instant::now());
         while began.elapsed() < millis(150) {
             std::thread::park_timeout(millis(10));
         }
-        let turned = turns() - before;
-        assert!(turned < 40, "{turned} turns in 150 ms in which nothing happened");
+        let counted = iterations() - before;
+        assert!(counted < 40, "{counted} iterations in 150 ms in which nothing happened");
     }
 }
 
@@ -302,7 +302,7 @@ fn concurrent_handshakes_are_limited() {
     let server = start_tls(builder().max_handshakes(2).http_limits(http).route("/", echo()), &ca.tls());
     let stats = || server.handle.stats();
     let silent: Vec<_> = (0..5).map(|_| Client::dial(server.addr)).collect();
-    server.until("two are in", |s| s.sockets == 2 && s.tls_rests > 0);
+    server.until("two are in", |s| s.sockets == 2 && s.tls_pauses > 0);
     // They are through when those before them have had their time: an open connection is no handshake.
     let mut client = open(server.addr, &ca.client());
     assert!(stats().tls_failed >= 4, "{:?}", stats());
@@ -325,7 +325,7 @@ fn a_waiting_client_replaces_a_silent_handshake() {
     http.timeout = Duration::from_secs(600);
     let server = start_tls(builder().max_handshakes(2).http_limits(http).route("/", echo()), &ca.tls());
     let silent: Vec<_> = (0..4).map(|_| Client::dial(server.addr)).collect();
-    server.until("two are in", |s| s.sockets == 2 && s.tls_rests > 0);
+    server.until("two are in", |s| s.sockets == 2 && s.tls_pauses > 0);
     let mut client = open(server.addr, &ca.client());
     client.text("in");
     assert_eq!(client.read_text(), "in");

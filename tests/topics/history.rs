@@ -581,7 +581,7 @@ fn many_long_replays_are_spread_over_iterations() {
             assert_eq!(say(&server, topic, "x").position.offset, LONG as u64 + 1);
         }
         let mut client = server.open("/");
-        let before = server.handle.stats().turns;
+        let before = server.handle.stats().iterations;
         let asked: Vec<u8> =
             topics.iter().flat_map(|t| frame(true, TEXT, format!("last {t} {LONG}").as_bytes())).collect();
         client.send(asked);
@@ -597,8 +597,8 @@ fn many_long_replays_are_spread_over_iterations() {
             }
             assert!(messages <= begun * LONG, "before it was answered");
         }
-        let turns = server.handle.stats().turns - before;
-        assert!(turns >= 8, "{turns} turns, and each held everybody up for that many histories");
+        let iterations = server.handle.stats().iterations - before;
+        assert!(iterations >= 8, "{iterations} iterations: each delayed the others by that many histories");
     }
 }
 
