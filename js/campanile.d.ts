@@ -117,6 +117,7 @@ export interface WebSocketConstructor {
   new (url: string, protocols: string): {
     binaryType: any;
     readonly bufferedAmount: number;
+    readonly readyState: number;
     onmessage: any;
     onclose: any;
     onerror: any;

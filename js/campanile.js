@@ -22,6 +22,9 @@ const WINDOW = 32;
 // Where all clients are told at once, or the server is full: ms that the first attempt is spread over.
 const MIN_CEILING = { 1001: 3_000, 1011: 5_000, 1012: 3_000, 1013: 5_000 };
 
+// ms between two checks for a close frame of the server, and from then until TCP must have ended. Chromium waits 2 s.
+const CLOSE_TIMEOUT = 3_000;
+
 const CONNECTING = 0, OPEN = 1, CLOSED = 3;
 
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
@@ -70,6 +73,13 @@ const isPattern = (name) => String(name).endsWith("/*");
 // As a request names it.
 const target = (name) => (isPattern(name) ? { pattern: name } : { topic: name });
 
+// Ends the TCP connection where that is possible: `ws` has a function for it, undici 6 (Node.js 20 and 22) keeps the
+// response with its socket under a symbol. Browsers need no help.
+function endTransport(socket) {
+  if (socket.terminate) return socket.terminate();
+  for (const key of Object.getOwnPropertySymbols(socket)) socket[key]?.socket?.destroy?.();
+}
+
 const clamp = (value, [least, most], from = least) => Math.min(Math.max(value, from), most);
 
 function assertValid(fits, name) {
@@ -108,6 +118,7 @@ class Push extends EventTarget {
   #attemptId = 0; // counts attempts, so that what belongs to an earlier one is known
   #failures = 0; // failures since the last steady connection
   #isWaiting = false; // whether the next attempt is waited for
+  #isClosing = false; // whether the server's close frame was noticed, and the end of the connection is waited for
   #timer; // the attempt's deadline, the wait for the next one, or the heartbeat: never two at once
   #openedAt = 0; // when it opened
   #baseDelay = 1_000; // ms, the first ceiling; what the server said last
@@ -162,7 +173,7 @@ class Push extends EventTarget {
     const { topic: name } = sub;
     if (this.#subs.has(name)) throw new PushError("already", `there is a subscription to ${name}`);
     this.#subs.set(name, sub);
-    if (this.#state === OPEN) this.#subscribe(sub);
+    if (this.#isOpen()) this.#subscribe(sub);
     return {
       ...named,
       /** Where to go on from; null before it began, and for a pattern. */
@@ -188,7 +199,7 @@ class Push extends EventTarget {
       const body = typeof data === "string" ? { text: data } : { data };
       const text = encode({ type: "publish", id, topic, ...body, key, tags, idempotency_key, ttl, echo }); // now: the page may change it
       const { queue } = this.#options;
-      if (this.#state !== OPEN && this.#publications.size >= queue) {
+      if (!this.#isOpen() && this.#publications.size >= queue) {
         return fail("queue", `not connected, and no more than ${queue} publications wait`);
       }
       const timer = setTimeout(() => {
@@ -249,10 +260,12 @@ class Push extends EventTarget {
   // A socket without a network reports its end minutes later: it is over for us now.
   #closeSocket(code, reason) {
     clearTimeout(this.#timer);
-    this.#isWaiting = false;
+    this.#isWaiting = this.#isClosing = false;
     this.#attemptId++;
     const socket = this.#socket;
     this.#socket = null;
+    // undici has no limit here either: a server that does not end TCP would keep a socket open for each attempt.
+    if (socket) setTimeout(() => socket.readyState < CLOSED && endTransport(socket), CLOSE_TIMEOUT).unref?.();
     try {
       socket?.close(code, reason);
     } catch {
@@ -299,19 +312,35 @@ class Push extends EventTarget {
 
   // The network is back, or somebody looks at the page again, which may have slept. Timers alone are too slow for either.
   #wake(online) {
-    if (this.#state === OPEN) this.#ping();
+    if (this.#state === OPEN) this.#isOpen() && this.#ping();
     else if (online || this.#isWaiting) {
       this.#failures = 0;
       this.#connect();
     }
   }
 
+  // Whether requests can be sent. After the server's close frame a browser waits for the end of TCP for a time and then
+  // reports `close`; undici (Node.js) waits without limit.
+  #isOpen() {
+    const socket = this.#socket;
+    if (this.#state === OPEN && !this.#isClosing && socket.readyState > OPEN) {
+      this.#isClosing = true;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => {
+        endTransport(socket); // `close` follows, with the server's code
+        this.#timer = setTimeout(() => this.#handleClose(1006, "closed by the server, which did not end TCP"), 100);
+      }, CLOSE_TIMEOUT);
+    }
+    return this.#state === OPEN && !this.#isClosing;
+  }
+
   #startHeartbeat(wait) {
-    if (wait > 0) this.#timer = setTimeout(() => {
+    this.#timer = setTimeout(() => {
+      if (!this.#isOpen()) return;
       const quiet = Date.now() - this.#lastReceived; // negative when somebody has set the clock
-      if (quiet >= 0 && quiet < this.#heartbeat) this.#startHeartbeat(this.#heartbeat - quiet);
+      if (!this.#heartbeat || (quiet >= 0 && quiet < this.#heartbeat)) this.#startHeartbeat(this.#heartbeat - quiet);
       else this.#ping();
-    }, wait);
+    }, Math.min(wait > 0 ? wait : CLOSE_TIMEOUT, CLOSE_TIMEOUT));
   }
 
   #ping() {
@@ -320,7 +349,7 @@ class Push extends EventTarget {
     this.#socket.send('{"type":"ping"}');
     this.#timer = setTimeout(() => {
       if (this.#lastReceived) this.#startHeartbeat(this.#heartbeat);
-      else this.#handleClose(1006, "no answer to a ping");
+      else if (this.#isOpen()) this.#handleClose(1006, "no answer to a ping");
     }, this.#options.pongTimeout);
   }
 
@@ -356,7 +385,7 @@ class Push extends EventTarget {
   // one topic they go in order: none passes one that waits, and where the server has put one off, none is sent behind
   // another until all are answered.
   #flush() {
-    if (this.#state !== OPEN || [...this.#pending.values()].some((one) => one.type === "subscribe")) return;
+    if (!this.#isOpen() || [...this.#pending.values()].some((one) => one.type === "subscribe")) return;
     const inFlight = new Map(); // how many, by topic
     for (const one of this.#publications.values()) inFlight.set(one.topic, (inFlight.get(one.topic) ?? 0) + this.#isInFlight(one));
     for (const topic of this.#serialTopics) if (!inFlight.has(topic)) this.#serialTopics.delete(topic);
@@ -401,7 +430,7 @@ class Push extends EventTarget {
   }
 
   #unsubscribe(topic) {
-    if (this.#state !== OPEN || this.#isUnsubscribing(topic)) return;
+    if (!this.#isOpen() || this.#isUnsubscribing(topic)) return;
     const then = () => {
       const sub = this.#subs.get(topic);
       if (sub) this.#subscribe(sub);

@@ -1,9 +1,12 @@
 // A server of campanile.v1.json (docs/reference/protocol.md) in as few lines as its client's tests need, for what the real one
 // can't be made to do: refusals at will, silence, messages of types to come. And a way to it that can be cut.
 
+import { createHash } from "node:crypto";
 import { EventEmitter, once } from "node:events";
+import http from "node:http";
 import net from "node:net";
 import { WebSocketServer } from "ws";
+import { OP, closePayload, frame } from "./harness.mjs";
 
 export class FakeServer extends EventEmitter {
   static async start(options) {
@@ -142,6 +145,44 @@ export class FakeServer extends EventEmitter {
 }
 
 const tagged = (entry, wanted) => !wanted || wanted.some((tag) => entry.tags?.includes(tag));
+
+/**
+ * A server that sends its close frame, if there is a code, and never ends a TCP connection. With `drip` it sends messages
+ * after the close frame. Events: `connection` and `end`, where a client has ended TCP.
+ */
+export class StuckServer extends EventEmitter {
+  static async start(code, drip = false) {
+    const server = new StuckServer();
+    server.http = http.createServer().on("upgrade", ({ headers }, socket) => {
+      const key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+      const accept = createHash("sha1").update(key).digest("base64");
+      const tell = (opcode, payload) => socket.write(frame(opcode, payload, { mask: false }));
+      const message = (content) => tell(OP.text, JSON.stringify(content));
+      socket.write(`HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n` +
+        `Sec-WebSocket-Protocol: ${headers["sec-websocket-protocol"]}\r\n\r\n`);
+      message({ type: "hello", protocol: "campanile.v1.json", connection: "1", time: 0, heartbeat: 0, retry: 10,
+        max_message_size: 65_536, max_subscriptions: 128 });
+      if (code) tell(OP.close, closePayload(code, "go"));
+      const dripping = drip && setInterval(() => message({ type: "message", topic: "t", offset: 1, data: 1 }), 50);
+      const ended = () => {
+        clearInterval(dripping);
+        socket.destroy();
+        server.emit("end");
+      };
+      // With allowHalfOpen, as it is here, the server's half stays until this.
+      socket.on("data", () => {}).on("error", () => {}).once("end", ended).once("close", () => clearInterval(dripping));
+      server.emit("connection");
+    });
+    server.http.listen(0, "127.0.0.1");
+    await once(server.http, "listening");
+    server.url = `ws://127.0.0.1:${server.http.address().port}/`;
+    return server;
+  }
+
+  stop() {
+    this.http.close();
+  }
+}
 
 /** A TCP port that leads to another, until it is cut. */
 export class Way {

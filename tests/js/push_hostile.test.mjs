@@ -206,6 +206,54 @@ describe("a second hello", () => {
   });
 });
 
+describe("a close frame that only `readyState` shows", () => {
+  test("nothing is sent from then on, and the connection is replaced in time, also without a heartbeat", async () => {
+    for (const heartbeat of [0, 1_000, 25_000]) {
+      const { push, events, count } = connect({ reconnectionDelayMax: 1 });
+      const socket = FakeSocket.last.hello({ heartbeat });
+      const { length } = socket.sent;
+      socket.readyState = 2;
+      const published = push.publish("t", 1);
+      push.subscribe("t", () => {});
+      pass(2_999);
+      assert.deepEqual([socket.sent.length, count("close")], [length, 0], "the browser may still report it, with its code");
+      pass(1);
+      pass(100);
+      const [, { code, retry }] = events.at(-1);
+      assert.deepEqual([code, retry !== null, push.readyState], [1006, true, 0]);
+      pass(1);
+      const next = FakeSocket.last.hello({ heartbeat });
+      const [{ id: asked }] = next.asked("subscribe");
+      next.tell({ type: "subscribed", id: asked, topic: "t", epoch: "e", offset: 0, recovered: false, replayed: 0 });
+      const [{ id }] = next.asked("publish");
+      next.tell({ type: "published", id, epoch: "e", offset: 1, receivers: 1 });
+      assert.equal((await published).offset, 1);
+      push.close();
+    }
+  });
+
+  test("it is noticed without a request", () => {
+    for (const heartbeat of [0, 1_000, DAY]) {
+      const { push, count } = connect();
+      const socket = FakeSocket.last.hello({ heartbeat });
+      socket.readyState = 2;
+      for (const ms of [3_000, 3_000, 100]) pass(ms);
+      assert.equal(count("close"), 1, String(heartbeat));
+      push.close();
+    }
+  });
+
+  test("TCP is ended where that is possible, and the server's code counts", () => {
+    const { push, events } = connect();
+    const socket = FakeSocket.last.hello();
+    socket.terminate = () => socket.onclose({ code: 4001, reason: "go", wasClean: true });
+    socket.readyState = 2;
+    for (const ms of [3_000, 3_000]) pass(ms);
+    const [, { code, retry }] = events.at(-1);
+    assert.deepEqual([code, retry, push.readyState], [4001, null, 3]);
+  });
+});
+
 describe("times that a server gives", () => {
   /** Pings in so many milliseconds from a server that answers. */
   function pings(heartbeat, ms) {

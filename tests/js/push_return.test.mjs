@@ -3,11 +3,12 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
 import { after, before, describe } from "node:test";
 import { WebSocket } from "ws";
 import { connect as connectTo } from "../../js/campanile.js";
 import { Inbox, event, within } from "./harness.mjs";
-import { Way } from "./push_fake.mjs";
+import { StuckServer, Way } from "./push_fake.mjs";
 import { connect, ending, listen, open, rejected, server, serving, test } from "./push_listen.mjs";
 
 describe("coming back", () => {
@@ -274,5 +275,79 @@ describe("refusals", () => {
     socket.send("no JSON");
     assert.ok((await within(broken, "an error event")).error instanceof SyntaxError);
     assert.equal(push.readyState, 1);
+  });
+});
+
+describe("a server that sends a close frame and does not end TCP", () => {
+  // Node.js 24 has undici 7, which keeps its socket out of reach: there the code is 1006 and the socket stays.
+  const reachable = parseInt(process.versions.undici) < 7;
+
+  /** Runs a page's script under Node.js, with its own WebSocket. Lines of JSON come back. */
+  function run(url, script, options = "{}") {
+    const text = `
+      import { connect } from ${JSON.stringify(new URL("../../js/campanile.js", import.meta.url).href)};
+      const push = connect(${JSON.stringify(url)}, ${options});
+      const tell = (...what) => console.log(JSON.stringify(what));
+      push.addEventListener("close", ({ code, reason, wasClean, retry }) => tell("close", code, reason, wasClean, retry !== null));
+      ${script}`;
+    const flags = globalThis.WebSocket ? [] : ["--experimental-websocket", "--no-warnings"];
+    const child = spawn(process.execPath, [...flags, "--input-type=module", "-e", text], { stdio: ["ignore", "pipe", "inherit"] });
+    const inbox = new Inbox();
+    createInterface({ input: child.stdout }).on("line", (line) => inbox.push(JSON.parse(line)));
+    return { child, inbox };
+  }
+
+  for (const drip of [false, true]) {
+    test(`Node.js returns after 1001, and no socket stays${drip ? ", while messages follow" : ""}`, async () => {
+      const stuck = await StuckServer.start(1001, drip);
+      const first = event(stuck, "connection");
+      const { child, inbox } = run(stuck.url, "", "{ reconnectionDelayMax: 1 }");
+      try {
+        await first;
+        const second = event(stuck, "connection");
+        const ended = reachable && event(stuck, "end");
+        const expected = reachable ? [1001, "go", true] : [1006, "closed by the server, which did not end TCP", false];
+        assert.deepEqual(await inbox.next("a close event"), ["close", ...expected, true]);
+        await second;
+        await ended;
+      } finally {
+        child.kill("SIGKILL");
+        stuck.stop();
+      }
+    });
+  }
+
+  test("Node.js stays away after 4001", { skip: !reachable }, async () => {
+    const stuck = await StuckServer.start(4001);
+    const { child, inbox } = run(stuck.url, "");
+    try {
+      const exit = event(child, "exit");
+      assert.deepEqual(await inbox.next("a close event"), ["close", 4001, "go", true, false]);
+      assert.deepEqual(await exit, [0, null], "nothing keeps it running");
+    } finally {
+      child.kill("SIGKILL");
+      stuck.stop();
+    }
+  });
+
+  test("close() ends Node.js, although the server does not answer it", { skip: !reachable }, async () => {
+    const stuck = await StuckServer.start();
+    const { child } = run(stuck.url, 'push.addEventListener("open", () => push.close());');
+    try {
+      assert.deepEqual(await event(child, "exit"), [0, null]);
+    } finally {
+      child.kill("SIGKILL");
+      stuck.stop();
+    }
+  });
+
+  test("`ws` keeps the code, and no socket stays", async () => {
+    const stuck = await StuckServer.start(4001, true);
+    const ended = event(stuck, "end");
+    const push = connectTo(stuck.url, { WebSocket });
+    const [{ code, reason, retry }] = await event(push, "close");
+    assert.deepEqual([code, reason, retry, push.readyState], [4001, "go", null, 3]);
+    await ended;
+    stuck.stop();
   });
 });
