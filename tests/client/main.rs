@@ -1,6 +1,6 @@
 //! The client for Rust programs.
 
-#![cfg(feature = "client")]
+#![cfg(all(feature = "client", feature = "server"))]
 
 mod failure;
 #[cfg(all(feature = "deflate", feature = "tls"))]

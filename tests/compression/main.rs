@@ -1,6 +1,6 @@
 //! permessage-deflate over real connections.
 
-#![cfg(feature = "deflate")]
+#![cfg(all(feature = "deflate", feature = "server"))]
 
 mod attacks;
 mod messages;

@@ -3,6 +3,8 @@
 //!
 //! [`isolated`]: support::isolated::isolated
 
+#![cfg(feature = "server")]
+
 mod allocations;
 #[cfg(feature = "deflate")]
 mod compression;

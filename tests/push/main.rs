@@ -1,5 +1,7 @@
 //! The push protocol and the HTTP API, with this crate's client of them.
 
+#![cfg(feature = "server")]
+
 #[cfg(feature = "api")]
 mod api;
 #[cfg(all(feature = "client", feature = "push"))]

@@ -1,5 +1,7 @@
 //! The server over real sockets: HTTP, the handshake, messages, endings, faults and hostile input.
 
+#![cfg(feature = "server")]
+
 mod adopt;
 mod attacks;
 mod backlog;

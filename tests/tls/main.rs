@@ -1,6 +1,6 @@
 //! TLS listeners.
 
-#![cfg(feature = "tls")]
+#![cfg(all(feature = "server", feature = "tls"))]
 
 mod attacks;
 mod certificates;

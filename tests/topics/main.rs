@@ -1,5 +1,7 @@
 //! Topics through the library: who receives what, in which order, what is kept and what is allowed.
 
+#![cfg(feature = "server")]
+
 mod answers;
 mod delivery;
 #[cfg(feature = "push")]
