@@ -122,7 +122,7 @@ impl Api {
     }
 
     /// Adds its routes, all below `/api/`. Without a key, and without [`Api::without_key`], the server can't be built:
-    /// [`BuildError::ApiWithoutKey`](crate::BuildError::ApiWithoutKey).
+    /// [`BuildError::ApiWithoutKey`].
     #[must_use]
     pub fn mount(self, mut builder: Builder) -> Builder {
         if self.guard.is_closed() {
