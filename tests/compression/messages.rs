@@ -2,14 +2,12 @@
 
 use crate::support;
 use crate::support::packed::{Packed, SHARED, small_messages_too, text};
-use crate::support::{
-    Client, DEADLINE, TEXT, TestServer, builder, echo, limits, millis, recorder, serve, start,
-};
+use crate::support::{Client, DEADLINE, TEXT, TestServer, builder, echo, limits, recorder, serve, start};
 use campanile::Message;
 use campanile::deflate::{Deflate, Deflater, History, Inflater};
 use campanile::protocol::Kind;
 use campanile::{Accept, Pending, Route, SlowConsumer};
-use std::thread::{sleep, spawn};
+use std::thread::spawn;
 
 #[test]
 fn an_echo_is_compressed() {
@@ -237,60 +235,6 @@ fn a_compressed_message_comes_in_fragments_with_a_ping_between_them() {
     assert_eq!(client.read().0, message);
 }
 
-/// A server that sends to each what it says, and for whatever begins with "slow" takes a while; and what takes both
-/// that while and much to compress.
-fn slow_server(threshold: usize) -> (TestServer, String) {
-    let slow =
-        recorder().0.on_open(|conn| assert!(conn.subscribe("bell").unwrap())).on_message(|conn, message| {
-            if message.as_text().is_some_and(|t| t.starts_with("slow")) {
-                sleep(millis(80));
-            }
-            if message.as_text().is_some_and(|t| t.ends_with("all")) {
-                return conn.publish("bell", message).unwrap();
-            }
-            conn.send(message).unwrap();
-        });
-    let limits = limits(|l| l.max_message_size = 4 << 20);
-    let route = Route::new(slow).limits(limits).deflate(Deflate::shared().threshold(threshold));
-    (serve(route), format!("slow {}", text(0, 1 << 20)))
-}
-
-/// Whether what comes back is compressed.
-fn comes_compressed(client: &mut Packed, message: &str) -> bool {
-    client.client.text(message);
-    let (came, len) = client.read();
-    assert!(came == message);
-    len.is_some()
-}
-
-#[test]
-fn an_overloaded_worker_stops_compressing_until_it_catches_up() {
-    let (server, much) = slow_server(16);
-    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
-    let quick = format!("quick {}", text(0, 500));
-    assert!(comes_compressed(&mut client, &much), "nobody knew");
-    assert!(!comes_compressed(&mut client, &quick), "the last turn took 80 ms");
-    server.until("counted", |s| s.deflate_skipped == 1);
-    let end = std::time::Instant::now() + DEADLINE;
-    while !comes_compressed(&mut client, &quick) {
-        assert!(std::time::Instant::now() < end, "it never catches up");
-    }
-}
-
-#[test]
-fn iterations_slow_for_other_reasons_keep_compressing() {
-    let (server, much) = slow_server(16);
-    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
-    let slow = format!("slow {}", text(0, 500));
-    for _ in 0..3 {
-        assert!(comes_compressed(&mut client, &slow));
-    }
-    assert!(comes_compressed(&mut client, &much));
-    let skipped = (0..100).take_while(|_| !comes_compressed(&mut client, &slow)).count();
-    assert!((1..=16).contains(&skipped), "{skipped}");
-    server.until("counted", |s| s.deflate_skipped == skipped as u64);
-}
-
 #[test]
 fn close_frames_are_not_compressed() {
     let closing = recorder().0.on_message(|conn, _| conn.close(4000, &"x".repeat(120)).unwrap());
@@ -346,18 +290,4 @@ fn an_undecided_upgrade_keeps_compressed_messages() {
         inflater.inflate(&frame.payload, Some(&mut received), Kind::Text, 1 << 20, &mut back).unwrap();
         assert!(frame.rsv1 && back == message.as_bytes());
     }
-}
-
-#[test]
-fn short_messages_are_not_counted_as_skipped() {
-    let (server, much) = slow_server(200);
-    let mut client = Packed::open(&server, "/", "permessage-deflate", SHARED);
-    assert!(comes_compressed(&mut client, &much));
-    let messages = ["short", "short to all", &text(0, 200)];
-    client.client.send(messages.map(|m| support::frame(true, TEXT, m.as_bytes())).concat());
-    for message in messages {
-        assert_eq!(client.read(), (message.to_owned(), None));
-    }
-    server.until("counted", |s| s.deflate_skipped > 0);
-    assert_eq!(server.handle.stats().deflate_skipped, 1);
 }

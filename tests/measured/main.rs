@@ -10,6 +10,8 @@ mod allocations;
 mod compression;
 mod logging;
 mod memory;
+#[cfg(feature = "deflate")]
+mod overload;
 #[cfg(feature = "cli")]
 mod process;
 #[cfg(all(feature = "deflate", feature = "tls"))]
