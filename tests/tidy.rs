@@ -451,6 +451,16 @@ fn words_are_those_of_the_field_and_lines_of_documents_are_short() {
     none(found.iter().flat_map(|(rule, found)| allowances.check(rule, found)).collect());
 }
 
+#[test]
+fn the_manifest_is_short_and_there_is_no_build_script() {
+    let lines = read("Cargo.toml").lines().count();
+    assert!(
+        lines < 150,
+        "{lines} lines in Cargo.toml: dependencies of several packages belong into the workspace's"
+    );
+    assert!(!root().join("build.rs").exists());
+}
+
 /// Tests of tests/measured run one at a time.
 fn shared_measurement(path: &str, text: &str) -> Option<String> {
     let (tests, alone) = (text.matches("#[test]\n").count(), text.matches("let _alone = alone();").count());
