@@ -3,7 +3,7 @@
 
 use crate::Publish;
 use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Pauses, Phase};
-use crate::handler::{Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
+use crate::handler::{Command, Handle, Route, ServerShared, Timers, WorkerContext, WorkerShared};
 use crate::http::Peer;
 use crate::hub::{Epochs, Hub, Owners, TopicOrPattern};
 use crate::protocol::{Message, Rules};
@@ -92,6 +92,7 @@ impl Machine {
             counts: Default::default(),
             now: 0,
             rate_states: Vec::new(),
+            timers: Timers::default(),
         };
         let wheel = Wheel::new();
         Self { slots: Slots::default(), ctx, shared, rules, wheel, dirty: Vec::new(), now: 1 }

@@ -195,7 +195,8 @@ pub use file::{FileError, FileErrorReason};
 #[cfg(feature = "server")]
 pub use handler::{
     Accept, Answer, BatchError, Conn, ConnInfo, Disconnect, Handle, HandleError, Handler, InvalidOrigin,
-    OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, Unhealthy, on_message,
+    OnMessage, OriginReason, OriginRefused, Origins, Pending, Refuse, Route, TooManyTimers, Unhealthy,
+    on_message,
 };
 pub use http::{
     HttpLimits, InvalidHeader, InvalidResponse, Peer, Request, Responder, Response, TlsInfo, TlsVersion,

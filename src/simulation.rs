@@ -2,7 +2,7 @@
 //! sockets take bytes when the test says so. Hub, connections and handlers are the real ones.
 
 use crate::conn::{Codecs, ConnId, Connection, CorkWriter, Encodings, Phase};
-use crate::handler::{AnyState, Command, Handle, Route, ServerShared, WorkerContext, WorkerShared};
+use crate::handler::{AnyState, Command, Handle, Route, ServerShared, Timers, WorkerContext, WorkerShared};
 use crate::http::Peer;
 use crate::hub::{Epochs, Hub, NoReply, Owners, PublishRequest, SettingsTable};
 use crate::protocol::{Message, Opcode, header};
@@ -110,6 +110,7 @@ impl Simulation {
                 counts: Default::default(),
                 now: 0,
                 rate_states: Vec::new(),
+                timers: Timers::default(),
             };
             let (slots, dirty, recoveries) = (Slots::default(), Vec::new(), RecoveryQueue::default());
             SimWorker { slots, ctx, inbox, dirty, recoveries }

@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["file", "http"]),
     ("net", &["http", "sink", "tls"]),
     ("hub", &["conn", "memory", "protocol", "sync"]),
-    ("handler", &["conn", "deflate", "http", "hub", "metrics", "net", "protocol", "sink", "sync"]),
+    ("handler", &["conn", "deflate", "http", "hub", "memory", "metrics", "net", "protocol", "sink", "sync"]),
     ("push_protocol", &["hub", "json", "protocol"]),
     ("push", &["conn", "handler", "http", "hub", "json", "protocol", "push_protocol"]),
     ("endpoint", &["http", "log"]),

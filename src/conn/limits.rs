@@ -61,6 +61,8 @@ pub struct Limits {
     pub max_unsent: Option<u32>,
     /// Topics that one connection may subscribe to. Default 1,024; each costs 16 bytes.
     pub max_subscriptions: usize,
+    /// Timers that one connection may have set ([`Conn::set_timer`](crate::Conn::set_timer)). Default 16; each costs 24 bytes.
+    pub max_timers: usize,
     /// From the first byte of a message to its last; over it the connection ends with 1008. Default 30 s.
     pub message_timeout: Duration,
     /// A connection from which nothing was received for this long is pinged. Default 25 s; zero disables the heartbeat,
@@ -87,6 +89,7 @@ impl Default for Limits {
             max_backlog: 1 << 20,
             max_unsent: None,
             max_subscriptions: 1024,
+            max_timers: 16,
             message_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),

@@ -153,6 +153,8 @@ pub(crate) struct CloseRecord {
 const BATCHED: u8 = 1;
 /// A replay is under way.
 const REPLAYING: u8 = 2;
+/// It has had a timer of the application's.
+const TIMED: u8 = 4;
 
 /// The state machine.
 #[derive(Debug)]
@@ -238,6 +240,16 @@ impl Connection {
 
     pub(crate) fn set_replaying(&mut self, replaying: bool) {
         self.flags = if replaying { self.flags | REPLAYING } else { self.flags & !REPLAYING };
+    }
+
+    /// Whether it may have timers of the application's.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.flags & TIMED != 0
+    }
+
+    pub(crate) fn set_timed(&mut self, timed: bool) {
+        self.flags = if timed { self.flags | TIMED } else { self.flags & !TIMED };
     }
 
     /// Whether nothing is read from it, for whatever reason.

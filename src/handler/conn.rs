@@ -2,6 +2,7 @@
 
 use super::replay::{ReplayOutcome, Replays};
 use super::route::RouteEnvelope;
+use super::timers::{Timers, TooManyTimers};
 use super::{Command, Handle, RateState, Rates, Route};
 use crate::Message;
 use crate::conn::{
@@ -18,6 +19,7 @@ use crate::metrics::Counters;
 use crate::protocol::{AsMessage, CloseCode, InvalidClose, InvalidPing, Opcode};
 use crate::sink::Sink;
 use crate::sync::rate::Nanos;
+use core::time::Duration;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ pub(crate) struct WorkerContext {
     pub(crate) now: Nanos,
     /// What the connections of routes with rates have used of them, by slot.
     pub(crate) rate_states: Vec<RateState>,
+    pub(crate) timers: Timers,
 }
 
 /// Counts of messages that are not yet in the counters: adding there would cost a twentieth of the work for a small
@@ -377,6 +380,72 @@ impl<'a> Conn<'a> {
             self.parts.conn.control(&mut self.parts.ctx.writer, Opcode::Ping, payload);
         }
         Ok(())
+    }
+
+    /// Has [`Handler::timer`](super::Handler::timer) called once with this number, `delay` from now or up to 64 ms later. A
+    /// timer with the same number is replaced. Timers end with the connection; where it is closing, none is set.
+    ///
+    /// ```
+    /// # use campanile::{Conn, Disconnect, Handler, Message};
+    /// # use std::time::Duration;
+    /// const TOKEN_EXPIRES: u32 = 0;
+    /// const PUSH: u32 = 1;
+    ///
+    /// struct Feed;
+    ///
+    /// impl Handler for Feed {
+    ///     type State = ();
+    ///
+    ///     fn open(&self, conn: &mut Conn<'_>, _: &mut ()) -> Result<(), Disconnect> {
+    ///         conn.set_timer(TOKEN_EXPIRES, Duration::from_secs(3600))?;
+    ///         conn.set_interval(PUSH, Duration::from_secs(1))?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn timer(&self, conn: &mut Conn<'_>, _: &mut (), timer: u32) -> Result<(), Disconnect> {
+    ///         match timer {
+    ///             TOKEN_EXPIRES => Err(Disconnect::new(4001, "the token has expired")),
+    ///             _ => Ok(conn.send("tick").map(drop)?),
+    ///         }
+    ///     }
+    /// #   fn message(&self, _: &mut Conn<'_>, _: &mut (), _: Message<'_>) -> Result<(), Disconnect> { Ok(()) }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The connection has [`Limits::max_timers`] other timers.
+    pub fn set_timer(&mut self, timer: u32, delay: Duration) -> Result<(), TooManyTimers> {
+        self.start_timer(timer, delay, Duration::ZERO)
+    }
+
+    /// Has [`Handler::timer`](super::Handler::timer) called with this number every `period`, each time up to 64 ms late, for
+    /// the first time one period from now. A period below 64 ms is served every 64 ms; calls that a busy worker misses are
+    /// skipped. Otherwise as [`Conn::set_timer`].
+    ///
+    /// # Errors
+    /// As [`Conn::set_timer`].
+    pub fn set_interval(&mut self, timer: u32, period: Duration) -> Result<(), TooManyTimers> {
+        self.start_timer(timer, period, period.max(Duration::from_nanos(1)))
+    }
+
+    fn start_timer(&mut self, timer: u32, delay: Duration, period: Duration) -> Result<(), TooManyTimers> {
+        let ConnParts { conn, ctx, route, .. } = &mut self.parts;
+        if conn.phase != Phase::Open {
+            return Ok(());
+        }
+        let nanos = |time: Duration| Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX);
+        // The iteration may have begun long before.
+        let now = nanos(ctx.handle.shared.began.elapsed());
+        let (slot, due) = (conn.id.slot() as u32, now.saturating_add(nanos(delay)));
+        ctx.timers.set(slot, timer, due, nanos(period), route.terms.limits.max_timers)?;
+        conn.set_timed(true);
+        Ok(())
+    }
+
+    /// Clears a timer. Returns whether it was set.
+    pub fn clear_timer(&mut self, timer: u32) -> bool {
+        let ConnParts { conn, ctx, .. } = &mut self.parts;
+        conn.is_timed() && ctx.timers.clear(conn.id.slot() as u32, timer)
     }
 
     /// The address of the peer.

@@ -15,6 +15,7 @@ mod query;
 mod rates;
 mod replay;
 mod route;
+mod timers;
 
 pub use accept::{Accept, Pending, Refuse};
 pub use answer::Answer;
@@ -39,6 +40,8 @@ pub(crate) use rates::{RateState, Rates};
 pub(crate) use replay::{REPLAY_WINDOW, Replay};
 pub(crate) use route::OutOfRange;
 pub use route::Route;
+pub(crate) use timers::Timers;
+pub use timers::TooManyTimers;
 
 use crate::Message;
 use crate::conn::Closed;
@@ -125,6 +128,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The backlog is empty: the kernel has taken everything that was queued.
     fn drain(&self, conn: &mut Conn<'_>, state: &mut Self::State) -> Result<(), Disconnect> {
+        Ok(())
+    }
+
+    /// A timer of the connection is due: the number that [`Conn::set_timer`] or [`Conn::set_interval`] was given.
+    fn timer(&self, conn: &mut Conn<'_>, state: &mut Self::State, timer: u32) -> Result<(), Disconnect> {
         Ok(())
     }
 

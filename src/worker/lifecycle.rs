@@ -3,8 +3,10 @@
 use super::Worker;
 use super::callbacks;
 use super::deadlines::{Due, check_deadlines, ticks};
+use super::rates::tick_from;
 use super::read::call_handler;
 use super::slots::Slot;
+use super::wheel::Tick;
 use crate::conn::{Cause, Limits, PauseReason, Phase};
 use crate::handler::{HandlerEvent, REPLAY_WINDOW, Route, WorkerContext};
 use crate::log;
@@ -194,7 +196,38 @@ impl Worker {
         let Due::At(next) = check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, self.now) else {
             return;
         };
+        let next = next.min(self.next_app_timer(at));
         self.wheel.arm_earlier(&mut self.slots, at as u32, next);
+    }
+
+    /// Returns the tick of the next timer of the application's.
+    fn next_app_timer(&mut self, at: usize) -> Tick {
+        let is_timed = self.slots.get_mut(at).is_some_and(|s| s.conn.is_timed());
+        let due = is_timed.then(|| self.ctx.timers.next_due(at as u32)).flatten();
+        due.map_or(Tick::MAX, tick_from)
+    }
+
+    /// Arms the timers of connections that have set one of the application's.
+    pub(super) fn arm_app_timers(&mut self) {
+        for at in self.ctx.timers.take_changed().into_iter().flatten() {
+            let due = self.next_app_timer(at as usize);
+            if due < Tick::MAX {
+                self.wheel.arm_earlier(&mut self.slots, at, due);
+            }
+        }
+    }
+
+    /// Calls the handler of an open connection for its timers that are due. Returns whether it is still open.
+    fn run_app_timers(&mut self, at: usize) -> bool {
+        let is_open = |slot: &&mut Slot| slot.conn.phase == Phase::Open;
+        loop {
+            let Self { slots, ctx, shared, .. } = self;
+            let Some(slot) = slots.get_mut(at).filter(is_open) else { break };
+            let Some(timer) = ctx.timers.take_due(at as u32, ctx.now) else { break };
+            call_handler(slot, ctx, &shared.routes[usize::from(slot.conn.route)], HandlerEvent::Timer(timer));
+        }
+        self.write_and_advance(at);
+        self.slots.get_mut(at).filter(is_open).is_some()
     }
 
     /// Processes input that was received during a pause, or that was too much for one iteration, and then reads from
@@ -264,6 +297,10 @@ impl Worker {
             return;
         }
         let Some(slot) = self.slots.get_mut(at) else { return };
+        if slot.conn.is_timed() && slot.conn.phase == Phase::Open && !self.run_app_timers(at) {
+            return; // `write_and_advance` has armed the timer of the phase that follows
+        }
+        let Some(slot) = self.slots.get_mut(at) else { return };
         let next = match slot.conn.phase {
             Phase::Open => match check_deadlines(&slot.timestamps, &limits, slot.conn.pauses, now) {
                 Due::At(next) => next,
@@ -289,6 +326,7 @@ impl Worker {
             }
             _ => return self.phase_timed_out(at),
         };
+        let next = next.min(self.next_app_timer(at));
         self.wheel.arm(&mut self.slots, at as u32, next);
         self.write_and_advance(at);
     }
@@ -350,6 +388,9 @@ impl Worker {
             }
             call_handler(slot, ctx, &shared.routes[usize::from(slot.conn.route)], HandlerEvent::Close(&end));
             ctx.writer.clear();
+        }
+        if slot.conn.is_timed() {
+            ctx.timers.remove(at as u32);
         }
         ctx.hub.remove(id);
         self.count_failed_handshake(at);

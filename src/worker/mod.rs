@@ -34,7 +34,7 @@ mod trim;
 pub(crate) mod wheel;
 
 use crate::conn::{Codecs, CorkWriter, Encodings, Phase};
-use crate::handler::{Command, Handle, ServerShared, WorkerContext, mark_worker};
+use crate::handler::{Command, Handle, ServerShared, Timers, WorkerContext, mark_worker};
 use crate::http::HttpLimits;
 use crate::http::Router;
 use crate::hub::{Epochs, Hub};
@@ -272,6 +272,7 @@ impl Worker {
             counts: Default::default(),
             now: 0,
             rate_states: Vec::new(),
+            timers: Timers::default(),
         };
         Ok(Self {
             poll,
@@ -373,6 +374,7 @@ impl Worker {
             self.reap_closed();
             self.resume_congested();
             self.fan_out();
+            self.arm_app_timers();
             self.continue_shutdown();
             self.adjust_compression();
         }

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 const TICK: Nanos = TICK_MS * 1_000_000;
 
 /// Returns the first tick that does not begin before this time. Ticks count from 1.
-fn tick_from(time: Nanos) -> Tick {
+pub(super) fn tick_from(time: Nanos) -> Tick {
     Tick::try_from(time.div_ceil(TICK) + 1).unwrap_or(Tick::MAX)
 }
 

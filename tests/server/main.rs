@@ -17,5 +17,6 @@ mod misuse;
 mod panics;
 #[path = "../support/mod.rs"]
 mod support;
+mod timers;
 mod worker_failure;
 mod workers;
