@@ -10,9 +10,9 @@
 //! Every entry begins and ends at the boundary of a frame. Control frames pass entries that have not begun to be
 //! written. Frames are dropped whole.
 
+use super::keyed_queue::{Keyed, KeyedQueue};
 use super::{Frames, SlowConsumer};
 use crate::protocol::{Key, header};
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
 
@@ -23,6 +23,8 @@ struct OutboxEntry {
     end: usize,
     kind: EntryKind,
     key: Option<Key>,
+    /// For the queue.
+    older: u32,
 }
 
 /// Kind of an entry.
@@ -44,15 +46,33 @@ impl OutboxEntry {
         self.kind == EntryKind::Message
     }
 
+    fn new(frames: Frames, range: Range<usize>, kind: EntryKind, key: Option<Key>) -> Self {
+        Self { frames, start: range.start, end: range.end, kind, key, older: 0 }
+    }
+
     fn len(&self) -> usize {
         self.end - self.start
+    }
+}
+
+impl Keyed for OutboxEntry {
+    fn is_droppable(&self) -> bool {
+        self.is_message()
+    }
+
+    fn key(&self) -> Option<Key> {
+        self.key.filter(|_| self.is_message())
+    }
+
+    fn older(&mut self) -> &mut u32 {
+        &mut self.older
     }
 }
 
 /// The backlog of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    queue: VecDeque<OutboxEntry>,
+    queue: KeyedQueue<OutboxEntry>,
     /// Bytes of the first entry that were written.
     written: usize,
     /// Bytes queued.
@@ -115,7 +135,7 @@ impl Outbox {
         // A key replaces only what the kernel did not accept: a consumer that keeps up is not slow, and receives
         // everything.
         if let (true, SlowConsumer::LatestByKey, Some(key)) = (self.kernel_full, policy, key) {
-            dropped += self.drop_where(|e| e.key == Some(key));
+            dropped += self.drop_key(key);
         }
         if self.is_empty() || self.cost() + range.len() <= limit {
             self.append(frames, range, key);
@@ -190,13 +210,7 @@ impl Outbox {
         {
             return self.append_copy(&frames[range]);
         }
-        self.queue.push_back(OutboxEntry {
-            frames: frames.clone(),
-            start: range.start,
-            end: range.end,
-            kind: EntryKind::Message,
-            key,
-        });
+        self.queue.push_back(OutboxEntry::new(frames.clone(), range, EntryKind::Message, key));
     }
 
     /// Copies small frames into a chunk of this connection.
@@ -215,20 +229,14 @@ impl Outbox {
         }
         let mut chunk = Vec::with_capacity(MAX_COPIED);
         chunk.extend_from_slice(bytes);
-        let end = chunk.len();
-        self.queue.push_back(OutboxEntry {
-            frames: Frames::new(chunk),
-            start: 0,
-            end,
-            kind: EntryKind::Message,
-            key: None,
-        });
+        let range = 0..chunk.len();
+        self.queue.push_back(OutboxEntry::new(Frames::new(chunk), range, EntryKind::Message, None));
     }
 
     /// Bytes of memory of the backlog: its frames, and for each entry its place in the queue and the header of a
     /// buffer.
     pub(crate) fn cost(&self) -> usize {
-        self.bytes + self.queue.len() * ENTRY_COST
+        self.bytes + self.queue.len() * ENTRY_COST + self.queue.index_cost()
     }
 
     /// Queues a control frame before everything that has not begun to be written, behind other control frames. No limit
@@ -237,33 +245,42 @@ impl Outbox {
         let (begun, waiting) = self.head();
         // RFC 6455 section 5.5.3: of several pings only the latest need be answered. So a flood of pings from a peer
         // that does not read leaves one pong queued.
-        match self.queue.range_mut(begun..begun + waiting).find(|e| e.frames[0] == frame[0]) {
-            Some(same) => {
+        for place in begun..begun + waiting {
+            if let Some(same) = self.queue.get_mut(place).filter(|e| e.frames[0] == frame[0]) {
                 self.bytes = self.bytes - same.len() + frame.len();
                 (same.end, same.frames) = (frame.len(), Frames::new(frame));
+                return;
             }
-            None => self.insert(begun + waiting, frame, EntryKind::Control),
         }
+        self.insert(begun + waiting, frame, EntryKind::Control);
     }
 
     /// Entries at the front that have begun to be written, and control frames behind them.
     fn head(&mut self) -> (usize, usize) {
         self.split_first();
-        let begun = usize::from(self.written > 0);
-        (begun, self.queue.iter().skip(begun).take_while(|e| e.kind == EntryKind::Control).count())
+        let (begun, mut waiting) = (self.begun(), 0);
+        while self.queue.get_mut(begun + waiting).is_some_and(|e| e.kind == EntryKind::Control) {
+            waiting += 1;
+        }
+        (begun, waiting)
+    }
+
+    /// Entries that have begun to be written: 0 or 1.
+    fn begun(&self) -> usize {
+        usize::from(self.written > 0)
     }
 
     fn insert(&mut self, at: usize, frame: Vec<u8>, kind: EntryKind) {
-        let end = frame.len();
-        self.bytes += end;
-        self.queue.insert(at, OutboxEntry { frames: Frames::new(frame), start: 0, end, kind, key: None });
+        let range = 0..frame.len();
+        self.bytes += frame.len();
+        self.queue.insert(at, OutboxEntry::new(Frames::new(frame), range, kind, None));
     }
 
     /// Whether a notice is queued that can be replaced.
     #[cfg(feature = "push")]
     pub(crate) fn has_notice(&mut self) -> bool {
         let (begun, waiting) = self.head();
-        self.queue.get(begun + waiting).is_some_and(|e| e.kind == EntryKind::Notice)
+        self.queue.get_mut(begun + waiting).is_some_and(|e| e.kind == EntryKind::Notice)
     }
 
     /// Queues a notice before everything that has not begun to be written, behind control frames, or in place of a
@@ -288,14 +305,7 @@ impl Outbox {
     pub(crate) fn push_undroppable(&mut self, frames: &Frames, range: Range<usize>) {
         if !range.is_empty() {
             self.bytes += range.len();
-            let (start, end) = (range.start, range.end);
-            self.queue.push_back(OutboxEntry {
-                frames: frames.clone(),
-                start,
-                end,
-                kind: EntryKind::Reply,
-                key: None,
-            });
+            self.queue.push_back(OutboxEntry::new(frames.clone(), range, EntryKind::Reply, None));
         }
     }
 
@@ -306,10 +316,10 @@ impl Outbox {
     }
 
     fn push_owned(&mut self, bytes: Vec<u8>, kind: EntryKind) {
-        let end = bytes.len();
-        if end > 0 {
-            self.bytes += end;
-            self.queue.push_back(OutboxEntry { frames: Frames::new(bytes), start: 0, end, kind, key: None });
+        let range = 0..bytes.len();
+        if !range.is_empty() {
+            self.bytes += range.len();
+            self.queue.push_back(OutboxEntry::new(Frames::new(bytes), range, kind, None));
         }
     }
 
@@ -329,14 +339,9 @@ impl Outbox {
             return;
         }
         if boundary < first.end {
-            let rest = OutboxEntry {
-                frames: first.frames.clone(),
-                start: boundary,
-                end: first.end,
-                kind: first.kind,
-                key: first.key,
-            };
-            first.end = boundary;
+            let range = boundary..first.end;
+            let mut rest = OutboxEntry::new(first.frames.clone(), range, first.kind, first.key);
+            (first.end, rest.older) = (boundary, first.older);
             self.queue.insert(1, rest);
         }
     }
@@ -345,30 +350,24 @@ impl Outbox {
     /// without such a frame.
     fn drop_first(&mut self) -> Option<u32> {
         self.split_first();
-        let begun = usize::from(self.written > 0);
-        let at = begun + self.queue.iter().skip(begun).position(OutboxEntry::is_message)?;
-        let entry = &mut self.queue[at];
+        let place = self.queue.oldest(self.begun())?;
+        let entry = self.queue.get_mut(place)?;
         let len = header::own_frame_len(&entry.frames[entry.start..entry.end]);
         entry.start += len;
         self.bytes -= len;
         let messages = entry.frames.messages_per_frame();
         if entry.len() == 0 {
-            self.queue.remove(at);
+            self.queue.remove(place);
         }
         Some(messages)
     }
 
-    /// Drops messages that have not begun to be written. Returns their number.
-    fn drop_where(&mut self, unwanted: impl Fn(&OutboxEntry) -> bool) -> u32 {
-        let mut first = self.written > 0;
+    /// Drops the messages with this key that have not begun to be written. Returns their number.
+    fn drop_key(&mut self, key: Key) -> u32 {
         let (mut dropped, mut freed) = (0, 0);
-        self.queue.retain(|e| {
-            if core::mem::take(&mut first) || !e.is_message() || !unwanted(e) {
-                return true;
-            }
+        self.queue.drop_key(key, self.begun(), |e| {
             dropped += e.frames.messages_in(e.start..e.end);
             freed += e.len();
-            false
         });
         self.bytes -= freed;
         dropped
@@ -377,7 +376,13 @@ impl Outbox {
     /// Drops every message that has not begun to be written, so that a close frame can be sent. Returns their number.
     pub(crate) fn drop_waiting(&mut self) -> u32 {
         self.split_first();
-        self.drop_where(|_| true)
+        let (mut dropped, mut freed) = (0, 0);
+        self.queue.drop_all(self.begun(), |e| {
+            dropped += e.frames.messages_in(e.start..e.end);
+            freed += e.len();
+        });
+        self.bytes -= freed;
+        dropped
     }
 
     /// Queued messages, one that has begun to be written included.
@@ -425,8 +430,7 @@ impl Outbox {
 
     /// Clears it for its next user.
     pub(crate) fn clear(&mut self) {
-        self.queue.clear();
-        self.queue.shrink_to(MAX_SLICES);
+        self.queue.clear(MAX_SLICES);
         self.written = 0;
         self.bytes = 0;
         self.kernel_full = false;

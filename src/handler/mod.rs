@@ -37,7 +37,7 @@ pub(crate) use origin::is_from_this_host;
 pub use origin::{InvalidOrigin, OriginReason, OriginRefused, Origins};
 pub use query::ConnInfo;
 pub(crate) use rates::{RateState, Rates};
-pub(crate) use replay::{REPLAY_WINDOW, Replay};
+pub(crate) use replay::{REPLAY_WINDOW, ReplayedMessage};
 pub(crate) use route::OutOfRange;
 pub use route::Route;
 pub(crate) use timers::Timers;

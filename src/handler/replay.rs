@@ -14,8 +14,9 @@
 //! `requested + max_backlog`: every client that can keep up with its topics catches up, and the policy applies to the
 //! others.
 
-use crate::conn::{ConnId, Connection, SlowConsumer, Terms};
+use crate::conn::{ConnId, Connection, Keyed, KeyedQueue, SlowConsumer, Terms};
 use crate::hub::{Batch, HistoryEntry, Millis, Recipient};
+use crate::protocol::Key;
 use foldhash::fast::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,21 +25,51 @@ use std::sync::Arc;
 pub(crate) const REPLAY_WINDOW: usize = 64 << 10;
 
 /// Bytes that an entry costs beside its message.
-const ENTRY: usize = size_of::<HistoryEntry>();
+const ENTRY: usize = size_of::<LiveEntry>();
+
+/// A message that was published while its topic's replay was under way.
+#[derive(Debug)]
+struct LiveEntry {
+    entry: HistoryEntry,
+    /// For the queue.
+    older: u32,
+}
+
+impl LiveEntry {
+    fn cost(&self) -> usize {
+        self.entry.range.len() + ENTRY
+    }
+}
+
+impl Keyed for LiveEntry {
+    fn is_droppable(&self) -> bool {
+        true
+    }
+
+    fn key(&self) -> Option<Key> {
+        self.entry.key
+    }
+
+    fn older(&mut self) -> &mut u32 {
+        &mut self.older
+    }
+}
 
 /// The replay of one topic on one connection.
 #[derive(Debug)]
-pub(crate) struct Replay {
-    pub(crate) topic: Arc<str>,
-    pub(crate) epoch: u64,
-    entries: VecDeque<HistoryEntry>,
-    /// Number of messages at the end that were published since it began, and their bytes.
-    live: usize,
+struct Replay {
+    topic: Arc<str>,
+    epoch: u64,
+    /// The requested messages that are left, their bytes, and the bytes of all that were requested.
+    requested: VecDeque<HistoryEntry>,
+    requested_left: usize,
+    requested_bytes: usize,
+    /// The messages that were published since it began, and their bytes.
+    live: KeyedQueue<LiveEntry>,
     live_bytes: usize,
-    /// Bytes of the requested messages, and of all messages left.
-    requested: usize,
-    bytes: usize,
     began: Millis,
+    /// The requested messages are charged to the connection.
+    charges_requested: bool,
 }
 
 /// From this age on the messages of a replay are charged to its connection: the history may have evicted them, and then
@@ -47,64 +78,137 @@ pub(crate) struct Replay {
 const CHARGED_AFTER: Millis = 10_000;
 
 impl Replay {
-    /// Takes the next message.
-    pub(crate) fn next(&mut self) -> Option<HistoryEntry> {
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.range.len();
-        if self.entries.len() < self.live {
-            self.live = self.entries.len();
-            self.live_bytes -= cost(&entry);
+    fn new(topic: Arc<str>, epoch: u64, entries: Vec<HistoryEntry>, began: Millis) -> Self {
+        let bytes = entries.iter().map(|entry| entry.range.len()).sum();
+        Self {
+            topic,
+            epoch,
+            requested: entries.into(),
+            requested_left: bytes,
+            requested_bytes: bytes,
+            live: KeyedQueue::default(),
+            live_bytes: 0,
+            began,
+            charges_requested: false,
         }
-        Some(entry)
+    }
+
+    fn len(&self) -> usize {
+        self.requested.len() + self.live.len()
+    }
+
+    fn next(&mut self) -> Option<HistoryEntry> {
+        if let Some(entry) = self.requested.pop_front() {
+            self.requested_left -= entry.range.len();
+            return Some(entry);
+        }
+        let live = self.live.pop_front()?;
+        self.live_bytes -= live.cost();
+        Some(live.entry)
     }
 
     /// Drops the requested messages. Returns whether live messages are left.
     fn keep_live(&mut self) -> bool {
-        let asked_for = self.entries.len() - self.live;
-        self.bytes -= self.entries.drain(..asked_for).map(|entry| entry.range.len()).sum::<usize>();
-        self.live > 0
+        self.requested = VecDeque::new();
+        (self.requested_left, self.requested_bytes) = (0, 0);
+        !self.live.is_empty()
     }
 
-    /// Drops live messages, oldest first, until another one fits. Returns how many.
-    fn make_room(&mut self, bytes: usize, limit: usize) -> u32 {
+    /// The memory of the live messages.
+    fn live_cost(&self) -> usize {
+        self.live_bytes + self.live.index_cost()
+    }
+
+    /// The memory that is charged to the connection.
+    fn cost(&self) -> usize {
+        let requested = if self.charges_requested { self.requested_left } else { 0 };
+        requested + self.requested.len() * ENTRY + self.live_cost()
+    }
+
+    /// Queues a live message within `limit`, by the policy. Returns how many messages were dropped; `None`: there is no
+    /// room, and the policy is to close.
+    fn push(&mut self, entry: HistoryEntry, limit: usize, policy: SlowConsumer) -> Option<u32> {
         let mut dropped = 0;
-        while self.live > 0 && self.live_bytes + bytes > limit {
-            let oldest = self.entries.len() - self.live;
-            if let Some(entry) = self.entries.remove(oldest) {
-                self.bytes -= entry.range.len();
-                self.live_bytes -= cost(&entry);
-            }
-            self.live -= 1;
-            dropped += 1;
+        if let (SlowConsumer::LatestByKey, Some(key)) = (policy, entry.key) {
+            self.live.drop_key(key, 0, |old| {
+                self.live_bytes -= old.cost();
+                dropped += 1;
+            });
         }
-        dropped
-    }
-
-    /// Drops the live message with the same key. Returns how many.
-    fn conflate(&mut self, entry: &HistoryEntry) -> u32 {
-        let first = self.entries.len() - self.live;
-        let same =
-            (first..self.entries.len()).find(|at| entry.key.is_some() && self.entries[*at].key == entry.key);
-        let Some(old) = same.and_then(|at| self.entries.remove(at)) else { return 0 };
-        self.bytes -= old.range.len();
-        self.live_bytes -= cost(&old);
-        self.live -= 1;
-        1
+        let entry = LiveEntry { entry, older: 0 };
+        let bytes = entry.cost();
+        while !self.live.is_empty() && self.live_cost() + bytes > limit {
+            dropped += 1;
+            match policy {
+                SlowConsumer::Close(_) => return None,
+                SlowConsumer::DropNewest => return Some(dropped),
+                SlowConsumer::DropOldest | SlowConsumer::LatestByKey => {
+                    self.live_bytes -= self.live.pop_front().map_or(0, |old| old.cost());
+                }
+            }
+        }
+        self.live_bytes += bytes;
+        self.live.push_back(entry);
+        Some(dropped)
     }
 }
 
-fn cost(entry: &HistoryEntry) -> usize {
-    entry.range.len() + ENTRY
-}
-
-/// The replays of one connection, in order.
+/// The replays of one connection.
 #[derive(Debug, Default)]
 struct ConnectionReplays {
-    replays: Vec<Replay>,
-    /// Bytes of all requested messages since the connection last had no replay, without what was cancelled.
+    by_topic: HashMap<Arc<str>, Replay, RandomState>,
+    /// The topics in the order in which their replays began, in which they are sent.
+    order: VecDeque<Arc<str>>,
+    /// How many at the front of `order` have reached [`CHARGED_AFTER`].
+    aged: usize,
+    /// The memory that all of them are charged for.
+    cost: usize,
+    /// The memory of the live messages of all of them.
+    live_cost: usize,
+    /// Bytes of all requested messages since the connection last had no replay, without cancelled ones.
     requested: usize,
-    /// It is in the list of connections whose sockets are writable.
+    /// It stands in the list of those whose sockets can take more.
     is_ready: bool,
+}
+
+impl ConnectionReplays {
+    /// Changes the replay of a topic, and the sums.
+    fn change<R>(&mut self, topic: &str, change: impl FnOnce(&mut Replay) -> R) -> Option<R> {
+        let replay = self.by_topic.get_mut(topic)?;
+        let (cost, live_cost) = (replay.cost(), replay.live_cost());
+        let result = change(replay);
+        self.cost = self.cost - cost + replay.cost();
+        self.live_cost = self.live_cost - live_cost + replay.live_cost();
+        Some(result)
+    }
+
+    fn add(&mut self, replay: Replay) {
+        self.requested += replay.requested_bytes;
+        self.cost += replay.cost();
+        self.order.push_back(replay.topic.clone());
+        self.by_topic.insert(replay.topic.clone(), replay);
+    }
+
+    fn remove(&mut self, topic: &str) {
+        let Some(replay) = self.by_topic.remove(topic) else { return };
+        self.cost -= replay.cost();
+        self.live_cost -= replay.live_cost();
+        if let Some(at) = self.order.iter().position(|other| **other == *topic) {
+            self.order.remove(at);
+            self.aged -= usize::from(at < self.aged);
+        }
+    }
+
+    /// Charges the messages of replays that have become old.
+    fn charge_aged(&mut self, now: Millis) {
+        while let Some(topic) = self.order.get(self.aged).cloned()
+            && let Some(replay) = self.by_topic.get(&topic)
+            && now.saturating_sub(replay.began) >= CHARGED_AFTER
+        {
+            self.change(&topic, |replay| replay.charges_requested = true);
+            self.aged += 1;
+        }
+    }
 }
 
 /// The replays of a worker's connections.
@@ -129,12 +233,8 @@ impl Replays {
         if entries.is_empty() {
             return;
         }
-        let bytes = entries.iter().map(|entry| entry.range.len()).sum();
-        let (entries, live, live_bytes) = (entries.into(), 0, 0);
-        let replay = Replay { topic, epoch, entries, live, live_bytes, requested: bytes, bytes, began: now };
         let connection = self.by_slot.entry(conn.id.slot() as u32).or_default();
-        connection.requested += bytes;
-        connection.replays.push(replay);
+        connection.add(Replay::new(topic, epoch, entries, now));
         conn.set_replaying(true);
         self.wake(conn.id);
     }
@@ -147,18 +247,13 @@ impl Replays {
         }
         let slot = conn.id.slot() as u32;
         if let Some(connection) = self.by_slot.get_mut(&slot) {
-            let ConnectionReplays { replays, requested, .. } = connection;
-            replays.retain_mut(|replay| {
-                if *replay.topic != *topic {
-                    return true;
-                }
-                *requested -= core::mem::take(&mut replay.requested);
-                still_receives && replay.keep_live()
-            });
-            if connection.replays.is_empty() {
-                self.by_slot.remove(&slot);
-                conn.set_replaying(false);
+            let cancelled = connection.change(topic, |replay| (replay.requested_bytes, replay.keep_live()));
+            let Some((requested, has_live)) = cancelled else { return };
+            connection.requested -= requested;
+            if !(still_receives && has_live) {
+                connection.remove(topic);
             }
+            self.remove_finished(conn);
         }
     }
 
@@ -169,11 +264,10 @@ impl Replays {
         }
         conn.set_replaying(false);
         let connection = self.by_slot.remove(&(conn.id.slot() as u32)).unwrap_or_default();
-        connection.replays.iter().map(|replay| replay.entries.len() as u32).sum()
+        connection.by_topic.values().map(|replay| replay.len() as u32).sum()
     }
 
-    /// Takes the messages of a batch for a connection whose replay of the topic is in progress: they follow it. Returns
-    /// `NotReplaying` without such a replay.
+    /// Takes the messages of a batch for a connection whose replay of the topic is under way: they follow it.
     pub(crate) fn take_batch(
         &mut self,
         conn: &mut Connection,
@@ -185,48 +279,30 @@ impl Replays {
         let Some(connection) = self.by_slot.get_mut(&(conn.id.slot() as u32)) else {
             return ReplayOutcome::NotReplaying;
         };
-        let all_live = connection.replays.iter().map(|replay| replay.live_bytes).sum::<usize>();
-        let Some(replay) = connection.replays.iter_mut().find(|r| *r.topic == *topic) else {
-            return ReplayOutcome::NotReplaying;
-        };
-        // The live messages of the other replays count too: the sum over the connection is bounded.
-        let limit =
-            (terms.limits.max_backlog + connection.requested).saturating_sub(all_live - replay.live_bytes);
-        let frames = batch.share();
-        for (offset, range, meta) in batch.messages_for(recipient) {
-            let (key, json, tags) = (batch.key, meta.json, None);
-            let entry = HistoryEntry {
-                offset,
-                frames: frames.clone(),
-                range,
-                key,
-                json,
-                tags,
-                expires_at: u64::MAX,
-                remove_at: u64::MAX,
-            };
-            if terms.slow_consumer == SlowConsumer::LatestByKey {
-                conn.dropped += replay.conflate(&entry);
-            }
-            let bytes = cost(&entry);
-            if replay.live > 0 && replay.live_bytes + bytes > limit {
-                match terms.slow_consumer {
-                    SlowConsumer::Close(_) => return ReplayOutcome::Overflow,
-                    SlowConsumer::DropNewest => {
-                        conn.dropped += 1;
-                        continue;
-                    }
-                    SlowConsumer::DropOldest | SlowConsumer::LatestByKey => {
-                        conn.dropped += replay.make_room(bytes, limit);
-                    }
+        let (all_live, most) = (connection.live_cost, terms.limits.max_backlog + connection.requested);
+        let queued = connection.change(topic, |replay| {
+            // What the other replays have live counts too: the sum over the connection is what is bounded.
+            let limit = most.saturating_sub(all_live - replay.live_cost());
+            let frames = batch.share();
+            for (offset, range, meta) in batch.messages_for(recipient) {
+                let entry = HistoryEntry {
+                    offset,
+                    frames: frames.clone(),
+                    range,
+                    key: batch.key,
+                    json: meta.json,
+                    tags: None,
+                    expires_at: u64::MAX,
+                    remove_at: u64::MAX,
+                };
+                match replay.push(entry, limit, terms.slow_consumer) {
+                    Some(dropped) => conn.dropped += dropped,
+                    None => return ReplayOutcome::Overflow,
                 }
             }
-            replay.bytes += entry.range.len();
-            replay.entries.push_back(entry);
-            replay.live += 1;
-            replay.live_bytes += bytes;
-        }
-        ReplayOutcome::Queued
+            ReplayOutcome::Queued
+        });
+        queued.unwrap_or(ReplayOutcome::NotReplaying)
     }
 
     /// The slots with a replay in progress.
@@ -262,38 +338,46 @@ impl Replays {
         self.ready.len()
     }
 
-    /// The replay of a connection that continues next; they run one after the other.
-    pub(crate) fn first(&mut self, conn: ConnId) -> Option<&mut Replay> {
-        self.by_slot.get_mut(&(conn.slot() as u32))?.replays.first_mut()
+    /// Takes the next message of the replays of a connection, which are sent one after the other.
+    pub(crate) fn next(&mut self, conn: &mut Connection) -> Option<ReplayedMessage> {
+        let connection = self.by_slot.get_mut(&(conn.id.slot() as u32))?;
+        while let Some(topic) = connection.order.front().cloned() {
+            let next = connection.change(&topic, |replay| replay.next().map(|entry| (replay.epoch, entry)));
+            if let Some((epoch, entry)) = next.flatten() {
+                return Some(ReplayedMessage { topic, epoch, entry });
+            }
+            connection.remove(&topic);
+        }
+        self.remove_finished(conn);
+        None
     }
 
-    /// Removes the first replay of a connection, which is finished.
-    pub(crate) fn end_first(&mut self, conn: &mut Connection) {
+    fn remove_finished(&mut self, conn: &mut Connection) {
         let slot = conn.id.slot() as u32;
-        let Some(connection) = self.by_slot.get_mut(&slot) else { return };
-        connection.replays.remove(0);
-        if connection.replays.is_empty() {
+        if self.by_slot.get(&slot).is_some_and(|connection| connection.order.is_empty()) {
             self.by_slot.remove(&slot);
             conn.set_replaying(false);
         }
     }
 
-    /// Bytes of memory that the replays of a connection hold: entries, live messages, and after [`CHARGED_AFTER`] all
-    /// of their messages.
-    pub(crate) fn held(&self, conn: &Connection, now: Millis) -> usize {
+    /// Bytes of memory that the replays of a connection hold: places in histories, what came live, and after
+    /// [`CHARGED_AFTER`] all of their messages.
+    pub(crate) fn held(&mut self, conn: &Connection, now: Millis) -> usize {
         if !conn.is_replaying() {
             return 0;
         }
-        let connection = self.by_slot.get(&(conn.id.slot() as u32));
-        connection
-            .iter()
-            .flat_map(|connection| &connection.replays)
-            .map(|replay| match now.saturating_sub(replay.began) < CHARGED_AFTER {
-                true => (replay.entries.len() - replay.live) * ENTRY + replay.live_bytes,
-                false => replay.entries.len() * ENTRY + replay.bytes,
-            })
-            .sum()
+        let Some(connection) = self.by_slot.get_mut(&(conn.id.slot() as u32)) else { return 0 };
+        connection.charge_aged(now);
+        connection.cost
     }
+}
+
+/// A message of a replay, to be sent.
+#[derive(Debug)]
+pub(crate) struct ReplayedMessage {
+    pub(crate) topic: Arc<str>,
+    pub(crate) epoch: u64,
+    pub(crate) entry: HistoryEntry,
 }
 
 /// What became of a batch for a connection.
@@ -335,7 +419,7 @@ mod tests {
         assert_eq!(replays.held(&conn, 5), 10 * ENTRY);
         let old = 5 + CHARGED_AFTER;
         assert_eq!(replays.held(&conn, old), 10 * (ENTRY + frames.len()));
-        let sent = replays.first(conn.id).and_then(Replay::next).map(|entry| entry.offset);
+        let sent = replays.next(&mut conn).map(|message| message.entry.offset);
         assert_eq!((sent, replays.held(&conn, old)), (Some(1), 9 * (ENTRY + frames.len())));
         assert_eq!(replays.remove(&mut conn), 9);
         assert_eq!((replays.held(&conn, old), conn.is_replaying()), (0, false));

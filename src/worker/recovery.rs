@@ -5,10 +5,8 @@ use super::fanout::mark_dirty;
 use super::read::call_handler;
 use super::slots::{Slot, Slots};
 use crate::conn::{ConnId, Frames, Phase};
-use crate::handler::{Command, HandlerEvent, REPLAY_WINDOW, Replay, Route, WorkerContext};
-use crate::hub::{
-    Added, HistoryEntry, Position, RecoveryReply, RecoveryRequest, SubscribeError, TopicOrPattern, envelope,
-};
+use crate::handler::{Command, HandlerEvent, REPLAY_WINDOW, ReplayedMessage, Route, WorkerContext};
+use crate::hub::{Added, Position, RecoveryReply, RecoveryRequest, SubscribeError, TopicOrPattern, envelope};
 use crate::log;
 use crate::sink::Sink;
 use core::ops::Range;
@@ -157,13 +155,9 @@ impl<S: Sink> RecoveryContext<'_, S> {
         let route = &routes[usize::from(slot.conn.route)];
         let mut replayed = 0;
         while slot.buffered() < REPLAY_WINDOW
-            && let Some(replay) = ctx.replays.first(id)
+            && let Some(message) = ctx.replays.next(&mut slot.conn)
         {
-            let Some(entry) = replay.next() else {
-                ctx.replays.end_first(&mut slot.conn);
-                continue;
-            };
-            let (frames, range) = wrap_entry(route, replay, &entry);
+            let (frames, range) = wrap_message(route, &message);
             recoveries.replayed += range.len() + REPLAYED_MESSAGE_COST;
             slot.conn.replay(&mut ctx.writer, &frames, range);
             replayed += 1;
@@ -174,12 +168,12 @@ impl<S: Sink> RecoveryContext<'_, S> {
 }
 
 /// Wraps a message of a history in the route's envelope.
-fn wrap_entry(route: &Route, replay: &Replay, entry: &HistoryEntry) -> (Frames, Range<usize>) {
+fn wrap_message(route: &Route, message: &ReplayedMessage) -> (Frames, Range<usize>) {
+    let ReplayedMessage { topic, epoch, entry } = message;
     let Some(route_envelope) = &route.envelope else { return (entry.frames.clone(), entry.range.clone()) };
-    let at = Position::new(replay.epoch, entry.offset);
+    let at = Position::new(*epoch, entry.offset);
     let one = core::iter::once((&entry.frames[entry.range.clone()], entry.json));
-    let frames =
-        envelope::wrap(&*route_envelope.envelope, &replay.topic, at, one, entry.frames.is_verbatim());
+    let frames = envelope::wrap(&*route_envelope.envelope, topic, at, one, entry.frames.is_verbatim());
     let range = 0..frames.len();
     (frames, range)
 }
