@@ -63,11 +63,11 @@ class Api(WithServer, unittest.TestCase):
             self.assertEqual((status, published["receivers"]), (200, 1))
             self.assertEqual(client.recv(DEADLINE), "from outside")
 
-    def test_another_method_and_a_wrong_body_are_told(self):
+    def test_another_method_and_a_wrong_body_are_refused(self):
         self.assertEqual(post(self.server, "/api/info", {})[0], 405)
         status, error = post(self.server, "/api/publish", {"topic": "a", "text": 7})
         self.assertEqual((status, error["code"]), (400, "invalid"))
-        self.assertIn("not 7", error["message"])
+        self.assertIn("got 7", error["message"])
 
 
 class Keys(unittest.TestCase):
