@@ -150,6 +150,7 @@ pub mod http;
 #[cfg(feature = "server")]
 mod hub;
 #[cfg(any(feature = "api", feature = "push"))]
+#[cfg_attr(not(all(feature = "api", feature = "client", feature = "push")), allow(dead_code, unused_imports))]
 mod json;
 pub mod log;
 #[cfg(any(feature = "client", feature = "server"))]
@@ -164,6 +165,8 @@ pub mod push;
 #[cfg(all(feature = "client", feature = "push"))]
 pub mod push_client;
 #[cfg(feature = "push")]
+// Each side of the protocol uses its half.
+#[cfg_attr(not(all(feature = "client", feature = "push")), allow(dead_code, unreachable_pub, unused_imports))]
 mod push_protocol;
 #[cfg(feature = "server")]
 mod server;
