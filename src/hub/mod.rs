@@ -1,6 +1,5 @@
 //! Publish and subscribe on one worker: the [`Index`] of subscribers, the [`BatchLog`] of what this iteration
-//! published, the [`OwnedTopic`] that a topic's owner keeps, and the [mailbox](crate::sync::mailbox) through which other threads reach the
-//! worker.
+//! published, and the [`OwnedTopic`] that a topic's owner keeps.
 //!
 //! With several workers each topic has an owner: the worker that its name hashes to. A message goes to the owner first,
 //! which assigns its offset, puts it into a batch with its neighbours, records it if the topic has a history, and

@@ -2,11 +2,12 @@
 //! worker last drained it.
 //!
 //! ```text
-//!  producer:  channel.push(command) ; armed.swap(true)  -> was false: wake()
-//!  worker:    armed.store(false)    ; drain the channel
+//!  producer:  channel.send(command) ; flag.swap(true)  -> was false: wake()
+//!  worker:    flag.swap(false)      ; drain the channel
 //! ```
-//! The flag is cleared before the channel is drained: a command pushed after the drain finds it clear and wakes, one
-//! pushed before is drained. A wake-up may be spurious, none is lost.
+//! The flag is cleared before the channel is drained: a command sent after the drain finds it clear and wakes, one sent
+//! before is drained. The worker swaps too, because a store could be ordered after the reads of the channel. A wake-up
+//! may be superfluous, but none is lost.
 
 use super::NoReply;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
