@@ -3,6 +3,7 @@
 #![cfg(feature = "cli")]
 
 mod dev;
+mod signals;
 mod stdio;
 #[path = "../support/mod.rs"]
 mod support;

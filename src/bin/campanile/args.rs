@@ -147,7 +147,8 @@ Examples:
                                                  the API on a port of its own
 
 Exit codes: 0 after SIGTERM or SIGINT (every client gets 1001), 1 if it can't start,
-ends by a fault of its own or can't write what was asked for, 2 for a wrong option.";
+ends by a fault of its own or can't write what was asked for, 2 for a wrong option,
+143 or 130 if a second SIGTERM or SIGINT ends it at once.";
 
 fn addr(text: &str) -> Result<ListenAddr, InvalidAddr> {
     text.parse()

@@ -110,7 +110,8 @@ fn health(_: &Request<'_>, handle: &Handle) -> Response {
     response.header("Cache-Control", "no-store")
 }
 
-/// What can be read once a signal to end has come. A second one ends the process without ceremony.
+/// Returns a stream that becomes readable at the first SIGTERM or SIGINT. A second signal ends the process at once, with
+/// the exit code that shells give to a process that was ended by a signal.
 fn signals() -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     let signalled = Arc::new(AtomicBool::new(false));
