@@ -15,6 +15,7 @@ use crate::log;
 use crate::net::ReadOutcome;
 use crate::protocol::{CloseCode, Incoming, Item, Message, Opcode, Payload, ProtocolError, Rules};
 use crate::sink::Sink;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -235,14 +236,28 @@ impl Worker {
     }
 }
 
-/// Calls the handler.
+/// Calls the handler. Frames are handled with the others of their read, which is measured as a whole.
 pub(crate) fn call_handler<S: Sink>(
     slot: &mut Slot<S>,
     ctx: &mut WorkerContext,
     route: &Route,
     event: HandlerEvent<'_>,
 ) {
-    let (name, stopwatch) = (event.name(), (!event.is_frame()).then(Stopwatch::start));
+    if event.is_frame() {
+        return call_unmeasured(slot, ctx, route, event);
+    }
+    let (name, stopwatch) = (event.name(), Stopwatch::start());
+    call_unmeasured(slot, ctx, route, event);
+    stopwatch.report(ctx.handle.shared.slow_callback, format_args!("{}: {name}", route.pattern));
+}
+
+#[inline]
+fn call_unmeasured<S: Sink>(
+    slot: &mut Slot<S>,
+    ctx: &mut WorkerContext,
+    route: &Route,
+    event: HandlerEvent<'_>,
+) {
     catch_panic(slot, ctx, |slot, ctx| {
         let Slot { stream, conn, state: Some(state), .. } = slot else { return };
         let mut conn = Conn::new(ConnParts { conn, ctx, sink: stream, route });
@@ -251,9 +266,6 @@ pub(crate) fn call_handler<S: Sink>(
         }
     });
     ctx.flush_counts();
-    if let Some(stopwatch) = stopwatch {
-        stopwatch.report(ctx.handle.shared.slow_callback, format_args!("{}: {name}", route.pattern));
-    }
 }
 
 /// Runs code that calls a handler. A panic ends the connection with 1011 and nothing else. Input that was decoded with
@@ -264,15 +276,23 @@ fn catch_panic<S: Sink, R>(
     ctx: &mut WorkerContext,
     act: impl FnOnce(&mut Slot<S>, &mut WorkerContext) -> R,
 ) -> Option<R> {
-    catch_unwind(AssertUnwindSafe(|| act(slot, ctx)))
-        .map_err(|payload| {
-            let Slot { stream, conn, .. } = slot;
-            let route = ctx.handle.shared.routes.get(usize::from(conn.route));
-            let pattern = route.map_or("", |route| &route.pattern);
-            report_panic(ctx.count(), format_args!("{pattern}: a callback for {}", conn.id), payload);
-            conn.fail(&mut ctx.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
-        })
-        .ok()
+    match catch_unwind(AssertUnwindSafe(|| act(slot, ctx))) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            fail_after_panic(slot, ctx, payload);
+            None
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fail_after_panic<S: Sink>(slot: &mut Slot<S>, ctx: &mut WorkerContext, payload: Box<dyn Any + Send>) {
+    let Slot { stream, conn, .. } = slot;
+    let route = ctx.handle.shared.routes.get(usize::from(conn.route));
+    let pattern = route.map_or("", |route| &route.pattern);
+    report_panic(ctx.count(), format_args!("{pattern}: a callback for {}", conn.id), payload);
+    conn.fail(&mut ctx.writer, stream, CloseCode::INTERNAL, "internal error", Cause::Panic);
 }
 
 /// Decodes input and calls the handler for each message, until it closes or pauses the connection.
