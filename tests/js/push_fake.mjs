@@ -148,11 +148,12 @@ const tagged = (entry, wanted) => !wanted || wanted.some((tag) => entry.tags?.in
 
 /**
  * A server that sends its close frame, if there is a code, and never ends a TCP connection. With `drip` it sends messages
- * after the close frame. Events: `connection` and `end`, where a client has ended TCP.
+ * after the close frame. Events: `connection`, and `end` once a client's socket is gone and not only its half ended.
  */
 export class StuckServer extends EventEmitter {
   static async start(code, drip = false) {
     const server = new StuckServer();
+    server.sockets = new Set();
     server.http = http.createServer().on("upgrade", ({ headers }, socket) => {
       const key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
       const accept = createHash("sha1").update(key).digest("base64");
@@ -164,13 +165,17 @@ export class StuckServer extends EventEmitter {
         max_message_size: 65_536, max_subscriptions: 128 });
       if (code) tell(OP.close, closePayload(code, "go"));
       const dripping = drip && setInterval(() => message({ type: "message", topic: "t", offset: 1, data: 1 }), 50);
-      const ended = () => {
+      // An HTTP server's sockets may be half open. What is written to a socket that is gone brings a reset.
+      let probing;
+      socket.on("data", () => {}).on("error", () => {});
+      socket.once("end", () => (probing = setInterval(() => tell(OP.ping, ""), 50)));
+      socket.once("close", () => {
         clearInterval(dripping);
-        socket.destroy();
+        clearInterval(probing);
+        server.sockets.delete(socket);
         server.emit("end");
-      };
-      // With allowHalfOpen, as it is here, the server's half stays until this.
-      socket.on("data", () => {}).on("error", () => {}).once("end", ended).once("close", () => clearInterval(dripping));
+      });
+      server.sockets.add(socket);
       server.emit("connection");
     });
     server.http.listen(0, "127.0.0.1");
@@ -180,6 +185,7 @@ export class StuckServer extends EventEmitter {
   }
 
   stop() {
+    for (const socket of this.sockets) socket.destroy();
     this.http.close();
   }
 }
